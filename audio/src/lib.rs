@@ -1,0 +1,1 @@
+//! Bytes to waveform to features. No tensors, no async, no HTTP.

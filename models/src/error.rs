@@ -1,0 +1,35 @@
+//! What can go wrong between a bundle and a transcript, as far as a caller has to tell the cases apart.
+
+use std::path::PathBuf;
+
+/// Failure of loading a bundle or of running a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that the bundle needs is not there or cannot be read.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        message: String,
+    },
+    /// A file's contents are not usable; names the key.
+    #[error("{}: `{key}`: {message}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The configuration key or tensor name.
+        key: String,
+        /// What is wrong with its value.
+        message: String,
+    },
+    /// The caller asked for something that this model or these options cannot do.
+    #[error("{option}: {message}")]
+    Option {
+        /// The option's name, as in `DecodeOptions`.
+        option: &'static str,
+        /// What is wrong with the value and what is allowed.
+        message: String,
+    },
+}

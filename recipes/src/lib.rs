@@ -1,0 +1,1 @@
+//! Recordings to models. For now: the scores by which a recogniser is judged.

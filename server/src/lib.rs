@@ -1,0 +1,1 @@
+//! The speechd server as a library.

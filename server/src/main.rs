@@ -1,0 +1,2 @@
+//! The `speechd` program.
+fn main() {}
