@@ -156,3 +156,70 @@ def align(model, features, prompt, text_ids, eot, heads, num_frames, width=7):
     probs = out.logits[0, len(prompt) - 1 : -2, :eot].double().softmax(-1).numpy()
     token_probs = probs[np.arange(len(text_ids)), list(text_ids)] if len(text_ids) else np.zeros(0)
     return starts, token_probs, matrix
+
+
+# ---- the reference checkpoint, in both implementations ----
+
+
+def read_clip(path):
+    import soundfile
+
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == 16000 and samples.ndim == 1
+    return samples
+
+
+def load_transformers(folder):
+    from transformers import WhisperForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def load_openai(folder):
+    """The same weights in openai/whisper's own model, with its window length changed from 30 s to the checkpoint's.
+
+    The window is a module constant there; everything else (loop, rules, timing) is left as published.
+    """
+    import whisper
+    from safetensors.torch import load_file
+    from whisper.model import ModelDimensions, Whisper
+
+    config = json.loads((Path(folder) / "config.json").read_text())
+    generation = json.loads((Path(folder) / "generation_config.json").read_text())
+    dims = ModelDimensions(
+        n_mels=config["num_mel_bins"], n_audio_ctx=config["max_source_positions"], n_audio_state=config["d_model"],
+        n_audio_head=config["encoder_attention_heads"], n_audio_layer=config["encoder_layers"],
+        n_vocab=config["vocab_size"], n_text_ctx=config["max_target_positions"], n_text_state=config["d_model"],
+        n_text_head=config["decoder_attention_heads"], n_text_layer=config["decoder_layers"],
+    )  # fmt: skip
+    model = Whisper(dims)
+    names = [
+        ("model.", ""), (".layers.", ".blocks."), ("encoder_attn_layer_norm", "cross_attn_ln"),
+        ("self_attn_layer_norm", "attn_ln"), ("encoder_attn", "cross_attn"), ("self_attn", "attn"), ("q_proj", "query"),
+        ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"), ("fc1", "mlp.0"), ("fc2", "mlp.2"),
+        ("final_layer_norm", "mlp_ln"), ("encoder.layer_norm", "encoder.ln_post"), ("decoder.layer_norm", "decoder.ln"),
+        ("embed_tokens", "token_embedding"), ("encoder.embed_positions.weight", "encoder.positional_embedding"),
+        ("decoder.embed_positions.weight", "decoder.positional_embedding"),
+    ]  # fmt: skip
+    state = {}
+    for key, value in load_file(Path(folder) / "model.safetensors").items():
+        if key == "proj_out.weight":
+            continue
+        for old, new in names:
+            key = key.replace(old, new)
+        state[key] = value.float()
+    model.load_state_dict(state)
+    heads = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+    for layer, head in generation["alignment_heads"]:
+        heads[layer, head] = True
+    model.register_buffer("alignment_heads", heads.to_sparse(), persistent=False)
+
+    transcribe = __import__("sys").modules["whisper.transcribe"]
+    decoding = __import__("sys").modules["whisper.decoding"]
+    seconds = dims.n_audio_ctx // 50
+    transcribe.N_FRAMES, transcribe.N_SAMPLES, decoding.CHUNK_LENGTH = 100 * seconds, 16000 * seconds, seconds
+    assert whisper.audio.HOP_LENGTH == 160
+    return model.eval()
