@@ -1,1 +1,7 @@
-//! Integration tests.
+//! Integration tests, one binary. Modules are named after what they prove.
+
+mod batching;
+mod digits;
+mod gradients;
+mod parity;
+mod support;

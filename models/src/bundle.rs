@@ -92,7 +92,7 @@ fn whisper_features(dir: &Path, config: &WhisperConfig) -> Result<audio::Feature
         for (key, expected) in [
             ("feature_size", config.num_mel_bins),
             ("sampling_rate", spec.sample_rate as usize),
-            ("hop_length", spec.hop_length),
+            ("hop_length", spec.hop_samples),
             ("n_fft", spec.n_fft),
             ("nb_max_frames", config.max_source_frames()),
         ] {

@@ -1,1 +1,3 @@
 //! Recordings to models. For now: the scores by which a recogniser is judged.
+
+pub mod metrics;

@@ -8,7 +8,7 @@ mod rules;
 mod search;
 mod session;
 
-pub use fallback::{Thresholds, compression_ratio};
+pub use fallback::{LADDER, Thresholds, compression_ratio};
 pub use language::detect_language;
 pub use rules::{Rules, TimestampRules};
 pub use search::Strategy;

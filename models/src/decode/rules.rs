@@ -72,7 +72,8 @@ impl TimestampRules {
         if let Some(last) = written.iter().rev().find(|id| self.is_timestamp(**id)) {
             let closes_pair = last_is_timestamp && !before_is_timestamp;
             let earliest = *last as usize + usize::from(!closes_pair);
-            logits[begin..earliest.min(logits.len()).max(begin)].fill(f32::NEG_INFINITY);
+            let end = earliest.min(logits.len()).max(begin);
+            logits[begin..end].fill(f32::NEG_INFINITY);
         }
         if written.is_empty() {
             logits[..begin].fill(f32::NEG_INFINITY);

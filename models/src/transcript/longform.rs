@@ -120,7 +120,7 @@ impl<'a> LongForm<'a> {
 
     /// Features of a window, padded to its full length.
     pub fn features(&self, task: WindowTask) -> Features {
-        self.tracks[task.track].features.slice(task.seek_frames, self.plan.window_frames)
+        self.tracks[task.track].features.slice(task.seek_frames, self.plan.window_frames, 0.0)
     }
 
     /// Tokens of the window's prompt before the start token: hotwords, then what was said before.
@@ -258,7 +258,7 @@ impl<'a> LongForm<'a> {
             logprobs: &logprobs,
             heads: &heads,
             n_prompt: with_text_only.len() - 1,
-            n_audio: task.n_frames.div_ceil(2),
+            n_audio: (task.n_frames / 2).max(1),
             median_width: plan.median_width,
             position_secs: 2.0 * plan.frame_secs,
         };

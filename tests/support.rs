@@ -1,0 +1,66 @@
+//! Where fixtures and optional data lie, and how tensors are compared.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use models::{Bundle, Transcriber};
+use serde_json::Value;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A committed fixture.
+pub fn fixture(name: &str) -> PathBuf {
+    workspace().join("tests/fixtures").join(name)
+}
+
+/// `SPEECHD_DATA`, else `../shared/data`; `None` (and a line that says so) when it is not there.
+pub fn data(name: &str) -> Option<PathBuf> {
+    optional("SPEECHD_DATA", "../shared/data", name)
+}
+
+/// `SPEECHD_MODELS`, else `../shared/models`; `None` (and a line that says so) when it is not there.
+pub fn reference_model(name: &str) -> Option<PathBuf> {
+    optional("SPEECHD_MODELS", "../shared/models", name)
+}
+
+fn optional(variable: &str, default: &str, name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os(variable).map_or_else(|| workspace().join(default), PathBuf::from);
+    let path = root.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there ({variable} says where to look)", path.display());
+    None
+}
+
+/// A committed JSON file.
+pub fn json(path: &Path) -> anyhow::Result<Value> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
+
+/// A bundle, loaded for serving.
+pub fn transcriber(dir: &Path) -> anyhow::Result<Transcriber> {
+    Ok(Transcriber::load(Bundle::open(dir)?, &Device::Cpu)?)
+}
+
+/// Numbers of a JSON array.
+pub fn numbers<T: TryFrom<u64>>(value: &Value) -> Vec<T> {
+    value.as_array().into_iter().flatten().filter_map(|v| T::try_from(v.as_u64()?).ok()).collect()
+}
+
+/// Numbers of a JSON array of floats.
+pub fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().into_iter().flatten().filter_map(|v| Some(v.as_f64()? as f32)).collect()
+}
+
+/// Largest absolute difference.
+pub fn difference(a: &Tensor, b: &Tensor) -> anyhow::Result<f32> {
+    Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
+}
+
+/// A recording at the rate it has in its file.
+pub fn recording(path: &Path) -> anyhow::Result<audio::Waveform> {
+    Ok(audio::decode_file(path, &audio::DecodeAudio::default())?.waveform)
+}
