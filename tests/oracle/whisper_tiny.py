@@ -1,6 +1,6 @@
 """Random-weight Whisper bundles and what transformers computes with them.
 
-    python tests/oracle/make.py whisper_tiny          (about two minutes on one core)
+    python tests/oracle/make.py whisper_tiny          (about a minute on one core)
 
 Makes tests/fixtures/{whisper-80,whisper-128,whisper-en}/: a bundle in Hugging Face layout (weights in f16; everything is
 computed in f32 from the rounded weights) with expected.safetensors and expected.json beside it.
