@@ -185,6 +185,7 @@ def load_openai(folder):
     """
     import whisper
     from safetensors.torch import load_file
+    from whisper.model import Linear as WhisperLinear
     from whisper.model import ModelDimensions, Whisper
 
     config = json.loads((Path(folder) / "config.json").read_text())
@@ -196,6 +197,11 @@ def load_openai(folder):
         n_text_head=config["decoder_attention_heads"], n_text_layer=config["decoder_layers"],
     )  # fmt: skip
     model = Whisper(dims)
+    for side in ("encoder", "decoder"):  # openai/whisper knows feed-forward widths of 4 d only
+        width = config[f"{side}_ffn_dim"]
+        for block in getattr(model, side).blocks:
+            block.mlp[0] = WhisperLinear(config["d_model"], width)
+            block.mlp[2] = WhisperLinear(width, config["d_model"])
     names = [
         ("model.", ""), (".layers.", ".blocks."), ("encoder_attn_layer_norm", "cross_attn_ln"),
         ("self_attn_layer_norm", "attn_ln"), ("encoder_attn", "cross_attn"), ("self_attn", "attn"), ("q_proj", "query"),
@@ -223,3 +229,22 @@ def load_openai(folder):
     transcribe.N_FRAMES, transcribe.N_SAMPLES, decoding.CHUNK_LENGTH = 100 * seconds, 16000 * seconds, seconds
     assert whisper.audio.HOP_LENGTH == 160
     return model.eval()
+
+
+def openai_decode(model, tokenizer, features, **options):
+    """openai/whisper's DecodingTask on features [bins, frames] with a tokenizer of our choice."""
+    from whisper.decoding import DecodingOptions, DecodingTask
+
+    decoding = __import__("sys").modules["whisper.decoding"]
+    original = decoding.get_tokenizer
+    decoding.get_tokenizer = lambda *a, **k: tokenizer
+    try:
+        task = DecodingTask(model, DecodingOptions(language="en", temperature=0.0, fp16=False, **options))
+        result = task.run(features[None])[0]
+    finally:
+        decoding.get_tokenizer = original
+    return dict(
+        tokens=result.tokens,
+        avg_logprob=round(result.avg_logprob, 6),
+        no_speech_prob=float(f"{result.no_speech_prob:.6g}"),
+    )

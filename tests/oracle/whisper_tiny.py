@@ -1,6 +1,6 @@
 """Random-weight Whisper bundles and what transformers computes with them.
 
-    python tests/oracle/make.py whisper_tiny          (about two minutes on one core)
+    python tests/oracle/make.py whisper_tiny          (about a minute on one core)
 
 Makes tests/fixtures/{whisper-80,whisper-128,whisper-en}/: a bundle in Hugging Face layout (weights in f16; everything is
 computed in f32 from the rounded weights) with expected.safetensors and expected.json beside it.
@@ -12,22 +12,25 @@ computed in f32 from the rounded weights) with expected.safetensors and expected
 Ids: 256 bytes in GPT-2's order (220 = space), 44 merges, then endoftext = 300, startoftranscript, the languages,
 translate, transcribe, startoflm, startofprev, nospeech, notimestamps, <|0.00|> .. <|30.00|>.
 
-Made with torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3. `python whisper_tiny.py --search NAME` tries weight seeds and
+Made with torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, openai-whisper 20250625. `python whisper_tiny.py --search NAME` tries weight seeds and
 prints those whose output is varied and whose decisions are wide apart; the chosen ones stand below.
 """
 
+import json
 import math
 import sys
 import warnings
 
 import numpy as np
+import tiktoken
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 from transformers.utils import logging as hf_logging
+from whisper.tokenizer import Tokenizer as WhisperTokenizer
 
-from common import FIXTURES, align, synthetic_mel, token_starts, versions, write_json
+from common import FIXTURES, align, load_openai, openai_decode, synthetic_mel, token_starts, versions, write_json
 
 hf_logging.set_verbosity_error()
 hf_logging.disable_progress_bar()
@@ -387,9 +390,51 @@ def make(name):
         "any start moves when that matrix is disturbed by 1e-4", rows=rows
     )
 
+    expected["openai"] = openai_rules(shape, ids, folder, mels, prev)
     training(model, shape, ids, mels, tensors, expected)
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "expected.safetensors")
     write_json(folder / "expected.json", expected)
+
+
+def openai_rules(shape, ids, folder, mels, prev):
+    """The same model decoded by openai/whisper: scores after filtering, pool of finished beams, patience, its length penalty."""
+    model = load_openai(folder)
+    data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    byte = {c: b for c, b in zip(byte_alphabet(), [*range(33, 127), *range(161, 173), *range(174, 256)])}
+    rest = [b for b in range(256) if b not in byte.values()]
+    byte.update({chr(256 + i): b for i, b in enumerate(rest)})
+    encoding = tiktoken.Encoding(
+        name="tiny",
+        pat_str=r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
+        mergeable_ranks={bytes(byte[c] for c in t): i for t, i in data["model"]["vocab"].items()},
+        special_tokens={t["content"]: t["id"] for t in data["added_tokens"]},
+    )
+    tokenizer = WhisperTokenizer(encoding=encoding, num_languages=len(shape["languages"]))
+    tokenizer.sot_sequence = tuple(prompts(shape, ids, True))
+    generation = json.loads((folder / "generation_config.json").read_text())
+    suppressed = [t for t in generation["suppress_tokens"] if t < ids["endoftext"]]
+    runs = {}
+    for key, options in {
+        "greedy": dict(without_timestamps=True),
+        "greedy_timestamps": dict(),
+        "beam5": dict(without_timestamps=True, beam_size=5),
+        "beam5_timestamps": dict(beam_size=5),
+        "beam5_patience_2": dict(without_timestamps=True, beam_size=5, patience=2.0),
+        "beam3_penalty_0.6": dict(without_timestamps=True, beam_size=3, length_penalty=0.6),
+    }.items():
+        rows = [
+            openai_decode(
+                model, tokenizer, x, sample_len=MAX_NEW_TOKENS, suppress_tokens=suppressed,
+                prompt=[] if p is None else p[1:], **options,
+            )
+            for x, p in zip(mels, prev)
+        ]  # fmt: skip
+        runs[key] = dict(options=options, rows=rows)
+    note = (
+        f"openai/whisper 20250625, temperature 0, sample_len {MAX_NEW_TOKENS}, same prompts and suppressed tokens; tokens exclude endoftext; "
+        "avg_logprob = sum of filtered log-probabilities / (tokens + 1); language and prompt as for transformers"
+    )
+    return dict(note=note, **runs)
 
 
 def slack(matrix, starts):
