@@ -24,16 +24,13 @@ open(sys.argv[1], "wb").write(struct.pack(f"<{n}h", *values))
 PY
 source="-f s16le -ar 16000 -ac 1 -i $work/source.s16"
 exact="-flags +bitexact -map_metadata -1"
-cp "$work/source.s16" "$out/source.s16"
 
 for codec in pcm_u8 pcm_s16le pcm_s24le pcm_s32le pcm_f32le pcm_f64le pcm_alaw pcm_mulaw adpcm_ima_wav adpcm_ms; do
     run $source -c:a $codec $exact "$out/$codec.wav"
 done
 # Stereo: left is the source, right is the source at half the amplitude.
 run $source -filter_complex 'pan=stereo|c0=c0|c1=0.5*c0' -c:a pcm_s16le $exact "$out/stereo.wav"
-run $source -c:a pcm_s16le -rf64 always $exact "$out/rf64.wav"
-run $source -c:a flac $exact "$out/tone.flac"
-run $source -filter_complex 'pan=stereo|c0=c0|c1=0.5*c0' -c:a flac $exact "$out/stereo.flac"
+run $source -c:a flac -frame_size 1024 $exact "$out/tone.flac"
 run $source -c:a flac $exact -f ogg "$out/flac.ogg"
 run $source -c:a libmp3lame -b:a 48k $exact "$out/tone.mp3"
 run $source -c:a libmp3lame -b:a 48k -write_xing 0 $exact "$out/bare.mp3"
@@ -48,7 +45,6 @@ run $source -c:a aac -b:a 64k $exact "$out/tone.aac"
 run $source -c:a alac $exact "$out/alac.m4a"
 run $source -c:a pcm_s16be $exact "$out/tone.aiff"
 run $source -c:a pcm_s16le $exact "$out/tone.caf"
-run $source -c:a alac $exact "$out/alac.caf"
 # Video first, audio second.
 run -f lavfi -i color=black:s=16x16:r=10:d=0.25 $source -map 0:v -map 1:a -c:v mpeg4 -c:a aac -b:a 64k $exact "$out/video.mp4"
 run -f lavfi -i color=black:s=16x16:r=10:d=0.25 $source -map 0:v -map 1:a -c:v mpeg4 -c:a libopus -b:a 48k $exact "$out/video.mkv"

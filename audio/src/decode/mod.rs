@@ -4,6 +4,7 @@
 //! module adds what uploads need: bounds checked packet by packet, a deadline that also interrupts a demuxer which
 //! reads in circles, panics turned into errors, and a report of what was lost.
 
+mod edit_list;
 mod guard;
 mod mono;
 mod opus;

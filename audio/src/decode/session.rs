@@ -1,5 +1,7 @@
 //! One decode, from an opened source to mono samples.
 
+use std::io::SeekFrom;
+
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader};
@@ -7,6 +9,7 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::default::get_probe;
 
+use super::edit_list;
 use super::guard::guard;
 use super::mono::Mono;
 use super::sniff::{SNIFFED_BYTES, known_unsupported};
@@ -29,8 +32,13 @@ pub(super) fn decode(
 ) -> Result<Decoded, Error> {
     let deadline = Deadline::after(options.limits.max_wall_secs);
     refuse_known_unsupported(source.as_mut())?;
+    let edits = edit_list::read(source.as_mut()).unwrap_or_default();
+    source.seek(SeekFrom::Start(0))?;
     let mut reader = open(BoundedSource::new(source, deadline), hint, deadline)?;
     let mut track = guard(|| AudioTrack::choose(reader.tracks(), &options.limits))??;
+    if let Some(edit) = edits.iter().find(|edit| edit.track_id == track.id) {
+        track.apply_edit(edit);
+    }
     // What uncompressed audio states can be a placeholder (streams), and its bytes bound it anyway. MP3 lengths
     // without a header are extrapolated from the first frame, so they only count when far beyond the limit.
     if let Some(stated_secs) = track.stated_secs.filter(|_| !track.is_pcm()) {
@@ -65,7 +73,7 @@ fn refuse_known_unsupported(source: &mut dyn MediaSource) -> Result<(), Error> {
             Err(error) => return Err(Error::Io(error)),
         }
     }
-    source.seek(std::io::SeekFrom::Start(0))?;
+    source.seek(SeekFrom::Start(0))?;
     known_unsupported(&start[..n_read]).map_or(Ok(()), |what| Err(Error::unsupported(what)))
 }
 
@@ -186,6 +194,9 @@ impl Pass<'_> {
                 Some(error) => error,
                 None if self.n_skipped > 0 => {
                     Error::undecodable(format!("none of its {} packets could be decoded", self.n_skipped))
+                }
+                None if track.stated_secs.is_some_and(|secs| secs > 0.0) => {
+                    Error::undecodable("the file ends before its first packet does")
                 }
                 None => Error::Empty,
             });

@@ -8,8 +8,10 @@ pub(super) const SNIFFED_BYTES: usize = 512;
 
 /// Names a file type that is certainly not decodable here, from its first bytes.
 pub(super) fn known_unsupported(start: &[u8]) -> Option<&'static str> {
-    const MAGIC: [(&[u8], &str); 21] = [
+    const MAGIC: [(&[u8], &str); 23] = [
         (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "ASF/WMA"),
+        (b"RF64", "RF64, the 64-bit WAV"),
+        (b"BW64", "BW64, the 64-bit WAV"),
         (b"#!AMR", "AMR"),
         (b"#!SILK", "SILK"),
         (b"FLV\x01", "Flash video"),

@@ -8,6 +8,7 @@ use symphonia::core::formats::Track;
 use symphonia::core::packet::Packet;
 use symphonia::default::get_codecs;
 
+use super::edit_list::Edit;
 use super::guard::guard;
 use super::opus::{self, OpusDecoder, OpusHead};
 use crate::{Error, Limits};
@@ -21,6 +22,33 @@ pub(super) struct AudioTrack {
     pub(super) stated_secs: Option<f64>,
     params: AudioCodecParameters,
     decoder: TrackDecoder,
+    /// What the container presents of the track, where the demuxer leaves the cutting to us.
+    presented: Presented,
+}
+
+/// The part of a track that an MP4 edit list presents, still to be cut from the packets to come.
+#[derive(Debug, Clone, Copy)]
+struct Presented {
+    skip_frames: u64,
+    frames_left: u64,
+}
+
+impl Presented {
+    const ALL: Presented = Presented { skip_frames: 0, frames_left: u64::MAX };
+
+    /// Cuts one packet's interleaved samples.
+    fn cut(&mut self, interleaved: &mut Vec<f32>, channels: usize) {
+        let n_frames = interleaved.len() / channels.max(1);
+        let skip = usize::try_from(self.skip_frames).map_or(n_frames, |skip| skip.min(n_frames));
+        let kept =
+            usize::try_from(self.frames_left).map_or(n_frames - skip, |left| left.min(n_frames - skip));
+        self.skip_frames -= skip as u64;
+        self.frames_left -= kept as u64;
+        if skip > 0 || kept < n_frames {
+            interleaved.truncate((skip + kept) * channels);
+            interleaved.drain(..skip * channels);
+        }
+    }
 }
 
 enum TrackDecoder {
@@ -73,7 +101,21 @@ impl AudioTrack {
             stated_secs,
             params: params.clone(),
             decoder,
+            presented: Presented::ALL,
         })
+    }
+
+    /// Presents only what the track's MP4 edit says, which symphonia reads and does not apply: without it, AAC
+    /// starts with its encoder's delay.
+    pub(super) fn apply_edit(&mut self, edit: &Edit) {
+        let Some(rate) = self.params.sample_rate else { return };
+        let frames = |secs: f64| (secs * f64::from(rate)).round().max(0.0) as u64;
+        // An Opus stream states its delay itself (`pre_skip`), and the decoder has removed it.
+        let is_opus = matches!(self.decoder, TrackDecoder::Opus(_));
+        let skip_frames = if is_opus { 0 } else { frames(edit.start_secs) };
+        let frames_left = edit.duration_secs.map_or(u64::MAX, frames);
+        self.presented = Presented { skip_frames, frames_left };
+        self.stated_secs = edit.duration_secs.or(self.stated_secs);
     }
 
     /// True for uncompressed audio, whose length is bounded by that of the file.
@@ -83,6 +125,17 @@ impl AudioTrack {
 
     /// Decodes one packet to `interleaved`, which is replaced. `admit` sees the size before anything is copied.
     pub(super) fn decode(
+        &mut self,
+        packet: &Packet,
+        interleaved: &mut Vec<f32>,
+        admit: impl FnOnce(usize, &PacketShape) -> Result<(), Error>,
+    ) -> Result<PacketShape, PacketError> {
+        let shape = self.decode_whole(packet, interleaved, admit)?;
+        self.presented.cut(interleaved, shape.channels);
+        Ok(shape)
+    }
+
+    fn decode_whole(
         &mut self,
         packet: &Packet,
         interleaved: &mut Vec<f32>,
@@ -194,8 +247,10 @@ fn is_he_aac(params: &AudioCodecParameters) -> bool {
     let object_type = config.first().map_or(0, |byte| byte >> 3);
     let appended = (0..config.len().saturating_sub(2) * 8).any(|bit| {
         let window =
-            config.iter().skip(bit / 8).take(3).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
-        (window >> (8 - bit % 8)) & 0xffff == 0x2b7 << 5 | 5
+            config.iter().skip(bit / 8).take(4).fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte))
+                << (8 * 4_usize.saturating_sub(config.len() - bit / 8));
+        // The sync word (11 bits), the object type (5 bits), and the flag that it is really there.
+        (window >> (15 - bit % 8)) & 0x1_ffff == (0x2b7 << 6) | (5 << 1) | 1
     });
     object_type == 5 || object_type == 29 || appended
 }

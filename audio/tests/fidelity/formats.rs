@@ -1,0 +1,187 @@
+//! Every container and codec, against the signal that the fixtures were made from.
+
+use audio::{
+    ChannelChoice, DecodeAudio, Decoded, Error, Warning, Waveform, decode_bytes, decode_file, resample,
+};
+
+use super::{fixture, max_difference, pcm_s16le, snr_db};
+
+const N_SAMPLES: usize = 4_000;
+
+/// The source: 0.25 s, 16 kHz, the 16-bit WAV's payload read without the decoder under test.
+fn source() -> Vec<f32> {
+    let bytes = std::fs::read(fixture("pcm_s16le.wav")).expect("fixture");
+    pcm_s16le(&bytes[bytes.len() - 2 * N_SAMPLES..])
+}
+
+fn decode(name: &str) -> Decoded {
+    decode_file(&fixture(name), &DecodeAudio::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The decoded signal at 16 kHz, cut or filled to the source's length, after a check of length and cleanness.
+fn at_source_rate(name: &str, decoded: &Decoded, extra_secs: f64) -> Vec<f32> {
+    assert!(decoded.warnings.is_empty(), "{name}: {:?}", decoded.warnings);
+    let excess_secs = decoded.source.duration_secs - 0.25;
+    assert!((0.0..=extra_secs).contains(&excess_secs), "{name}: {} s", decoded.source.duration_secs);
+    let mut samples = resample(&decoded.waveform, 16_000).unwrap().samples;
+    samples.resize(N_SAMPLES, 0.0);
+    samples
+}
+
+/// The shift (samples at 16 kHz) at which `decoded` matches `source` best.
+fn lag(source: &[f32], decoded: &[f32]) -> i64 {
+    let correlation = |shift: i64| {
+        let at = |index: usize| usize::try_from(index as i64 + shift).ok().and_then(|at| decoded.get(at));
+        source.iter().enumerate().filter_map(|(index, s)| at(index).map(|d| s * d)).sum::<f32>()
+    };
+    (-2_000..2_000).max_by(|a, b| correlation(*a).total_cmp(&correlation(*b))).unwrap()
+}
+
+#[test]
+fn lossless_formats_give_the_source_to_the_bit() {
+    for (name, format, codec) in [
+        ("pcm_s16le.wav", "wave", "pcm_s16le"),
+        ("pcm_s24le.wav", "wave", "pcm_s24le"),
+        ("pcm_s32le.wav", "wave", "pcm_s32le"),
+        ("pcm_f32le.wav", "wave", "pcm_f32le"),
+        ("pcm_f64le.wav", "wave", "pcm_f64le"),
+        ("tone.aiff", "aiff", "pcm_s16be"),
+        ("tone.caf", "caf", "pcm_s16le"),
+        ("tone.flac", "flac", "flac"),
+        ("flac.ogg", "ogg", "flac"),
+        ("alac.m4a", "isomp4", "alac"),
+    ] {
+        let decoded = decode(name);
+        assert_eq!((&*decoded.source.format, &*decoded.source.codec), (format, codec), "{name}");
+        assert_eq!((decoded.source.channels, decoded.source.sample_rate), (1, 16_000), "{name}");
+        assert_eq!(max_difference(&at_source_rate(name, &decoded, 0.0), &source()), 0.0, "{name}");
+    }
+}
+
+#[test]
+fn companded_and_narrow_pcm_is_close() {
+    for (name, min_snr_db) in [
+        ("pcm_u8.wav", 30.0),
+        ("pcm_alaw.wav", 33.0),
+        ("pcm_mulaw.wav", 33.0),
+        ("adpcm_ima_wav.wav", 20.0),
+        ("adpcm_ms.wav", 20.0),
+    ] {
+        // ADPCM pads its last block.
+        let extra_secs = if name.starts_with("adpcm") { 0.15 } else { 0.0 };
+        let snr = snr_db(&source(), &at_source_rate(name, &decode(name), extra_secs));
+        println!("{name}: {snr:.1} dB");
+        assert!(snr > min_snr_db, "{name}: {snr} dB");
+    }
+}
+
+#[test]
+fn lossy_formats_are_aligned_and_close() {
+    // The bounds on length: formats that state their padding are exact; a bare MPEG or AAC stream keeps its encoder's
+    // delay and the padding of its last frame.
+    for (name, codec, extra_secs, min_lag, max_lag, min_snr_db) in [
+        ("tone.mp3", "mp3", 0.0, 0, 0, 15.0),
+        ("bare.mp3", "mp3", 0.12, 1105, 1105, 15.0),
+        ("vorbis.ogg", "vorbis", 0.0, 0, 0, 15.0),
+        ("vorbis.webm", "vorbis", 0.07, 0, 0, 15.0),
+        ("tone.opus", "opus", 0.0, 0, 0, 12.0),
+        ("opus.webm", "opus", 0.02, 0, 0, 12.0),
+        ("opus.mp4", "opus", 0.02, 0, 0, 12.0),
+        ("aac.m4a", "aac", 0.0, 0, 0, 15.0),
+        ("tone.aac", "aac", 0.2, 1024, 1024, 15.0),
+        ("video.mp4", "aac", 0.0, 0, 0, 15.0),
+        ("video.mkv", "opus", 0.02, 0, 0, 12.0),
+    ] {
+        let decoded = decode(name);
+        let samples = resample(&decoded.waveform, 16_000).unwrap().samples;
+        let lag = lag(&source(), &samples);
+        let from = usize::try_from(lag.max(0)).unwrap();
+        let snr = snr_db(&source()[..N_SAMPLES - 100], &samples[from..]);
+        println!("{name}: lag {lag}, {snr:.1} dB");
+        assert_eq!(decoded.source.codec, codec, "{name}");
+        assert!((min_lag..=max_lag).contains(&lag), "{name}: lag {lag}");
+        assert!(snr > min_snr_db, "{name}: {snr} dB");
+        at_source_rate(name, &decoded, extra_secs);
+    }
+}
+
+#[test]
+fn opus_decodes_as_libopus_does() {
+    let reference = pcm_s16le(&std::fs::read(fixture("opus_reference.s16")).expect("fixture"));
+    let samples = decode("tone.opus").waveform.samples;
+    assert_eq!(samples.len(), reference.len());
+    let difference = max_difference(&samples, &reference);
+    println!("largest difference from libopus: {difference}");
+    // The reference is a rounded float decode, ours a fixed-point one.
+    assert!(snr_db(&reference, &samples) > 60.0, "{difference}");
+}
+
+#[test]
+fn channels_are_mixed_or_picked() {
+    let pick = |channel| {
+        let options = DecodeAudio { channel, ..DecodeAudio::default() };
+        decode_file(&fixture("stereo.wav"), &options)
+    };
+    let left = pick(ChannelChoice::Pick(0)).unwrap();
+    assert_eq!(left.source.channels, 2);
+    assert_eq!(left.waveform.samples, source());
+    let right = pick(ChannelChoice::Pick(1)).unwrap().waveform.samples;
+    let halved: Vec<f32> = source().iter().map(|sample| 0.5 * sample).collect();
+    assert!(max_difference(&right, &halved) <= 1.0 / 32768.0);
+    let mixed = pick(ChannelChoice::Mix).unwrap().waveform.samples;
+    let mean: Vec<f32> = source().iter().zip(&right).map(|(l, r)| 0.5 * (l + r)).collect();
+    assert!(max_difference(&mixed, &mean) <= 1e-6);
+    assert!(matches!(pick(ChannelChoice::Pick(2)), Err(Error::NoSuchChannel { channel: 2, channels: 2 })));
+}
+
+#[test]
+fn chained_streams_are_joined() {
+    for (name, parts) in [("chained.opus", ["tone.opus", "stereo.opus"]), ("chained.ogg", ["vorbis.ogg"; 2])]
+    {
+        let whole = decode(name);
+        let joined: Vec<f32> = parts.iter().flat_map(|part| decode(part).waveform.samples).collect();
+        println!("{name}: {} against {} {:?}", whole.waveform.samples.len(), joined.len(), whole.warnings);
+        assert_eq!(whole.waveform.samples, joined, "{name}");
+        assert!(whole.warnings.is_empty(), "{name}: {:?}", whole.warnings);
+    }
+}
+
+#[test]
+fn a_cut_file_gives_what_is_left_and_says_so() {
+    for name in ["pcm_s16le.wav", "tone.flac", "tone.mp3", "opus.webm", "tone.caf"] {
+        let mut bytes = std::fs::read(fixture(name)).expect("fixture");
+        bytes.truncate(bytes.len() * 3 / 5);
+        let decoded = decode_bytes(bytes, None, &DecodeAudio::default()).unwrap();
+        assert!(
+            (0.05..0.2).contains(&decoded.source.duration_secs),
+            "{name}: {}",
+            decoded.source.duration_secs
+        );
+        let is_told = decoded.warnings.iter().any(|warning| matches!(warning, Warning::Truncated { .. }));
+        assert!(is_told, "{name}: {:?}", decoded.warnings);
+    }
+}
+
+#[test]
+fn he_aac_is_announced() {
+    // The core configuration of the fixture with the marker of spectral band replication put in front.
+    let mut bytes = std::fs::read(fixture("aac.m4a")).expect("fixture");
+    let config =
+        bytes.windows(4).position(|window| window == [0x05, 0x80, 0x80, 0x80]).expect("decoder config");
+    let first = config + 5;
+    assert_eq!(bytes[first] >> 3, 2, "AAC-LC");
+    bytes[first] = 5 << 3 | bytes[first] & 7;
+    match decode_bytes(bytes, Some("m4a"), &DecodeAudio::default()) {
+        Ok(decoded) => assert!(decoded.warnings.contains(&Warning::HeAacCoreOnly), "{:?}", decoded.warnings),
+        Err(error) => assert!(matches!(error, Error::Unsupported { .. }), "{error}"),
+    }
+}
+
+#[test]
+fn nothing_is_an_error_and_no_samples_are_empty() {
+    assert!(matches!(decode_bytes(Vec::new(), None, &DecodeAudio::default()), Err(Error::Empty)));
+    let silent = Waveform { samples: Vec::new(), sample_rate: 16_000 };
+    let bytes = audio::encode::wav_bytes(&silent).unwrap();
+    let refused = decode_bytes(bytes, None, &DecodeAudio::default());
+    assert!(matches!(refused, Err(Error::Empty)), "{refused:?}");
+}

@@ -1,0 +1,38 @@
+//! What comes out is what went in: formats against their source signal, features and resampling against reference
+//! implementations, and real recordings where they are at hand.
+//!
+//! Fixtures are made by `tests/oracle/{formats.sh,chirp.py,whisper_features.py}`; recordings lie where
+//! `SPEECHD_DATA` says, or in `../shared/data` beside the repository.
+
+mod features;
+mod formats;
+mod recordings;
+mod resampling;
+
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/audio").join(name)
+}
+
+fn read_f32(name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(fixture(name)).expect("fixture");
+    bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect()
+}
+
+fn pcm_s16le(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(2).map(|pair| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32768.0).collect()
+}
+
+fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Signal-to-noise ratio of `decoded` against `source`, decibels.
+fn snr_db(source: &[f32], decoded: &[f32]) -> f64 {
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let signal: f64 = source.iter().map(|s| square(*s)).sum();
+    let noise: f64 = source.iter().zip(decoded).map(|(s, d)| square(s - d)).sum();
+    10.0 * (signal / noise.max(1e-30)).log10()
+}

@@ -1,0 +1,122 @@
+//! Real recordings, where they are at hand.
+
+use std::path::{Path, PathBuf};
+
+use audio::{DecodeAudio, Decoded, FeatureSpec, LogMel, Vad, VadOptions, Waveform, decode_file, resample};
+
+use super::{max_difference, snr_db};
+
+fn data() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let data = std::env::var_os("SPEECHD_DATA").map_or(beside, PathBuf::from);
+    if data.join("speech").is_dir() {
+        return Some(data);
+    }
+    println!("skipped: no recordings at {}", data.display());
+    None
+}
+
+fn decode(path: &Path) -> Decoded {
+    let decoded = decode_file(path, &DecodeAudio::default());
+    decoded.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn at_16k(path: &Path) -> Waveform {
+    resample(&decode(path).waveform, 16_000).unwrap()
+}
+
+#[test]
+fn a_librispeech_clip_matches_another_decoder() {
+    let Some(data) = data() else { return };
+    let folder = data.join("speech/onnxruntime-extensions");
+    let npy = std::fs::read(folder.join("1272-141231-0002.npy")).unwrap();
+    let samples: Vec<f32> = npy[npy.len() - 4 * 213_360..]
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
+    // The FLAC is another encode of the clip, a few 16-bit steps away in libsndfile's reading too.
+    for (name, tolerance) in [("1272-141231-0002.wav", 0.0), ("1272-141231-0002.flac", 9.1 / 32768.0)] {
+        let decoded = decode(&folder.join(name));
+        assert!(decoded.warnings.is_empty(), "{name}: {:?}", decoded.warnings);
+        assert!(max_difference(&decoded.waveform.samples, &samples) <= tolerance, "{name}");
+    }
+    let mp3 = decode(&folder.join("1272-141231-0002.mp3"));
+    println!("{:?} {:?}", mp3.source, mp3.warnings);
+    assert_eq!(mp3.waveform.samples.len(), samples.len());
+    let snr = snr_db(&samples, &mp3.waveform.samples);
+    println!("mp3 against the original: {snr:.1} dB");
+    assert!(snr > 10.0, "{snr} dB");
+}
+
+#[test]
+fn the_published_whisper_row_is_reproduced() {
+    let Some(data) = data() else { return };
+    let json = std::fs::read_to_string(data.join("reference/transformers-whisper/expected.json")).unwrap();
+    let row =
+        json.split("\"mel80_row0_first30\"").nth(1).and_then(|rest| rest.split(['[', ']']).nth(1)).unwrap();
+    let expected: Vec<f32> = row.split(',').map(|number| number.trim().parse().unwrap()).collect();
+    let mut samples = decode(&data.join("speech/leopard/test.wav")).waveform.samples;
+    samples.resize(480_000, 0.0);
+    let features = LogMel::new(&FeatureSpec::whisper(80)).unwrap().compute(&samples);
+    assert_eq!((expected.len(), features.n_frames), (30, 3_000));
+    let difference = max_difference(&features.row(0)[..30], &expected);
+    println!("largest difference from the published row: {difference:.1e}");
+    assert!(difference < 5e-4);
+}
+
+#[test]
+fn every_recording_decodes_without_complaint() {
+    let Some(data) = data() else { return };
+    let clips =
+        std::fs::read_dir(data.join("speech/ps-synth/clips")).unwrap().filter_map(Result::ok).take(40);
+    let mut paths: Vec<PathBuf> = clips.map(|entry| entry.path()).collect();
+    for folder in [
+        "leopard",
+        "lhotse",
+        "faster-whisper",
+        "moonshine",
+        "whisper",
+        "speechbrain",
+        "onnxruntime-extensions",
+    ] {
+        let entries = std::fs::read_dir(data.join("speech").join(folder)).unwrap().filter_map(Result::ok);
+        paths.extend(entries.map(|entry| entry.path()));
+    }
+    paths.retain(|path| {
+        path.extension().is_some_and(|kind| ["wav", "flac", "mp3"].iter().any(|known| kind == *known))
+    });
+    assert!(paths.len() > 20);
+    for path in paths {
+        let decoded = decode(&path);
+        assert!(decoded.warnings.is_empty(), "{}: {:?}", path.display(), decoded.warnings);
+        assert!(decoded.source.duration_secs > 0.3);
+    }
+}
+
+#[test]
+fn speech_is_found_and_silence_is_not() {
+    let Some(data) = data() else { return };
+    let covered_secs = |path: &Path| {
+        let waveform = at_16k(path);
+        let spans = Vad::new().speech_spans(&waveform, &VadOptions::default()).unwrap();
+        let covered: f64 = spans.iter().map(audio::Span::duration_secs).sum();
+        println!(
+            "{}: {covered:.2} of {:.2} s, {} spans",
+            path.display(),
+            waveform.duration_secs(),
+            spans.len()
+        );
+        (covered, waveform.duration_secs())
+    };
+    assert_eq!(covered_secs(&data.join("speech/leopard/empty.wav")).0, 0.0);
+    for name in [
+        "leopard/test.wav",
+        "leopard/test_de.wav",
+        "leopard/test_fr.wav",
+        "leopard/test_es.wav",
+        "whisper/jfk.flac",
+    ] {
+        let (covered, whole) = covered_secs(&data.join("speech").join(name));
+        assert!(covered > 0.7 * whole, "{name}: {covered} of {whole} s");
+    }
+}

@@ -1,0 +1,347 @@
+//! Files that mean harm: truncated at every byte, damaged at random, with forged headers, and small ones that unpack
+//! to hours. Each gives audio or a typed error, quickly, within the memory cap, and never a panic.
+//!
+//! In a binary of its own, because it counts every allocation; the cases run on one thread to keep the count theirs.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use audio::{DecodeAudio, Decoded, Error, Limits, decode_bytes};
+
+struct Counting;
+
+static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
+static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+fn grow(bytes: usize) {
+    let held = HELD_BYTES.fetch_add(bytes, Relaxed) + bytes;
+    PEAK_BYTES.fetch_max(held, Relaxed);
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged; the counters do not touch the memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract, which is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        HELD_BYTES.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        HELD_BYTES.fetch_sub(layout.size(), Relaxed);
+        grow(new_size);
+        // SAFETY: as above.
+        unsafe { System.realloc(memory, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Ten minutes, 64 MiB of samples.
+fn limits() -> Limits {
+    Limits { max_duration_secs: 600.0, max_samples_bytes: 64 << 20, max_wall_secs: 5.0, ..Limits::default() }
+}
+
+/// Beyond the samples: buffers of demuxers and decoders.
+const SPARE_BYTES: usize = 32 << 20;
+const MAX_WALL: Duration = Duration::from_secs(1);
+
+/// Decodes one hostile input; fails the test on a panic, slowness, or too much memory.
+fn survive(what: &str, bytes: Vec<u8>) -> Result<Decoded, Error> {
+    let options = DecodeAudio { limits: limits(), ..DecodeAudio::default() };
+    let before = HELD_BYTES.load(Relaxed);
+    PEAK_BYTES.store(before, Relaxed);
+    let started = Instant::now();
+    let outcome = decode_bytes(bytes, None, &options);
+    let (wall, peak) = (started.elapsed(), PEAK_BYTES.load(Relaxed).saturating_sub(before));
+    let cap = usize::try_from(limits().max_samples_bytes).unwrap() + SPARE_BYTES;
+    assert!(peak <= cap, "{what}: {} MiB", peak >> 20);
+    assert!(wall <= MAX_WALL, "{what}: {wall:?}");
+    if let Ok(decoded) = &outcome {
+        assert!(decoded.waveform.samples.iter().all(|sample| sample.is_finite()), "{what}");
+        assert!(decoded.waveform.sample_rate > 0 && !decoded.waveform.samples.is_empty(), "{what}");
+    }
+    outcome
+}
+
+fn fixtures() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/audio");
+    let mut fixtures: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .expect("fixtures")
+        .filter_map(Result::ok)
+        .map(|entry| {
+            (entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).expect("fixture"))
+        })
+        .filter(|(name, _)| !name.ends_with(".f32") && !name.ends_with(".s16"))
+        .collect();
+    fixtures.sort();
+    assert!(fixtures.len() > 20);
+    fixtures
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    fixtures().into_iter().find(|(fixture, _)| fixture == name).expect("fixture").1
+}
+
+#[test]
+fn hostile_files_are_survived() {
+    let started = Instant::now();
+    let stage = |name: &str| println!("{:6.2} s  {name}", started.elapsed().as_secs_f64());
+    truncated_anywhere();
+    stage("truncation");
+    damaged_at_random();
+    stage("damage");
+    forged_headers();
+    stage("forged headers");
+    not_audio();
+    stage("not audio");
+    hours_of_silence();
+    stage("hours of silence");
+}
+
+fn truncated_anywhere() {
+    for (name, bytes) in fixtures() {
+        // Headers and packets: every byte. The bodies of uncompressed files are all alike: every 97th.
+        let is_pcm =
+            name.starts_with("pcm_") || name == "stereo.wav" || name == "tone.aiff" || name == "tone.caf";
+        let mut lost = 0;
+        for length in (0..bytes.len()).filter(|length| !is_pcm || *length < 512 || length % 97 == 0) {
+            match survive(&format!("{name} cut to {length}"), bytes[..length].to_vec()) {
+                // Cut within the padding of the last packets, the audio is complete.
+                Ok(decoded) => {
+                    lost += usize::from(decoded.warnings.is_empty() && decoded.source.duration_secs < 0.2)
+                }
+                Err(Error::Empty) => assert!(length < 200, "{name} cut to {length} counts as empty"),
+                Err(_) => {}
+            }
+        }
+        println!("{name}: {} lengths, {lost} short without a warning", bytes.len());
+    }
+}
+
+/// A small generator with a fixed seed: failures can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % bound
+    }
+}
+
+fn damaged_at_random() {
+    let mut random = Random(1);
+    for (name, bytes) in fixtures() {
+        for round in 0..400 {
+            let mut damaged = bytes.clone();
+            // Half the rounds aim at the headers, where a byte decides most.
+            let reach = if round % 2 == 0 { damaged.len().min(300) } else { damaged.len() };
+            let mut places = Vec::new();
+            for _ in 0..1 + random.below(6) {
+                let (place, value) = (random.below(reach), random.below(256) as u8);
+                damaged[place] = if random.below(3) == 0 { 0xff } else { value };
+                places.push((place, damaged[place]));
+            }
+            let _ = survive(&format!("{name} damaged at {places:?}"), damaged);
+        }
+    }
+}
+
+fn wav(channels: u16, sample_rate: u32, data_bytes: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = audio::encode::wav_header(sample_rate.max(1), Some(0)).unwrap().to_vec();
+    bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    bytes[22..24].copy_from_slice(&channels.to_le_bytes());
+    bytes[24..28].copy_from_slice(&sample_rate.to_le_bytes());
+    bytes[28..32].copy_from_slice(&sample_rate.wrapping_mul(2 * u32::from(channels)).to_le_bytes());
+    bytes[32..34].copy_from_slice(&(2 * channels).to_le_bytes());
+    bytes[40..44].copy_from_slice(&data_bytes.to_le_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+fn forged_headers() {
+    let body = [1_u8; 4_096];
+    let zero_hz = survive("0 Hz", wav(1, 0, 4_096, &body));
+    assert!(
+        matches!(
+            zero_hz,
+            Err(Error::BadSampleRate { .. } | Error::Undecodable { .. } | Error::Unsupported { .. })
+        ),
+        "{zero_hz:?}"
+    );
+    let one_hz = survive("1 Hz", wav(1, 1, 4_096, &body));
+    assert!(matches!(one_hz, Err(Error::BadSampleRate { sample_rate: 1, .. })), "{one_hz:?}");
+    let many = survive("255 channels", wav(255, 16_000, 4_096, &body));
+    assert!(
+        matches!(
+            many,
+            Err(Error::TooManyChannels { .. } | Error::Unsupported { .. } | Error::Undecodable { .. })
+        ),
+        "{many:?}"
+    );
+    let huge = survive("4 GiB in 4 KiB", wav(1, 16_000, u32::MAX - 100, &body)).unwrap();
+    assert_eq!(huge.waveform.samples.len(), 2_048);
+
+    // FLAC that states blocks of 65535 samples, 8 channels, 2^36 samples.
+    let mut flac = fixture("tone.flac");
+    flac[8..12].copy_from_slice(&[0xff; 4]);
+    let _ = survive("huge FLAC blocks", flac.clone());
+    flac[18..26].copy_from_slice(&[0x0f, 0xa0, 0x0e, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    let _ = survive("endless FLAC", flac);
+
+    // ID3 tags and FLAC blocks that claim a quarter of a gigabyte.
+    let mut tagged = b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f".to_vec();
+    tagged.extend(fixture("tone.mp3"));
+    let _ = survive("huge ID3", tagged);
+    let mut tagged = b"ID3\x04\x00\x00\x00\x00\x00\x20APIC\x7f\x7f\x7f\x7f\x00\x00".to_vec();
+    tagged.extend(fixture("tone.mp3"));
+    let _ = survive("huge ID3 frame", tagged);
+    let mut tagged = b"fLaC\x04\xff\xff\xff".to_vec();
+    tagged.extend(b"\xff\xff\xff\x7fabc");
+    let _ = survive("huge Vorbis comment", tagged);
+
+    // Every size field of an MP4, and every element size of a WebM, blown up in turn.
+    for name in ["aac.m4a", "alac.m4a", "opus.mp4", "video.mp4"] {
+        let bytes = fixture(name);
+        for at in 0..bytes.len().saturating_sub(8) {
+            if bytes[at + 4..at + 8].iter().all(u8::is_ascii_alphanumeric) {
+                for size in [0_u32, 1, 7, 0x7fff_ffff, u32::MAX] {
+                    let mut forged = bytes.clone();
+                    forged[at..at + 4].copy_from_slice(&size.to_be_bytes());
+                    let _ = survive(&format!("{name} with size {size} at {at}"), forged);
+                    // The counts of the tables follow the box header and its version.
+                    if at + 16 <= bytes.len() {
+                        let mut forged = bytes.clone();
+                        forged[at + 12..at + 16].copy_from_slice(&size.to_be_bytes());
+                        let _ = survive(&format!("{name} with count {size} at {at}"), forged);
+                    }
+                }
+            }
+        }
+    }
+    for name in ["opus.webm", "vorbis.webm", "video.mkv"] {
+        let bytes = fixture(name);
+        for at in 0..bytes.len().min(600) {
+            for run in
+                [[0xff_u8; 8], [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], [0x08, 0, 0, 0, 0, 0, 0, 0]]
+            {
+                let mut forged = bytes.clone();
+                let end = (at + 8).min(forged.len());
+                forged[at..end].copy_from_slice(&run[..end - at]);
+                let _ = survive(&format!("{name} with {run:x?} at {at}"), forged);
+            }
+        }
+    }
+}
+
+fn not_audio() {
+    assert!(matches!(survive("nothing", Vec::new()), Err(Error::Empty)));
+    let text = "The quick brown fox jumps over the lazy dog.\n".repeat(1_000);
+    assert!(matches!(survive("text", text.into_bytes()), Err(Error::Unsupported { .. })));
+    assert!(matches!(
+        survive("PDF", b"%PDF-1.7\n\xff\xfb\x90\x00".repeat(500)),
+        Err(Error::Unsupported { .. })
+    ));
+    assert!(survive("zeros", vec![0; 1 << 20]).is_err());
+    let mut random = Random(2);
+    for round in 0..20 {
+        let noise: Vec<u8> = (0..100_000).map(|_| random.below(256) as u8).collect();
+        let _ = survive(&format!("noise {round}"), noise);
+    }
+}
+
+fn hours_of_silence() {
+    let too_long = |what: &str, bytes: Vec<u8>| {
+        println!("{what}: {} KiB", bytes.len() >> 10);
+        let outcome = survive(what, bytes).map(|decoded| (decoded.source, decoded.warnings));
+        assert!(
+            matches!(outcome, Err(Error::TooLong { .. } | Error::TooLarge { .. })),
+            "{what}: {outcome:?}"
+        );
+    };
+    too_long("8 h of FLAC, stated", flac_silence(8 * 3_600, true));
+    too_long("8 h of FLAC, not stated", flac_silence(8 * 3_600, false));
+    too_long("8 h of MP3", mp3_silence(8 * 3_600));
+    too_long("8 h of Opus", opus_silence(8 * 3_600));
+}
+
+/// Constant frames of 65535 samples at 16 kHz, about 14 bytes each.
+fn flac_silence(secs: usize, states_length: bool) -> Vec<u8> {
+    const BLOCK: usize = 65_535;
+    let n_samples = secs * 16_000;
+    let stated = if states_length { n_samples as u64 } else { 0 };
+    let mut bytes = b"fLaC\x80\x00\x00\x22\xff\xff\xff\xff\x00\x00\x00\x00\x00\x00".to_vec();
+    // 20 bits rate, 3 bits channels - 1, 5 bits width - 1, 36 bits length.
+    bytes.extend(((16_000_u64 << 44) | (15 << 36) | stated).to_be_bytes());
+    bytes.extend([0; 16]);
+    for number in 0..n_samples / BLOCK {
+        // Fixed block size, 16 bits of block size - 1 to follow, 16 kHz, mono, 16 bits.
+        let mut frame = vec![0xff, 0xf8, 0x75, 0x08];
+        frame.extend(char::from_u32(u32::try_from(number).unwrap()).unwrap().to_string().into_bytes());
+        frame.extend((BLOCK as u16 - 1).to_be_bytes());
+        frame.push(crc(&frame, 8, 0x07) as u8);
+        frame.extend([0x00, 0x00, 0x00]);
+        let check = crc(&frame, 16, 0x8005) as u16;
+        frame.extend(check.to_be_bytes());
+        bytes.extend(frame);
+    }
+    bytes
+}
+
+fn crc(bytes: &[u8], width: u32, polynomial: u32) -> u32 {
+    let top = 1_u32 << (width - 1);
+    let mask = if width == 32 { u32::MAX } else { (1 << width) - 1 };
+    bytes.iter().fold(0, |sum, byte| {
+        (0..8).fold(sum ^ (u32::from(*byte) << (width - 8)), |sum, _| {
+            if sum & top == 0 { (sum << 1) & mask } else { ((sum << 1) ^ polynomial) & mask }
+        })
+    })
+}
+
+/// MPEG 2.5 layer 3 at 8 kHz, 8 kbit/s, mono: 576 samples in 72 bytes, all zero after the header.
+fn mp3_silence(secs: usize) -> Vec<u8> {
+    let mut frame = vec![0xff, 0xe3, 0x18, 0xc0];
+    frame.resize(72, 0);
+    frame.repeat(secs * 8_000 / 576)
+}
+
+/// Ogg pages of 255 packets, each two bytes that stand for 120 ms.
+fn opus_silence(secs: usize) -> Vec<u8> {
+    let page = |flags: u8, granule: u64, sequence: u32, packets: &[&[u8]]| {
+        let mut page = b"OggS\x00".to_vec();
+        page.push(flags);
+        page.extend(granule.to_le_bytes());
+        page.extend(7_u32.to_le_bytes());
+        page.extend(sequence.to_le_bytes());
+        page.extend([0; 4]);
+        page.push(packets.len() as u8);
+        page.extend(packets.iter().map(|packet| packet.len() as u8));
+        packets.iter().for_each(|packet| page.extend(*packet));
+        let check = crc(&page, 32, 0x04c1_1db7);
+        page[22..26].copy_from_slice(&check.to_le_bytes());
+        page
+    };
+    let mut bytes = page(2, 0, 0, &[b"OpusHead\x01\x01\x38\x01\x80\x3e\x00\x00\x00\x00\x00"]);
+    bytes.extend(page(0, 0, 1, &[b"OpusTags\x00\x00\x00\x00\x00\x00\x00\x00"]));
+    // Two empty frames of 60 ms, SILK narrow band: discontinuous transmission.
+    let packets = [&[0x18 | 3, 2][..]; 255];
+    for number in 0..secs * 1_000 / 120 / 255 {
+        let granule = (number as u64 + 1) * 255 * 5_760;
+        bytes.extend(page(0, granule, number as u32 + 2, &packets));
+    }
+    bytes
+}
