@@ -1,1 +1,3 @@
-//! The speechd server as a library.
+//! The speechd server as a library: command line, configuration, model registry, rendering.
+
+pub mod registry;
