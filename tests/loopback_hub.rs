@@ -130,7 +130,7 @@ fn answer(stream: TcpStream, state: &Mutex<State>, is_other_host: bool) {
     state.seen.push(seen.clone());
     let reply = reply(&mut state, &seen);
     drop(state);
-    send(stream, &seen, reply);
+    send(stream, &seen, &reply);
 }
 
 struct Reply {
@@ -239,7 +239,7 @@ fn contents(state: &mut State, seen: &Seen, mut body: Vec<u8>, is_large: bool) -
     Reply { status, headers, body, cut }
 }
 
-fn send(mut stream: TcpStream, seen: &Seen, reply: Reply) {
+fn send(mut stream: TcpStream, seen: &Seen, reply: &Reply) {
     let mut head =
         format!("HTTP/1.1 {}\r\ncontent-length: {}\r\nconnection: close\r\n", reply.status, reply.body.len());
     for (name, value) in &reply.headers {

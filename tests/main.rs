@@ -1,4 +1,5 @@
 //! Integration tests: one binary, one module per subject.
 
+mod cli;
 mod hub;
 mod loopback_hub;
