@@ -1,1 +1,28 @@
 //! Bytes to waveform to features. No tensors, no async, no HTTP.
+//!
+//! - [`decode_bytes`] and [`decode_file`]: any supported recording to a mono [`Waveform`] at its native rate,
+//!   within [`Limits`];
+//! - [`resample`]: to the rate a model wants;
+//! - [`FeatureSpec`], [`LogMel`], [`Features`]: waveform to log-mel features, identified by a digest;
+//! - [`Vad`] and [`window::cut_at_silences`]: where speech is, and windows that do not cut through it;
+//! - [`encode`]: 16-bit PCM WAV.
+#![forbid(unsafe_code)]
+
+pub mod decode;
+pub mod encode;
+mod error;
+pub mod features;
+mod limits;
+mod resample;
+pub mod vad;
+mod waveform;
+pub mod window;
+
+pub use decode::{ChannelChoice, DecodeAudio, Decoded, SourceInfo, Warning, decode_bytes, decode_file};
+pub use error::Error;
+pub use features::{FeatureSpec, Features, LogMel};
+pub use limits::Limits;
+pub use resample::resample;
+pub use vad::{Vad, VadOptions};
+pub use waveform::{Span, Waveform};
+pub use window::Window;

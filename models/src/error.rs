@@ -1,6 +1,6 @@
 //! What can go wrong between a bundle and a transcript, as far as a caller has to tell the cases apart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Failure of loading a bundle or of running a model.
 #[derive(Debug, thiserror::Error)]
@@ -32,4 +32,27 @@ pub enum Error {
         /// What is wrong with the value and what is allowed.
         message: String,
     },
+    /// The audio cannot be turned into this model's features.
+    #[error(transparent)]
+    Audio(#[from] audio::Error),
+    /// The text cannot be turned into token ids or back.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path, message: impl ToString) -> Self {
+        Self::File { path: path.to_owned(), message: message.to_string() }
+    }
+
+    pub(crate) fn key(path: &Path, key: impl Into<String>, message: impl ToString) -> Self {
+        Self::Key { path: path.to_owned(), key: key.into(), message: message.to_string() }
+    }
+
+    pub(crate) fn option(option: &'static str, message: impl Into<String>) -> Self {
+        Self::Option { option, message: message.into() }
+    }
 }

@@ -2,10 +2,23 @@
 //!
 //! Letters in shape comments: B batch, T frames, F features, D model width, H heads, U tokens, V vocabulary.
 
+mod bundle;
+pub mod decode;
 mod error;
+pub mod kernels;
+pub mod nn;
 mod options;
+pub mod params;
+mod tokenizer;
+mod transcriber;
 pub mod transcript;
+mod weights;
+pub mod whisper;
 
+pub use bundle::{Architecture, Bundle};
 pub use error::Error;
 pub use options::{DecodeOptions, Task, Timestamps};
+pub use tokenizer::Tokenizer;
+pub use transcriber::{Progress, Transcriber};
 pub use transcript::{Coverage, Gap, GapReason, Segment, Transcript, Word};
+pub use weights::Weights;

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// What the decoder is asked to write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -41,10 +43,11 @@ pub struct DecodeOptions {
     pub beam_size: usize,
     /// Samples drawn at a temperature above 0, of which the most probable is kept.
     pub best_of: usize,
-    /// Beam search ends after `round(beam_size * patience)` finished hypotheses.
-    pub patience: f32,
-    /// Rank by `sum / ((5 + n) / 6)^alpha`; `None` ranks by the mean, `sum / n`.
-    pub length_penalty: Option<f32>,
+    /// Beam search ends after `round(beam_size * patience)` finished hypotheses, as openai/whisper's does;
+    /// `None` ends it when no hypothesis can still overtake a finished one, as transformers' does.
+    pub patience: Option<f32>,
+    /// Hypotheses are ranked by `sum / n^length_penalty` of their log-probabilities, end of text counted.
+    pub length_penalty: f32,
     /// Sampling temperature; 0 searches instead of sampling.
     pub temperature: f32,
     /// Decode again at rising temperatures when a result looks wrong. Only at temperature 0.
@@ -61,8 +64,10 @@ pub struct DecodeOptions {
     pub prompt: Option<String>,
     /// Words that are likely to be said; given to the decoder in every window.
     pub hotwords: Option<String>,
-    /// Cut long audio at silences and decode the windows as one batch; `false` seeks from window to window.
-    pub vad: bool,
+    /// `Some(true)` leaves silence out: windows are cut at pauses and decoded as one batch. `Some(false)` hears
+    /// everything and seeks from window to window. `None` does the first for audio that is longer than one
+    /// window and hears a shorter one whole.
+    pub vad: Option<bool>,
     /// Windows that are decoded together.
     pub batch_size: usize,
     /// Tokens a window may produce; `None` is half the decoder's context, as in the reference.
@@ -79,8 +84,8 @@ impl Default for DecodeOptions {
             timestamps: Timestamps::None,
             beam_size: 1,
             best_of: 5,
-            patience: 1.0,
-            length_penalty: None,
+            patience: None,
+            length_penalty: 1.0,
             temperature: 0.0,
             fallback: true,
             compression_ratio_threshold: Some(2.4),
@@ -89,10 +94,39 @@ impl Default for DecodeOptions {
             condition_on_previous_text: true,
             prompt: None,
             hotwords: None,
-            vad: false,
+            vad: None,
             batch_size: 8,
             max_new_tokens: None,
             seed: 0,
         }
+    }
+}
+
+impl DecodeOptions {
+    /// Refuses values that make no sense, naming the option.
+    ///
+    /// # Errors
+    /// A number outside its range.
+    pub fn check(&self) -> Result<(), Error> {
+        let count = |option, value: usize, max: usize| {
+            let message = || format!("{value} is not between 1 and {max}");
+            if (1..=max).contains(&value) { Ok(()) } else { Err(Error::option(option, message())) }
+        };
+        count("beam_size", self.beam_size, 64)?;
+        count("best_of", self.best_of, 64)?;
+        count("batch_size", self.batch_size, 1024)?;
+        if let Some(max_new_tokens) = self.max_new_tokens {
+            count("max_new_tokens", max_new_tokens, 1 << 20)?;
+        }
+        if !(0.0..=1.0).contains(&self.temperature) {
+            return Err(Error::option("temperature", format!("{} is not between 0 and 1", self.temperature)));
+        }
+        if self.patience.is_some_and(|patience| !(patience > 0.0 && patience <= 16.0)) {
+            return Err(Error::option("patience", "is not above 0 and at most 16"));
+        }
+        if !(-8.0..=8.0).contains(&self.length_penalty) {
+            return Err(Error::option("length_penalty", format!("{} is not between -8 and 8", self.length_penalty)));
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,14 @@
 //! `Transcript`: what was said and when, and which seconds of speech were decoded. A value; rendering it as
 //! text, JSON or subtitles is the server's work.
 
+mod alignment;
+mod coverage;
+mod longform;
+mod segment;
+mod words;
+
+pub(crate) use longform::{LongForm, Plan, WindowTask};
+
 use serde::Serialize;
 
 use crate::Task;

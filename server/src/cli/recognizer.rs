@@ -3,13 +3,11 @@
 use std::path::Path;
 
 use audio::{ChannelChoice, DecodeAudio};
+use candle_core::Device;
 use models::{Bundle, DecodeOptions, Progress, Transcriber, Transcript};
 
 use super::transcribe::Channel;
 use crate::config::Limits;
-
-/// Samples per second that transcribers hear.
-const SAMPLE_RATE: u32 = 16_000;
 
 /// A recording to be read.
 pub(super) enum Source<'a> {
@@ -26,7 +24,7 @@ pub(super) struct Recognizer {
 impl Recognizer {
     /// Loads the model in `directory`.
     pub(super) fn load(directory: &Path, limits: Limits, channel: Channel) -> anyhow::Result<Self> {
-        let transcriber = Transcriber::load(&Bundle::open(directory)?)?;
+        let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
         let limits = audio::Limits {
             max_duration_secs: limits.max_duration_secs,
             max_input_bytes: limits.max_input_bytes,
@@ -54,7 +52,6 @@ impl Recognizer {
             Source::Bytes(bytes) => audio::decode_bytes(bytes, None, &self.decode)?,
         };
         let warnings = decoded.warnings.iter().map(ToString::to_string).collect();
-        let waveform = audio::resample(&decoded.waveform, SAMPLE_RATE)?;
-        Ok((self.transcriber.transcribe(&waveform, options, progress)?, warnings))
+        Ok((self.transcriber.transcribe(&decoded.waveform, options, progress)?, warnings))
     }
 }

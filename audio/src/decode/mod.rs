@@ -1,0 +1,140 @@
+//! Encoded bytes to mono samples, within limits.
+//!
+//! Containers and codecs come from symphonia, Opus from ropus. Both are written for files that mean well, so this
+//! module adds what uploads need: bounds checked packet by packet, a deadline that also interrupts a demuxer which
+//! reads in circles, panics turned into errors, and a report of what was lost.
+
+mod guard;
+mod mono;
+mod opus;
+mod session;
+mod sniff;
+mod source;
+mod track;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Cursor;
+use std::path::Path;
+
+use crate::{Error, Limits, Waveform};
+
+/// How to decode.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DecodeAudio {
+    /// What the decode may cost.
+    pub limits: Limits,
+    /// Which channels make the mono result.
+    pub channel: ChannelChoice,
+}
+
+/// Which channels make the mono result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChannelChoice {
+    /// The mean of all channels.
+    #[default]
+    Mix,
+    /// One channel, counted from 0.
+    Pick(usize),
+}
+
+/// Decoded audio and what is known about where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// Mono, at the native sample rate, encoder delay and padding removed where the file states them.
+    pub waveform: Waveform,
+    /// What the file was.
+    pub source: SourceInfo,
+    /// What was lost or looks suspicious; empty for a sound file.
+    pub warnings: Vec<Warning>,
+}
+
+/// What an audio file was before it became mono samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceInfo {
+    /// Short name of the container, for example `wave`, `flac`, `ogg`, `isomp4`.
+    pub format: String,
+    /// Short name of the codec, for example `pcm_s16le`, `mp3`, `opus`.
+    pub codec: String,
+    /// Channels before mixing.
+    pub channels: usize,
+    /// Native sample rate, Hz (48000 for Opus, which has no other).
+    pub sample_rate: u32,
+    /// Length of what was decoded, seconds.
+    pub duration_secs: f64,
+}
+
+/// Something that a caller should tell the user about audio that was decoded nonetheless.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The file ends, or becomes unreadable, before its own header says that it ends.
+    Truncated {
+        /// Length that the file states, seconds; `None` where it states none.
+        expected_secs: Option<f64>,
+        /// Length that was decoded, seconds.
+        decoded_secs: f64,
+    },
+    /// Damaged packets were left out.
+    SkippedPackets {
+        /// How many.
+        count: u64,
+    },
+    /// NaN or infinite samples were replaced by 0.
+    NonFiniteSamples {
+        /// How many, after mixing.
+        count: u64,
+    },
+    /// HE-AAC: only its core is decoded, so the sound is band-limited.
+    HeAacCoreOnly,
+    /// The sample rate changes within the file (chained streams); later parts were converted to the first rate.
+    SampleRateChanged {
+        /// The rate that a later part has, Hz.
+        sample_rate: u32,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::Truncated { expected_secs: Some(expected), decoded_secs } => {
+                write!(f, "the file is truncated: {decoded_secs:.2} s of {expected:.2} s could be decoded")
+            }
+            Warning::Truncated { expected_secs: None, decoded_secs } => {
+                write!(f, "the file is truncated after {decoded_secs:.2} s")
+            }
+            Warning::SkippedPackets { count } => write!(f, "{count} damaged packets were skipped"),
+            Warning::NonFiniteSamples { count } => write!(f, "{count} samples were not finite and became 0"),
+            Warning::HeAacCoreOnly => write!(f, "HE-AAC: only the band-limited core was decoded"),
+            Warning::SampleRateChanged { sample_rate } => {
+                write!(f, "the sample rate changes to {sample_rate} Hz within the file")
+            }
+        }
+    }
+}
+
+/// Decodes a whole file that is in memory.
+///
+/// `hint` is a file extension or a MIME type; the content decides, the hint only words the error when nothing is
+/// recognised.
+///
+/// # Errors
+/// [`Error`] in all its variants but `Io`: bad input is never a panic.
+pub fn decode_bytes(bytes: Vec<u8>, hint: Option<&str>, options: &DecodeAudio) -> Result<Decoded, Error> {
+    options.limits.check_input_bytes(bytes.len() as u64)?;
+    session::decode(Box::new(Cursor::new(bytes)), hint, options)
+}
+
+/// Decodes a file, reading it as it goes.
+///
+/// # Errors
+/// As [`decode_bytes`], and [`Error::Io`] when the file cannot be opened or is not a regular file.
+pub fn decode_file(path: &Path, options: &DecodeAudio) -> Result<Decoded, Error> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+    }
+    options.limits.check_input_bytes(metadata.len())?;
+    session::decode(Box::new(file), path.extension().and_then(|extension| extension.to_str()), options)
+}

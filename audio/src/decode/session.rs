@@ -1,0 +1,226 @@
+//! One decode, from an opened source to mono samples.
+
+use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatOptions, FormatReader};
+use symphonia::core::io::{MediaSource, MediaSourceStream};
+use symphonia::core::meta::MetadataOptions;
+use symphonia::default::get_probe;
+
+use super::guard::guard;
+use super::mono::Mono;
+use super::sniff::{SNIFFED_BYTES, known_unsupported};
+use super::source::{BoundedSource, Deadline};
+use super::track::{AudioTrack, PacketError};
+use super::{DecodeAudio, Decoded, SourceInfo, Warning};
+use crate::Error;
+
+/// A decoder that panicked is replaced this often before the rest of the file is given up.
+const MAX_DECODER_PANICS: u32 = 8;
+/// A stated length may exceed the decoded one by this much, seconds, before the file counts as truncated: stated
+/// lengths are rounded to milliseconds, packets or estimates.
+const LENGTH_TOLERANCE_SECS: f64 = 0.15;
+
+/// Decodes `source`; see [`super::decode_bytes`].
+pub(super) fn decode(
+    mut source: Box<dyn MediaSource>,
+    hint: Option<&str>,
+    options: &DecodeAudio,
+) -> Result<Decoded, Error> {
+    let deadline = Deadline::after(options.limits.max_wall_secs);
+    refuse_known_unsupported(source.as_mut())?;
+    let mut reader = open(BoundedSource::new(source, deadline), hint, deadline)?;
+    let mut track = guard(|| AudioTrack::choose(reader.tracks(), &options.limits))??;
+    // What uncompressed audio states can be a placeholder (streams), and its bytes bound it anyway. MP3 lengths
+    // without a header are extrapolated from the first frame, so they only count when far beyond the limit.
+    if let Some(stated_secs) = track.stated_secs.filter(|_| !track.is_pcm()) {
+        let slack = if track.codec == "mp3" { 2.0 } else { 1.0 };
+        options.limits.check_duration(stated_secs / slack)?;
+    }
+    let mut pass = Pass {
+        mono: Mono::new(&options.limits, options.channel),
+        interleaved: Vec::new(),
+        channels: None,
+        n_skipped: 0,
+        n_panics: 0,
+        broken_off: None,
+        at_end_of_file: false,
+        n_parts: 1,
+    };
+    pass.run(reader.as_mut(), &mut track, options, deadline)?;
+    let format = reader.format_info().short_name.to_owned();
+    // Dropping a demuxer whose state a panic left behind is its own risk.
+    let _ = guard(move || drop(reader));
+    pass.finish(format, &track)
+}
+
+fn refuse_known_unsupported(source: &mut dyn MediaSource) -> Result<(), Error> {
+    let mut start = [0; SNIFFED_BYTES];
+    let mut n_read = 0;
+    while n_read < start.len() {
+        match source.read(&mut start[n_read..]) {
+            Ok(0) => break,
+            Ok(n_bytes) => n_read += n_bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::Io(error)),
+        }
+    }
+    source.seek(std::io::SeekFrom::Start(0))?;
+    known_unsupported(&start[..n_read]).map_or(Ok(()), |what| Err(Error::unsupported(what)))
+}
+
+fn open(
+    source: BoundedSource,
+    hint: Option<&str>,
+    deadline: Deadline,
+) -> Result<Box<dyn FormatReader>, Error> {
+    let mut probe_hint = Hint::new();
+    match hint {
+        Some(hint) if hint.contains('/') => probe_hint.mime_type(hint),
+        Some(hint) => probe_hint.with_extension(hint.trim_start_matches('.')),
+        None => &mut probe_hint,
+    };
+    let opened = guard(|| {
+        let stream = MediaSourceStream::new(Box::new(source), Default::default());
+        get_probe().probe(&probe_hint, stream, FormatOptions::default(), MetadataOptions::default())
+    })?;
+    opened.map_err(|error| {
+        if let Err(timeout) = deadline.check() {
+            return timeout;
+        }
+        match error {
+            error if is_end_of_file(&error) => Error::undecodable("the file ends inside its header"),
+            SymphoniaError::Unsupported(what) if what.contains("no suitable format") => {
+                let called = hint.map(|hint| format!(" (called {hint})")).unwrap_or_default();
+                Error::unsupported(format!("no audio format recognises the file{called}"))
+            }
+            SymphoniaError::Unsupported(what) => Error::unsupported(what),
+            error => Error::undecodable(error.to_string()),
+        }
+    })
+}
+
+/// The state of the packet loop.
+struct Pass<'a> {
+    mono: Mono<'a>,
+    interleaved: Vec<f32>,
+    /// Of the first packet.
+    channels: Option<usize>,
+    n_skipped: u64,
+    n_panics: u32,
+    /// Why the demuxer stopped before the end.
+    broken_off: Option<Error>,
+    /// It stopped because the bytes ran out.
+    at_end_of_file: bool,
+    /// Chained streams.
+    n_parts: u64,
+}
+
+impl Pass<'_> {
+    /// Decodes packets until the file ends, breaks off or passes a limit; only the last is an error.
+    fn run(
+        &mut self,
+        reader: &mut dyn FormatReader,
+        track: &mut AudioTrack,
+        options: &DecodeAudio,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        loop {
+            deadline.check()?;
+            let packet = match guard(|| reader.next_packet()) {
+                Ok(Ok(Some(packet))) => packet,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(SymphoniaError::ResetRequired)) => {
+                    // The next link of a chain: new headers, a new decoder.
+                    match guard(|| AudioTrack::choose(reader.tracks(), &options.limits)) {
+                        Ok(Ok(next)) => *track = next,
+                        Ok(Err(error)) | Err(error) => {
+                            self.broken_off = Some(error);
+                            return Ok(());
+                        }
+                    }
+                    self.n_parts += 1;
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    deadline.check()?;
+                    self.at_end_of_file = is_end_of_file(&error);
+                    self.broken_off = Some(Error::undecodable(error.to_string()));
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.broken_off = Some(error);
+                    return Ok(());
+                }
+            };
+            if packet.track_id != track.id {
+                continue;
+            }
+            let (mono, interleaved) = (&self.mono, &mut self.interleaved);
+            let admit = |n_frames: usize, shape: &super::track::PacketShape| {
+                mono.admit(n_frames, shape.channels, shape.sample_rate)
+            };
+            match guard(|| track.decode(&packet, interleaved, admit)) {
+                Ok(Ok(shape)) => {
+                    self.channels.get_or_insert(shape.channels);
+                    self.mono.push(&self.interleaved, shape.channels, shape.sample_rate)?;
+                }
+                Ok(Err(PacketError::Damaged)) => self.n_skipped += 1,
+                Ok(Err(PacketError::Refused(error))) => return Err(error),
+                Err(panicked) => {
+                    self.n_skipped += 1;
+                    self.n_panics += 1;
+                    if self.n_panics > MAX_DECODER_PANICS || track.reopen().is_err() {
+                        self.broken_off = Some(panicked);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(self, format: String, track: &AudioTrack) -> Result<Decoded, Error> {
+        let mut warnings = Vec::new();
+        let Some(waveform) = self.mono.finish(&mut warnings)? else {
+            return Err(match self.broken_off {
+                Some(error) => error,
+                None if self.n_skipped > 0 => {
+                    Error::undecodable(format!("none of its {} packets could be decoded", self.n_skipped))
+                }
+                None => Error::Empty,
+            });
+        };
+        let decoded_secs = waveform.duration_secs();
+        // The parts of a chain state their own lengths, so the last one says nothing about the whole.
+        let expected_secs = track.stated_secs.filter(|_| self.n_parts == 1 && is_credible(track));
+        let is_short = expected_secs.is_some_and(|expected| decoded_secs + LENGTH_TOLERANCE_SECS < expected);
+        // A stream of unstated length ends where its bytes end.
+        let is_open_ended = self.at_end_of_file && track.is_pcm() && expected_secs.is_none();
+        if is_short || self.broken_off.is_some() && !is_open_ended {
+            warnings.push(Warning::Truncated { expected_secs, decoded_secs });
+        }
+        if self.n_skipped > 0 {
+            warnings.push(Warning::SkippedPackets { count: self.n_skipped });
+        }
+        if track.is_he_aac {
+            warnings.push(Warning::HeAacCoreOnly);
+        }
+        let source = SourceInfo {
+            format,
+            codec: track.codec.clone(),
+            channels: self.channels.unwrap_or(1),
+            sample_rate: waveform.sample_rate,
+            duration_secs: decoded_secs,
+        };
+        Ok(Decoded { waveform, source, warnings })
+    }
+}
+
+fn is_end_of_file(error: &SymphoniaError) -> bool {
+    matches!(error, SymphoniaError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof)
+}
+
+/// Whether a stated length is one: streams write placeholders near the largest number that fits their field.
+fn is_credible(track: &AudioTrack) -> bool {
+    !track.is_pcm() || track.stated_secs.is_some_and(|secs| secs < 1e9)
+}

@@ -1,0 +1,148 @@
+//! Log-mel features.
+
+use super::stft::Stft;
+use super::{FeatureSpec, Features, LogKind, MelFilters, Normalizer};
+use crate::Error;
+
+/// A feature extractor: plan, window and filters of one [`FeatureSpec`]. Immutable; threads may share it.
+pub struct LogMel {
+    spec: FeatureSpec,
+    stft: Stft,
+    filters: MelFilters,
+}
+
+impl LogMel {
+    /// Prepares an extractor.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] when the spec contradicts itself or asks for something that is not implemented.
+    pub fn new(spec: &FeatureSpec) -> Result<Self, Error> {
+        spec.check()?;
+        Ok(LogMel { spec: spec.clone(), stft: Stft::new(spec), filters: MelFilters::new(spec) })
+    }
+
+    /// What the extractor computes.
+    pub fn spec(&self) -> &FeatureSpec {
+        &self.spec
+    }
+
+    /// The mel filter bank.
+    pub fn filters(&self) -> &MelFilters {
+        &self.filters
+    }
+
+    /// Features of samples at the spec's sample rate: (`n_mels`, [`FeatureSpec::n_frames`]).
+    ///
+    /// Whatever looks at the whole array (the dynamic range's maximum, the per-bin normaliser) looks at exactly
+    /// these samples: for Whisper's file-level features, pass the file followed by 30 s of zeros and
+    /// [`slice`](Features::slice) the result. Frames of digital silence cost next to nothing.
+    pub fn compute(&self, samples: &[f32]) -> Features {
+        let (n_mels, n_frames) = (self.spec.n_mels, self.spec.n_frames(samples.len()));
+        let mut data = vec![0.0_f32; n_mels * n_frames];
+        let mut scratch = self.stft.scratch();
+        let silence = self.compress(0.0) as f32;
+        for t in 0..n_frames {
+            match self.stft.frame(samples, t, &mut scratch) {
+                Some(spectrum) => {
+                    for (f, energy) in self.filters.energies(spectrum).enumerate() {
+                        data[f * n_frames + t] = self.compress(energy) as f32;
+                    }
+                }
+                None => (0..n_mels).for_each(|f| data[f * n_frames + t] = silence),
+            }
+        }
+        if let Some(range) = self.spec.dynamic_range {
+            let max = data.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let floor = max - range as f32;
+            data.iter_mut().for_each(|value| *value = value.max(floor));
+        }
+        self.normalize(&mut data, n_frames);
+        Features { data, n_mels, n_frames }
+    }
+
+    fn compress(&self, energy: f64) -> f64 {
+        match self.spec.log {
+            LogKind::Linear => energy,
+            LogKind::Log10 { floor } => energy.max(floor).log10(),
+            LogKind::Decibel { floor } => 10.0 * energy.max(floor).log10(),
+            LogKind::Ln { floor } => energy.max(floor).ln(),
+            LogKind::LnOffset { offset } => (energy + offset).ln(),
+        }
+    }
+
+    fn normalize(&self, data: &mut [f32], n_frames: usize) {
+        match self.spec.normalizer {
+            Normalizer::None => {}
+            Normalizer::Affine { offset, divisor } => {
+                let (offset, divisor) = (offset as f32, divisor as f32);
+                data.iter_mut().for_each(|value| *value = (*value + offset) / divisor);
+            }
+            Normalizer::PerBin { epsilon } => {
+                for row in data.chunks_exact_mut(n_frames.max(1)) {
+                    let n = row.len() as f64;
+                    let mean = row.iter().map(|value| f64::from(*value)).sum::<f64>() / n;
+                    let squares = row.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>();
+                    // One frame has no deviation.
+                    let std = (squares / (n - 1.0).max(1.0)).sqrt();
+                    row.iter_mut().for_each(|v| *v = ((f64::from(*v) - mean) / (std + epsilon)) as f32);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::{Padding, WindowKind};
+
+    #[test]
+    fn silence_is_minus_one_and_a_half() {
+        let features = LogMel::new(&FeatureSpec::whisper(80)).unwrap().compute(&vec![0.0; 480_000]);
+        assert_eq!((features.n_mels, features.n_frames), (80, 3_000));
+        assert!(features.data.iter().all(|value| *value == -1.5));
+    }
+
+    #[test]
+    fn the_range_is_at_most_two() {
+        let samples: Vec<f32> = (0..16_000).map(|t| if t < 8_000 { 0.0 } else { (t as f32).sin() }).collect();
+        let features = LogMel::new(&FeatureSpec::whisper(128)).unwrap().compute(&samples);
+        let max = features.data.iter().copied().fold(f32::MIN, f32::max);
+        let min = features.data.iter().copied().fold(f32::MAX, f32::min);
+        assert!((max - min - 2.0).abs() < 1e-6, "{min} to {max}");
+    }
+
+    #[test]
+    fn few_or_no_samples_give_few_or_no_frames() {
+        let log_mel = LogMel::new(&FeatureSpec::whisper(80)).unwrap();
+        assert_eq!(log_mel.compute(&[]).n_frames, 0);
+        assert_eq!(log_mel.compute(&[0.5]).n_frames, 0);
+        let features = log_mel.compute(&[0.5; 160]);
+        assert_eq!(features.n_frames, 1);
+        assert!(features.data.iter().all(|value| value.is_finite()));
+    }
+
+    /// NeMo's features: bins have zero mean and unit deviation.
+    #[test]
+    fn per_bin_normalisation_and_preemphasis() {
+        let spec = FeatureSpec {
+            preemphasis: Some(0.97),
+            n_fft: 512,
+            window: WindowKind::HannSymmetric,
+            padding: Padding::Zero,
+            log: LogKind::LnOffset { offset: 2.0_f64.powi(-24) },
+            dynamic_range: None,
+            normalizer: Normalizer::PerBin { epsilon: 1e-5 },
+            ..FeatureSpec::whisper(128)
+        };
+        let samples: Vec<f32> =
+            (0..16_000_u32).map(|t| (t.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e8 - 0.08).collect();
+        let features = LogMel::new(&spec).unwrap().compute(&samples);
+        assert_eq!(features.n_frames, 100);
+        for f in 0..128 {
+            let mean = features.row(f).iter().sum::<f32>() / 100.0;
+            let variance = features.row(f).iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 99.0;
+            assert!(mean.abs() < 1e-4 && (variance - 1.0).abs() < 1e-3, "{f}: {mean} {variance}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Sample-rate conversion.
+
+use rubato::audioadapter_buffers::direct::InterleavedSlice;
+use rubato::{Fft, FixedSync, Indexing, Resampler};
+
+use crate::{Error, Waveform};
+
+/// Shortest FFT block on the slower of the two sides, samples. The anti-aliasing filter has the length of one
+/// block, so this sets how close to Nyquist the pass band reaches: at 16 kHz, flat to about 7.8 kHz.
+const MIN_BLOCK_SAMPLES: usize = 1024;
+
+/// Highest rate on either side, Hz: bounds the memory of the filter when two rates share no factor.
+const MAX_SAMPLE_RATE: u32 = 1_536_000;
+
+/// Converts to `sample_rate` Hz.
+///
+/// The filter's delay is removed and its tail flushed: sample `i` of the result is the instant `i / sample_rate`,
+/// and the result has exactly `round(n * sample_rate / waveform.sample_rate)` samples. A waveform that already has
+/// the rate is copied.
+///
+/// # Errors
+/// [`Error::BadSampleRate`] when a rate is 0 or above 1.536 MHz, [`Error::TooLarge`] when the memory for the result
+/// cannot be had.
+pub fn resample(waveform: &Waveform, sample_rate: u32) -> Result<Waveform, Error> {
+    for rate in [waveform.sample_rate, sample_rate] {
+        if rate == 0 || rate > MAX_SAMPLE_RATE {
+            return Err(Error::BadSampleRate {
+                sample_rate: rate,
+                expected: format!("1 to {MAX_SAMPLE_RATE} Hz"),
+            });
+        }
+    }
+    if waveform.sample_rate == sample_rate || waveform.samples.is_empty() {
+        return Ok(Waveform { samples: waveform.samples.clone(), sample_rate });
+    }
+    let n_out = output_len(waveform.samples.len(), waveform.sample_rate, sample_rate);
+    let too_large = || Error::TooLarge { what: "resampled audio", limit_bytes: u64::MAX };
+    let mut samples: Vec<f32> = Vec::new();
+    let n_out_usize = usize::try_from(n_out).map_err(|_| too_large())?;
+    samples.try_reserve_exact(n_out_usize).map_err(|_| too_large())?;
+
+    let mut converter = Converter::new(waveform.sample_rate, sample_rate)?;
+    let mut position = 0;
+    while samples.len() < n_out_usize {
+        let input = waveform.samples.get(position..).unwrap_or(&[]);
+        position = position.saturating_add(converter.block_in);
+        let block = converter.next_block(input)?;
+        let wanted = n_out_usize - samples.len();
+        samples.extend_from_slice(&block[..block.len().min(wanted)]);
+    }
+    Ok(Waveform { samples, sample_rate })
+}
+
+fn output_len(n_in: usize, rate_in: u32, rate_out: u32) -> u128 {
+    let (n_in, rate_in, rate_out) = (n_in as u128, u128::from(rate_in), u128::from(rate_out));
+    (2 * n_in * rate_out + rate_in) / (2 * rate_in)
+}
+
+/// One rubato converter with its block buffers; hands out blocks from which the start-up delay is already gone.
+struct Converter {
+    resampler: Fft<f32>,
+    block_in: usize,
+    block: Vec<f32>,
+    delay_left: usize,
+}
+
+impl Converter {
+    fn new(rate_in: u32, rate_out: u32) -> Result<Self, Error> {
+        let gcd = gcd(rate_in, rate_out);
+        let (unit_in, unit_out) = ((rate_in / gcd) as usize, (rate_out / gcd) as usize);
+        // An even number of units makes both blocks even, hence the delay (half a block) a whole number of samples.
+        let units = MIN_BLOCK_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2);
+        let failed = |error: &dyn std::fmt::Display| Error::BadOption {
+            field: "sample_rate",
+            reason: error.to_string(),
+        };
+        let resampler = Fft::<f32>::new_custom(
+            rate_in as usize,
+            rate_out as usize,
+            unit_in * units,
+            1,
+            1,
+            rubato::WindowFunction::BlackmanHarris2,
+            FixedSync::Both,
+        )
+        .map_err(|error| failed(&error))?;
+        let delay_left = resampler.output_delay();
+        let block = vec![0.0; resampler.output_frames_max()];
+        let block_in = resampler.input_frames_next();
+        Ok(Converter { resampler, block_in, block, delay_left })
+    }
+
+    /// Consumes up to `block_in` samples from the front of `input`; silence stands in for what is missing.
+    fn next_block(&mut self, input: &[f32]) -> Result<&[f32], Error> {
+        let failed = |reason: String| Error::BadOption { field: "sample_rate", reason };
+        let n_in = input.len().min(self.block_in);
+        let indexing = Indexing::new().partial_len(n_in);
+        let frames_out = self.block.len();
+        let source =
+            InterleavedSlice::new(&input[..n_in], 1, n_in).map_err(|error| failed(error.to_string()))?;
+        let mut sink = InterleavedSlice::new_mut(&mut self.block, 1, frames_out)
+            .map_err(|error| failed(error.to_string()))?;
+        let (_, n_out) = self
+            .resampler
+            .process_into_buffer(&source, &mut sink, Some(&indexing))
+            .map_err(|error| failed(error.to_string()))?;
+        let skip = self.delay_left.min(n_out);
+        self.delay_left -= skip;
+        Ok(&self.block[skip..n_out])
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

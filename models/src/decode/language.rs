@@ -1,0 +1,30 @@
+//! Which language is spoken, by the probability of the first token after the start
+//! (openai/whisper `decoding.py: detect_language`).
+
+use super::rules::log_sum_exp;
+use crate::whisper::{CrossCache, StepRow, Whisper};
+
+/// Probabilities of `languages` (name, token id) for one window, the most probable first.
+///
+/// # Errors
+/// When a tensor operation fails.
+pub fn detect_language(
+    model: &Whisper,
+    cross: &CrossCache,
+    languages: &[(String, u32)],
+) -> candle_core::Result<Vec<(String, f32)>> {
+    let decoder = &model.decoder;
+    let mut cache = decoder.row_cache(1)?;
+    let tokens = [model.config.decoder_start_token_id];
+    let hidden = decoder.step(&mut [StepRow { tokens: &tokens, cache: &mut cache, cross }])?;
+    let logits = decoder.logits(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
+    let named: Vec<(String, f32)> = languages
+        .iter()
+        .filter_map(|(name, id)| Some((name.clone(), *logits.get(*id as usize)?)))
+        .collect();
+    let total = log_sum_exp(&named.iter().map(|(_, logit)| *logit).collect::<Vec<_>>());
+    let mut probabilities: Vec<_> =
+        named.into_iter().map(|(name, logit)| (name, (logit - total).exp())).collect();
+    probabilities.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(probabilities)
+}

@@ -1,0 +1,15 @@
+//! From an encoded window to token ids: the step loop over a ragged batch of rows, the searches, and the rules
+//! about what may be written next.
+//! Mirrors openai/whisper `whisper/decoding.py` (c0d2f62); beam search ends as transformers' does.
+
+mod fallback;
+mod language;
+mod rules;
+mod search;
+mod session;
+
+pub use fallback::{Thresholds, compression_ratio};
+pub use language::detect_language;
+pub use rules::{Rules, TimestampRules};
+pub use search::Strategy;
+pub use session::{Attempt, Session, WindowRequest, WindowResult};

@@ -1,0 +1,354 @@
+//! How the next tokens of one window's rows are chosen: greedy, beam, sampling. A search sees logits and rows;
+//! it knows nothing of the model.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use super::rules::{Rules, log_sum_exp};
+use crate::whisper::RowCache;
+
+/// How to search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Strategy {
+    /// The most probable token each time.
+    Greedy,
+    /// The `size` most probable prefixes.
+    Beam {
+        /// Prefixes kept.
+        size: usize,
+        /// Ends after `round(size * patience)` finished hypotheses (openai/whisper); `None` ends when no prefix
+        /// can still overtake the worst of `size` finished ones (transformers, `early_stopping=False`).
+        patience: Option<f32>,
+        /// Hypotheses are ranked by `sum / n^length_penalty`, end of text counted.
+        length_penalty: f32,
+    },
+    /// Draws from the distribution.
+    Sample {
+        /// Logits are divided by this.
+        temperature: f32,
+        /// Independent rows, of which the best is kept.
+        best_of: usize,
+        /// As for beam search.
+        length_penalty: f32,
+    },
+}
+
+impl Strategy {
+    /// Rows that decode side by side.
+    pub fn n_rows(&self) -> usize {
+        match self {
+            Self::Greedy => 1,
+            Self::Beam { size, .. } => *size,
+            Self::Sample { best_of, .. } => *best_of,
+        }
+    }
+}
+
+/// A hypothesis that is still being written.
+pub(super) struct Row {
+    /// Written after the prompt.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each token among those allowed there.
+    pub logprobs: Vec<f32>,
+    /// What the search ranks by: for beams, log-probabilities among all tokens, as transformers sums them.
+    pub score: f32,
+    /// Tokens that the cache has not seen.
+    pub pending: Vec<u32>,
+    /// Keys and values of what it has seen.
+    pub cache: RowCache,
+    /// Its number among the rows of its window: a sampled row keeps its random numbers whoever leaves.
+    pub index: usize,
+}
+
+/// A hypothesis that has ended.
+#[derive(Debug, Clone)]
+pub(super) struct Finished {
+    /// Without the end of text.
+    pub tokens: Vec<u32>,
+    /// One per token, and one for the end of text if it was written.
+    pub logprobs: Vec<f32>,
+    /// Higher is better.
+    pub rank: f32,
+    /// Whether it ran into the token limit.
+    pub reached_limit: bool,
+}
+
+/// The state of one search over one window.
+pub(super) struct Search {
+    strategy: Strategy,
+    eot: u32,
+    max_new_tokens: usize,
+    rngs: Vec<ChaCha8Rng>,
+    finished: Vec<Finished>,
+}
+
+/// One way to go on.
+#[derive(Clone, Copy)]
+struct Candidate {
+    row: usize,
+    token: u32,
+    score: f32,
+    logprob: f32,
+}
+
+impl Search {
+    pub fn new(strategy: Strategy, eot: u32, max_new_tokens: usize, seed: u64) -> Self {
+        let rng = |row: usize| {
+            // Mixed by an odd constant, so that neighbouring seeds and rows share no stream.
+            ChaCha8Rng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(row as u64))
+        };
+        let rngs = match strategy {
+            Strategy::Sample { best_of, .. } => (0..best_of).map(rng).collect(),
+            Strategy::Greedy | Strategy::Beam { .. } => Vec::new(),
+        };
+        Self { strategy, eot, max_new_tokens, rngs, finished: Vec::new() }
+    }
+
+    /// Gives every row its next token from its raw logits (V) and returns the rows that go on.
+    pub fn advance(
+        &mut self,
+        rows: Vec<Row>,
+        mut logits: Vec<Vec<f32>>,
+        rules: &Rules,
+    ) -> candle_core::Result<Vec<Row>> {
+        match self.strategy {
+            Strategy::Beam { size, patience, length_penalty } => {
+                self.advance_beams(rows, &mut logits, rules, size, patience, length_penalty)
+            }
+            Strategy::Greedy => self.advance_each(rows, &mut logits, rules, 1.0, |_, _, logits| argmax(logits)),
+            Strategy::Sample { temperature, best_of, length_penalty } => {
+                let rows = spread(rows, &mut logits, best_of)?;
+                self.advance_each(rows, &mut logits, rules, length_penalty, |rngs, index, logits| {
+                    sample(logits, temperature, &mut rngs[index])
+                })
+            }
+        }
+    }
+
+    /// The best hypothesis, once no row goes on.
+    pub fn take_best(&mut self) -> Option<Finished> {
+        std::mem::take(&mut self.finished)
+            .into_iter().reduce(|best, next| if next.rank > best.rank { next } else { best })
+    }
+
+    fn advance_each(
+        &mut self,
+        rows: Vec<Row>,
+        logits: &mut [Vec<f32>],
+        rules: &Rules,
+        length_penalty: f32,
+        choose: impl Fn(&mut [ChaCha8Rng], usize, &[f32]) -> u32,
+    ) -> candle_core::Result<Vec<Row>> {
+        let mut going_on = Vec::with_capacity(rows.len());
+        for (mut row, logits) in rows.into_iter().zip(logits) {
+            rules.apply(&row.tokens, logits);
+            let token = choose(&mut self.rngs, row.index, logits);
+            let logprob = logits[token as usize] - log_sum_exp(logits);
+            row.logprobs.push(logprob);
+            row.score += logprob;
+            if token == self.eot {
+                self.finish(row.tokens, row.logprobs, row.score, length_penalty, false);
+            } else {
+                row.tokens.push(token);
+                if row.tokens.len() >= self.max_new_tokens {
+                    self.finish(row.tokens, row.logprobs, row.score, length_penalty, true);
+                } else {
+                    row.pending = vec![token];
+                    going_on.push(row);
+                }
+            }
+        }
+        Ok(going_on)
+    }
+
+    fn advance_beams(
+        &mut self,
+        rows: Vec<Row>,
+        logits: &mut [Vec<f32>],
+        rules: &Rules,
+        size: usize,
+        patience: Option<f32>,
+        length_penalty: f32,
+    ) -> candle_core::Result<Vec<Row>> {
+        let mut candidates = Vec::with_capacity(2 * size * rows.len());
+        for (i, (row, logits)) in rows.iter().zip(logits.iter_mut()).enumerate() {
+            let total = log_sum_exp(logits);
+            rules.apply(&row.tokens, logits);
+            let allowed = log_sum_exp(logits);
+            candidates.extend(largest(logits, 2 * size).into_iter().map(|token| {
+                let logit = logits[token as usize];
+                Candidate { row: i, token, score: row.score + logit - total, logprob: logit - allowed }
+            }));
+        }
+        candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+        candidates.truncate(2 * size);
+        let n_tokens = rows.first().map_or(0, |row| row.tokens.len()) + 1;
+        let at_limit = n_tokens >= self.max_new_tokens;
+        let mut going_on: Vec<Candidate> = Vec::with_capacity(size);
+        for (place, candidate) in candidates.into_iter().enumerate() {
+            let ends = candidate.token == self.eot;
+            if ends || at_limit {
+                // transformers counts an end among the `size` best candidates only, openai/whisper whichever
+                // comes before the beam is full again.
+                let counts = if patience.is_none() || at_limit { place < size } else { going_on.len() < size };
+                if counts {
+                    let parent = &rows[candidate.row];
+                    let mut tokens = parent.tokens.clone();
+                    tokens.extend((!ends).then_some(candidate.token));
+                    let mut logprobs = parent.logprobs.clone();
+                    logprobs.push(candidate.logprob);
+                    self.finish(tokens, logprobs, candidate.score, length_penalty, !ends);
+                }
+            } else if going_on.len() < size {
+                going_on.push(candidate);
+            }
+        }
+        let wanted = patience.map_or(size, |patience| (size as f32 * patience).round().max(1.0) as usize);
+        self.finished.sort_by(|a, b| b.rank.total_cmp(&a.rank));
+        let complete = self.finished.len() >= wanted && {
+            self.finished.truncate(wanted);
+            let hopeless = || {
+                let best_running = going_on.first().map(|best| rank(best.score, n_tokens, length_penalty));
+                let worst = self.finished.last().map_or(f32::NEG_INFINITY, |worst| worst.rank);
+                best_running.is_none_or(|best| best <= worst)
+            };
+            patience.is_some() || hopeless()
+        };
+        if complete { Ok(Vec::new()) } else { descend(rows, &going_on) }
+    }
+
+    fn finish(
+        &mut self,
+        tokens: Vec<u32>,
+        logprobs: Vec<f32>,
+        score: f32,
+        length_penalty: f32,
+        reached_limit: bool,
+    ) {
+        let rank = rank(score, logprobs.len(), length_penalty);
+        self.finished.push(Finished { tokens, logprobs, rank, reached_limit });
+    }
+}
+
+fn rank(score: f32, n_tokens: usize, length_penalty: f32) -> f32 {
+    score / (n_tokens as f32).powf(length_penalty)
+}
+
+/// The rows that `chosen` leads to. The first child takes its parent's cache, further ones copy it.
+fn descend(rows: Vec<Row>, chosen: &[Candidate]) -> candle_core::Result<Vec<Row>> {
+    let mut caches: Vec<Option<RowCache>> = Vec::with_capacity(rows.len());
+    let mut parents = Vec::with_capacity(rows.len());
+    for row in rows {
+        caches.push(Some(row.cache));
+        parents.push((row.tokens, row.logprobs));
+    }
+    let mut children = Vec::with_capacity(chosen.len());
+    for (index, candidate) in chosen.iter().enumerate() {
+        let is_last_child = chosen[index + 1..].iter().all(|other| other.row != candidate.row);
+        let slot = &mut caches[candidate.row];
+        let cache = if is_last_child { slot.take() } else { slot.as_ref().map(RowCache::fork).transpose()? };
+        let Some(cache) = cache else { candle_core::bail!("beam search lost a cache") };
+        let (tokens, logprobs) = &parents[candidate.row];
+        children.push(Row {
+            tokens: [tokens.as_slice(), &[candidate.token]].concat(),
+            logprobs: [logprobs.as_slice(), &[candidate.logprob]].concat(),
+            score: candidate.score,
+            pending: vec![candidate.token],
+            cache,
+            index,
+        });
+    }
+    Ok(children)
+}
+
+/// After the prompt one row has been computed for all samples: copies it `n` times.
+fn spread(mut rows: Vec<Row>, logits: &mut Vec<Vec<f32>>, n: usize) -> candle_core::Result<Vec<Row>> {
+    let is_fresh = matches!(rows.as_slice(), [row] if row.tokens.is_empty());
+    if is_fresh {
+        for index in 1..n {
+            let first = &rows[0];
+            let row = Row {
+                tokens: Vec::new(),
+                logprobs: Vec::new(),
+                score: 0.0,
+                pending: Vec::new(),
+                cache: first.cache.fork()?,
+                index,
+            };
+            rows.push(row);
+            logits.push(logits[0].clone());
+        }
+    }
+    Ok(rows)
+}
+
+/// The first of the largest.
+fn argmax(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// The `n` largest finite logits, largest first, earlier ids first among equals.
+fn largest(logits: &[f32], n: usize) -> Vec<u32> {
+    let mut best: Vec<u32> = Vec::with_capacity(n + 1);
+    for (id, logit) in logits.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY) {
+        if best.len() == n && best.last().is_some_and(|last| *logit <= logits[*last as usize]) {
+            continue;
+        }
+        let place = best.partition_point(|other| logits[*other as usize] >= *logit);
+        best.insert(place, id as u32);
+        best.truncate(n);
+    }
+    best
+}
+
+fn sample(logits: &[f32], temperature: f32, rng: &mut ChaCha8Rng) -> u32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: &f32| f64::from(((logit - max) / temperature).exp());
+    let total: f64 = logits.iter().map(weight).sum();
+    let mut left = total * (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;
+    for (id, logit) in logits.iter().enumerate() {
+        left -= weight(logit);
+        if left <= 0.0 {
+            return id as u32;
+        }
+    }
+    argmax(logits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_logits_in_order() {
+        let logits = [0.5, f32::NEG_INFINITY, 2.0, 1.0, 2.0, -3.0];
+        assert_eq!(largest(&logits, 3), [2, 4, 3]);
+        assert_eq!(largest(&logits, 9), [2, 4, 3, 0, 5]);
+        assert_eq!(argmax(&logits), 2);
+    }
+
+    #[test]
+    fn samples_follow_the_distribution_at_its_temperature() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let logits = [0.0, 1.0, f32::NEG_INFINITY, 2.0];
+        let temperature = 0.5;
+        let mut counts = [0f64; 4];
+        let n = 20_000;
+        for _ in 0..n {
+            counts[sample(&logits, temperature, &mut rng) as usize] += 1.0;
+        }
+        let weights: Vec<f64> = logits.iter().map(|l| (f64::from(*l) / 0.5).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for (count, weight) in counts.iter().zip(weights) {
+            let expected = weight / total;
+            assert!((count / f64::from(n) - expected).abs() < 0.01, "{counts:?}");
+        }
+        assert_eq!(counts[2], 0.0);
+    }
+}

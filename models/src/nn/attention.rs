@@ -1,0 +1,252 @@
+//! Multi-head attention: dense with a mask (encoder, training) and ragged over caches (decoding).
+
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
+use candle_nn::ops;
+
+use super::{KvCache, Linear};
+use crate::Error;
+use crate::kernels::{AttentionRow, attend};
+use crate::params::Scope;
+
+/// Softmax over the last dimension; differentiable when `x` tracks gradients.
+///
+/// # Errors
+/// None that a caller can cause.
+pub fn softmax(x: &Tensor) -> candle_core::Result<Tensor> {
+    if x.track_op() {
+        ops::softmax(x, D::Minus1)
+    } else {
+        // Fused, and without a backward pass: never on a path that trains.
+        #[expect(clippy::disallowed_methods, reason = "the input does not track gradients here")]
+        ops::softmax_last_dim(&x.contiguous()?)
+    }
+}
+
+/// Scaled dot-product attention with `n_heads` heads side by side in the model width.
+pub struct MultiHeadAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    n_heads: usize,
+    scale: f64,
+}
+
+/// Consecutive queries of one row, and the cache that they look at.
+#[derive(Clone, Copy)]
+pub struct KeySpan<'a> {
+    /// Keys and values.
+    pub cache: &'a KvCache,
+    /// Queries that belong to this row.
+    pub n_queries: usize,
+    /// The last query sees the whole cache and each one before it one position less; otherwise all see all.
+    pub causal: bool,
+}
+
+impl KeySpan<'_> {
+    fn n_keys(&self, query: usize) -> usize {
+        self.cache.n_positions() - if self.causal { self.n_queries - 1 - query } else { 0 }
+    }
+}
+
+impl MultiHeadAttention {
+    /// Loads `q_proj`, `k_proj` (without bias, as Whisper has it), `v_proj` and `out_proj`.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub fn load(scope: &Scope<'_>, width: usize, n_heads: usize) -> Result<Self, Error> {
+        Ok(Self {
+            query: Linear::load(&scope.sub("q_proj"), width, width, true)?,
+            key: Linear::load(&scope.sub("k_proj"), width, width, false)?,
+            value: Linear::load(&scope.sub("v_proj"), width, width, true)?,
+            out: Linear::load(&scope.sub("out_proj"), width, width, true)?,
+            n_heads,
+            scale: ((width / n_heads) as f64).powf(-0.5),
+        })
+    }
+
+    /// Every query of `x` (B, U, D) over every position of `source` (B, T, D), with `mask` (U, T) added to the
+    /// scores. Differentiable.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward(&self, x: &Tensor, source: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let (b, u, d) = x.dims3()?;
+        let heads = |y: &Tensor| {
+            let n = y.dim(1)?;
+            y.reshape((b, n, self.n_heads, d / self.n_heads))?.transpose(1, 2)?.contiguous()
+        };
+        let query = heads(&self.query(x)?)?; // (B, H, U, D/H)
+        let keys = heads(&self.key.forward(source)?)?; // (B, H, T, D/H)
+        let values = heads(&self.value.forward(source)?)?; // (B, H, T, D/H)
+        let scores = query.matmul(&keys.t()?)?; // (B, H, U, T)
+        let scores = match mask {
+            Some(mask) => scores.broadcast_add(mask)?,
+            None => scores,
+        };
+        let mixed = softmax(&scores)?.matmul(&values)?; // (B, H, U, D/H)
+        self.out.forward(&mixed.transpose(1, 2)?.reshape((b, u, d))?)
+    }
+
+    /// Scaled queries of `x`, heads side by side: (.., D) to (.., D).
+    ///
+    /// # Errors
+    /// A last dimension other than D.
+    pub fn query(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.query.forward(x)? * self.scale
+    }
+
+    /// Keys and values of `x`, each (.., D).
+    ///
+    /// # Errors
+    /// A last dimension other than D.
+    pub fn keys_values(&self, x: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+        Ok((self.key.forward(x)?, self.value.forward(x)?))
+    }
+
+    /// Scaled queries (N, D) of several rows, one span after the other, each over its own cache. No padding is
+    /// computed and a row's result does not depend on its neighbours. Without gradients: decoding only.
+    ///
+    /// # Errors
+    /// Spans that do not add up to N.
+    pub fn attend(&self, query: &Tensor, spans: &[KeySpan<'_>]) -> candle_core::Result<Tensor> {
+        let mixed = if query.device().is_cpu() {
+            query.contiguous()?.apply_op1_no_bwd(&RaggedAttention { spans, n_heads: self.n_heads })?
+        } else {
+            attend_composed(query, spans, self.n_heads)?
+        };
+        self.out.forward(&mixed)
+    }
+
+    /// Heads that the width is divided into.
+    pub fn n_heads(&self) -> usize {
+        self.n_heads
+    }
+}
+
+struct RaggedAttention<'a> {
+    spans: &'a [KeySpan<'a>],
+    n_heads: usize,
+}
+
+impl CustomOp1 for RaggedAttention<'_> {
+    fn name(&self) -> &'static str {
+        "ragged-attention"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (n, width) = layout.shape().dims2()?;
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("ragged attention needs contiguous queries")
+        };
+        let queries = &storage.as_slice::<f32>()?[start..end];
+        let caches = self
+            .spans
+            .iter()
+            .map(|span| Ok((span.cache.keys()?, span.cache.values()?)))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let guards: Vec<_> =
+            caches.iter().map(|(k, v)| (k.storage_and_layout(), v.storage_and_layout())).collect();
+        let mut rows = Vec::with_capacity(n);
+        let mut query_rows = queries.chunks_exact(width);
+        for (span, ((k, k_layout), (v, v_layout))) in self.spans.iter().zip(&guards) {
+            let (keys, values) = (cpu_slice(k, k_layout)?, cpu_slice(v, v_layout)?);
+            for i in 0..span.n_queries {
+                let Some(query) = query_rows.next() else {
+                    candle_core::bail!("ragged attention: the spans hold more than {n} queries")
+                };
+                rows.push(AttentionRow { query, keys, values, n_keys: span.n_keys(i) });
+            }
+        }
+        if rows.len() != n {
+            candle_core::bail!("ragged attention: the spans hold {} of {n} queries", rows.len())
+        }
+        let mut out = vec![0f32; n * width];
+        attend(&rows, self.n_heads, &mut out);
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+fn cpu_slice<'a>(storage: &'a candle_core::Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (candle_core::Storage::Cpu(storage), Some((start, end))) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        _ => candle_core::bail!("ragged attention needs contiguous keys and values on the CPU"),
+    }
+}
+
+/// The same with plain tensor operations: the path on other devices, and the kernel's oracle.
+fn attend_composed(query: &Tensor, spans: &[KeySpan<'_>], n_heads: usize) -> candle_core::Result<Tensor> {
+    let (_, width) = query.dims2()?;
+    let heads = |x: &Tensor| {
+        let (n, _) = x.dims2()?;
+        x.reshape((n, n_heads, width / n_heads))?.transpose(0, 1)?.contiguous() // (H, n, D/H)
+    };
+    let mut mixed = Vec::with_capacity(spans.len());
+    let mut start = 0;
+    for span in spans {
+        let query = heads(&query.narrow(0, start, span.n_queries)?)?;
+        let (keys, values) = (heads(&span.cache.keys()?)?, heads(&span.cache.values()?)?);
+        let mut scores = query.matmul(&keys.t()?)?; // (H, U, T)
+        if span.causal {
+            let n_keys = span.cache.n_positions();
+            let hidden = |i: usize, t: usize| if t < span.n_keys(i) { 0f32 } else { f32::NEG_INFINITY };
+            let mask: Vec<f32> =
+                (0..span.n_queries).flat_map(|i| (0..n_keys).map(move |t| hidden(i, t))).collect();
+            scores = scores.broadcast_add(&Tensor::from_vec(mask, (span.n_queries, n_keys), query.device())?)?;
+        }
+        let rows = softmax(&scores)?.matmul(&values)?; // (H, U, D/H)
+        mixed.push(rows.transpose(0, 1)?.reshape((span.n_queries, width))?);
+        start += span.n_queries;
+    }
+    Tensor::cat(&mixed, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn waves(rows: usize, width: usize, phase: f32) -> candle_core::Result<Tensor> {
+        let values: Vec<f32> = (0..rows * width).map(|i| (i as f32 * 0.37 + phase).sin()).collect();
+        Tensor::from_vec(values, (rows, width), &Device::Cpu)
+    }
+
+    #[test]
+    fn kernel_and_composed_forms_agree_and_rows_do_not_see_each_other() -> candle_core::Result<()> {
+        let (width, n_heads) = (24, 2);
+        let mut caches = Vec::new();
+        for (n, phase) in [(5, 0.1), (1, 0.2), (300, 0.3)] {
+            let mut cache = KvCache::new(n + 3, width, &Device::Cpu)?;
+            cache.append(&waves(n, width, phase)?, &waves(n, width, phase + 7.0)?)?;
+            caches.push(cache);
+        }
+        let spans: Vec<_> = caches
+            .iter()
+            .zip([(3, true), (1, true), (2, false)])
+            .map(|(cache, (n_queries, causal))| KeySpan { cache, n_queries, causal })
+            .collect();
+        let query = waves(6, width, 0.5)?;
+        let kernel = query.apply_op1_no_bwd(&RaggedAttention { spans: &spans, n_heads })?;
+        let composed = attend_composed(&query, &spans, n_heads)?;
+        let difference = (&kernel - composed)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(difference < 1e-6, "{difference}");
+        let alone = query
+            .narrow(0, 4, 2)?
+            .contiguous()?
+            .apply_op1_no_bwd(&RaggedAttention { spans: &spans[2..], n_heads })?;
+        assert_eq!(alone.to_vec2::<f32>()?, kernel.narrow(0, 4, 2)?.to_vec2::<f32>()?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_fork_keeps_its_own_positions() -> candle_core::Result<()> {
+        let mut cache = KvCache::new(4, 2, &Device::Cpu)?;
+        cache.append(&waves(2, 2, 0.0)?, &waves(2, 2, 1.0)?)?;
+        let mut fork = cache.fork()?;
+        fork.append(&waves(1, 2, 5.0)?, &waves(1, 2, 6.0)?)?;
+        assert_eq!((cache.n_positions(), fork.n_positions()), (2, 3));
+        assert_eq!(fork.keys()?.narrow(0, 0, 2)?.to_vec2::<f32>()?, cache.keys()?.to_vec2::<f32>()?);
+        Ok(())
+    }
+}

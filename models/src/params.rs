@@ -1,0 +1,262 @@
+//! `Params`: the ordered, seeded store through which every layer is built, to train or to serve.
+//!
+//! candle's own `VarMap` iterates in random order and its CPU generator cannot be seeded, so initial values
+//! here come from a generator seeded by `seed` and the parameter's name: independent of construction order.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::{Device, Tensor, Var};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::Error;
+use crate::weights::Weights;
+
+/// How a parameter starts when no checkpoint holds it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All zero (biases).
+    Zeros,
+    /// All one (gains).
+    Ones,
+    /// Normal with mean zero.
+    Normal {
+        /// Standard deviation.
+        std: f32,
+    },
+    /// Rows are positions; the first half of the columns are sines, the second cosines, of wavelengths that
+    /// grow geometrically from 2 pi to 2 pi 10^4 (Whisper, `model.py: sinusoids`).
+    Sinusoids,
+}
+
+/// The parameters of one model, by name.
+pub struct Params {
+    source: Source,
+    device: Device,
+    vars: Mutex<BTreeMap<String, Var>>,
+    buffers: Mutex<BTreeMap<String, Tensor>>,
+}
+
+enum Source {
+    /// Random initial values, trainable.
+    Seed(u64),
+    /// Values from files; trainable only when asked for.
+    Files { weights: Weights, trainable: bool },
+    /// Another store's live values without their graph.
+    Detached(BTreeMap<String, Tensor>),
+}
+
+impl Params {
+    /// Trainable parameters with random initial values.
+    pub fn seeded(seed: u64, device: &Device) -> Self {
+        Self::new(Source::Seed(seed), device)
+    }
+
+    /// Frozen parameters from a bundle: nothing tracks gradients.
+    pub fn frozen(weights: Weights, device: &Device) -> Self {
+        Self::new(Source::Files { weights, trainable: false }, device)
+    }
+
+    /// Trainable parameters that start from a bundle.
+    pub fn trainable(weights: Weights, device: &Device) -> Self {
+        Self::new(Source::Files { weights, trainable: true }, device)
+    }
+
+    /// The same storage without gradients: a model built from it sees every later optimiser step, runs the
+    /// fused kernels and keeps no graph. Evaluation during training runs on it.
+    pub fn detached(&self) -> Self {
+        let mut tensors: BTreeMap<String, Tensor> =
+            self.lock().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+        tensors.extend(self.buffers());
+        Self::new(Source::Detached(tensors), &self.device)
+    }
+
+    fn new(source: Source, device: &Device) -> Self {
+        Self { source, device: device.clone(), vars: Mutex::default(), buffers: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
+        self.vars.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The root of the names.
+    pub fn root(&self) -> Scope<'_> {
+        Scope { params: self, prefix: String::new() }
+    }
+
+    /// Device that the parameters live on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The trainable parameters built so far, in order of name.
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
+    }
+
+    /// The tensors of the checkpoint that are not trained, in order of name.
+    pub fn buffers(&self) -> BTreeMap<String, Tensor> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
+        if matches!(self.source, Source::Seed(_) | Source::Files { trainable: true, .. }) {
+            self.trained(name, shape, init)
+        } else {
+            self.value(name, shape, init)
+        }
+    }
+
+    fn trained(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
+        if let Some(var) = self.lock().get(name) {
+            return Ok(var.as_tensor().clone());
+        }
+        let var = Var::from_tensor(&self.value(name, shape, init)?)?;
+        let tensor = var.as_tensor().clone();
+        self.lock().insert(name.to_owned(), var);
+        Ok(tensor)
+    }
+
+    fn value(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
+        match &self.source {
+            Source::Seed(seed) => initial(*seed, name, shape, init, &self.device),
+            Source::Files { weights, .. } => weights.read(name, shape, &self.device),
+            Source::Detached(tensors) => tensors.get(name).cloned().ok_or_else(|| {
+                Error::option("parameters", format!("`{name}` is not among the live parameters"))
+            }),
+        }
+    }
+
+    fn fixed(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
+        if let Source::Detached(_) = self.source {
+            return self.value(name, shape, init);
+        }
+        let value = self.value(name, shape, init)?;
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        buffers.insert(name.to_owned(), value.clone());
+        Ok(value)
+    }
+}
+
+fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) -> Result<Tensor, Error> {
+    let n_values = shape.iter().product();
+    let values = match init {
+        Init::Zeros => vec![0.0; n_values],
+        Init::Ones => vec![1.0; n_values],
+        Init::Normal { std } => {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
+            (0..n_values).map(|_| std * standard_normal(&mut rng)).collect()
+        }
+        Init::Sinusoids => sinusoids(shape),
+    };
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+fn sinusoids(shape: &[usize]) -> Vec<f32> {
+    let &[n_positions, width] = shape else { return vec![0.0; shape.iter().product()] };
+    let n_waves = width / 2;
+    let log_step = 10_000f64.ln() / (n_waves.max(2) - 1) as f64;
+    let angle = |position: usize, wave: usize| position as f64 * (-log_step * wave as f64).exp();
+    (0..n_positions)
+        .flat_map(|position| {
+            (0..width).map(move |column| match column {
+                column if column < n_waves => angle(position, column).sin() as f32,
+                column if column < 2 * n_waves => angle(position, column - n_waves).cos() as f32,
+                _ => 0.0,
+            })
+        })
+        .collect()
+}
+
+/// 64-bit FNV-1a: small, fixed for ever (the standard library's hasher is not), good enough to tell names apart.
+fn fnv1a(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Box-Muller, the cosine half.
+fn standard_normal(rng: &mut ChaCha8Rng) -> f32 {
+    let uniform = |rng: &mut ChaCha8Rng| (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;
+    let (radius, angle) = ((-2.0 * uniform(rng).ln()).sqrt(), std::f64::consts::TAU * uniform(rng));
+    (radius * angle.cos()) as f32
+}
+
+/// A place in the tree of names, handed down while layers are built.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    params: &'a Params,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The place `name` below this one.
+    #[must_use]
+    pub fn sub(&self, name: impl std::fmt::Display) -> Self {
+        Self { params: self.params, prefix: self.name(name) }
+    }
+
+    /// The parameter `name` at this place.
+    ///
+    /// # Errors
+    /// What `Weights::read` refuses.
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
+        self.params.get(&self.name(name), shape, init)
+    }
+
+    /// A tensor of the checkpoint that is never trained (fixed positions, running statistics).
+    ///
+    /// # Errors
+    /// What `Weights::read` refuses.
+    pub fn buffer(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
+        self.params.fixed(&self.name(name), shape, init)
+    }
+
+    /// Device that the parameters live on.
+    pub fn device(&self) -> &Device {
+        &self.params.device
+    }
+
+    fn name(&self, name: impl std::fmt::Display) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initial_values_depend_on_the_name_and_not_on_the_order() -> Result<(), Error> {
+        let normal = Init::Normal { std: 1.0 };
+        let (one, two) = (Params::seeded(7, &Device::Cpu), Params::seeded(7, &Device::Cpu));
+        let a1 = one.root().sub("x").get("a", &[4], normal)?.to_vec1::<f32>()?;
+        one.root().get("b", &[3], normal)?;
+        two.root().get("b", &[3], normal)?;
+        let a2 = two.root().sub("x").get("a", &[4], normal)?.to_vec1::<f32>()?;
+        assert_eq!(a1, a2);
+        let names: Vec<_> = one.vars().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["b", "x.a"]);
+        Ok(())
+    }
+
+    #[test]
+    fn detached_parameters_follow_the_live_ones() -> Result<(), Error> {
+        let params = Params::seeded(1, &Device::Cpu);
+        params.root().get("w", &[2], Init::Ones)?;
+        let frozen = params.detached().root().get("w", &[2], Init::Ones)?;
+        assert!(!frozen.track_op());
+        params.vars()[0].1.set(&Tensor::new(&[5f32, 6.0], &Device::Cpu)?)?;
+        assert_eq!(frozen.to_vec1::<f32>()?, [5.0, 6.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn normal_values_have_the_asked_spread() -> Result<(), Error> {
+        let values =
+            initial(3, "w", &[20_000], Init::Normal { std: 0.02 }, &Device::Cpu)?.to_vec1::<f32>()?;
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        let std = (values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32).sqrt();
+        assert!(mean.abs() < 5e-4 && (std - 0.02).abs() < 5e-4, "mean {mean}, std {std}");
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Text to token ids and back: byte-level tokenizers in Hugging Face's `tokenizer.json`.
+
+use std::path::Path;
+
+use crate::Error;
+
+/// A tokenizer and the vocabulary of special tokens, which are found by name.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+}
+
+/// Symbols that annotate rather than transcribe; a recogniser should not write them
+/// (openai/whisper `tokenizer.py: non_speech_tokens`).
+const ANNOTATIONS: &str = "\" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 」 『 』 << >> <<< >>> -- --- -( -[ (' (\" \
+                           (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪";
+/// Musical symbols whose first byte-level token alone already means one of them.
+const NOTES: &str = "♩ ♪ ♫ ♬ ♭ ♮ ♯";
+
+/// Languages written without spaces between words: their words are split by character.
+const UNSPACED_LANGUAGES: [&str; 6] = ["zh", "ja", "th", "lo", "my", "yue"];
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` in `dir`.
+    ///
+    /// # Errors
+    /// A missing or invalid file.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("tokenizer.json");
+        if !path.exists() {
+            return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
+        }
+        let mut inner =
+            tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::file(&path, error))?;
+        // A prompt that spells `<|endoftext|>` is text, not a command.
+        inner.set_encode_special_tokens(true);
+        Ok(Self { inner })
+    }
+
+    /// Ids of plain text; names of special tokens in it are text too.
+    ///
+    /// # Errors
+    /// Text that the vocabulary cannot spell.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of `ids`, special tokens left out. Bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// None that ids can cause: unknown ones are left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        self.inner.decode(ids, true).map_err(|error| Error::Tokenizer(error.to_string()))
+    }
+
+    /// Id of the special token `<|name|>`.
+    pub fn special(&self, name: &str) -> Option<u32> {
+        self.inner.token_to_id(&format!("<|{name}|>"))
+    }
+
+    /// Special tokens of two or three small letters, such as `<|ps|>`: name without brackets, and id.
+    pub fn language_tokens(&self) -> Vec<(String, u32)> {
+        let added = self.inner.get_added_tokens_decoder();
+        let mut tokens: Vec<_> = added
+            .iter()
+            .filter_map(|(id, token)| {
+                let name = token.content.strip_prefix("<|")?.strip_suffix("|>")?;
+                let is_code = (2..=3).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase());
+                is_code.then(|| (name.to_owned(), *id))
+            })
+            .collect();
+        tokens.sort_by_key(|(_, id)| *id);
+        tokens
+    }
+
+    /// Number of ids, special tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Ids of tokens that annotate rather than transcribe, sorted.
+    pub fn non_speech_tokens(&self) -> Vec<u32> {
+        let first = |text: &str| self.encode(text).ok().and_then(|ids| ids.first().copied());
+        let single = |text: &str| self.encode(text).ok().filter(|ids| ids.len() == 1).map(|ids| ids[0]);
+        // A hyphen or an apostrophe may stand inside a word, not begin one.
+        let mut ids: Vec<u32> = [" -", " '"].iter().filter_map(|text| first(text)).collect();
+        for symbol in ANNOTATIONS.split(' ') {
+            ids.extend(single(symbol));
+            ids.extend(single(&format!(" {symbol}")));
+        }
+        for symbol in NOTES.split(' ') {
+            ids.extend(first(symbol));
+            ids.extend(first(&format!(" {symbol}")));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Groups text ids into words: each with its text and how many ids it has. By spaces and punctuation, or by
+    /// character in languages that write no spaces (openai/whisper `tokenizer.py: split_to_word_tokens`).
+    ///
+    /// # Errors
+    /// What `decode` refuses.
+    pub fn split_words(&self, ids: &[u32], language: Option<&str>) -> Result<Vec<(String, usize)>, Error> {
+        let characters = self.split_characters(ids)?;
+        if language.is_some_and(Self::is_unspaced) {
+            return Ok(characters);
+        }
+        let mut words: Vec<(String, usize)> = Vec::new();
+        for (text, n_ids) in characters {
+            let trimmed = text.trim();
+            let is_punctuation = trimmed.chars().count() == 1 && trimmed.chars().all(|c| c.is_ascii_punctuation());
+            match words.last_mut() {
+                Some(word) if !text.starts_with(' ') && !is_punctuation => {
+                    word.0.push_str(&text);
+                    word.1 += n_ids;
+                }
+                _ => words.push((text, n_ids)),
+            }
+        }
+        Ok(words)
+    }
+
+    /// Whether a language is written without spaces between words.
+    pub fn is_unspaced(language: &str) -> bool {
+        UNSPACED_LANGUAGES.contains(&language)
+    }
+
+    /// The shortest runs of ids that decode to whole characters.
+    fn split_characters(&self, ids: &[u32]) -> Result<Vec<(String, usize)>, Error> {
+        let whole: Vec<char> = self.decode(ids)?.chars().collect();
+        let (mut pieces, mut start, mut offset) = (Vec::new(), 0, 0);
+        for end in 1..=ids.len() {
+            let text = self.decode(&ids[start..end])?;
+            // U+FFFD means that bytes are still missing, unless the text itself holds that character here.
+            let unfinished = text.chars().position(char_is_replacement);
+            let complete = unfinished.is_none_or(|at| whole.get(offset + at).is_some_and(|c| char_is_replacement(*c)));
+            if complete {
+                offset += text.chars().count();
+                pieces.push((text, end - start));
+                start = end;
+            }
+        }
+        if start < ids.len() {
+            // Bytes that never became a character still belong to some word.
+            let text = self.decode(&ids[start..])?;
+            pieces.push((text, ids.len() - start));
+        }
+        Ok(pieces)
+    }
+}
+
+fn char_is_replacement(c: char) -> bool {
+    c == char::REPLACEMENT_CHARACTER
+}

@@ -1,0 +1,198 @@
+//! The weights of a bundle: one or several safetensors files, whose headers are checked before a byte of a
+//! tensor is read, and whose tensors are read one at a time, so that peak memory stays near their size.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use candle_core::{Device, Tensor};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use crate::Error;
+
+/// Headers above this are not read: the largest published checkpoints stay under a tenth of it.
+const MAX_HEADER_BYTES: u64 = 50 << 20;
+
+/// Opened weight files and what each holds.
+pub struct Weights {
+    files: Vec<WeightFile>,
+    entries: BTreeMap<String, Entry>,
+}
+
+struct WeightFile {
+    path: PathBuf,
+    file: Mutex<File>,
+    data_offset_bytes: u64,
+}
+
+#[derive(Clone)]
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    offset_bytes: u64,
+    n_bytes: usize,
+}
+
+impl Weights {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// Missing, truncated or forged files, with the file named.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let single = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        let paths = if single.exists() {
+            vec![single]
+        } else if index.exists() {
+            shard_paths(dir, &index)?
+        } else {
+            return Err(Error::file(
+                &single,
+                "no such file: a bundle keeps its weights in model.safetensors (checkpoints in other formats are not read)",
+            ));
+        };
+        let mut weights = Self { files: Vec::new(), entries: BTreeMap::new() };
+        for path in paths {
+            weights.add_file(path)?;
+        }
+        Ok(weights)
+    }
+
+    fn add_file(&mut self, path: PathBuf) -> Result<(), Error> {
+        let mut file = File::open(&path).map_err(|error| Error::file(&path, error))?;
+        let (metadata, data_offset_bytes) = read_header(&mut file, &path)?;
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let entry = Entry {
+                file: self.files.len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                offset_bytes: data_offset_bytes + start as u64,
+                n_bytes: end - start,
+            };
+            if self.entries.insert(name.clone(), entry).is_some() {
+                return Err(Error::key(&path, name, "is in two weight files"));
+            }
+        }
+        self.files.push(WeightFile { path, file: Mutex::new(file), data_offset_bytes });
+        Ok(())
+    }
+
+    /// Whether a tensor of this name is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Every tensor's name, shape and dtype, in order of name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize], String)> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice(), entry.dtype.to_string()))
+    }
+
+    /// Numbers in all tensors together.
+    pub fn n_parameters(&self) -> usize {
+        self.entries.values().map(|entry| entry.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Bytes of all weight files, headers included.
+    pub fn n_bytes(&self) -> u64 {
+        let data: u64 = self.entries.values().map(|entry| entry.n_bytes as u64).sum();
+        data + self.files.iter().map(|file| file.data_offset_bytes).sum::<u64>()
+    }
+
+    /// The weight files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// Reads one tensor as f32, whatever floating type it is stored in.
+    ///
+    /// # Errors
+    /// A missing tensor, a shape other than `shape`, a type that is no float, a value that is not finite.
+    pub fn read(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
+        let Some(entry) = self.entries.get(name) else {
+            let path = self.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
+            return Err(Error::key(&path, name, "the tensor is missing; config.json asks for it"));
+        };
+        let file = &self.files[entry.file];
+        if entry.shape != shape {
+            let message = format!("has shape {:?}, config.json asks for {shape:?}", entry.shape);
+            return Err(Error::key(&file.path, name, message));
+        }
+        let mut bytes = vec![0u8; entry.n_bytes];
+        {
+            let mut handle = file.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            handle
+                .seek(SeekFrom::Start(entry.offset_bytes))
+                .and_then(|_| handle.read_exact(&mut bytes))
+                .map_err(|error| Error::key(&file.path, name, error))?;
+        }
+        let values: Vec<f32> = match entry.dtype {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            other => {
+                let message = format!("is stored as {other}; F32, F16 and BF16 are read");
+                return Err(Error::key(&file.path, name, message));
+            }
+        };
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let message = format!("value {at} is {}; the checkpoint is damaged or its training diverged", values[at]);
+            return Err(Error::key(&file.path, name, message));
+        }
+        Ok(Tensor::from_vec(values, shape, device)?)
+    }
+}
+
+fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Error> {
+    let n_file_bytes = file.metadata().map_err(|error| Error::file(path, error))?.len();
+    let truncated = || Error::file(path, format!("is truncated: {n_file_bytes} bytes hold no safetensors header"));
+    let mut prefix = [0u8; 8];
+    file.read_exact(&mut prefix).map_err(|_| truncated())?;
+    let n_header_bytes = u64::from_le_bytes(prefix);
+    if n_header_bytes > MAX_HEADER_BYTES {
+        let message = format!("is not a safetensors file: it claims a header of {n_header_bytes} bytes");
+        return Err(Error::file(path, message));
+    }
+    if n_header_bytes + 8 > n_file_bytes {
+        return Err(truncated());
+    }
+    let mut header = vec![0u8; n_header_bytes as usize];
+    file.read_exact(&mut header).map_err(|_| truncated())?;
+    // Deserialising checks that offsets follow each other without holes and that each tensor's bytes match
+    // its shape and type; the error names the tensor.
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| Error::file(path, format!("its safetensors header is invalid: {error}")))?;
+    let n_data_bytes = n_file_bytes - 8 - n_header_bytes;
+    for (name, info) in metadata.tensors() {
+        if info.data_offsets.1 as u64 > n_data_bytes {
+            let message = format!("ends at byte {} of {n_data_bytes}: the file is truncated", info.data_offsets.1);
+            return Err(Error::key(path, name, message));
+        }
+    }
+    Ok((metadata, 8 + n_header_bytes))
+}
+
+fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read_to_string(index).map_err(|error| Error::file(index, error))?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::file(index, error))?;
+    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| {
+            // A shard lies beside its index; anything else is an attempt to read elsewhere.
+            let plain = Path::new(&name).components().count() == 1 && !name.starts_with("..");
+            if plain { Ok(dir.join(&name)) } else { Err(Error::key(index, name, "is not a plain file name")) }
+        })
+        .collect()
+}

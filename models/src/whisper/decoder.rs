@@ -1,0 +1,251 @@
+//! The text decoder: causal self-attention, cross-attention to the encoder, tied output.
+//! Mirrors `TextDecoder` in openai/whisper `whisper/model.py` (c0d2f62).
+//!
+//! It runs in two ways over the same weights: `forward` over whole padded sequences (training), and `step` over
+//! a ragged batch of rows that each bring their own cache (decoding).
+
+use candle_core::{Tensor, WithDType};
+
+use super::WhisperConfig;
+use super::feed_forward::FeedForward;
+use crate::Error;
+use crate::nn::{KeySpan, KvCache, LayerNorm, Linear, MultiHeadAttention};
+use crate::params::{Init, Scope};
+
+const EPS: f32 = 1e-5;
+
+/// Token ids and hidden states of the encoder to logits.
+pub struct Decoder {
+    embedding: Tensor, // (V, D)
+    positions: Tensor, // (U, D)
+    blocks: Vec<DecoderBlock>,
+    norm: LayerNorm,
+    output: Linear,
+    embedding_scale: f64,
+}
+
+struct DecoderBlock {
+    self_norm: LayerNorm,
+    self_attention: MultiHeadAttention,
+    cross_norm: LayerNorm,
+    cross_attention: MultiHeadAttention,
+    feed_forward: FeedForward,
+}
+
+/// Cross-attention keys and values of one window, one cache per block; shared by every row that reads it.
+pub struct CrossCache {
+    blocks: Vec<KvCache>,
+}
+
+/// Self-attention keys and values of one row, one cache per block.
+pub struct RowCache {
+    blocks: Vec<KvCache>,
+}
+
+impl RowCache {
+    /// A copy that can go its own way.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn fork(&self) -> candle_core::Result<Self> {
+        Ok(Self { blocks: self.blocks.iter().map(KvCache::fork).collect::<candle_core::Result<_>>()? })
+    }
+
+    /// Tokens seen so far.
+    pub fn n_positions(&self) -> usize {
+        self.blocks.first().map_or(0, KvCache::n_positions)
+    }
+}
+
+/// What one row brings to a step: the tokens that its cache has not seen yet.
+pub struct StepRow<'a> {
+    /// New tokens: the whole prompt at first, then one.
+    pub tokens: &'a [u32],
+    /// The row's own state.
+    pub cache: &'a mut RowCache,
+    /// The window it listens to.
+    pub cross: &'a CrossCache,
+}
+
+impl Decoder {
+    /// Loads the weights below `scope` (`model.decoder`); `root` holds `proj_out` if it is not tied.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub fn load(scope: &Scope<'_>, root: &Scope<'_>, config: &WhisperConfig) -> Result<Self, Error> {
+        let (d, heads) = (config.d_model, config.decoder_attention_heads);
+        let blocks = (0..config.decoder_layers)
+            .map(|i| {
+                let scope = scope.sub("layers").sub(i);
+                Ok(DecoderBlock {
+                    self_norm: LayerNorm::load(&scope.sub("self_attn_layer_norm"), d, EPS)?,
+                    self_attention: MultiHeadAttention::load(&scope.sub("self_attn"), d, heads)?,
+                    cross_norm: LayerNorm::load(&scope.sub("encoder_attn_layer_norm"), d, EPS)?,
+                    cross_attention: MultiHeadAttention::load(&scope.sub("encoder_attn"), d, heads)?,
+                    feed_forward: FeedForward::load(&scope, d, config.decoder_ffn_dim)?,
+                })
+            })
+            .collect::<Result<_, Error>>()?;
+        let normal = Init::Normal { std: 0.02 };
+        let embedding = scope.sub("embed_tokens").get("weight", &[config.vocab_size, d], normal)?;
+        let output = if config.tie_word_embeddings {
+            Linear::tied(embedding.clone())
+        } else {
+            Linear::load(&root.sub("proj_out"), d, config.vocab_size, false)?
+        };
+        Ok(Self {
+            embedding,
+            positions: scope.sub("embed_positions").get("weight", &[config.max_target_positions, d], normal)?,
+            blocks,
+            norm: LayerNorm::load(&scope.sub("layer_norm"), d, EPS)?,
+            output,
+            embedding_scale: if config.scale_embedding { (d as f64).sqrt() } else { 1.0 },
+        })
+    }
+
+    /// Whole sequences: ids (B, U) of u32 and `encoded` (B, T, D) to hidden states (B, U, D). Differentiable;
+    /// positions after a sequence's end must be masked in the loss.
+    ///
+    /// # Errors
+    /// Sequences longer than the model's positions.
+    pub fn forward(&self, ids: &Tensor, encoded: &Tensor) -> candle_core::Result<Tensor> {
+        let (b, u) = ids.dims2()?;
+        let d = self.embedding.dim(1)?;
+        let tokens = self.embedding.index_select(&ids.flatten_all()?, 0)?.reshape((b, u, d))?;
+        let positions = self.positions.narrow(0, 0, u)?;
+        let mut x = (tokens * self.embedding_scale)?.broadcast_add(&positions)?;
+        let mask = causal_mask(u, ids.device())?;
+        for block in &self.blocks {
+            let h = block.self_norm.forward(&x)?;
+            x = (&x + block.self_attention.forward(&h, &h, Some(&mask))?)?;
+            let h = block.cross_norm.forward(&x)?;
+            x = (&x + block.cross_attention.forward(&h, encoded, None)?)?;
+            x = block.feed_forward.forward(&x)?;
+        }
+        self.norm.forward(&x)
+    }
+
+    /// Hidden states (.., D) to logits (.., V).
+    ///
+    /// # Errors
+    /// A last dimension other than D.
+    pub fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+        self.output.forward(hidden)
+    }
+
+    /// Keys and values of one window's hidden states (T, D), computed once for all its rows.
+    ///
+    /// # Errors
+    /// A last dimension other than D.
+    pub fn cross_cache(&self, encoded: &Tensor) -> candle_core::Result<CrossCache> {
+        let cache = |block: &DecoderBlock| {
+            let (keys, values) = block.cross_attention.keys_values(encoded)?;
+            KvCache::full(&keys, &values)
+        };
+        Ok(CrossCache { blocks: self.blocks.iter().map(cache).collect::<candle_core::Result<_>>()? })
+    }
+
+    /// An empty cache with room for `capacity` tokens.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn row_cache(&self, capacity: usize) -> candle_core::Result<RowCache> {
+        let (_, d) = self.embedding.dims2()?;
+        let cache = |_: &DecoderBlock| KvCache::new(capacity, d, self.embedding.device());
+        Ok(RowCache { blocks: self.blocks.iter().map(cache).collect::<candle_core::Result<_>>()? })
+    }
+
+    /// One step of a ragged batch: each row's new tokens enter its cache. Returns the hidden states of all new
+    /// tokens, (N, D), the first row's first. No gradients.
+    ///
+    /// # Errors
+    /// Rows longer than their cache or the model's positions.
+    pub fn step(&self, rows: &mut [StepRow<'_>]) -> candle_core::Result<Tensor> {
+        self.step_watched(rows, &mut |_, _| Ok(()))
+    }
+
+    /// Raw scores (before softmax) of one row's tokens over its window for the given (block, head) pairs, each
+    /// (U, T) row-major: what word timestamps are aligned by.
+    ///
+    /// # Errors
+    /// A head that the model does not have.
+    pub fn cross_scores(
+        &self,
+        tokens: &[u32],
+        cross: &CrossCache,
+        heads: &[(usize, usize)],
+    ) -> candle_core::Result<Vec<Vec<f32>>> {
+        let mut cache = self.row_cache(tokens.len())?;
+        let mut scores: Vec<Vec<f32>> = vec![Vec::new(); heads.len()];
+        let mut rows = [StepRow { tokens, cache: &mut cache, cross }];
+        self.step_watched(&mut rows, &mut |i, query| {
+            let (_, d) = query.dims2()?;
+            let width = d / self.blocks[i].cross_attention.n_heads();
+            let keys = cross.blocks[i].keys()?;
+            for (scores, (_, head)) in scores.iter_mut().zip(heads).filter(|(_, (block, _))| *block == i) {
+                let part = |x: &Tensor| x.narrow(1, head * width, width)?.contiguous();
+                *scores = part(query)?.matmul(&part(&keys)?.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+            }
+            Ok(())
+        })?;
+        Ok(scores)
+    }
+
+    /// `step` that shows `watch` the scaled cross-attention queries (N, D) of every block.
+    fn step_watched(
+        &self,
+        rows: &mut [StepRow<'_>],
+        watch: &mut dyn FnMut(usize, &Tensor) -> candle_core::Result<()>,
+    ) -> candle_core::Result<Tensor> {
+        let device = self.embedding.device();
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.tokens.iter().copied()).collect();
+        let places: Vec<u32> = rows
+            .iter()
+            .flat_map(|row| {
+                let start = row.cache.n_positions();
+                (start..start + row.tokens.len()).map(|place| place as u32)
+            })
+            .collect();
+        let select = |table: &Tensor, ids: Vec<u32>| table.index_select(&vector(ids, device)?, 0);
+        let tokens = (select(&self.embedding, ids)? * self.embedding_scale)?;
+        let mut x = (tokens + select(&self.positions, places)?)?; // (N, D)
+        for (i, block) in self.blocks.iter().enumerate() {
+            let h = block.self_norm.forward(&x)?;
+            let (keys, values) = block.self_attention.keys_values(&h)?;
+            let mut start = 0;
+            for row in rows.iter_mut() {
+                let n = row.tokens.len();
+                row.cache.blocks[i].append(&keys.narrow(0, start, n)?, &values.narrow(0, start, n)?)?;
+                start += n;
+            }
+            let spans: Vec<_> =
+                rows.iter().map(|row| span(&row.cache.blocks[i], row.tokens.len(), true)).collect();
+            x = (&x + block.self_attention.attend(&block.self_attention.query(&h)?, &spans)?)?;
+
+            let h = block.cross_norm.forward(&x)?;
+            let query = block.cross_attention.query(&h)?;
+            watch(i, &query)?;
+            let spans: Vec<_> =
+                rows.iter().map(|row| span(&row.cross.blocks[i], row.tokens.len(), false)).collect();
+            x = (&x + block.cross_attention.attend(&query, &spans)?)?;
+            x = block.feed_forward.forward(&x)?;
+        }
+        self.norm.forward(&x)
+    }
+}
+
+fn span(cache: &KvCache, n_queries: usize, causal: bool) -> KeySpan<'_> {
+    KeySpan { cache, n_queries, causal }
+}
+
+fn vector<T: WithDType>(values: Vec<T>, device: &candle_core::Device) -> candle_core::Result<Tensor> {
+    let n = values.len();
+    Tensor::from_vec(values, n, device)
+}
+
+/// (U, U), minus infinity where a position would see a later one.
+fn causal_mask(u: usize, device: &candle_core::Device) -> candle_core::Result<Tensor> {
+    let hidden = |i: usize, j: usize| if j > i { f32::NEG_INFINITY } else { 0.0 };
+    let values: Vec<f32> = (0..u).flat_map(|i| (0..u).map(move |j| hidden(i, j))).collect();
+    Tensor::from_vec(values, (u, u), device)
+}

@@ -1,0 +1,108 @@
+//! What `generation_config.json` says about decoding. Where the file exists it wins over every built-in list.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::WhisperConfig;
+use crate::Error;
+use crate::tokenizer::Tokenizer;
+
+/// The keys of `generation_config.json` that decoding uses, under the names they have there.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct GenerationConfig {
+    /// Tokens that may never be produced.
+    #[serde(default)]
+    pub suppress_tokens: Option<Vec<u32>>,
+    /// Tokens that may not come first.
+    #[serde(default)]
+    pub begin_suppress_tokens: Option<Vec<u32>>,
+    /// (decoder block, head) pairs whose cross-attention follows the speech.
+    #[serde(default)]
+    pub alignment_heads: Option<Vec<(usize, usize)>>,
+    /// Language tokens by name (`<|ps|>`).
+    #[serde(default)]
+    pub lang_to_id: BTreeMap<String, u32>,
+    /// Task tokens by name (`transcribe`).
+    #[serde(default)]
+    pub task_to_id: BTreeMap<String, u32>,
+    /// Whether prompts name a language and a task.
+    #[serde(default)]
+    pub is_multilingual: Option<bool>,
+    /// The token that turns timestamps off; the first timestamp follows it.
+    #[serde(default)]
+    pub no_timestamps_token_id: Option<u32>,
+    /// The token before text that precedes the window.
+    #[serde(default)]
+    pub prev_sot_token_id: Option<u32>,
+    /// Latest first timestamp, in timestamp steps.
+    #[serde(default)]
+    pub max_initial_timestamp_index: Option<u32>,
+}
+
+/// Whisper starts a window within its first second (`DecodingOptions.max_initial_timestamp`).
+const MAX_INITIAL_TIMESTAMP: u32 = 50;
+
+impl GenerationConfig {
+    /// Reads `generation_config.json`; without one, the lists of `config.json` and of the reference
+    /// implementation (`whisper/decoding.py: _get_suppress_tokens`) stand in.
+    ///
+    /// # Errors
+    /// A file that is no such configuration, or ids outside the vocabulary.
+    pub fn open(path: &Path, config: &WhisperConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        let generation = if path.exists() {
+            let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
+            serde_json::from_str(&text).map_err(|error| Error::file(path, error))?
+        } else {
+            Self::built_in(config, tokenizer)
+        };
+        generation.check(path, config)?;
+        Ok(generation)
+    }
+
+    fn built_in(config: &WhisperConfig, tokenizer: &Tokenizer) -> Self {
+        let specials =
+            ["transcribe", "translate", "startoftranscript", "startofprev", "startoflm", "nospeech", "nocaptions"];
+        let suppress = || {
+            let mut ids = tokenizer.non_speech_tokens();
+            ids.extend(specials.iter().filter_map(|name| tokenizer.special(name)));
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        let begin = || {
+            let mut ids = tokenizer.encode(" ").unwrap_or_default();
+            ids.push(config.eos_token_id);
+            ids
+        };
+        Self {
+            suppress_tokens: config.suppress_tokens.clone().or_else(|| Some(suppress())),
+            begin_suppress_tokens: config.begin_suppress_tokens.clone().or_else(|| Some(begin())),
+            max_initial_timestamp_index: Some(MAX_INITIAL_TIMESTAMP),
+            ..Self::default()
+        }
+    }
+
+    fn check(&self, path: &Path, config: &WhisperConfig) -> Result<(), Error> {
+        let lists = [("suppress_tokens", &self.suppress_tokens), ("begin_suppress_tokens", &self.begin_suppress_tokens)];
+        for (key, ids) in lists {
+            if let Some(id) = ids.iter().flatten().find(|id| **id as usize >= config.vocab_size) {
+                let message = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
+                return Err(Error::key(path, key, message));
+            }
+        }
+        let named = self.lang_to_id.iter().chain(&self.task_to_id);
+        if let Some((name, id)) = named.into_iter().find(|(_, id)| **id as usize >= config.vocab_size) {
+            let message = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
+            return Err(Error::key(path, name, message));
+        }
+        for &(block, head) in self.alignment_heads.iter().flatten() {
+            if block >= config.decoder_layers || head >= config.decoder_attention_heads {
+                let message = format!("the decoder has no head {head} in block {block}");
+                return Err(Error::key(path, "alignment_heads", message));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! Whisper: an encoder-decoder over log-mel features.
+
+mod config;
+mod decoder;
+mod encoder;
+mod feed_forward;
+mod generation;
+mod tokens;
+
+pub use config::WhisperConfig;
+pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
+pub use encoder::Encoder;
+pub use generation::GenerationConfig;
+pub use tokens::SpecialTokens;
+
+use crate::Error;
+use crate::params::Params;
+
+/// Weights of a Whisper model. Immutable: every bit of state is passed in, so threads share one model.
+pub struct Whisper {
+    /// Sizes, as in `config.json`.
+    pub config: WhisperConfig,
+    /// Features to hidden states.
+    pub encoder: Encoder,
+    /// Hidden states and tokens to logits.
+    pub decoder: Decoder,
+}
+
+impl Whisper {
+    /// Builds the model from `params`, under the names of Hugging Face checkpoints.
+    ///
+    /// # Errors
+    /// Missing tensors and shapes other than `config` asks for.
+    pub fn load(params: &Params, config: WhisperConfig) -> Result<Self, Error> {
+        let root = params.root();
+        let model = root.sub("model");
+        Ok(Self {
+            encoder: Encoder::load(&model.sub("encoder"), &config)?,
+            decoder: Decoder::load(&model.sub("decoder"), &root, &config)?,
+            config,
+        })
+    }
+}
