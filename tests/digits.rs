@@ -127,31 +127,45 @@ fn one_utterance_reads_the_same_in_every_format() -> Result<()> {
 }
 
 #[test]
-fn words_begin_where_the_reference_says() -> Result<()> {
+fn tokens_begin_where_the_reference_says() -> Result<()> {
     let Some((transcriber, _, folder)) = open()? else { return Ok(()) };
     let expected = json(&fixture("digits/word_timestamps.json"))?;
+    let prompt: Vec<u32> = numbers(&expected["prompt"]);
+    for clip in expected["clips"].as_array().context("clips")? {
+        let waveform = recording(&folder.join(clip["path"].as_str().context("path")?))?;
+        let encoded = transcriber.encode(transcriber.window_features(&waveform.samples))?;
+        let cross = transcriber.listen(&encoded)?;
+        let n_audio = clip["num_frames"].as_u64().context("frames")? as usize / 2;
+        let starts = transcriber.align(&cross, &prompt, &numbers::<u32>(&clip["ids"]), n_audio)?;
+        let starts: Vec<f32> = starts.into_iter().map(|position| position as f32 * 0.02).collect();
+        for (ours, theirs) in starts.iter().zip(floats(&clip["starts"])) {
+            ensure!((ours - theirs).abs() < 1e-4, "{}: {starts:?}, not {}", clip["path"], clip["starts"]);
+        }
+        ensure!(starts.len() == floats(&clip["starts"]).len(), "{}: {starts:?}", clip["path"]);
+    }
+    Ok(())
+}
+
+/// Words through the front door: in order, inside the recording, and spelling the text.
+#[test]
+fn words_spell_the_text_in_order() -> Result<()> {
+    let Some((transcriber, expected, folder)) = open()? else { return Ok(()) };
     let options = DecodeOptions {
         language: Some("en".into()),
         fallback: false,
         timestamps: Timestamps::Word,
         ..DecodeOptions::default()
     };
-    let mut worst = 0f64;
-    for clip in expected["clips"].as_array().context("clips")? {
+    for clip in expected["clips"].as_array().context("clips")?.iter().take(12) {
         let waveform = recording(&folder.join(clip["path"].as_str().context("path")?))?;
         let transcript = transcriber.transcribe(&waveform, &options, &mut |_| {})?;
         let words: Vec<_> = transcript.segments.iter().flat_map(|segment| segment.words.iter().flatten()).collect();
-        let theirs = clip["openai_words"].as_array().context("words")?;
-        ensure!(words.len() == theirs.len(), "{}: {words:?}", clip["path"]);
-        for (ours, theirs) in words.iter().zip(theirs) {
-            ensure!(ours.text == theirs["word"], "{}: {ours:?}, not {theirs}", clip["path"]);
-            for (ours, key) in [(ours.start_secs, "start"), (ours.end_secs, "end")] {
-                let off = (ours - theirs[key].as_f64().context("a time")?).abs();
-                worst = worst.max(off);
-            }
-        }
+        let spelled: String = words.iter().map(|word| word.text.as_str()).collect();
+        ensure!(spelled.trim() == transcript.text, "{}: {words:?}", clip["path"]);
+        let edges: Vec<f64> = words.iter().flat_map(|word| [word.start_secs, word.end_secs]).collect();
+        ensure!(edges.is_sorted(), "{}: {words:?}", clip["path"]);
+        ensure!(edges.iter().all(|edge| (0.0..=transcript.duration_secs + 0.02).contains(edge)), "{words:?}");
     }
-    println!("word edges are at most {worst:.2} s off");
     Ok(())
 }
 

@@ -194,6 +194,27 @@ fn language_and_silence_are_judged_as_by_the_reference() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn tokens_are_aligned_as_by_the_reference() -> Result<()> {
+    for name in BUNDLES {
+        let fixture = open(name)?;
+        let prompts = fixture.prompts(&fixture.expected["greedy"]);
+        for (clip, row) in fixture.expected["alignment"]["rows"].as_array().context("rows")?.iter().enumerate() {
+            let n_audio = row["num_frames"].as_u64().context("frames")? as usize / 2;
+            let text: Vec<u32> = numbers(&row["text"]);
+            // The reference aligns without the text before the window.
+            let starts = fixture.transcriber.align(&fixture.listened[clip], &prompts[0], &text, n_audio)?;
+            let slack = row["start_slack"].as_f64().context("slack")? as f32 + 1e-4;
+            for (ours, theirs) in starts.iter().zip(floats(&row["starts"])) {
+                let ours = *ours as f32 * 0.02;
+                ensure!((ours - theirs).abs() <= slack, "{name} clip {clip}: {starts:?}, not {}", row["starts"]);
+            }
+            ensure!(starts.len() == text.len() + 1, "{name} clip {clip}");
+        }
+    }
+    Ok(())
+}
+
 /// Batched sampling draws each row's own numbers: alone or among others, the same text.
 #[test]
 fn sampling_does_not_depend_on_the_batch() -> Result<()> {

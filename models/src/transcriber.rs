@@ -7,11 +7,12 @@ use audio::{Features, LogMel, Span, Vad, VadOptions, Waveform};
 use candle_core::{Device, Tensor};
 
 use crate::decode::{
-    Attempt, LADDER, Rules, Session, Strategy, Thresholds, TimestampRules, WindowRequest, detect_language,
+    Attempt, LADDER, Rules, Session, Strategy, Thresholds, TimestampRules, WindowRequest, WindowResult,
+    detect_language,
 };
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
-use crate::transcript::{LongForm, Plan, WindowTask};
+use crate::transcript::{HeadScores, LongForm, Plan, WindowTask, token_starts};
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
 use crate::{Architecture, Bundle, DecodeOptions, Error, Timestamps, Transcript};
 
@@ -220,7 +221,6 @@ impl Transcriber {
             window_frames: self.whisper.config.max_source_frames(),
             frame_secs: self.frame_secs(),
             max_context: (self.whisper.config.max_target_positions / 2).saturating_sub(1),
-            median_width: self.whisper.config.median_filter_width,
             language,
         }
     }
@@ -246,8 +246,19 @@ impl Transcriber {
         Ok(windows.iter().map(stretch).collect())
     }
 
-    /// Cross-attention scores of `tokens` for the heads that follow the speech, each (U, T).
-    fn align(&self, tokens: &[u32], cross: &CrossCache) -> Result<Vec<Vec<f32>>, Error> {
+    /// Encoder position at which each of `text_ids` begins, and at which the last one ends, by the cross-attention
+    /// heads that follow the speech (openai/whisper `timing.py: find_alignment`). `prompt` is that of a window
+    /// without timestamps; `n_audio` positions of the window hold audio.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn align(
+        &self,
+        cross: &CrossCache,
+        prompt: &[u32],
+        text_ids: &[u32],
+        n_audio: usize,
+    ) -> Result<Vec<usize>, Error> {
         let config = &self.whisper.config;
         // A checkpoint that names no heads: those of the last half of the blocks know most about time.
         let last_half = || {
@@ -256,7 +267,15 @@ impl Transcriber {
                 .collect()
         };
         let heads = self.generation.alignment_heads.clone().filter(|heads| !heads.is_empty());
-        Ok(self.whisper.decoder.cross_scores(tokens, cross, &heads.unwrap_or_else(last_half))?)
+        let tokens = [prompt, text_ids, &[self.special.end]].concat();
+        let scores = self.whisper.decoder.cross_scores(&tokens, cross, &heads.unwrap_or_else(last_half))?;
+        let heads: Vec<_> = scores
+            .iter()
+            .map(|scores| HeadScores { scores, n_frames: scores.len() / tokens.len() })
+            .collect();
+        // The row of a token shows where the next one is heard, so the rows begin one before the text.
+        let first = prompt.len().saturating_sub(1);
+        Ok(token_starts(&heads, first..first + 1 + text_ids.len(), n_audio, config.median_filter_width))
     }
 }
 
@@ -297,11 +316,23 @@ impl Run<'_> {
             for (id, result) in session.step()? {
                 let Some(place) = in_flight.iter().position(|window| window.id == id) else { continue };
                 let InFlight { task, cross, .. } = in_flight.swap_remove(place);
-                let align = |tokens: &[u32]| self.transcriber.align(tokens, &cross);
-                self.long_form.accept(task, &result, &align)?;
+                self.accept(task, &result, &cross)?;
                 progress(self.long_form.decoded_secs());
             }
         }
+    }
+
+    fn accept(&mut self, task: WindowTask, result: &WindowResult, cross: &CrossCache) -> Result<(), Error> {
+        let transcriber = self.transcriber;
+        let prompt =
+            transcriber.special.prompt(self.long_form.plan.language.as_deref(), self.options.task, false)?;
+        let position_secs = 2.0 * transcriber.frame_secs();
+        let align = |text_ids: &[u32]| {
+            let n_audio = (task.n_frames / 2).max(1);
+            let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
+            Ok(starts.into_iter().map(|position| position as f64 * position_secs).collect())
+        };
+        self.long_form.accept(task, result, &align)
     }
 
     /// The first window decides the language of the recording if nobody else does.

@@ -1,1 +1,6 @@
-//! The speechd server as a library.
+//! The speechd server as a library: command line, configuration, model registry, rendering.
+
+pub mod cli;
+pub mod config;
+pub mod registry;
+pub mod render;

@@ -2,14 +2,14 @@
 //! monotonic path (openai/whisper `timing.py: find_alignment`, `dtw_cpu`, `median_filter`).
 
 /// Raw cross-attention scores of one head, row-major (U, T).
-pub(super) struct HeadScores<'a> {
+pub(crate) struct HeadScores<'a> {
     pub scores: &'a [f32],
     pub n_frames: usize,
 }
 
 /// Start position, in encoder positions, of each of `rows`' tokens and of the end. `n_audio` positions hold
 /// audio; the rest is padding. `rows` are those whose alignment is wanted, the last one excluded from the path.
-pub(super) fn token_starts(
+pub(crate) fn token_starts(
     heads: &[HeadScores<'_>],
     rows: std::ops::Range<usize>,
     n_audio: usize,
@@ -144,6 +144,38 @@ enum Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fixture() -> serde_json::Value {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/alignment.json");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn matrix(value: &serde_json::Value) -> Vec<Vec<f64>> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    /// Ties included: which of two equal paths is taken moves words.
+    #[test]
+    fn paths_are_the_references() {
+        for case in fixture()["dtw"].as_array().unwrap() {
+            let cost = matrix(&case["cost"]);
+            let flat: Vec<f32> = cost.iter().flatten().map(|value| *value as f32).collect();
+            let (rows, frames): (Vec<usize>, Vec<usize>) =
+                dtw(&flat, cost.len(), cost[0].len()).into_iter().unzip();
+            assert_eq!(serde_json::json!(rows), case["text_indices"], "{cost:?}");
+            assert_eq!(serde_json::json!(frames), case["time_indices"], "{cost:?}");
+        }
+    }
+
+    #[test]
+    fn medians_are_the_references() {
+        for case in fixture()["median_filter"].as_array().unwrap() {
+            let width = case["width"].as_u64().unwrap() as usize;
+            for (row, expected) in matrix(&case["input"]).iter().zip(matrix(&case["output"])) {
+                assert_eq!(median_filter(row, width), expected, "width {width}");
+            }
+        }
+    }
 
     #[test]
     fn a_planted_path_is_found() {

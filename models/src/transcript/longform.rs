@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use audio::{Features, Span};
 
-use super::alignment::HeadScores;
 use super::coverage::{Outcome, coverage};
-use super::segment::{Split, split};
-use super::words::{WindowAlignment, assign_words, time_words};
+use super::segment::{Piece, Split, split};
+use super::words::{assign_words, time_words};
 use super::{GapReason, Segment, Transcript};
 use crate::decode::{Rules, WindowResult};
 use crate::tokenizer::Tokenizer;
@@ -20,10 +19,17 @@ use crate::{DecodeOptions, Error, Timestamps};
 
 /// A rest without speech that is shorter than this is not worth a window.
 const MIN_REST_SECS: f64 = 1.0;
+/// Speech after the last timestamp of a window that is longer than this is decoded again.
+const MIN_MISSED_SECS: f64 = 0.3;
+/// A window that got less far than this is not begun again where it ended.
+const MIN_ADVANCE_SECS: f64 = 1.0;
 /// Text decoded hotter than this is not shown to the next window.
 const MAX_CONTEXT_TEMPERATURE: f32 = 0.5;
 /// Where timestamps exist, speech further than this from any segment has no text.
 const SEGMENT_MARGIN_SECS: f64 = 0.5;
+
+/// When text tokens begin: one time per token and the end of the last, in seconds.
+pub(crate) type Align<'a> = dyn Fn(&[u32]) -> Result<Vec<f64>, Error> + 'a;
 
 /// What the long form needs to know about the model and the request.
 pub(crate) struct Plan<'a> {
@@ -37,8 +43,6 @@ pub(crate) struct Plan<'a> {
     pub frame_secs: f64,
     /// Most tokens of context in a prompt.
     pub max_context: usize,
-    /// Width of the median filter of alignments.
-    pub median_width: usize,
     /// Language decoded in, once it is known.
     pub language: Option<String>,
 }
@@ -146,7 +150,8 @@ impl<'a> LongForm<'a> {
         self.decoded_frames as f64 * self.plan.frame_secs
     }
 
-    /// Takes a window's result. `align` computes the cross-attention scores of a token sequence over the window.
+    /// Takes a window's result. `align` says when each of some text tokens begins, and when the last one ends, in
+    /// seconds from the start of the window.
     ///
     /// # Errors
     /// What `align` and the tokenizer refuse.
@@ -154,17 +159,18 @@ impl<'a> LongForm<'a> {
         &mut self,
         task: WindowTask,
         result: &WindowResult,
-        align: &dyn Fn(&[u32]) -> Result<Vec<Vec<f32>>, Error>,
+        align: &Align<'_>,
     ) -> Result<(), Error> {
         let window_secs = self.window_secs(task);
         let n_positions = task.n_frames.div_ceil(2);
         let timestamps = self.plan.rules.timestamps;
         let Split { pieces, advance } = split(&result.tokens, timestamps.as_ref(), n_positions);
-        let used_frames = advance
-            .map(|positions| 2 * positions)
-            .filter(|_| !result.is_silence)
-            .map_or(task.n_frames, |frames| frames.min(task.n_frames));
         let position_secs = 2.0 * self.plan.frame_secs;
+        let used_frames = match advance {
+            _ if result.is_silence => task.n_frames,
+            Some(positions) => (2 * positions).min(task.n_frames),
+            None => self.used_up(task, pieces.last()),
+        };
 
         let mut segments = Vec::with_capacity(pieces.len());
         if !result.is_silence {
@@ -214,6 +220,23 @@ impl<'a> LongForm<'a> {
         Ok(())
     }
 
+    /// Frames that a window which says it is used up really used. The reference skips what comes after a single
+    /// closing timestamp; if somebody speaks there, the next window begins at that timestamp.
+    fn used_up(&self, task: WindowTask, last: Option<&Piece>) -> usize {
+        let Some(last) = last.filter(|_| self.plan.rules.timestamps.is_some()) else { return task.n_frames };
+        let reached_frames = (2.0 * last.end) as usize;
+        let window_secs = self.window_secs(task);
+        let from = window_secs + reached_frames as f64 * self.plan.frame_secs + SEGMENT_MARGIN_SECS;
+        let to = window_secs + task.n_frames as f64 * self.plan.frame_secs;
+        let spoken_secs: f64 = self
+            .speech
+            .iter()
+            .map(|span| (span.end_secs.min(to) - span.start_secs.max(from)).max(0.0))
+            .sum();
+        let moves = reached_frames as f64 * self.plan.frame_secs >= MIN_ADVANCE_SECS;
+        if moves && spoken_secs >= MIN_MISSED_SECS { reached_frames.min(task.n_frames) } else { task.n_frames }
+    }
+
     /// Ends a track whose rest is short and silent.
     fn drop_silent_rest(&mut self, index: usize) {
         let track = &mut self.tracks[index];
@@ -234,7 +257,7 @@ impl<'a> LongForm<'a> {
         &mut self,
         task: WindowTask,
         segments: &mut [(Segment, usize)],
-        align: &dyn Fn(&[u32]) -> Result<Vec<Vec<f32>>, Error>,
+        align: &Align<'_>,
     ) -> Result<(), Error> {
         let plan = &self.plan;
         let is_text = |id: &u32| plan.special.is_text(*id);
@@ -245,24 +268,7 @@ impl<'a> LongForm<'a> {
                 logprobs.push(*logprob);
             }
         }
-        let language = plan.language.as_deref();
-        let with_text_only = plan.special.prompt(language, plan.options.task, false)?;
-        let tokens = [with_text_only.as_slice(), &text_ids, &[plan.special.end]].concat();
-        let scores = align(&tokens)?;
-        let heads: Vec<_> = scores
-            .iter()
-            .map(|scores| HeadScores { scores, n_frames: scores.len() / tokens.len() })
-            .collect();
-        let window = WindowAlignment {
-            text_ids: &text_ids,
-            logprobs: &logprobs,
-            heads: &heads,
-            n_prompt: with_text_only.len() - 1,
-            n_audio: (task.n_frames / 2).max(1),
-            median_width: plan.median_width,
-            position_secs: 2.0 * plan.frame_secs,
-        };
-        let words = time_words(&window, plan.tokenizer, language)?;
+        let words = time_words(&text_ids, &logprobs, &align(&text_ids)?, plan.tokenizer, plan.language.as_deref())?;
         let window_secs = self.window_secs(task);
         assign_words(segments, &words, window_secs, &mut self.tracks[task.track].last_speech_secs);
         Ok(())

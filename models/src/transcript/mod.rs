@@ -7,6 +7,7 @@ mod longform;
 mod segment;
 mod words;
 
+pub(crate) use alignment::{HeadScores, token_starts};
 pub(crate) use longform::{LongForm, Plan, WindowTask};
 
 use serde::Serialize;

@@ -1,6 +1,5 @@
 //! Words with times, from where their tokens begin (openai/whisper `timing.py: add_word_timestamps`).
 
-use super::alignment::{HeadScores, token_starts};
 use super::{Segment, Word};
 use crate::Error;
 use crate::tokenizer::Tokenizer;
@@ -23,41 +22,21 @@ pub(super) struct TimedWord {
     pub probability: f32,
 }
 
-/// What a window's words are aligned by.
-pub(super) struct WindowAlignment<'a> {
-    /// Text tokens of the window, all segments'.
-    pub text_ids: &'a [u32],
-    /// Log-probability of each.
-    pub logprobs: &'a [f32],
-    /// Cross-attention scores of prompt, `<|notimestamps|>`, text and end.
-    pub heads: &'a [HeadScores<'a>],
-    /// Tokens before `<|notimestamps|>`.
-    pub n_prompt: usize,
-    /// Encoder positions that hold audio.
-    pub n_audio: usize,
-    /// Width of the median filter.
-    pub median_width: usize,
-    /// Seconds of an encoder position.
-    pub position_secs: f64,
-}
-
-/// Times of the window's words.
+/// Words of a window's text tokens: `logprobs` has one per token, `starts_secs` one per token and the end.
 pub(super) fn time_words(
-    window: &WindowAlignment<'_>,
+    text_ids: &[u32],
+    logprobs: &[f32],
+    starts_secs: &[f64],
     tokenizer: &Tokenizer,
     language: Option<&str>,
 ) -> Result<Vec<TimedWord>, Error> {
-    let n_text = window.text_ids.len();
-    let rows = window.n_prompt..window.n_prompt + 1 + n_text;
-    let starts = token_starts(window.heads, rows, window.n_audio, window.median_width);
-    let time = |token: usize| starts[token] as f64 * window.position_secs;
     let mut first = 0;
     let mut words = Vec::new();
-    for (text, n_tokens) in tokenizer.split_words(window.text_ids, language)? {
+    for (text, n_tokens) in tokenizer.split_words(text_ids, language)? {
         let end = first + n_tokens;
-        let probability =
-            window.logprobs[first..end].iter().map(|logprob| logprob.exp()).sum::<f32>() / n_tokens as f32;
-        words.push(TimedWord { text, n_tokens, start_secs: time(first), end_secs: time(end), probability });
+        let probability = logprobs[first..end].iter().map(|logprob| logprob.exp()).sum::<f32>() / n_tokens as f32;
+        let (start_secs, end_secs) = (starts_secs[first], starts_secs[end]);
+        words.push(TimedWord { text, n_tokens, start_secs, end_secs, probability });
         first = end;
     }
     let median = median_duration(&words);

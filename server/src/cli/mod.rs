@@ -1,0 +1,99 @@
+//! The command line: what is asked, and the exit code. Results go to standard output, everything else to standard error.
+
+mod input;
+mod models;
+mod output;
+mod progress;
+mod recognizer;
+mod transcribe;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use output::Closed;
+
+/// Some inputs failed, or the command did.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong; nothing was done.
+const USAGE: u8 = 2;
+
+/// Speech to text on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "speechd", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// Log more: -v for what is done, -vv for details; RUST_LOG says it exactly
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn recordings into text or subtitles
+    Transcribe(Box<transcribe::Args>),
+    /// List, fetch and describe models
+    Models(models::Args),
+}
+
+/// The user asked for something that cannot be; nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs the program with these arguments, the first being its name.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors, and go to standard output with code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    start_log(cli.verbose);
+    let result = match &cli.command {
+        Command::Transcribe(args) => transcribe::run(args),
+        Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        if error.is::<Closed>() {
+            // The reader has what it wanted (`| head`).
+            return ExitCode::SUCCESS;
+        }
+        output::error_line(&format!("{error:#}"));
+        ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
+    })
+}
+
+fn start_log(verbose: u8) {
+    let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call in one process, as tests make, keeps the first log.
+    let _ = log.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_flag_has_help() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        let mut commands = vec![command];
+        while let Some(command) = commands.pop() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{}: {}", command.get_name(), argument.get_id());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Where results go: standard output, or one file per input. Nothing else writes to standard output.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use models::Transcript;
+use serde::Serialize;
+
+use crate::render::{self, Format, Json, VerboseJson};
+
+/// Whoever read standard output has closed it.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output was closed")]
+pub(super) struct Closed;
+
+/// Writes to standard output at once.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
+        result => result.context("standard output cannot be written"),
+    }
+}
+
+/// Writes a line to standard error; there is nobody to tell when that fails.
+pub(super) fn status_line(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Reports a failure.
+pub(super) fn error_line(message: &str) {
+    status_line(&format!("error: {message}"));
+}
+
+/// The transcript of one input, as the user wants it. `file` names it where several share one output.
+pub(super) fn render(transcript: &Transcript, format: Format, file: Option<&str>) -> anyhow::Result<String> {
+    Ok(match (format, file) {
+        (Format::Text, None) => render::text(transcript),
+        // One line each, as `grep` has it: `file: text`.
+        (Format::Text, Some(file)) => {
+            let words: Vec<_> = transcript.text.split_whitespace().collect();
+            format!("{file}: {}\n", words.join(" "))
+        }
+        (Format::Json, None) => serde_json::to_string(&Json::from(transcript))? + "\n",
+        (Format::Json, Some(file)) => Named { file, body: Json::from(transcript) }.line()?,
+        (Format::VerboseJson, None) => serde_json::to_string_pretty(&VerboseJson::from(transcript))? + "\n",
+        (Format::VerboseJson, Some(file)) => Named { file, body: VerboseJson::from(transcript) }.line()?,
+        (Format::Srt, _) => render::srt(transcript),
+        (Format::Vtt, _) => render::vtt(transcript),
+    })
+}
+
+#[derive(Serialize)]
+struct Named<'a, T> {
+    file: &'a str,
+    #[serde(flatten)]
+    body: T,
+}
+
+impl<T: Serialize> Named<'_, T> {
+    /// JSON lines: one object, one line.
+    fn line(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string(self)? + "\n")
+    }
+}
+
+/// Writes a whole file or none: what stands at `path` is replaced at the end.
+pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let part = Part(path.with_file_name(format!(".{name}.{}.part", std::process::id())));
+        let mut file = File::create(&part.0)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part.0, path)
+    };
+    write().with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// A file that does not outlive a failure.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After the rename there is none.
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,57 @@
+//! A loaded model and the way from a recording to its transcript. The only file of the command line that runs a model.
+
+use std::path::Path;
+
+use audio::{ChannelChoice, DecodeAudio};
+use candle_core::Device;
+use models::{Bundle, DecodeOptions, Progress, Transcriber, Transcript};
+
+use super::transcribe::Channel;
+use crate::config::Limits;
+
+/// A recording to be read.
+pub(super) enum Source<'a> {
+    File(&'a Path),
+    Bytes(Vec<u8>),
+}
+
+/// A loaded model.
+pub(super) struct Recognizer {
+    transcriber: Transcriber,
+    decode: DecodeAudio,
+}
+
+impl Recognizer {
+    /// Loads the model in `directory`.
+    pub(super) fn load(directory: &Path, limits: Limits, channel: Channel) -> anyhow::Result<Self> {
+        let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
+        let limits = audio::Limits {
+            max_duration_secs: limits.max_duration_secs,
+            max_input_bytes: limits.max_input_bytes,
+            max_samples_bytes: limits.max_samples_bytes,
+            max_channels: limits.max_channels,
+            max_wall_secs: limits.max_wall_secs,
+            ..audio::Limits::default()
+        };
+        let channel = match channel {
+            Channel::Mix => ChannelChoice::Mix,
+            Channel::Index(index) => ChannelChoice::Pick(index),
+        };
+        Ok(Self { transcriber, decode: DecodeAudio { limits, channel } })
+    }
+
+    /// Decodes the recording and what is said in it. Also returns what is wrong with the recording but did not hinder.
+    pub(super) fn transcribe(
+        &self,
+        source: Source<'_>,
+        options: &DecodeOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> anyhow::Result<(Transcript, Vec<String>)> {
+        let decoded = match source {
+            Source::File(path) => audio::decode_file(path, &self.decode)?,
+            Source::Bytes(bytes) => audio::decode_bytes(bytes, None, &self.decode)?,
+        };
+        let warnings = decoded.warnings.iter().map(ToString::to_string).collect();
+        Ok((self.transcriber.transcribe(&decoded.waveform, options, progress)?, warnings))
+    }
+}

@@ -1,0 +1,359 @@
+//! `speechd transcribe`: recordings in, text out; one bad recording does not stop the others.
+
+use std::{
+    io::{self, IsTerminal, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+};
+
+use anyhow::{Context, bail};
+use clap::{ArgAction, ValueEnum};
+use models::{DecodeOptions, Task};
+
+use super::{
+    FAILED, Usage,
+    input::{self, Input, Inputs},
+    output::{self, Closed, error_line},
+    progress::{Download, Recording, Style},
+    recognizer::{Recognizer, Source},
+};
+use crate::{
+    config::{Config, LengthPenalty, Mean},
+    registry::{self, Hub},
+    render::{self, Format},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  speechd transcribe talk.mp3 --model openai/whisper-base
+  speechd transcribe talk.mp3 --model ./my-whisper --language ps --format srt > talk.srt
+  speechd transcribe recordings/ --model ./my-whisper --format verbose_json --word-timestamps --out transcripts/
+  curl -s https://example.org/talk.ogg | speechd transcribe - --model openai/whisper-base
+
+Exit code: 0 all transcribed, 1 some failed, 2 wrong arguments or configuration.";
+
+/// Flags that are not given leave the configuration's value.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Recordings: files, directories (searched for audio files) or - for the standard input
+    #[arg(required = true, value_name = "FILES")]
+    files: Vec<PathBuf>,
+    /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
+    #[arg(short, long, value_name = "PATH_OR_ID")]
+    model: Option<String>,
+    /// Language spoken, as a code or an English name; auto detects it [default: auto]
+    #[arg(short, long, value_parser = parse_language)]
+    language: Option<String>,
+    /// Write what is said, or translate it into English [default: transcribe]
+    #[arg(long, value_enum)]
+    task: Option<TaskArg>,
+    /// How the result is written [default: text]
+    #[arg(short, long, value_enum)]
+    format: Option<Format>,
+    /// Align every word with the audio (shown by verbose_json; sharpens srt and vtt)
+    #[arg(long)]
+    word_timestamps: bool,
+    /// Hypotheses kept by beam search; 1 is greedy [default: 1]
+    #[arg(long, value_name = "N")]
+    beam_size: Option<usize>,
+    /// Samples drawn at a temperature above 0, of which the most probable is kept [default: 5]
+    #[arg(long, value_name = "N")]
+    best_of: Option<usize>,
+    /// Beam search ends after beam size times this many hypotheses [default: 1]
+    #[arg(long, value_name = "F")]
+    patience: Option<f32>,
+    /// Exponent by which beam search favours long hypotheses, or mean [default: mean]
+    #[arg(long, value_name = "F", value_parser = parse_length_penalty, allow_negative_numbers = true)]
+    length_penalty: Option<LengthPenalty>,
+    /// Sampling temperature from 0 to 1; 0 searches, above 0 turns the fallback off [default: 0]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Keep the first result even when it repeats itself or is unsure
+    #[arg(long)]
+    no_fallback: bool,
+    /// Text that precedes the audio: style, names, spelling
+    #[arg(long, value_name = "S")]
+    prompt: Option<String>,
+    /// Words that are likely to be said
+    #[arg(long, value_name = "S")]
+    hotwords: Option<String>,
+    /// Cut long audio at silences and decode the windows together [default: off]
+    #[arg(long, value_enum)]
+    vad: Option<Switch>,
+    /// Windows decoded together [default: 8]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Tokens that a window may produce [default: half of the model's context]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// Seed of the sampler: the same seed gives the same text [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Channel to listen to, counted from 0, or mix for all of them
+    #[arg(long, value_name = "mix|N", default_value = "mix")]
+    channel: Channel,
+    /// Write one file per recording into DIR instead of the standard output
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Read settings from FILE instead of the user's speechd.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Show no progress, only errors
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    quiet: bool,
+}
+
+/// `models::Task` as a flag.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TaskArg {
+    /// Text in the language that is spoken
+    Transcribe,
+    /// Text in English
+    Translate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Which channel of a recording is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channel {
+    Mix,
+    Index(usize),
+}
+
+impl FromStr for Channel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "mix" => Ok(Self::Mix),
+            number => {
+                number.parse().map(Self::Index).map_err(|_| "expected mix or a number from 0".to_owned())
+            }
+        }
+    }
+}
+
+fn parse_length_penalty(text: &str) -> Result<LengthPenalty, String> {
+    match text {
+        "mean" => Ok(LengthPenalty::Word(Mean::Mean)),
+        number => {
+            number.parse().map(LengthPenalty::Exponent).map_err(|_| "expected a number or mean".to_owned())
+        }
+    }
+}
+
+/// A code or name that is known becomes a code; what looks like a code is left to the model, which may know more.
+fn parse_language(text: &str) -> Result<String, String> {
+    if text == "auto" {
+        return Ok(text.to_owned());
+    }
+    if let Some(code) = render::language_code(text) {
+        return Ok(code.to_owned());
+    }
+    if (2..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return Ok(text.to_owned());
+    }
+    let codes: Vec<_> = render::LANGUAGES.iter().map(|(code, _)| *code).collect();
+    Err(format!("expected auto, an English name such as pashto, or a code: {}", codes.join(" ")))
+}
+
+impl Args {
+    /// The configuration with these flags on top.
+    fn settings(&self) -> Result<Config, Usage> {
+        let mut config = Config::load(self.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
+        let settings = &mut config.transcribe;
+        set(&mut settings.model, self.model.as_ref());
+        set(&mut settings.language, self.language.as_ref());
+        if let Some(task) = self.task {
+            settings.task = match task {
+                TaskArg::Transcribe => Task::Transcribe,
+                TaskArg::Translate => Task::Translate,
+            };
+        }
+        set(&mut settings.format, self.format.as_ref());
+        set(&mut settings.beam_size, self.beam_size.as_ref());
+        set(&mut settings.best_of, self.best_of.as_ref());
+        set(&mut settings.patience, self.patience.as_ref());
+        set(&mut settings.length_penalty, self.length_penalty.as_ref());
+        set(&mut settings.temperature, self.temperature.as_ref());
+        settings.fallback &= !self.no_fallback;
+        set(&mut settings.prompt, self.prompt.as_ref());
+        set(&mut settings.hotwords, self.hotwords.as_ref());
+        if let Some(vad) = self.vad {
+            settings.vad = vad == Switch::On;
+        }
+        set(&mut settings.batch_size, self.batch_size.as_ref());
+        set(&mut settings.max_new_tokens, self.max_new_tokens.as_ref());
+        set(&mut settings.seed, self.seed.as_ref());
+        // The file and the environment may hold names too.
+        settings.language = parse_language(&settings.language)
+            .map_err(|allowed| Usage(format!("language `{}`: {allowed}", settings.language)))?;
+        settings.check().map_err(|error| Usage(error.to_string()))?;
+        if settings.model.is_empty() {
+            let message = "no model: give --model a directory or a hub id such as openai/whisper-base, \
+                           or set `model` under [transcribe] in speechd.toml";
+            return Err(Usage(message.to_owned()));
+        }
+        Ok(config)
+    }
+}
+
+fn set<T: Clone>(setting: &mut T, flag: Option<&T>) {
+    if let Some(flag) = flag {
+        setting.clone_from(flag);
+    }
+}
+
+/// Where each result goes.
+enum Destination {
+    Stdout { are_named: bool },
+    Files(Vec<PathBuf>),
+}
+
+impl Destination {
+    fn plan(out: Option<&Path>, inputs: &Inputs, format: Format) -> Result<Self, Usage> {
+        match out {
+            Some(out) if out.exists() && !out.is_dir() => {
+                Err(Usage(format!("--out {}: is a file; give a directory", out.display())))
+            }
+            Some(out) => input::output_paths(&inputs.found, out, format.extension()).map(Self::Files),
+            None if inputs.are_several && matches!(format, Format::Srt | Format::Vtt) => Err(Usage(format!(
+                "subtitles of several recordings cannot share the standard output; \
+                 use --out DIR to write one .{} file each",
+                format.extension()
+            ))),
+            None => Ok(Self::Stdout { are_named: inputs.are_several }),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = args.settings()?;
+    let format = config.transcribe.format;
+    let options = config.transcribe.decode_options(args.word_timestamps);
+    let inputs = input::collect(&args.files);
+    let destination = Destination::plan(args.out.as_deref(), &inputs, format)?;
+    let style = Style::new(args.quiet);
+    for failure in &inputs.failures {
+        error_line(failure);
+    }
+    let mut failed = inputs.failures.len();
+    if !inputs.found.is_empty() {
+        let recognizer = load(&config, args.channel, style)?;
+        for (index, input) in inputs.found.iter().enumerate() {
+            let done = transcribe(&recognizer, input, &options, &config, style, (index, inputs.found.len()))
+                .and_then(|transcript| {
+                    let named = |are_named: bool| are_named.then(|| input.name());
+                    match &destination {
+                        Destination::Stdout { are_named } => {
+                            output::print(&output::render(&transcript, format, named(*are_named).as_deref())?)
+                        }
+                        Destination::Files(paths) => {
+                            output::write_file(&paths[index], &output::render(&transcript, format, None)?)
+                        }
+                    }
+                });
+            match done {
+                Ok(()) => {}
+                Err(error) if error.is::<Closed>() => return Err(error),
+                Err(error) => {
+                    failed += 1;
+                    error_line(&format!("{}: {error:#}", input.name()));
+                }
+            }
+        }
+    }
+    if failed == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let total = inputs.found.len() + inputs.failures.len();
+    if total > 1 {
+        error_line(&format!("{failed} of {total} failed"));
+    }
+    Ok(ExitCode::from(FAILED))
+}
+
+fn load(config: &Config, channel: Channel, style: Style) -> anyhow::Result<Recognizer> {
+    let settings = &config.transcribe;
+    let hub = Hub::new(config.hub_options());
+    let mut download = Download::new(style);
+    let directory = registry::resolve(&settings.model, &hub, &mut |at| download.update(at));
+    download.clear();
+    let directory = directory?;
+    // Said once and before the weights are read, rather than for every recording.
+    let known = registry::languages(&directory)?;
+    if settings.language != "auto" && !known.is_empty() && !known.contains(&settings.language) {
+        let model = &settings.model;
+        let message =
+            format!("language `{}`: model {model} knows auto {}", settings.language, known.join(" "));
+        return Err(Usage(message).into());
+    }
+    Recognizer::load(&directory, config.limits, channel).with_context(|| format!("model {}", settings.model))
+}
+
+fn transcribe(
+    recognizer: &Recognizer,
+    input: &Input,
+    options: &DecodeOptions,
+    config: &Config,
+    style: Style,
+    (index, count): (usize, usize),
+) -> anyhow::Result<models::Transcript> {
+    let position = if count > 1 { format!("[{}/{count}] ", index + 1) } else { String::new() };
+    let source = match &input.path {
+        Some(path) => Source::File(path),
+        None => Source::Bytes(read_stdin(config.limits.max_input_bytes)?),
+    };
+    let mut progress = Recording::start(style, format!("{position}{}", input.name()));
+    let result =
+        recognizer.transcribe(source, options, &mut |at| progress.update(at.decoded_secs, at.duration_secs));
+    progress.clear();
+    let (transcript, warnings) = result?;
+    for warning in warnings {
+        style.note(&format!("warning: {}: {warning}", input.name()));
+    }
+    progress.finish(transcript.duration_secs);
+    Ok(transcript)
+}
+
+fn read_stdin(max_bytes: u64) -> anyhow::Result<Vec<u8>> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        bail!("the standard input is a terminal; pipe a recording into it");
+    }
+    let mut bytes = Vec::new();
+    stdin.lock().take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).context("cannot be read")?;
+    if bytes.len() as u64 > max_bytes {
+        bail!("more than the {max_bytes} bytes that limits.max_input_bytes allows");
+    }
+    if bytes.is_empty() {
+        bail!("the standard input is empty");
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_codes_names_or_left_to_the_model() {
+        for (text, code) in [("auto", "auto"), ("ps", "ps"), ("Pashto", "ps"), ("xyz", "xyz")] {
+            assert_eq!(parse_language(text).as_deref(), Ok(code));
+        }
+        assert!(parse_language("klingon").expect_err("refused").contains("pashto"));
+    }
+
+    #[test]
+    fn channels_are_numbers_or_mix() {
+        assert_eq!(("mix".parse(), "1".parse()), (Ok(Channel::Mix), Ok(Channel::Index(1))));
+        assert!("-1".parse::<Channel>().is_err() && "left".parse::<Channel>().is_err());
+    }
+}

@@ -1,0 +1,370 @@
+//! The one configuration: embedded commented defaults < file < environment < flags. No setting has a default in code.
+
+use std::{
+    env,
+    fmt::Display,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use models::{DecodeOptions, Task, Timestamps};
+use serde::{Deserialize, Serialize};
+
+use crate::{registry::HubOptions, render::Format};
+
+/// The defaults, which are also the manual.
+pub const DEFAULTS: &str = include_str!("../speechd.toml");
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How speech becomes text.
+    pub transcribe: Transcribe,
+    /// What a recording may be.
+    pub limits: Limits,
+    /// Where models come from.
+    pub hub: HubConfig,
+}
+
+/// `[transcribe]`: see the comments in `speechd.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "speechd.toml says what each one does, and models::DecodeOptions")]
+pub struct Transcribe {
+    pub model: String,
+    pub language: String,
+    pub task: Task,
+    pub format: Format,
+    pub beam_size: usize,
+    pub best_of: usize,
+    pub patience: f32,
+    pub length_penalty: LengthPenalty,
+    pub temperature: f32,
+    pub fallback: bool,
+    pub compression_ratio_threshold: Threshold,
+    pub logprob_threshold: Threshold,
+    pub no_speech_threshold: Threshold,
+    pub condition_on_previous_text: bool,
+    pub prompt: String,
+    pub hotwords: String,
+    pub vad: bool,
+    pub batch_size: usize,
+    pub max_new_tokens: usize,
+    pub seed: u64,
+}
+
+/// A number, or `"off"`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a number or \"off\" was expected")]
+pub enum Threshold {
+    /// In force.
+    At(f32),
+    /// Not in force.
+    Word(Off),
+}
+
+/// The word `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Off {
+    /// Not in force.
+    Off,
+}
+
+/// A number, or `"mean"`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a number or \"mean\" was expected")]
+pub enum LengthPenalty {
+    /// The exponent.
+    Exponent(f32),
+    /// Rank by the mean.
+    Word(Mean),
+}
+
+/// The word `mean`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mean {
+    /// Rank by the mean.
+    Mean,
+}
+
+/// `[limits]`: what a recording may be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Length of a recording.
+    pub max_duration_secs: f64,
+    /// Size of a file, or of the standard input.
+    pub max_input_bytes: u64,
+    /// Memory for its samples.
+    pub max_samples_bytes: u64,
+    /// Channels before mixing.
+    pub max_channels: u16,
+    /// Time spent on decoding a file into samples.
+    pub max_wall_secs: f64,
+}
+
+/// `[hub]`: where models come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubConfig {
+    /// The hub's address.
+    pub endpoint: String,
+    /// The cache directory; empty: where `huggingface_hub` has it.
+    pub cache: String,
+    /// Use only what is in the cache.
+    pub offline: bool,
+}
+
+/// Why there is no configuration: the setting, where it was found and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
+
+impl Config {
+    /// The defaults, the user's file and the environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        match file {
+            Some(path) if !path.is_file() => {
+                return Err(Error(format!("{}: no such configuration file", path.display())));
+            }
+            Some(path) => figment = figment.merge(Toml::file_exact(path)),
+            None => {
+                if let Some(path) = user_file().filter(|path| path.is_file()) {
+                    figment = figment.merge(Toml::file_exact(path));
+                }
+            }
+        }
+        for (key, value) in hub_environment(&|name| env::var(name).ok()) {
+            figment = match value {
+                Setting::Text(value) => figment.merge(Serialized::default(key, value)),
+                Setting::Switch(value) => figment.merge(Serialized::default(key, value)),
+            };
+        }
+        // Without a section it is another variable, such as SPEECHD_DATA.
+        let own = Env::prefixed("SPEECHD_").filter(|key| key.as_str().contains("__")).split("__");
+        figment.merge(own).extract().map_err(|error| Error(describe(&error)))
+    }
+
+    /// The hub as configured; the token comes from the environment alone.
+    pub fn hub_options(&self) -> HubOptions {
+        let get = |name: &str| env::var(name).ok();
+        HubOptions {
+            endpoint: self.hub.endpoint.clone(),
+            cache: match self.hub.cache.as_str() {
+                "" => default_cache(&get),
+                cache => expand_home(cache, &get),
+            },
+            token: env::var("HF_TOKEN").ok().map(|token| token.trim().to_owned()),
+            offline: self.hub.offline,
+            retry_delay: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Transcribe {
+    /// As the models take it. Times are predicted only where the format shows them.
+    pub fn decode_options(&self, words: bool) -> DecodeOptions {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        DecodeOptions {
+            language: Some(self.language.as_str()).filter(|&language| language != "auto").map(str::to_owned),
+            task: self.task,
+            timestamps: match (words, self.format.has_times()) {
+                (true, _) => Timestamps::Word,
+                (false, true) => Timestamps::Segment,
+                (false, false) => Timestamps::None,
+            },
+            beam_size: self.beam_size,
+            best_of: self.best_of,
+            patience: self.patience,
+            length_penalty: match self.length_penalty {
+                LengthPenalty::Exponent(exponent) => Some(exponent),
+                LengthPenalty::Word(Mean::Mean) => None,
+            },
+            temperature: self.temperature,
+            fallback: self.fallback && self.temperature == 0.0,
+            compression_ratio_threshold: self.compression_ratio_threshold.value(),
+            logprob_threshold: self.logprob_threshold.value(),
+            no_speech_threshold: self.no_speech_threshold.value(),
+            condition_on_previous_text: self.condition_on_previous_text,
+            prompt: text(&self.prompt),
+            hotwords: text(&self.hotwords),
+            vad: self.vad,
+            batch_size: self.batch_size,
+            max_new_tokens: (self.max_new_tokens > 0).then_some(self.max_new_tokens),
+            seed: self.seed,
+        }
+    }
+}
+
+impl Transcribe {
+    /// Refuses numbers that no decoder can follow, by name, value and what is allowed.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |name: &str, value: &dyn Display, allowed: &str| {
+            Err(Error(format!("{name}: {value} is not possible; allowed: {allowed}")))
+        };
+        for (name, value) in
+            [("beam_size", self.beam_size), ("best_of", self.best_of), ("batch_size", self.batch_size)]
+        {
+            if !(1..=1024).contains(&value) {
+                return refuse(name, &value, "1 to 1024");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.temperature) {
+            return refuse("temperature", &self.temperature, "0 to 1");
+        }
+        if !(self.patience.is_finite() && self.patience > 0.0) {
+            return refuse("patience", &self.patience, "above 0");
+        }
+        match self.length_penalty {
+            LengthPenalty::Exponent(exponent) if !exponent.is_finite() => {
+                refuse("length_penalty", &exponent, "a number or \"mean\"")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Threshold {
+    fn value(self) -> Option<f32> {
+        match self {
+            Self::At(value) => Some(value),
+            Self::Word(Off::Off) => None,
+        }
+    }
+}
+
+fn user_file() -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
+    Some(folder.join("speechd").join("speechd.toml"))
+}
+
+enum Setting {
+    Text(String),
+    Switch(bool),
+}
+
+/// The variables that all tools for this hub share.
+fn hub_environment(get: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, Setting)> {
+    let set = |name: &str| get(name).filter(|value| !value.is_empty());
+    let mut settings = Vec::new();
+    if let Some(endpoint) = set("HF_ENDPOINT") {
+        settings.push(("hub.endpoint", Setting::Text(endpoint)));
+    }
+    if set("HF_HUB_CACHE").or(set("HF_HOME")).is_some() {
+        let cache = default_cache(get).to_string_lossy().into_owned();
+        settings.push(("hub.cache", Setting::Text(cache)));
+    }
+    if let Some(offline) = set("HF_HUB_OFFLINE") {
+        let is_on = ["1", "on", "yes", "true"].contains(&offline.to_lowercase().as_str());
+        settings.push(("hub.offline", Setting::Switch(is_on)));
+    }
+    settings
+}
+
+/// Where `huggingface_hub` keeps its cache.
+fn default_cache(get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let set = |name: &str| get(name).filter(|value| !value.is_empty()).map(|value| expand_home(&value, get));
+    set("HF_HUB_CACHE").unwrap_or_else(|| {
+        let home = set("HF_HOME").unwrap_or_else(|| {
+            let cache = set("XDG_CACHE_HOME").unwrap_or_else(|| expand_home("~/.cache", get));
+            cache.join("huggingface")
+        });
+        home.join("hub")
+    })
+}
+
+fn expand_home(path: &str, get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    match (path.strip_prefix("~/"), get("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+/// One line for each wrong setting: where, which and what.
+fn describe(error: &figment::Error) -> String {
+    let line = |error: &figment::Error| {
+        let place = error.metadata.as_ref().map(|metadata| match &metadata.source {
+            Some(figment::Source::File(path)) => format!("{}: ", path.display()),
+            _ => format!("{}: ", metadata.name),
+        });
+        let key = error.path.join(".");
+        let key = if key.is_empty() { key } else { format!("`{key}`: ") };
+        format!("{}{key}{}", place.unwrap_or_default(), error.kind)
+    };
+    error.clone().into_iter().map(|error| line(&error)).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, Error> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("speechd.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::load(Some(&path))
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_decoder() {
+        let config = load("").expect("the defaults");
+        config.transcribe.check().expect("possible");
+        assert_eq!(config.transcribe.decode_options(false), DecodeOptions::default());
+    }
+
+    #[test]
+    fn the_file_wins_over_the_defaults() {
+        let config = load("[transcribe]\nlogprob_threshold = \"off\"\nlength_penalty = 1\nlanguage = \"ps\"");
+        let options = config.expect("a configuration").transcribe.decode_options(true);
+        assert_eq!((options.logprob_threshold, options.length_penalty), (None, Some(1.0)));
+        assert_eq!((options.language.as_deref(), options.timestamps), (Some("ps"), Timestamps::Word));
+    }
+
+    #[test]
+    fn wrong_settings_name_the_file_the_key_and_what_is_allowed() {
+        for (text, parts) in [
+            ("[transcribe]\nbeams = 3", ["speechd.toml", "beams", "beam_size"]),
+            ("[serve]\nport = 1", ["speechd.toml", "serve", "transcribe"]),
+            ("[transcribe]\nbeam_size = \"x\"", ["speechd.toml", "transcribe.beam_size", "\"x\""]),
+            ("[transcribe]\nformat = \"doc\"", ["speechd.toml", "format", "verbose_json"]),
+            ("[transcribe]\nlogprob_threshold = \"no\"", ["speechd.toml", "logprob_threshold", "\"off\""]),
+            ("[transcribe", ["speechd.toml", "line 1", ""]),
+        ] {
+            let message = load(text).expect_err("refused").to_string();
+            assert!(parts.iter().all(|part| message.contains(part)), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn fallback_ends_above_temperature_zero() {
+        let mut transcribe = load("").expect("the defaults").transcribe;
+        transcribe.temperature = 0.4;
+        assert!(!transcribe.decode_options(false).fallback);
+        transcribe.temperature = f32::NAN;
+        let message = transcribe.check().expect_err("refused").to_string();
+        assert_eq!(message, "temperature: NaN is not possible; allowed: 0 to 1");
+    }
+
+    #[test]
+    fn the_cache_is_where_python_has_it() {
+        let of = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            default_cache(&move |name| {
+                pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+            })
+        };
+        assert_eq!(of(&[("HOME", "/h")]), Path::new("/h/.cache/huggingface/hub"));
+        assert_eq!(of(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
+        assert_eq!(of(&[("HOME", "/h"), ("HF_HOME", "~/hf")]), Path::new("/h/hf/hub"));
+        assert_eq!(of(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]), Path::new("/c"));
+    }
+}

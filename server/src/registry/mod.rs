@@ -1,0 +1,27 @@
+//! A name becomes a path: local directories as they are, hub ids through the cache.
+
+mod cache;
+mod digest;
+mod download;
+mod error;
+mod http;
+mod hub;
+mod inspect;
+mod name;
+
+use std::path::PathBuf;
+
+pub use cache::{Cache, Cached};
+pub use digest::{Digest, sha256};
+pub use error::Error;
+pub use hub::{Hub, HubOptions, Progress};
+pub use inspect::{FeatureSummary, FileSummary, Summary, architecture, languages, size_bytes};
+pub use name::{Name, Repository};
+
+/// The directory of the model that `spec` names; fetches it when it is not on this machine.
+pub fn resolve(spec: &str, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, Error> {
+    match Name::parse(spec)? {
+        Name::Directory(path) => Ok(path),
+        Name::Repository(repository) => hub.resolve(&repository, progress),
+    }
+}
