@@ -22,7 +22,7 @@ use crate::Error;
 const MAX_DECODER_PANICS: u32 = 8;
 /// A stated length may exceed the decoded one by this much, seconds, before the file counts as truncated: stated
 /// lengths are rounded to milliseconds, packets or estimates.
-const LENGTH_TOLERANCE_SECS: f64 = 0.15;
+const LENGTH_TOLERANCE_SECS: f64 = 0.06;
 
 /// Decodes `source`; see [`super::decode_bytes`].
 pub(super) fn decode(
