@@ -2,6 +2,8 @@
 //! to hours. Each gives audio or a typed error, quickly, within the memory cap, and never a panic.
 //!
 //! In a binary of its own, because it counts every allocation; the cases run on one thread to keep the count theirs.
+//! `--nocapture` shows the figures.
+#![allow(clippy::print_stdout)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
@@ -123,7 +125,7 @@ fn truncated_anywhere() {
             match survive(&format!("{name} cut to {length}"), bytes[..length].to_vec()) {
                 // Cut within the padding of the last packets, the audio is complete.
                 Ok(decoded) => {
-                    lost += usize::from(decoded.warnings.is_empty() && decoded.source.duration_secs < 0.2)
+                    lost += usize::from(decoded.warnings.is_empty() && decoded.source.duration_secs < 0.2);
                 }
                 Err(Error::Empty) => assert!(length < 200, "{name} cut to {length} counts as empty"),
                 Err(_) => {}
