@@ -209,7 +209,7 @@ impl Pass<'_> {
         };
         let decoded_secs = waveform.duration_secs();
         // The parts of a chain state their own lengths, so the last one says nothing about the whole.
-        let expected_secs = track.stated_secs.filter(|_| self.n_parts == 1 && is_credible(track));
+        let expected_secs = track.stated_secs.filter(|_| self.n_parts == 1 && is_credible(track, &format));
         let is_short = expected_secs.is_some_and(|expected| decoded_secs + LENGTH_TOLERANCE_SECS < expected);
         // A stream of unstated length ends where its bytes end.
         let is_open_ended = self.at_end_of_file && track.is_pcm() && expected_secs.is_none();
@@ -237,7 +237,8 @@ fn is_end_of_file(error: &SymphoniaError) -> bool {
     matches!(error, SymphoniaError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
-/// Whether a stated length is one: streams write placeholders near the largest number that fits their field.
-fn is_credible(track: &AudioTrack) -> bool {
-    !track.is_pcm() || track.stated_secs.is_some_and(|secs| secs < 1e9)
+/// Whether a stated length is that of the audio: streams write placeholders near the largest number that fits their
+/// field, and Matroska states the length of the whole, video included.
+fn is_credible(track: &AudioTrack, format: &str) -> bool {
+    format != "matroska" && (!track.is_pcm() || track.stated_secs.is_some_and(|secs| secs < 1e9))
 }
