@@ -82,7 +82,7 @@ fn in_order(spans: &[Span], duration_secs: f64) -> Vec<Span> {
     for span in clipped {
         match merged.last_mut() {
             Some(last) if span.start_secs <= last.end_secs => {
-                last.end_secs = last.end_secs.max(span.end_secs)
+                last.end_secs = last.end_secs.max(span.end_secs);
             }
             _ => merged.push(span),
         }

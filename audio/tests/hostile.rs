@@ -2,6 +2,8 @@
 //! to hours. Each gives audio or a typed error, quickly, within the memory cap, and never a panic.
 //!
 //! In a binary of its own, because it counts every allocation; the cases run on one thread to keep the count theirs.
+//! `--nocapture` shows the figures.
+#![allow(clippy::print_stdout)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
@@ -123,7 +125,7 @@ fn truncated_anywhere() {
             match survive(&format!("{name} cut to {length}"), bytes[..length].to_vec()) {
                 // Cut within the padding of the last packets, the audio is complete.
                 Ok(decoded) => {
-                    lost += usize::from(decoded.warnings.is_empty() && decoded.source.duration_secs < 0.2)
+                    lost += usize::from(decoded.warnings.is_empty() && decoded.source.duration_secs < 0.2);
                 }
                 Err(Error::Empty) => assert!(length < 200, "{name} cut to {length} counts as empty"),
                 Err(_) => {}
@@ -143,18 +145,24 @@ impl Random {
     }
 }
 
+/// `HOSTILE_ROUNDS` and `HOSTILE_SEED` make it a longer or another search.
 fn damaged_at_random() {
-    let mut random = Random(1);
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<usize>().ok());
+    let rounds = number("HOSTILE_ROUNDS").unwrap_or(600);
+    let mut random = Random(number("HOSTILE_SEED").unwrap_or(1) as u64);
     for (name, bytes) in fixtures() {
-        for round in 0..400 {
+        for round in 0..rounds {
             let mut damaged = bytes.clone();
             // Half the rounds aim at the headers, where a byte decides most.
             let reach = if round % 2 == 0 { damaged.len().min(300) } else { damaged.len() };
             let mut places = Vec::new();
             for _ in 0..1 + random.below(6) {
+                // Single bytes, and runs that make a length enormous.
                 let (place, value) = (random.below(reach), random.below(256) as u8);
-                damaged[place] = if random.below(3) == 0 { 0xff } else { value };
-                places.push((place, damaged[place]));
+                let (value, length) = [(value, 1), (0xff, 1), (0xff, 4), (0x7f, 4), (0, 4)][random.below(5)];
+                let end = (place + length).min(damaged.len());
+                damaged[place..end].fill(value);
+                places.push((place, length, value));
             }
             let _ = survive(&format!("{name} damaged at {places:?}"), damaged);
         }

@@ -7,6 +7,7 @@
 mod edit_list;
 mod guard;
 mod mono;
+mod ogg_end;
 mod opus;
 mod session;
 mod sniff;

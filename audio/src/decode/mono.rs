@@ -69,7 +69,7 @@ impl<'a> Mono<'a> {
         };
         match self.choice {
             ChannelChoice::Mix if channels == 1 => {
-                part.samples.extend(interleaved.iter().map(|&s| finite(s)))
+                part.samples.extend(interleaved.iter().map(|&sample| finite(sample)));
             }
             ChannelChoice::Mix => part.samples.extend(
                 interleaved.chunks_exact(channels).map(|frame| finite(frame.iter().sum::<f32>() * scale)),

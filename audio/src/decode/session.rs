@@ -9,20 +9,19 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::default::get_probe;
 
-use super::edit_list;
 use super::guard::guard;
 use super::mono::Mono;
 use super::sniff::{SNIFFED_BYTES, known_unsupported};
 use super::source::{BoundedSource, Deadline};
 use super::track::{AudioTrack, PacketError};
-use super::{DecodeAudio, Decoded, SourceInfo, Warning};
+use super::{DecodeAudio, Decoded, SourceInfo, Warning, edit_list, ogg_end};
 use crate::Error;
 
 /// A decoder that panicked is replaced this often before the rest of the file is given up.
 const MAX_DECODER_PANICS: u32 = 8;
 /// A stated length may exceed the decoded one by this much, seconds, before the file counts as truncated: stated
 /// lengths are rounded to milliseconds, packets or estimates.
-const LENGTH_TOLERANCE_SECS: f64 = 0.15;
+const LENGTH_TOLERANCE_SECS: f64 = 0.06;
 
 /// Decodes `source`; see [`super::decode_bytes`].
 pub(super) fn decode(
@@ -32,6 +31,8 @@ pub(super) fn decode(
 ) -> Result<Decoded, Error> {
     let deadline = Deadline::after(options.limits.max_wall_secs);
     refuse_known_unsupported(source.as_mut())?;
+    // What cannot be read here, the demuxer will complain about.
+    let is_cut = ogg_end::is_cut(source.as_mut()).unwrap_or(false);
     let edits = edit_list::read(source.as_mut()).unwrap_or_default();
     source.seek(SeekFrom::Start(0))?;
     let mut reader = open(BoundedSource::new(source, deadline), hint, deadline)?;
@@ -53,6 +54,7 @@ pub(super) fn decode(
         n_panics: 0,
         broken_off: None,
         at_end_of_file: false,
+        is_cut,
         n_parts: 1,
     };
     pass.run(reader.as_mut(), &mut track, options, deadline)?;
@@ -102,6 +104,8 @@ fn open(
                 let called = hint.map(|hint| format!(" (called {hint})")).unwrap_or_default();
                 Error::unsupported(format!("no audio format recognises the file{called}"))
             }
+            // What a demuxer misses is a part that the file should have, usually cut off.
+            SymphoniaError::Unsupported(what) if what.contains("missing") => Error::undecodable(what),
             SymphoniaError::Unsupported(what) => Error::unsupported(what),
             error => Error::undecodable(error.to_string()),
         }
@@ -120,6 +124,8 @@ struct Pass<'a> {
     broken_off: Option<Error>,
     /// It stopped because the bytes ran out.
     at_end_of_file: bool,
+    /// The container lacks its end.
+    is_cut: bool,
     /// Chained streams.
     n_parts: u64,
 }
@@ -203,11 +209,11 @@ impl Pass<'_> {
         };
         let decoded_secs = waveform.duration_secs();
         // The parts of a chain state their own lengths, so the last one says nothing about the whole.
-        let expected_secs = track.stated_secs.filter(|_| self.n_parts == 1 && is_credible(track));
+        let expected_secs = track.stated_secs.filter(|_| self.n_parts == 1 && is_credible(track, &format));
         let is_short = expected_secs.is_some_and(|expected| decoded_secs + LENGTH_TOLERANCE_SECS < expected);
         // A stream of unstated length ends where its bytes end.
         let is_open_ended = self.at_end_of_file && track.is_pcm() && expected_secs.is_none();
-        if is_short || self.broken_off.is_some() && !is_open_ended {
+        if is_short || self.is_cut || self.broken_off.is_some() && !is_open_ended {
             warnings.push(Warning::Truncated { expected_secs, decoded_secs });
         }
         if self.n_skipped > 0 {
@@ -231,7 +237,8 @@ fn is_end_of_file(error: &SymphoniaError) -> bool {
     matches!(error, SymphoniaError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
-/// Whether a stated length is one: streams write placeholders near the largest number that fits their field.
-fn is_credible(track: &AudioTrack) -> bool {
-    !track.is_pcm() || track.stated_secs.is_some_and(|secs| secs < 1e9)
+/// Whether a stated length is that of the audio: streams write placeholders near the largest number that fits their
+/// field, and Matroska states the length of the whole, video included.
+fn is_credible(track: &AudioTrack, format: &str) -> bool {
+    format != "matroska" && (!track.is_pcm() || track.stated_secs.is_some_and(|secs| secs < 1e9))
 }

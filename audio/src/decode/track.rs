@@ -13,6 +13,10 @@ use super::guard::guard;
 use super::opus::{self, OpusDecoder, OpusHead};
 use crate::{Error, Limits};
 
+/// Largest packet that a decoder may be opened for, samples over all channels: decoders reserve it up front, from
+/// what the header says, and an allocation that fails cannot be caught. FLAC allows 65535 frames of 8 channels.
+const MAX_PACKET_SAMPLES: u64 = 1 << 21;
+
 /// The track being decoded.
 pub(super) struct AudioTrack {
     pub(super) id: u32,
@@ -91,6 +95,11 @@ impl AudioTrack {
         }
         if let Some(sample_rate) = params.sample_rate {
             limits.check_sample_rate(sample_rate)?;
+        }
+        let channels = params.channels.as_ref().map_or(1, |channels| channels.count().max(1) as u64);
+        let frames = params.max_frames_per_packet.unwrap_or(0).max(params.frames_per_block.unwrap_or(0));
+        if frames.saturating_mul(channels) > MAX_PACKET_SAMPLES {
+            return Err(Error::undecodable(format!("packets of {frames} samples")));
         }
         let stated_secs = stated_secs(track, params);
         let decoder = TrackDecoder::new(params)?;

@@ -2,7 +2,8 @@
 //! implementations, and real recordings where they are at hand.
 //!
 //! Fixtures are made by `tests/oracle/{formats.sh,chirp.py,whisper_features.py}`; recordings lie where
-//! `SPEECHD_DATA` says, or in `../shared/data` beside the repository.
+//! `SPEECHD_DATA` says, or in `../shared/data` beside the repository. `--nocapture` shows the figures.
+#![allow(clippy::print_stdout)]
 
 mod features;
 mod formats;

@@ -108,7 +108,9 @@ fn speech_is_found_and_silence_is_not() {
         );
         (covered, waveform.duration_secs())
     };
-    assert_eq!(covered_secs(&data.join("speech/leopard/empty.wav")).0, 0.0);
+    for noise in ["leopard/empty.wav", "speechbrain/noise2.wav"] {
+        assert_eq!(covered_secs(&data.join("speech").join(noise)).0, 0.0, "{noise}");
+    }
     for name in [
         "leopard/test.wav",
         "leopard/test_de.wav",
@@ -119,4 +121,30 @@ fn speech_is_found_and_silence_is_not() {
         let (covered, whole) = covered_secs(&data.join("speech").join(name));
         assert!(covered > 0.7 * whole, "{name}: {covered} of {whole} s");
     }
+}
+
+/// Frames within 25 dB of the loud ones are nearly all inside spans, for isolated words with pauses between.
+#[test]
+fn loud_frames_are_covered() {
+    let Some(data) = data() else { return };
+    let folder = data.join("speech/digit-strings");
+    let names = std::fs::read_to_string(folder.join("refs.tsv")).unwrap();
+    let (mut n_loud, mut n_missed, mut spans_secs, mut whole_secs) = (0, 0, 0.0, 0.0);
+    for name in names.lines().skip(1).filter_map(|line| line.split('\t').next()) {
+        let waveform = at_16k(&folder.join(name));
+        let spans = Vad::new().speech_spans(&waveform, &VadOptions::default()).unwrap();
+        let energies = audio::window::energy_profile(&waveform, 256);
+        let mut sorted = energies.clone();
+        sorted.sort_by(f32::total_cmp);
+        let threshold = sorted[sorted.len() * 95 / 100] * 0.003;
+        for (index, _) in energies.iter().enumerate().filter(|(_, energy)| **energy > threshold) {
+            let at = (index as f64 + 0.5) * audio::vad::FRAME_SECS;
+            n_loud += 1;
+            n_missed += usize::from(!spans.iter().any(|span| span.start_secs <= at && at <= span.end_secs));
+        }
+        spans_secs += spans.iter().map(audio::Span::duration_secs).sum::<f64>();
+        whole_secs += waveform.duration_secs();
+    }
+    println!("missed {n_missed} of {n_loud} loud frames; spans cover {spans_secs:.0} of {whole_secs:.0} s");
+    assert!(n_missed * 50 < n_loud, "missed {n_missed} of {n_loud} loud frames");
 }
