@@ -19,7 +19,7 @@ use super::{
     recognizer::{Recognizer, Source},
 };
 use crate::{
-    config::{Config, LengthPenalty, Mean},
+    config::{Config, Threshold, Vad},
     registry::{self, Hub},
     render::{self, Format},
 };
@@ -61,12 +61,12 @@ pub(super) struct Args {
     /// Samples drawn at a temperature above 0, of which the most probable is kept [default: 5]
     #[arg(long, value_name = "N")]
     best_of: Option<usize>,
-    /// Beam search ends after beam size times this many hypotheses [default: 1]
-    #[arg(long, value_name = "F")]
+    /// Beam search ends after beam size times this many hypotheses [default: when none can overtake the best]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     patience: Option<f32>,
-    /// Exponent by which beam search favours long hypotheses, or mean [default: mean]
-    #[arg(long, value_name = "F", value_parser = parse_length_penalty, allow_negative_numbers = true)]
-    length_penalty: Option<LengthPenalty>,
+    /// Exponent by which beam search favours long hypotheses [default: 1]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    length_penalty: Option<f32>,
     /// Sampling temperature from 0 to 1; 0 searches, above 0 turns the fallback off [default: 0]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
@@ -79,9 +79,9 @@ pub(super) struct Args {
     /// Words that are likely to be said
     #[arg(long, value_name = "S")]
     hotwords: Option<String>,
-    /// Cut long audio at silences and decode the windows together [default: off]
+    /// Whether silence is left out [default: auto]
     #[arg(long, value_enum)]
-    vad: Option<Switch>,
+    vad: Option<Vad>,
     /// Windows decoded together [default: 8]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
@@ -114,12 +114,6 @@ enum TaskArg {
     Translate,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
-    On,
-    Off,
-}
-
 /// Which channel of a recording is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Channel {
@@ -136,15 +130,6 @@ impl FromStr for Channel {
             number => {
                 number.parse().map(Self::Index).map_err(|_| "expected mix or a number from 0".to_owned())
             }
-        }
-    }
-}
-
-fn parse_length_penalty(text: &str) -> Result<LengthPenalty, String> {
-    match text {
-        "mean" => Ok(LengthPenalty::Word(Mean::Mean)),
-        number => {
-            number.parse().map(LengthPenalty::Exponent).map_err(|_| "expected a number or mean".to_owned())
         }
     }
 }
@@ -180,22 +165,19 @@ impl Args {
         set(&mut settings.format, self.format.as_ref());
         set(&mut settings.beam_size, self.beam_size.as_ref());
         set(&mut settings.best_of, self.best_of.as_ref());
-        set(&mut settings.patience, self.patience.as_ref());
+        set(&mut settings.patience, self.patience.map(Threshold::At).as_ref());
         set(&mut settings.length_penalty, self.length_penalty.as_ref());
         set(&mut settings.temperature, self.temperature.as_ref());
         settings.fallback &= !self.no_fallback;
         set(&mut settings.prompt, self.prompt.as_ref());
         set(&mut settings.hotwords, self.hotwords.as_ref());
-        if let Some(vad) = self.vad {
-            settings.vad = vad == Switch::On;
-        }
+        set(&mut settings.vad, self.vad.as_ref());
         set(&mut settings.batch_size, self.batch_size.as_ref());
         set(&mut settings.max_new_tokens, self.max_new_tokens.as_ref());
         set(&mut settings.seed, self.seed.as_ref());
         // The file and the environment may hold names too.
         settings.language = parse_language(&settings.language)
             .map_err(|allowed| Usage(format!("language `{}`: {allowed}", settings.language)))?;
-        settings.check().map_err(|error| Usage(error.to_string()))?;
         if settings.model.is_empty() {
             let message = "no model: give --model a directory or a hub id such as openai/whisper-base, \
                            or set `model` under [transcribe] in speechd.toml";
@@ -238,6 +220,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.settings()?;
     let format = config.transcribe.format;
     let options = config.transcribe.decode_options(args.word_timestamps);
+    options.check().map_err(|error| Usage(error.to_string()))?;
     let inputs = input::collect(&args.files);
     let destination = Destination::plan(args.out.as_deref(), &inputs, format)?;
     let style = Style::new(args.quiet);
