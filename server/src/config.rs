@@ -75,15 +75,15 @@ pub enum Off {
     Off,
 }
 
-/// When silence is left out.
+/// What is left out before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Vad {
-    /// In audio longer than one window.
+    /// On for recordings longer than one window of the model
     Auto,
-    /// Always.
+    /// Cut at silences, leave them out and decode the windows together
     On,
-    /// Never.
+    /// Hear everything, window after window
     Off,
 }
 
@@ -283,15 +283,16 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_decoder() {
         let config = load("").expect("the defaults");
-        config.transcribe.decode_options(false).check().expect("possible");
-        assert_eq!(config.transcribe.decode_options(false), DecodeOptions::default());
+        let options = config.transcribe.decode_options(false);
+        options.check().expect("possible");
+        assert_eq!(options, DecodeOptions::default());
     }
 
     #[test]
     fn the_file_wins_over_the_defaults() {
-        let config = load("[transcribe]\nlogprob_threshold = \"off\"\nlength_penalty = 0.5\nlanguage = \"ps\"");
+        let config = load("[transcribe]\nlogprob_threshold = \"off\"\npatience = 2\nlanguage = \"ps\"");
         let options = config.expect("a configuration").transcribe.decode_options(true);
-        assert_eq!((options.logprob_threshold, options.length_penalty), (None, 0.5));
+        assert_eq!((options.logprob_threshold, options.patience), (None, Some(2.0)));
         assert_eq!((options.language.as_deref(), options.timestamps), (Some("ps"), Timestamps::Word));
     }
 

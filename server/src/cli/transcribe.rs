@@ -61,10 +61,10 @@ pub(super) struct Args {
     /// Samples drawn at a temperature above 0, of which the most probable is kept [default: 5]
     #[arg(long, value_name = "N")]
     best_of: Option<usize>,
-    /// Beam search ends after beam size times this many hypotheses [default: when none can still win]
-    #[arg(long, value_name = "F")]
+    /// Beam search ends after beam size times this many hypotheses [default: when none can overtake the best]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     patience: Option<f32>,
-    /// Exponent of the length by which hypotheses are ranked; larger favours long ones [default: 1]
+    /// Exponent by which beam search favours long hypotheses [default: 1]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     length_penalty: Option<f32>,
     /// Sampling temperature from 0 to 1; 0 searches, above 0 turns the fallback off [default: 0]
@@ -79,8 +79,7 @@ pub(super) struct Args {
     /// Words that are likely to be said
     #[arg(long, value_name = "S")]
     hotwords: Option<String>,
-    /// Leave silence out and decode stretches of speech together; off hears everything in order, auto is on for
-    /// audio longer than one window [default: auto]
+    /// Whether silence is left out [default: auto]
     #[arg(long, value_enum)]
     vad: Option<Vad>,
     /// Windows decoded together [default: 8]
@@ -179,7 +178,6 @@ impl Args {
         // The file and the environment may hold names too.
         settings.language = parse_language(&settings.language)
             .map_err(|allowed| Usage(format!("language `{}`: {allowed}", settings.language)))?;
-        settings.decode_options(false).check().map_err(|error| Usage(error.to_string()))?;
         if settings.model.is_empty() {
             let message = "no model: give --model a directory or a hub id such as openai/whisper-base, \
                            or set `model` under [transcribe] in speechd.toml";
@@ -222,6 +220,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.settings()?;
     let format = config.transcribe.format;
     let options = config.transcribe.decode_options(args.word_timestamps);
+    options.check().map_err(|error| Usage(error.to_string()))?;
     let inputs = input::collect(&args.files);
     let destination = Destination::plan(args.out.as_deref(), &inputs, format)?;
     let style = Style::new(args.quiet);
