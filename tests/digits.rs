@@ -107,7 +107,13 @@ fn transcripts_of_short_clips_read_as_expected() -> Result<()> {
     for clip in expected["clips"].as_array().context("clips")? {
         let waveform = recording(&folder.join(clip["path"].as_str().context("path")?))?;
         let transcript = transcriber.transcribe(&waveform, &options, &mut |_| {})?;
-        ensure!(transcript.text == clip["text"], "{}: {:?}, not {}", clip["path"], transcript.text, clip["text"]);
+        ensure!(
+            transcript.text == clip["text"],
+            "{}: {:?}, not {}",
+            clip["path"],
+            transcript.text,
+            clip["text"]
+        );
     }
     Ok(())
 }
@@ -159,7 +165,8 @@ fn words_spell_the_text_in_order() -> Result<()> {
     for clip in expected["clips"].as_array().context("clips")?.iter().take(12) {
         let waveform = recording(&folder.join(clip["path"].as_str().context("path")?))?;
         let transcript = transcriber.transcribe(&waveform, &options, &mut |_| {})?;
-        let words: Vec<_> = transcript.segments.iter().flat_map(|segment| segment.words.iter().flatten()).collect();
+        let words: Vec<_> =
+            transcript.segments.iter().flat_map(|segment| segment.words.iter().flatten()).collect();
         let spelled: String = words.iter().map(|word| word.text.as_str()).collect();
         ensure!(spelled.trim() == transcript.text, "{}: {words:?}", clip["path"]);
         let edges: Vec<f64> = words.iter().flat_map(|word| [word.start_secs, word.end_secs]).collect();

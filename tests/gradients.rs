@@ -66,10 +66,14 @@ fn every_parameter_has_the_gradient_that_torch_computes() -> Result<()> {
         let vars = params.vars();
         ensure!(vars.len() == norms.len(), "{name}: {} parameters, torch has {}", vars.len(), norms.len());
         for (parameter, var) in vars {
-            let gradient = gradients.get(&var).with_context(|| format!("{name}: {parameter} has no gradient"))?;
+            let gradient =
+                gradients.get(&var).with_context(|| format!("{name}: {parameter} has no gradient"))?;
             let norm = gradient.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?;
             let expected = norms[&parameter].as_f64().context("a norm")? as f32;
-            ensure!((norm - expected).abs() < 2e-3 * expected + 1e-6, "{name} {parameter}: {norm}, not {expected}");
+            ensure!(
+                (norm - expected).abs() < 2e-3 * expected + 1e-6,
+                "{name} {parameter}: {norm}, not {expected}"
+            );
             if let Some(full) = tensors.get(&format!("grad.{parameter}")) {
                 let worst = difference(gradient, full)?;
                 ensure!(worst < 1e-3 * expected.max(1e-2), "{name} {parameter}: off by {worst}");

@@ -51,7 +51,12 @@ fn open(name: &str) -> Result<Fixture> {
 
 impl Fixture {
     /// Decodes all clips in one batch.
-    fn decode(&self, prompts: &[Vec<u32>], strategy: Strategy, timestamps: bool) -> Result<Vec<WindowResult>> {
+    fn decode(
+        &self,
+        prompts: &[Vec<u32>],
+        strategy: Strategy,
+        timestamps: bool,
+    ) -> Result<Vec<WindowResult>> {
         let mut session = self.transcriber.session();
         for (clip, prompt) in prompts.iter().enumerate() {
             let start = self.transcriber.special_tokens().start;
@@ -95,7 +100,10 @@ fn encoder_states_are_transformers() -> Result<()> {
         let frames: Vec<u32> = numbers(&fixture.expected["encoder_frames"]);
         let frames = Tensor::new(frames, &Device::Cpu)?;
         for (clip, encoded) in fixture.encoded.iter().enumerate() {
-            let worst = difference(&encoded.index_select(&frames, 0)?, &fixture.tensors["encoder.frames"].get(clip)?)?;
+            let worst = difference(
+                &encoded.index_select(&frames, 0)?,
+                &fixture.tensors["encoder.frames"].get(clip)?,
+            )?;
             let mean = difference(&encoded.mean(0)?, &fixture.tensors["encoder.mean"].get(clip)?)?;
             ensure!(worst < 1e-4 && mean < 1e-4, "{name} clip {clip}: {worst}, mean {mean}");
         }
@@ -114,7 +122,8 @@ fn logits_of_unequal_rows_in_one_batch_are_transformers() -> Result<()> {
             .iter()
             .map(numbers)
             .collect();
-        let mut caches = rows.iter().map(|row| decoder.row_cache(row.len())).collect::<Result<Vec<_>, _>>()?;
+        let mut caches =
+            rows.iter().map(|row| decoder.row_cache(row.len())).collect::<Result<Vec<_>, _>>()?;
         let mut steps: Vec<_> = rows
             .iter()
             .zip(&mut caches)
@@ -156,15 +165,21 @@ fn greedy_tokens_are_transformers() -> Result<()> {
 fn beam_search_is_transformers() -> Result<()> {
     for name in BUNDLES {
         let fixture = open(name)?;
-        for (key, size, length_penalty, timestamps) in
-            [("beam5", 5, 1.0, false), ("beam5_timestamps", 5, 1.0, true), ("beam3_penalty_0.6", 3, 0.6, false)]
-        {
+        for (key, size, length_penalty, timestamps) in [
+            ("beam5", 5, 1.0, false),
+            ("beam5_timestamps", 5, 1.0, true),
+            ("beam3_penalty_0.6", 3, 0.6, false),
+        ] {
             let rows = &fixture.expected[key]["rows"];
             let strategy = Strategy::Beam { size, patience: None, length_penalty };
             let results = fixture.decode(&fixture.prompts(rows), strategy, timestamps)?;
             for (clip, result) in results.iter().enumerate() {
                 let tokens = fixture.tokens(&rows[clip]);
-                ensure!(result.tokens == tokens, "{name} {key} clip {clip}: {:?} not {tokens:?}", result.tokens);
+                ensure!(
+                    result.tokens == tokens,
+                    "{name} {key} clip {clip}: {:?} not {tokens:?}",
+                    result.tokens
+                );
             }
         }
     }
@@ -179,14 +194,21 @@ fn language_and_silence_are_judged_as_by_the_reference() -> Result<()> {
         let prompt: Vec<u32> = numbers(&fixture.expected["greedy"][0]["prompt"]);
         let results = fixture.decode(&vec![prompt; N_CLIPS], Strategy::Greedy, false)?;
         for (result, expected) in results.iter().zip(no_speech) {
-            ensure!((result.no_speech_prob - expected).abs() < 1e-3 * expected, "{name}: {}", result.no_speech_prob);
+            ensure!(
+                (result.no_speech_prob - expected).abs() < 1e-3 * expected,
+                "{name}: {}",
+                result.no_speech_prob
+            );
         }
         for (clip, cross) in fixture.listened.iter().enumerate() {
             let found = fixture.transcriber.detect_language(cross)?;
             let expected = &fixture.expected["language"]["probabilities"][clip];
             for (language, probability) in &found {
                 let expected = expected[language].as_f64().context("a probability")? as f32;
-                ensure!((probability - expected).abs() < 1e-4, "{name} {language}: {probability}, not {expected}");
+                ensure!(
+                    (probability - expected).abs() < 1e-4,
+                    "{name} {language}: {probability}, not {expected}"
+                );
             }
             ensure!(found.is_empty() == (name == "whisper-en"), "{name}: {} languages", found.len());
         }
@@ -199,7 +221,9 @@ fn tokens_are_aligned_as_by_the_reference() -> Result<()> {
     for name in BUNDLES {
         let fixture = open(name)?;
         let prompts = fixture.prompts(&fixture.expected["greedy"]);
-        for (clip, row) in fixture.expected["alignment"]["rows"].as_array().context("rows")?.iter().enumerate() {
+        for (clip, row) in
+            fixture.expected["alignment"]["rows"].as_array().context("rows")?.iter().enumerate()
+        {
             let n_audio = row["num_frames"].as_u64().context("frames")? as usize / 2;
             let text: Vec<u32> = numbers(&row["text"]);
             // The reference aligns without the text before the window.
@@ -207,7 +231,11 @@ fn tokens_are_aligned_as_by_the_reference() -> Result<()> {
             let slack = row["start_slack"].as_f64().context("slack")? as f32 + 1e-4;
             for (ours, theirs) in starts.iter().zip(floats(&row["starts"])) {
                 let ours = *ours as f32 * 0.02;
-                ensure!((ours - theirs).abs() <= slack, "{name} clip {clip}: {starts:?}, not {}", row["starts"]);
+                ensure!(
+                    (ours - theirs).abs() <= slack,
+                    "{name} clip {clip}: {starts:?}, not {}",
+                    row["starts"]
+                );
             }
             ensure!(starts.len() == text.len() + 1, "{name} clip {clip}");
         }

@@ -43,7 +43,11 @@ impl Bundle {
                 Architecture::Whisper(config)
             }
             Some(other) => {
-                return Err(Error::key(&path, "model_type", format!("`{other}` is not supported; `whisper` is")));
+                return Err(Error::key(
+                    &path,
+                    "model_type",
+                    format!("`{other}` is not supported; `whisper` is"),
+                ));
             }
             None => return Err(Error::key(&path, "model_type", "is missing; it names the architecture")),
         };
@@ -100,8 +104,10 @@ fn whisper_features(dir: &Path, config: &WhisperConfig) -> Result<audio::Feature
                 None => {}
                 Some(Some(value)) if value == expected as u64 => {}
                 Some(_) => {
-                    let message =
-                        format!("is {}, but config.json and Whisper's features need {expected}", preprocessor[key]);
+                    let message = format!(
+                        "is {}, but config.json and Whisper's features need {expected}",
+                        preprocessor[key]
+                    );
                     return Err(Error::key(&path, key, message));
                 }
             }

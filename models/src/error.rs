@@ -44,10 +44,18 @@ pub enum Error {
 }
 
 impl Error {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over errors and texts that they just made"
+    )]
     pub(crate) fn file(path: &Path, message: impl ToString) -> Self {
         Self::File { path: path.to_owned(), message: message.to_string() }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over errors and texts that they just made"
+    )]
     pub(crate) fn key(path: &Path, key: impl Into<String>, message: impl ToString) -> Self {
         Self::Key { path: path.to_owned(), key: key.into(), message: message.to_string() }
     }

@@ -125,7 +125,10 @@ impl DecodeOptions {
             return Err(Error::option("patience", "is not above 0 and at most 16"));
         }
         if !(-8.0..=8.0).contains(&self.length_penalty) {
-            return Err(Error::option("length_penalty", format!("{} is not between -8 and 8", self.length_penalty)));
+            return Err(Error::option(
+                "length_penalty",
+                format!("{} is not between -8 and 8", self.length_penalty),
+            ));
         }
         Ok(())
     }

@@ -171,7 +171,8 @@ fn sinusoids(shape: &[usize]) -> Vec<f32> {
 
 /// 64-bit FNV-1a: small, fixed for ever (the standard library's hasher is not), good enough to tell names apart.
 fn fnv1a(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Box-Muller, the cosine half.

@@ -29,8 +29,7 @@ impl Tokenizer {
         if !path.exists() {
             return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
         }
-        let mut inner =
-            tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::file(&path, error))?;
+        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::file(&path, error))?;
         // A prompt that spells `<|endoftext|>` is text, not a command.
         inner.set_encode_special_tokens(true);
         Ok(Self { inner })
@@ -41,7 +40,8 @@ impl Tokenizer {
     /// # Errors
     /// Text that the vocabulary cannot spell.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -110,7 +110,8 @@ impl Tokenizer {
         let mut words: Vec<(String, usize)> = Vec::new();
         for (text, n_ids) in characters {
             let trimmed = text.trim();
-            let is_punctuation = trimmed.chars().count() == 1 && trimmed.chars().all(|c| c.is_ascii_punctuation());
+            let is_punctuation =
+                trimmed.chars().count() == 1 && trimmed.chars().all(|c| c.is_ascii_punctuation());
             match words.last_mut() {
                 Some(word) if !text.starts_with(' ') && !is_punctuation => {
                     word.0.push_str(&text);
@@ -135,7 +136,8 @@ impl Tokenizer {
             let text = self.decode(&ids[start..end])?;
             // U+FFFD means that bytes are still missing, unless the text itself holds that character here.
             let unfinished = text.chars().position(char_is_replacement);
-            let complete = unfinished.is_none_or(|at| whole.get(offset + at).is_some_and(|c| char_is_replacement(*c)));
+            let complete =
+                unfinished.is_none_or(|at| whole.get(offset + at).is_some_and(|c| char_is_replacement(*c)));
             if complete {
                 offset += text.chars().count();
                 pieces.push((text, end - start));

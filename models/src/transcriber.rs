@@ -174,7 +174,8 @@ impl Transcriber {
         let speech = Vad::new().speech_spans(waveform, &VadOptions::default())?;
         let stretches = self.stretches(waveform, &speech, options)?;
         // Seeking needs timestamps, also when nobody wants to see them.
-        let seeks = stretches.iter().any(|stretch| stretch.end_secs - stretch.start_secs > self.window_secs());
+        let seeks =
+            stretches.iter().any(|stretch| stretch.end_secs - stretch.start_secs > self.window_secs());
         let timestamps = options.timestamps > Timestamps::None || seeks;
         let mut long_form = LongForm::new(self.plan(options, timestamps), speech)?;
         for stretch in &stretches {
@@ -206,13 +207,17 @@ impl Transcriber {
         }
         let limit = self.whisper.config.max_target_positions;
         if options.max_new_tokens.is_some_and(|n| n >= limit) {
-            return Err(Error::option("max_new_tokens", format!("must be below this model's {limit} positions")));
+            return Err(Error::option(
+                "max_new_tokens",
+                format!("must be below this model's {limit} positions"),
+            ));
         }
         Ok(())
     }
 
     fn plan<'a>(&'a self, options: &'a DecodeOptions, timestamps: bool) -> Plan<'a> {
-        let language = if self.special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) };
+        let language =
+            if self.special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) };
         Plan {
             options,
             tokenizer: &self.tokenizer,
@@ -239,8 +244,10 @@ impl Transcriber {
         }
         let frame_samples = (waveform.sample_rate / 50).max(1);
         let energy = energy_profile(waveform, frame_samples as usize);
-        let profile =
-            Profile { values: &energy, frame_secs: f64::from(frame_samples) / f64::from(waveform.sample_rate) };
+        let profile = Profile {
+            values: &energy,
+            frame_secs: f64::from(frame_samples) / f64::from(waveform.sample_rate),
+        };
         let windows = cut_at_silences(speech, duration_secs, self.window_secs(), &profile)?;
         let stretch = |window: &Span| Stretch { start_secs: window.start_secs, end_secs: window.end_secs };
         Ok(windows.iter().map(stretch).collect())
@@ -364,7 +371,9 @@ impl Run<'_> {
             },
             max_new_tokens: options.max_new_tokens.unwrap_or(half),
             // By place, not by order: the same window draws the same numbers whatever the batch size.
-            seed: options.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ (task.track as u64) << 24 ^ task.seek_frames as u64,
+            seed: options.seed.wrapping_mul(0x2545_f491_4f6c_dd1d)
+                ^ (task.track as u64) << 24
+                ^ task.seek_frames as u64,
         })
     }
 }

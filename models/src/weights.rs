@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
 
@@ -66,7 +66,7 @@ impl Weights {
     fn add_file(&mut self, path: PathBuf) -> Result<(), Error> {
         let mut file = File::open(&path).map_err(|error| Error::file(&path, error))?;
         let (metadata, data_offset_bytes) = read_header(&mut file, &path)?;
-        for (name, info) in metadata.tensors() {
+        for (name, info) in sorted(&metadata) {
             let (start, end) = info.data_offsets;
             let entry = Entry {
                 file: self.files.len(),
@@ -90,7 +90,9 @@ impl Weights {
 
     /// Every tensor's name, shape and dtype, in order of name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize], String)> {
-        self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice(), entry.dtype.to_string()))
+        self.entries
+            .iter()
+            .map(|(name, entry)| (name.as_str(), entry.shape.as_slice(), entry.dtype.to_string()))
     }
 
     /// Numbers in all tensors together.
@@ -132,25 +134,36 @@ impl Weights {
                 .map_err(|error| Error::key(&file.path, name, error))?;
         }
         let values: Vec<f32> = match entry.dtype {
-            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F32 => {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
             Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::BF16 => {
+                bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+            }
             other => {
                 let message = format!("is stored as {other}; F32, F16 and BF16 are read");
                 return Err(Error::key(&file.path, name, message));
             }
         };
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let message = format!("value {at} is {}; the checkpoint is damaged or its training diverged", values[at]);
+            let message =
+                format!("value {at} is {}; the checkpoint is damaged or its training diverged", values[at]);
             return Err(Error::key(&file.path, name, message));
         }
         Ok(Tensor::from_vec(values, shape, device)?)
     }
 }
 
+/// Tensors in order of name, so that errors do not depend on a hash.
+fn sorted(metadata: &Metadata) -> BTreeMap<String, &TensorInfo> {
+    metadata.tensors().into_iter().collect()
+}
+
 fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Error> {
     let n_file_bytes = file.metadata().map_err(|error| Error::file(path, error))?.len();
-    let truncated = || Error::file(path, format!("is truncated: {n_file_bytes} bytes hold no safetensors header"));
+    let truncated =
+        || Error::file(path, format!("is truncated: {n_file_bytes} bytes hold no safetensors header"));
     let mut prefix = [0u8; 8];
     file.read_exact(&mut prefix).map_err(|_| truncated())?;
     let n_header_bytes = u64::from_le_bytes(prefix);
@@ -168,9 +181,10 @@ fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Error> {
     let metadata: Metadata = serde_json::from_slice(&header)
         .map_err(|error| Error::file(path, format!("its safetensors header is invalid: {error}")))?;
     let n_data_bytes = n_file_bytes - 8 - n_header_bytes;
-    for (name, info) in metadata.tensors() {
+    for (name, info) in sorted(&metadata) {
         if info.data_offsets.1 as u64 > n_data_bytes {
-            let message = format!("ends at byte {} of {n_data_bytes}: the file is truncated", info.data_offsets.1);
+            let message =
+                format!("ends at byte {} of {n_data_bytes}: the file is truncated", info.data_offsets.1);
             return Err(Error::key(path, name, message));
         }
     }

@@ -18,10 +18,8 @@ pub fn detect_language(
     let tokens = [model.config.decoder_start_token_id];
     let hidden = decoder.step(&mut [StepRow { tokens: &tokens, cache: &mut cache, cross }])?;
     let logits = decoder.logits(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
-    let named: Vec<(String, f32)> = languages
-        .iter()
-        .filter_map(|(name, id)| Some((name.clone(), *logits.get(*id as usize)?)))
-        .collect();
+    let named: Vec<(String, f32)> =
+        languages.iter().filter_map(|(name, id)| Some((name.clone(), *logits.get(*id as usize)?))).collect();
     let total = log_sum_exp(&named.iter().map(|(_, logit)| *logit).collect::<Vec<_>>());
     let mut probabilities: Vec<_> =
         named.into_iter().map(|(name, logit)| (name, (logit - total).exp())).collect();

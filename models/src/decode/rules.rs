@@ -107,7 +107,8 @@ mod tests {
 
     use super::*;
 
-    const RULES: TimestampRules = TimestampRules { begin: 20, eot: 10, no_timestamps: 19, max_initial: Some(3) };
+    const RULES: TimestampRules =
+        TimestampRules { begin: 20, eot: 10, no_timestamps: 19, max_initial: Some(3) };
     const VOCAB: usize = 40;
 
     fn allowed(written: &[u32], logits: &[f32]) -> Vec<usize> {

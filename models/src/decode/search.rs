@@ -115,7 +115,9 @@ impl Search {
             Strategy::Beam { size, patience, length_penalty } => {
                 self.advance_beams(rows, &mut logits, rules, size, patience, length_penalty)
             }
-            Strategy::Greedy => self.advance_each(rows, &mut logits, rules, 1.0, |_, _, logits| argmax(logits)),
+            Strategy::Greedy => {
+                self.advance_each(rows, &mut logits, rules, 1.0, |_, _, logits| argmax(logits))
+            }
             Strategy::Sample { temperature, best_of, length_penalty } => {
                 let rows = spread(rows, &mut logits, best_of)?;
                 self.advance_each(rows, &mut logits, rules, length_penalty, |rngs, index, logits| {
@@ -128,7 +130,8 @@ impl Search {
     /// The best hypothesis, once no row goes on.
     pub fn take_best(&mut self) -> Option<Finished> {
         std::mem::take(&mut self.finished)
-            .into_iter().reduce(|best, next| if next.rank > best.rank { next } else { best })
+            .into_iter()
+            .reduce(|best, next| if next.rank > best.rank { next } else { best })
     }
 
     fn advance_each(
@@ -190,7 +193,8 @@ impl Search {
             if ends || at_limit {
                 // transformers counts an end among the `size` best candidates only, openai/whisper whichever
                 // comes before the beam is full again.
-                let counts = if patience.is_none() || at_limit { place < size } else { going_on.len() < size };
+                let counts =
+                    if patience.is_none() || at_limit { place < size } else { going_on.len() < size };
                 if counts {
                     let parent = &rows[candidate.row];
                     let mut tokens = parent.tokens.clone();
@@ -246,7 +250,8 @@ fn descend(rows: Vec<Row>, chosen: &[Candidate]) -> candle_core::Result<Vec<Row>
     for (index, candidate) in chosen.iter().enumerate() {
         let is_last_child = chosen[index + 1..].iter().all(|other| other.row != candidate.row);
         let slot = &mut caches[candidate.row];
-        let cache = if is_last_child { slot.take() } else { slot.as_ref().map(RowCache::fork).transpose()? };
+        let cache =
+            if is_last_child { slot.take() } else { slot.as_ref().map(RowCache::fork).transpose()? };
         let Some(cache) = cache else { candle_core::bail!("beam search lost a cache") };
         let (tokens, logprobs) = &parents[candidate.row];
         children.push(Row {

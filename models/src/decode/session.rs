@@ -201,9 +201,8 @@ impl<'a> Session<'a> {
         }
         // No attempt was good: the surest that does not repeat itself is the best there is.
         let thresholds = request.thresholds;
-        let merit = |result: &WindowResult| {
-            (!thresholds.is_repetitive(result.compression_ratio), result.avg_logprob)
-        };
+        let merit =
+            |result: &WindowResult| (!thresholds.is_repetitive(result.compression_ratio), result.avg_logprob);
         let best = std::mem::take(&mut group.rejected).into_iter().reduce(|a, b| {
             let ((a_varied, a_sure), (b_varied, b_sure)) = (merit(&a), merit(&b));
             if (b_varied, b_sure) > (a_varied, a_sure) { b } else { a }

@@ -169,7 +169,9 @@ impl CustomOp1 for RaggedAttention<'_> {
 
 fn cpu_slice<'a>(storage: &'a candle_core::Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
-        (candle_core::Storage::Cpu(storage), Some((start, end))) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        (candle_core::Storage::Cpu(storage), Some((start, end))) => {
+            Ok(&storage.as_slice::<f32>()?[start..end])
+        }
         _ => candle_core::bail!("ragged attention needs contiguous keys and values on the CPU"),
     }
 }
@@ -192,7 +194,8 @@ fn attend_composed(query: &Tensor, spans: &[KeySpan<'_>], n_heads: usize) -> can
             let hidden = |i: usize, t: usize| if t < span.n_keys(i) { 0f32 } else { f32::NEG_INFINITY };
             let mask: Vec<f32> =
                 (0..span.n_queries).flat_map(|i| (0..n_keys).map(move |t| hidden(i, t))).collect();
-            scores = scores.broadcast_add(&Tensor::from_vec(mask, (span.n_queries, n_keys), query.device())?)?;
+            scores =
+                scores.broadcast_add(&Tensor::from_vec(mask, (span.n_queries, n_keys), query.device())?)?;
         }
         let rows = softmax(&scores)?.matmul(&values)?; // (H, U, D/H)
         mixed.push(rows.transpose(0, 1)?.reshape((span.n_queries, width))?);

@@ -19,7 +19,8 @@ pub(super) struct Outcome {
 
 /// Holds `outcomes`, in any order, against `speech`. Where outcomes overlap, text wins.
 pub(super) fn coverage(speech: &[Span], outcomes: &[Outcome]) -> Coverage {
-    let mut edges: Vec<f64> = outcomes.iter().flat_map(|outcome| [outcome.start_secs, outcome.end_secs]).collect();
+    let mut edges: Vec<f64> =
+        outcomes.iter().flat_map(|outcome| [outcome.start_secs, outcome.end_secs]).collect();
     edges.extend(speech.iter().flat_map(|span| [span.start_secs, span.end_secs]));
     edges.sort_by(f64::total_cmp);
     edges.dedup();
@@ -67,7 +68,11 @@ mod tests {
     fn speech_without_text_is_a_gap_with_its_reason() {
         let found = coverage(
             &[span(1.0, 4.0), span(6.0, 9.0)],
-            &[outcome(0.0, 5.0, None), outcome(5.0, 8.0, Some(GapReason::NoSpeech)), outcome(8.0, 10.0, None)],
+            &[
+                outcome(0.0, 5.0, None),
+                outcome(5.0, 8.0, Some(GapReason::NoSpeech)),
+                outcome(8.0, 10.0, None),
+            ],
         );
         assert_eq!(found.speech_secs, 6.0);
         assert_eq!(found.decoded_secs, 4.0);

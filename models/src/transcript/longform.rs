@@ -94,7 +94,15 @@ impl<'a> LongForm<'a> {
             _ => Ok(Vec::new()),
         };
         let (prompt, hotwords) = (encode(&plan.options.prompt)?, encode(&plan.options.hotwords)?);
-        Ok(Self { plan, tracks: Vec::new(), speech, outcomes: Vec::new(), decoded_frames: 0, prompt, hotwords })
+        Ok(Self {
+            plan,
+            tracks: Vec::new(),
+            speech,
+            outcomes: Vec::new(),
+            decoded_frames: 0,
+            prompt,
+            hotwords,
+        })
     }
 
     /// Adds a stretch that begins at `start_secs`. `features` are those of the stretch followed by a window of
@@ -115,7 +123,8 @@ impl<'a> LongForm<'a> {
     /// The next window that can be decoded now; the caller owes its result to `accept`.
     pub fn next_window(&mut self) -> Option<WindowTask> {
         let window_frames = self.plan.window_frames;
-        let track = self.tracks.iter().position(|track| !track.is_busy && track.seek_frames < track.n_frames)?;
+        let track =
+            self.tracks.iter().position(|track| !track.is_busy && track.seek_frames < track.n_frames)?;
         let state = &mut self.tracks[track];
         state.is_busy = true;
         let n_frames = window_frames.min(state.n_frames - state.seek_frames);
@@ -228,13 +237,14 @@ impl<'a> LongForm<'a> {
         let window_secs = self.window_secs(task);
         let from = window_secs + reached_frames as f64 * self.plan.frame_secs + SEGMENT_MARGIN_SECS;
         let to = window_secs + task.n_frames as f64 * self.plan.frame_secs;
-        let spoken_secs: f64 = self
-            .speech
-            .iter()
-            .map(|span| (span.end_secs.min(to) - span.start_secs.max(from)).max(0.0))
-            .sum();
+        let spoken_secs: f64 =
+            self.speech.iter().map(|span| (span.end_secs.min(to) - span.start_secs.max(from)).max(0.0)).sum();
         let moves = reached_frames as f64 * self.plan.frame_secs >= MIN_ADVANCE_SECS;
-        if moves && spoken_secs >= MIN_MISSED_SECS { reached_frames.min(task.n_frames) } else { task.n_frames }
+        if moves && spoken_secs >= MIN_MISSED_SECS {
+            reached_frames.min(task.n_frames)
+        } else {
+            task.n_frames
+        }
     }
 
     /// Ends a track whose rest is short and silent.
@@ -263,12 +273,15 @@ impl<'a> LongForm<'a> {
         let is_text = |id: &u32| plan.special.is_text(*id);
         let (mut text_ids, mut logprobs) = (Vec::new(), Vec::new());
         for (segment, _) in segments.iter() {
-            for (id, logprob) in segment.token_ids.iter().zip(&segment.token_logprobs).filter(|(id, _)| is_text(id)) {
+            for (id, logprob) in
+                segment.token_ids.iter().zip(&segment.token_logprobs).filter(|(id, _)| is_text(id))
+            {
                 text_ids.push(*id);
                 logprobs.push(*logprob);
             }
         }
-        let words = time_words(&text_ids, &logprobs, &align(&text_ids)?, plan.tokenizer, plan.language.as_deref())?;
+        let words =
+            time_words(&text_ids, &logprobs, &align(&text_ids)?, plan.tokenizer, plan.language.as_deref())?;
         let window_secs = self.window_secs(task);
         assign_words(segments, &words, window_secs, &mut self.tracks[task.track].last_speech_secs);
         Ok(())

@@ -27,7 +27,8 @@ pub(super) struct Split {
 
 /// Splits `tokens` of a window of `n_positions`. Without timestamps the window is one segment.
 pub(super) fn split(tokens: &[u32], rules: Option<&TimestampRules>, n_positions: usize) -> Split {
-    let whole = |end: f64| Split { pieces: vec![Piece { start: 0.0, end, tokens: 0..tokens.len() }], advance: None };
+    let whole =
+        |end: f64| Split { pieces: vec![Piece { start: 0.0, end, tokens: 0..tokens.len() }], advance: None };
     let Some(rules) = rules else { return whole(n_positions as f64) };
     let is_time = |i: usize| rules.is_timestamp(tokens[i]);
     let position = |i: usize| f64::from(tokens[i] - rules.begin).min(n_positions as f64);
@@ -64,11 +65,15 @@ pub(super) fn split(tokens: &[u32], rules: Option<&TimestampRules>, n_positions:
 mod tests {
     use super::*;
 
-    const RULES: TimestampRules = TimestampRules { begin: 100, eot: 50, no_timestamps: 99, max_initial: None };
+    const RULES: TimestampRules =
+        TimestampRules { begin: 100, eot: 50, no_timestamps: 99, max_initial: None };
 
     fn times(tokens: &[u32]) -> (Vec<(f64, f64, usize)>, Option<usize>) {
         let split = split(tokens, Some(&RULES), 400);
-        (split.pieces.iter().map(|piece| (piece.start, piece.end, piece.tokens.len())).collect(), split.advance)
+        (
+            split.pieces.iter().map(|piece| (piece.start, piece.end, piece.tokens.len())).collect(),
+            split.advance,
+        )
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub(super) fn time_words(
     let mut words = Vec::new();
     for (text, n_tokens) in tokenizer.split_words(text_ids, language)? {
         let end = first + n_tokens;
-        let probability = logprobs[first..end].iter().map(|logprob| logprob.exp()).sum::<f32>() / n_tokens as f32;
+        let probability =
+            logprobs[first..end].iter().map(|logprob| logprob.exp()).sum::<f32>() / n_tokens as f32;
         let (start_secs, end_secs) = (starts_secs[first], starts_secs[end]);
         words.push(TimedWord { text, n_tokens, start_secs, end_secs, probability });
         first = end;
@@ -112,7 +113,7 @@ pub(super) fn assign_words(
 ) {
     let median = median_duration(words);
     let mut words = words.iter();
-    for (segment, n_text) in segments {
+    for (segment, n_text) in segments.iter_mut() {
         let (mut n_taken, mut own) = (0, Vec::new());
         while n_taken < *n_text {
             let Some(word) = words.next() else { break };
@@ -129,6 +130,25 @@ pub(super) fn assign_words(
             *last_speech_secs = segment.end_secs;
         }
         segment.words = Some(own);
+    }
+    part_overlaps(segments);
+}
+
+/// Settled edges may reach into the next segment's first word: the two then meet halfway.
+fn part_overlaps(segments: &mut [(Segment, usize)]) {
+    for i in 1..segments.len() {
+        let (before, after) = segments.split_at_mut(i);
+        let (before, after) = (&mut before[i - 1].0, &mut after[0].0);
+        let last = before.words.as_mut().and_then(|words| words.last_mut());
+        let first = after.words.as_mut().and_then(|words| words.first_mut());
+        if let (Some(last), Some(first)) = (last, first)
+            && first.start_secs < last.end_secs
+        {
+            let middle = f64::midpoint(first.start_secs, last.end_secs)
+                .clamp(last.start_secs, first.end_secs.max(last.start_secs));
+            (last.end_secs, first.start_secs) = (middle, middle);
+            (before.end_secs, after.start_secs) = (middle, middle);
+        }
     }
 }
 

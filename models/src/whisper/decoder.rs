@@ -95,7 +95,11 @@ impl Decoder {
         };
         Ok(Self {
             embedding,
-            positions: scope.sub("embed_positions").get("weight", &[config.max_target_positions, d], normal)?,
+            positions: scope.sub("embed_positions").get(
+                "weight",
+                &[config.max_target_positions, d],
+                normal,
+            )?,
             blocks,
             norm: LayerNorm::load(&scope.sub("layer_norm"), d, EPS)?,
             output,

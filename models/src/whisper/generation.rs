@@ -62,8 +62,15 @@ impl GenerationConfig {
     }
 
     fn built_in(config: &WhisperConfig, tokenizer: &Tokenizer) -> Self {
-        let specials =
-            ["transcribe", "translate", "startoftranscript", "startofprev", "startoflm", "nospeech", "nocaptions"];
+        let specials = [
+            "transcribe",
+            "translate",
+            "startoftranscript",
+            "startofprev",
+            "startoflm",
+            "nospeech",
+            "nocaptions",
+        ];
         let suppress = || {
             let mut ids = tokenizer.non_speech_tokens();
             ids.extend(specials.iter().filter_map(|name| tokenizer.special(name)));
@@ -85,7 +92,10 @@ impl GenerationConfig {
     }
 
     fn check(&self, path: &Path, config: &WhisperConfig) -> Result<(), Error> {
-        let lists = [("suppress_tokens", &self.suppress_tokens), ("begin_suppress_tokens", &self.begin_suppress_tokens)];
+        let lists = [
+            ("suppress_tokens", &self.suppress_tokens),
+            ("begin_suppress_tokens", &self.begin_suppress_tokens),
+        ];
         for (key, ids) in lists {
             if let Some(id) = ids.iter().flatten().find(|id| **id as usize >= config.vocab_size) {
                 let message = format!("token {id} is outside the vocabulary of {}", config.vocab_size);

@@ -1,5 +1,6 @@
 //! The command line: what is asked, and the exit code. Results go to standard output, everything else to standard error.
 
+mod bench;
 mod input;
 mod models;
 mod output;
@@ -36,6 +37,8 @@ enum Command {
     Transcribe(Box<transcribe::Args>),
     /// List, fetch and describe models
     Models(models::Args),
+    /// Measure how fast a model runs on this machine
+    Bench(bench::Args),
 }
 
 /// The user asked for something that cannot be; nothing was done.
@@ -57,6 +60,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         if error.is::<Closed>() {
