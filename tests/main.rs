@@ -1,5 +1,7 @@
 //! Integration tests, one binary. Modules are named after what they prove.
 
+#![expect(clippy::print_stdout, reason = "tests print their figures and what they skip")]
+
 mod batching;
 mod cli;
 mod digits;
