@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::Error;
+use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::whisper::WhisperConfig;
+use crate::whisper::{GenerationConfig, SpecialTokens, WhisperConfig};
 
 /// An opened model directory.
 pub struct Bundle {
@@ -22,6 +23,15 @@ pub struct Bundle {
 pub enum Architecture {
     /// Encoder-decoder over log-mel features.
     Whisper(WhisperConfig),
+}
+
+impl Architecture {
+    /// Its `model_type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Whisper(_) => "whisper",
+        }
+    }
 }
 
 impl Bundle {
@@ -75,6 +85,25 @@ impl Bundle {
     /// Its weight files.
     pub fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// Codes of the languages that the model has tokens for; empty for a model of one language.
+    ///
+    /// # Errors
+    /// A missing or invalid tokenizer or generation_config.json.
+    pub fn languages(&self) -> Result<Vec<String>, Error> {
+        let (_, _, special) = self.vocabulary()?;
+        Ok(special.languages.into_iter().map(|(code, _)| code).collect())
+    }
+
+    /// The tokenizer, how to decode, and the special tokens.
+    pub(crate) fn vocabulary(&self) -> Result<(Tokenizer, GenerationConfig, SpecialTokens), Error> {
+        let Architecture::Whisper(config) = &self.architecture;
+        let tokenizer = Tokenizer::open(&self.dir)?;
+        let generation =
+            GenerationConfig::open(&self.dir.join("generation_config.json"), config, &tokenizer)?;
+        let special = SpecialTokens::find(config, &generation, &tokenizer);
+        Ok((tokenizer, generation, special))
     }
 
     pub(crate) fn into_weights(self) -> Weights {

@@ -48,10 +48,7 @@ impl Transcriber {
     /// What `Bundle::open` did not look at: tensor shapes and values, the tokenizer, generation_config.json.
     pub fn load(bundle: Bundle, device: &Device) -> Result<Self, Error> {
         let Architecture::Whisper(config) = bundle.architecture().clone();
-        let tokenizer = Tokenizer::open(bundle.dir())?;
-        let generation =
-            GenerationConfig::open(&bundle.dir().join("generation_config.json"), &config, &tokenizer)?;
-        let special = SpecialTokens::find(&config, &generation, &tokenizer);
+        let (tokenizer, generation, special) = bundle.vocabulary()?;
         let features = LogMel::new(bundle.feature_spec())?;
         let params = Params::frozen(bundle.into_weights(), device);
         let whisper = Whisper::load(&params, config)?;

@@ -188,6 +188,11 @@ fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Error> {
             return Err(Error::key(path, name, message));
         }
     }
+    let n_described = metadata.data_len() as u64;
+    if n_described != n_data_bytes {
+        let message = format!("its header describes {n_described} bytes of data, {n_data_bytes} follow it");
+        return Err(Error::file(path, message));
+    }
     Ok((metadata, 8 + n_header_bytes))
 }
 

@@ -136,22 +136,17 @@ fn describe(summary: &Summary) -> String {
     for (name, value) in &summary.dimensions {
         line(name, value.to_string());
     }
-    if let Some(vocabulary) = summary.vocabulary {
-        line("vocabulary", vocabulary.to_string());
-    }
     if !summary.languages.is_empty() {
         line("languages", format!("{}: {}", summary.languages.len(), summary.languages.join(" ")));
     }
-    if let Some(features) = &summary.features {
-        let window = features.window_secs.map_or_else(String::new, |secs| format!(", window {secs} s"));
-        line(
-            "features",
-            format!(
-                "{} mel bands at {} Hz, n_fft {}, hop {}{window}",
-                features.n_mels, features.sample_rate, features.n_fft, features.hop_length
-            ),
-        );
-    }
+    let features = &summary.features;
+    line(
+        "features",
+        format!(
+            "{} mel bands at {} Hz, n_fft {}, hop {}, window {} s",
+            features.n_mels, features.sample_rate, features.n_fft, features.hop_samples, summary.window_secs
+        ),
+    );
     let files: Vec<_> = summary
         .files
         .iter()

@@ -40,6 +40,11 @@ impl Recognizer {
         Ok(Self { transcriber, decode: DecodeAudio { limits, channel } })
     }
 
+    /// Refuses options that the model cannot follow.
+    pub(super) fn check(&self, options: &DecodeOptions) -> Result<(), models::Error> {
+        self.transcriber.check(options)
+    }
+
     /// Decodes the recording and what is said in it. Also returns what is wrong with the recording but did not hinder.
     pub(super) fn transcribe(
         &self,

@@ -230,6 +230,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut failed = inputs.failures.len();
     if !inputs.found.is_empty() {
         let recognizer = load(&config, args.channel, style)?;
+        // Said once, rather than for every recording.
+        recognizer
+            .check(&options)
+            .map_err(|error| Usage(format!("model {}: {error}", config.transcribe.model)))?;
         for (index, input) in inputs.found.iter().enumerate() {
             let done = transcribe(&recognizer, input, &options, &config, style, (index, inputs.found.len()))
                 .and_then(|transcript| {
@@ -270,14 +274,6 @@ fn load(config: &Config, channel: Channel, style: Style) -> anyhow::Result<Recog
     let directory = registry::resolve(&settings.model, &hub, &mut |at| download.update(at));
     download.clear();
     let directory = directory?;
-    // Said once and before the weights are read, rather than for every recording.
-    let known = registry::languages(&directory)?;
-    if settings.language != "auto" && !known.is_empty() && !known.contains(&settings.language) {
-        let model = &settings.model;
-        let message =
-            format!("language `{}`: model {model} knows auto {}", settings.language, known.join(" "));
-        return Err(Usage(message).into());
-    }
     Recognizer::load(&directory, config.limits, channel).with_context(|| format!("model {}", settings.model))
 }
 

@@ -73,6 +73,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The bundle cannot be opened.
+    #[error(transparent)]
+    Bundle(#[from] models::Error),
     /// A file of a bundle cannot be understood.
     #[error("{}: {message}", path.display())]
     File {

@@ -15,7 +15,7 @@ pub use cache::{Cache, Cached};
 pub use digest::{Digest, sha256};
 pub use error::Error;
 pub use hub::{Hub, HubOptions, Progress};
-pub use inspect::{FeatureSummary, FileSummary, Summary, architecture, languages, size_bytes};
+pub use inspect::{FileSummary, Summary, architecture, size_bytes};
 pub use name::{Name, Repository};
 
 /// The directory of the model that `spec` names; fetches it when it is not on this machine.
