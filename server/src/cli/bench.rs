@@ -114,7 +114,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         .map(|batch| decoder_speed(&transcriber, &cross, batch, *runs))
         .collect::<anyhow::Result<_>>()?;
 
-    let options = DecodeOptions { language: first_language(&transcriber), ..DecodeOptions::default() };
+    // Without fallback: how often a model has to try again is its quality, not its speed.
+    let language = first_language(&transcriber);
+    let options = DecodeOptions { language, fallback: false, ..DecodeOptions::default() };
     let transcribe_secs =
         median((*runs).min(3), || Ok(transcriber.transcribe(&waveform, &options, &mut |_| {}).map(drop)?))?;
     let recording_secs = waveform.duration_secs();
