@@ -186,7 +186,7 @@ fn models_are_pulled_listed_and_described() {
     let (code, stdout, stderr) = run(offline.args(["models", "inspect", ID, "--json"]));
     assert_eq!(code, 0, "{stderr}");
     let summary: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
-    assert_eq!((&summary["parameters"], &summary["languages"][1]), (&75_000.into(), &"ps".into()));
+    assert_eq!((&summary["architecture"], &summary["languages"][6]), (&"whisper".into(), &"ps".into()));
     assert_eq!(server.seen().len(), before);
     let (code, stdout, stderr) = run(offline.args(["models", "inspect", "speech/other"]));
     assert_eq!((code, stdout.as_str()), (2, ""), "two models are too many: {stderr}");
@@ -246,7 +246,7 @@ fn one_bad_recording_does_not_stop_the_others() {
 
     let (code, _, stderr) = transcribe(&["a.wav", "--language", "xx"]);
     assert_eq!(code, 2);
-    assert!(stderr.contains("`xx`") && stderr.contains(" ps "), "{stderr}");
+    assert!(stderr.contains("`xx`") && stderr.contains(" ps,"), "{stderr}");
 }
 
 #[test]

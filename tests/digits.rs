@@ -185,6 +185,7 @@ fn long_recordings_come_out_whole() -> Result<()> {
         let options = DecodeOptions {
             language: Some("en".into()),
             vad,
+            fallback: false,
             condition_on_previous_text: false,
             ..DecodeOptions::default()
         };

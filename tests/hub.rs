@@ -5,25 +5,33 @@ use std::{collections::BTreeMap, fs, path::Path, thread, time::Duration};
 use server::registry::{self, Error, Hub, HubOptions, Repository, Summary};
 use tempfile::TempDir;
 
-use crate::loopback_hub::{Behaviour, COMMIT, ID, LoopbackHub, Redirect, etag};
+use crate::{
+    loopback_hub::{Behaviour, COMMIT, ID, LoopbackHub, Redirect, etag},
+    support::fixture,
+};
 
-/// A whole, tiny bundle: 300,000 bytes of weights.
+/// A whole, tiny bundle, and the files of other frameworks that stand beside it.
 pub fn bundle_files() -> BTreeMap<String, Vec<u8>> {
-    let header = r#"{"w":{"dtype":"F32","shape":[75000],"data_offsets":[0,300000]}}"#;
-    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
-    weights.extend(header.as_bytes());
-    weights.extend((0..300_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]));
-    let text = |text: &str| text.as_bytes().to_vec();
-    BTreeMap::from([
-        ("config.json".to_owned(), text(r#"{"model_type":"whisper","d_model":128}"#)),
-        ("generation_config.json".to_owned(), text(r#"{"lang_to_id":{"<|ps|>":50340,"<|en|>":50259}}"#)),
-        ("tokenizer.json".to_owned(), text("{}")),
-        ("vocab.json".to_owned(), text("{}")),
-        ("model.safetensors".to_owned(), weights),
-        ("pytorch_model.bin".to_owned(), text("pickle")),
-        ("flax_model.msgpack".to_owned(), text("flax")),
-        ("README.md".to_owned(), text("# Micro")),
-    ])
+    let bundle = [
+        "config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    ];
+    let mut files: BTreeMap<_, _> = bundle
+        .into_iter()
+        .map(|name| (name.to_owned(), fs::read(fixture("whisper-80").join(name)).expect("a fixture")))
+        .collect();
+    for (name, text) in [
+        ("vocab.json", "{}"),
+        ("pytorch_model.bin", "pickle"),
+        ("flax_model.msgpack", "flax"),
+        ("README.md", "# Micro"),
+    ] {
+        files.insert(name.to_owned(), text.as_bytes().to_vec());
+    }
+    files
 }
 
 fn hub(endpoint: &str, cache: &Path) -> HubOptions {
@@ -91,7 +99,7 @@ fn a_pull_leaves_the_layout_that_python_reads() {
         Path::new("../../blobs").join(&sha256)
     );
     assert!(
-        folder.join("blobs").join(etag(b"{}", false)).is_file(),
+        folder.join("blobs").join(etag(&bundle_files()["config.json"], false)).is_file(),
         "small files are named as git names them"
     );
     let size = bundle_files()["model.safetensors"].len() as u64;
@@ -102,9 +110,13 @@ fn a_pull_leaves_the_layout_that_python_reads() {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]);
+    let wanted = ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"];
+    assert_eq!(
+        (&names[..4], names[4].as_str(), names.len()),
+        (&wanted.map(str::to_owned)[..], "tokenizer.json", 5)
+    );
     let summary = Summary::open(&snapshot).expect("described");
-    assert_eq!((summary.parameters, summary.languages.len()), (75_000, 2));
+    assert_eq!((summary.architecture.as_str(), summary.languages.len()), ("whisper", 8));
     assert_eq!(
         summary.files.iter().find(|file| file.name == "model.safetensors").expect("listed").sha256,
         sha256
@@ -302,7 +314,11 @@ fn sharded_weights_are_fetched_by_their_index() {
     files.insert("model.safetensors.index.json".to_owned(), index("model-00002-of-00002.safetensors"));
     let fixture = Fixture::with_files(files.clone(), Behaviour::default());
     let snapshot = fixture.pull().expect("pulled");
-    assert_eq!(Summary::open(&snapshot).expect("described").parameters, 150_000);
+    assert!(
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+            .into_iter()
+            .all(|shard| fs::read(snapshot.join(shard)).expect("a shard") == weights)
+    );
     for (shard, part) in
         [("../../../escape.safetensors", "no safetensors file"), ("model-3.safetensors", "does not have")]
     {

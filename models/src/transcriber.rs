@@ -1,18 +1,14 @@
-//! From a waveform to a transcript: features, encoder, decoding session and long form put together.
+//! A loaded model: features, encoder, decoder, tokenizer and what its configuration says about decoding.
 
 use std::sync::Arc;
 
-use audio::window::{Profile, cut_at_silences, energy_profile};
-use audio::{Features, LogMel, Span, Vad, VadOptions, Waveform};
+use audio::{FeatureSpec, Features, LogMel, Waveform};
 use candle_core::{Device, Tensor};
 
-use crate::decode::{
-    Attempt, LADDER, Rules, Session, Strategy, Thresholds, TimestampRules, WindowRequest, WindowResult,
-    detect_language,
-};
+use crate::decode::{Rules, Session, TimestampRules, detect_language};
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
-use crate::transcript::{HeadScores, LongForm, Plan, WindowTask, token_starts};
+use crate::transcript::{HeadScores, Run, token_starts};
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
 use crate::{Architecture, Bundle, DecodeOptions, Error, Timestamps, Transcript};
 
@@ -33,12 +29,6 @@ pub struct Progress {
     pub decoded_secs: f64,
     /// Seconds of audio in all.
     pub duration_secs: f64,
-}
-
-/// A stretch of the recording that is decoded on its own.
-struct Stretch {
-    start_secs: f64,
-    end_secs: f64,
 }
 
 impl Transcriber {
@@ -77,11 +67,12 @@ impl Transcriber {
 
     /// Seconds of audio that a window holds.
     pub fn window_secs(&self) -> f64 {
-        self.whisper.config.max_source_frames() as f64 * self.frame_secs()
+        self.whisper.config.max_source_frames() as f64 / self.features.spec().frame_rate()
     }
 
-    fn frame_secs(&self) -> f64 {
-        self.features.spec().frame_rate().recip()
+    /// What the model hears.
+    pub fn feature_spec(&self) -> &FeatureSpec {
+        self.features.spec()
     }
 
     /// Features of one window: `samples` and silence up to its length. (F, T)
@@ -92,7 +83,7 @@ impl Transcriber {
 
     /// Features of `samples` followed by a window of silence, so that any window can be cut out of them and the
     /// dynamic range is that of the whole stretch.
-    fn padded_features(&self, samples: &[f32]) -> Features {
+    pub(crate) fn padded_features(&self, samples: &[f32]) -> Features {
         let n_window = self.whisper.config.max_source_frames() * self.features.spec().hop_samples;
         let mut padded = Vec::with_capacity(samples.len() + n_window);
         padded.extend_from_slice(samples);
@@ -167,23 +158,7 @@ impl Transcriber {
             resampled = audio::resample(waveform, self.features.spec().sample_rate)?;
             &resampled
         };
-        let duration_secs = waveform.duration_secs();
-        let speech = Vad::new().speech_spans(waveform, &VadOptions::default())?;
-        let stretches = self.stretches(waveform, &speech, options)?;
-        // Seeking needs timestamps, also when nobody wants to see them.
-        let seeks =
-            stretches.iter().any(|stretch| stretch.end_secs - stretch.start_secs > self.window_secs());
-        let timestamps = options.timestamps > Timestamps::None || seeks;
-        let mut long_form = LongForm::new(self.plan(options, timestamps), speech)?;
-        for stretch in &stretches {
-            let samples = samples_of(waveform, stretch);
-            // A last frame that is not full holds nothing, unless it is all there is.
-            let n_frames = (samples.len() / self.features.spec().hop_samples).max(1);
-            long_form.add_track(stretch.start_secs, self.padded_features(samples), n_frames);
-        }
-        let mut run = Run { transcriber: self, options, long_form, timestamps, language_probability: None };
-        run.decode(&mut |decoded_secs| progress(Progress { decoded_secs, duration_secs }))?;
-        Ok(run.long_form.finish(duration_secs, run.language_probability))
+        Run::new(self, waveform, options)?.decode(progress)
     }
 
     /// Refuses options that this model cannot follow, before any audio is looked at.
@@ -210,44 +185,6 @@ impl Transcriber {
             ));
         }
         Ok(())
-    }
-
-    fn plan<'a>(&'a self, options: &'a DecodeOptions, timestamps: bool) -> Plan<'a> {
-        let language =
-            if self.special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) };
-        Plan {
-            options,
-            tokenizer: &self.tokenizer,
-            special: &self.special,
-            rules: Arc::new(self.rules(timestamps)),
-            window_frames: self.whisper.config.max_source_frames(),
-            frame_secs: self.frame_secs(),
-            max_context: (self.whisper.config.max_target_positions / 2).saturating_sub(1),
-            language,
-        }
-    }
-
-    fn stretches(
-        &self,
-        waveform: &Waveform,
-        speech: &[Span],
-        options: &DecodeOptions,
-    ) -> Result<Vec<Stretch>, Error> {
-        let duration_secs = waveform.duration_secs();
-        let is_long = duration_secs > self.window_secs();
-        if !options.vad.unwrap_or(is_long) {
-            let whole = Stretch { start_secs: 0.0, end_secs: duration_secs };
-            return Ok(if duration_secs > 0.0 { vec![whole] } else { Vec::new() });
-        }
-        let frame_samples = (waveform.sample_rate / 50).max(1);
-        let energy = energy_profile(waveform, frame_samples as usize);
-        let profile = Profile {
-            values: &energy,
-            frame_secs: f64::from(frame_samples) / f64::from(waveform.sample_rate),
-        };
-        let windows = cut_at_silences(speech, duration_secs, self.window_secs(), &profile)?;
-        let stretch = |window: &Span| Stretch { start_secs: window.start_secs, end_secs: window.end_secs };
-        Ok(windows.iter().map(stretch).collect())
     }
 
     /// Encoder position at which each of `text_ids` begins, and at which the last one ends, by the cross-attention
@@ -281,121 +218,4 @@ impl Transcriber {
         let first = prompt.len().saturating_sub(1);
         Ok(token_starts(&heads, first..first + 1 + text_ids.len(), n_audio, config.median_filter_width))
     }
-}
-
-/// One transcription while it runs.
-struct Run<'a> {
-    transcriber: &'a Transcriber,
-    options: &'a DecodeOptions,
-    long_form: LongForm<'a>,
-    timestamps: bool,
-    language_probability: Option<f32>,
-}
-
-/// A window in the batch.
-struct InFlight {
-    id: u64,
-    task: WindowTask,
-    cross: Arc<CrossCache>,
-}
-
-impl Run<'_> {
-    fn decode(&mut self, progress: &mut dyn FnMut(f64)) -> Result<(), Error> {
-        let mut session = self.transcriber.session();
-        let mut in_flight: Vec<InFlight> = Vec::new();
-        let mut next_id = 0;
-        loop {
-            while session.len() < self.options.batch_size {
-                let Some(task) = self.long_form.next_window() else { break };
-                let encoded = self.transcriber.encode(self.long_form.features(task))?;
-                let cross = self.transcriber.listen(&encoded)?;
-                self.settle_language(&cross)?;
-                session.join(next_id, self.request(task, &cross)?)?;
-                in_flight.push(InFlight { id: next_id, task, cross });
-                next_id += 1;
-            }
-            if session.is_empty() {
-                return Ok(());
-            }
-            for (id, result) in session.step()? {
-                let Some(place) = in_flight.iter().position(|window| window.id == id) else { continue };
-                let InFlight { task, cross, .. } = in_flight.swap_remove(place);
-                self.accept(task, &result, &cross)?;
-                progress(self.long_form.decoded_secs());
-            }
-        }
-    }
-
-    fn accept(&mut self, task: WindowTask, result: &WindowResult, cross: &CrossCache) -> Result<(), Error> {
-        let transcriber = self.transcriber;
-        let prompt =
-            transcriber.special.prompt(self.long_form.plan.language.as_deref(), self.options.task, false)?;
-        let position_secs = 2.0 * transcriber.frame_secs();
-        let align = |text_ids: &[u32]| {
-            let n_audio = (task.n_frames / 2).max(1);
-            let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
-            Ok(starts.into_iter().map(|position| position as f64 * position_secs).collect())
-        };
-        self.long_form.accept(task, result, &align)
-    }
-
-    /// The first window decides the language of the recording if nobody else does.
-    fn settle_language(&mut self, cross: &CrossCache) -> Result<(), Error> {
-        if self.long_form.plan.language.is_none()
-            && let Some((language, probability)) = self.transcriber.detect_language(cross)?.into_iter().next()
-        {
-            self.long_form.plan.language = Some(language);
-            self.language_probability = Some(probability);
-        }
-        Ok(())
-    }
-
-    fn request(&self, task: WindowTask, cross: &Arc<CrossCache>) -> Result<WindowRequest, Error> {
-        let (options, plan) = (self.options, &self.long_form.plan);
-        let context = self.long_form.context(task);
-        let prompt = plan.special.prompt(plan.language.as_deref(), options.task, self.timestamps)?;
-        let half = self.transcriber.whisper.config.max_target_positions / 2;
-        Ok(WindowRequest {
-            cross: cross.clone(),
-            start_index: context.len(),
-            prompt: [context, prompt].concat(),
-            rules: plan.rules.clone(),
-            attempts: attempts(options),
-            thresholds: Thresholds {
-                compression_ratio: options.compression_ratio_threshold,
-                logprob: options.logprob_threshold,
-                no_speech: options.no_speech_threshold,
-            },
-            max_new_tokens: options.max_new_tokens.unwrap_or(half),
-            // By place, not by order: the same window draws the same numbers whatever the batch size.
-            seed: options.seed.wrapping_mul(0x2545_f491_4f6c_dd1d)
-                ^ (task.track as u64) << 24
-                ^ task.seek_frames as u64,
-        })
-    }
-}
-
-/// What is tried on a window, one after the other.
-fn attempts(options: &DecodeOptions) -> Vec<Attempt> {
-    let length_penalty = options.length_penalty;
-    let search = match options.beam_size {
-        1 => Strategy::Greedy,
-        size => Strategy::Beam { size, patience: options.patience, length_penalty },
-    };
-    let attempt = |temperature: f32| {
-        let sample = Strategy::Sample { temperature, best_of: options.best_of, length_penalty };
-        Attempt { temperature, strategy: if temperature > 0.0 { sample } else { search } }
-    };
-    if options.temperature == 0.0 && options.fallback {
-        LADDER.into_iter().map(attempt).collect()
-    } else {
-        vec![attempt(options.temperature)]
-    }
-}
-
-fn samples_of<'a>(waveform: &'a Waveform, stretch: &Stretch) -> &'a [f32] {
-    let rate = f64::from(waveform.sample_rate);
-    let n = waveform.samples.len();
-    let place = |secs: f64| ((secs * rate).round() as usize).min(n);
-    &waveform.samples[place(stretch.start_secs)..place(stretch.end_secs)]
 }

@@ -145,8 +145,14 @@ impl Search {
         let mut going_on = Vec::with_capacity(rows.len());
         for (mut row, logits) in rows.into_iter().zip(logits) {
             rules.apply(&row.tokens, logits);
+            let allowed = log_sum_exp(logits);
+            if allowed == f32::NEG_INFINITY {
+                // A configuration that suppresses everything: nothing can follow.
+                self.finish(row.tokens, row.logprobs, row.score, length_penalty, false);
+                continue;
+            }
             let token = choose(&mut self.rngs, row.index, logits);
-            let logprob = logits[token as usize] - log_sum_exp(logits);
+            let logprob = logits[token as usize] - allowed;
             row.logprobs.push(logprob);
             row.score += logprob;
             if token == self.eot {
@@ -235,7 +241,7 @@ impl Search {
 }
 
 fn rank(score: f32, n_tokens: usize, length_penalty: f32) -> f32 {
-    score / (n_tokens as f32).powf(length_penalty)
+    score / (n_tokens.max(1) as f32).powf(length_penalty)
 }
 
 /// The rows that `chosen` leads to. The first child takes its parent's cache, further ones copy it.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use audio::{Features, Span};
+use audio::Span;
 
 use super::coverage::{Outcome, coverage};
 use super::segment::{Piece, Split, split};
@@ -50,7 +50,6 @@ pub(crate) struct Plan<'a> {
 /// One stretch of the recording.
 struct Track {
     start_secs: f64,
-    features: Features,
     n_frames: usize,
     seek_frames: usize,
     /// A window of it is being decoded.
@@ -94,6 +93,15 @@ impl<'a> LongForm<'a> {
             _ => Ok(Vec::new()),
         };
         let (prompt, hotwords) = (encode(&plan.options.prompt)?, encode(&plan.options.hotwords)?);
+        for (option, n_tokens, room) in
+            [("prompt", prompt.len(), plan.max_context), ("hotwords", hotwords.len(), plan.max_context / 2)]
+        {
+            if n_tokens > room {
+                tracing::warn!(
+                    "{option}: {n_tokens} tokens are more than the {room} that the model has room for"
+                );
+            }
+        }
         Ok(Self {
             plan,
             tracks: Vec::new(),
@@ -105,12 +113,10 @@ impl<'a> LongForm<'a> {
         })
     }
 
-    /// Adds a stretch that begins at `start_secs`. `features` are those of the stretch followed by a window of
-    /// silence; `n_frames` of them hold audio.
-    pub fn add_track(&mut self, start_secs: f64, features: Features, n_frames: usize) {
+    /// Adds a stretch of `n_frames` that begins at `start_secs`.
+    pub fn add_track(&mut self, start_secs: f64, n_frames: usize) {
         self.tracks.push(Track {
             start_secs,
-            features,
             n_frames,
             seek_frames: 0,
             is_busy: false,
@@ -131,9 +137,10 @@ impl<'a> LongForm<'a> {
         Some(WindowTask { track, seek_frames: state.seek_frames, n_frames })
     }
 
-    /// Features of a window, padded to its full length.
-    pub fn features(&self, task: WindowTask) -> Features {
-        self.tracks[task.track].features.slice(task.seek_frames, self.plan.window_frames, 0.0)
+    /// Whether no window of a track is left.
+    pub fn is_done(&self, track: usize) -> bool {
+        let track = &self.tracks[track];
+        !track.is_busy && track.seek_frames >= track.n_frames
     }
 
     /// Tokens of the window's prompt before the start token: hotwords, then what was said before.

@@ -4,11 +4,12 @@
 mod alignment;
 mod coverage;
 mod longform;
+mod run;
 mod segment;
 mod words;
 
 pub(crate) use alignment::{HeadScores, token_starts};
-pub(crate) use longform::{LongForm, Plan, WindowTask};
+pub(crate) use run::Run;
 
 use serde::Serialize;
 

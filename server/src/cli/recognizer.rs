@@ -6,7 +6,6 @@ use audio::{ChannelChoice, DecodeAudio};
 use candle_core::Device;
 use models::{Bundle, DecodeOptions, Progress, Transcriber, Transcript};
 
-use super::transcribe::Channel;
 use crate::config::Limits;
 
 /// A recording to be read.
@@ -23,7 +22,7 @@ pub(super) struct Recognizer {
 
 impl Recognizer {
     /// Loads the model in `directory`.
-    pub(super) fn load(directory: &Path, limits: Limits, channel: Channel) -> anyhow::Result<Self> {
+    pub(super) fn load(directory: &Path, limits: Limits, channel: ChannelChoice) -> anyhow::Result<Self> {
         let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
         let limits = audio::Limits {
             max_duration_secs: limits.max_duration_secs,
@@ -32,10 +31,6 @@ impl Recognizer {
             max_channels: limits.max_channels,
             max_wall_secs: limits.max_wall_secs,
             ..audio::Limits::default()
-        };
-        let channel = match channel {
-            Channel::Mix => ChannelChoice::Mix,
-            Channel::Index(index) => ChannelChoice::Pick(index),
         };
         Ok(Self { transcriber, decode: DecodeAudio { limits, channel } })
     }

@@ -4,10 +4,10 @@ use std::{
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
-    str::FromStr,
 };
 
 use anyhow::{Context, bail};
+use audio::ChannelChoice;
 use clap::{ArgAction, ValueEnum};
 use models::{DecodeOptions, Task};
 
@@ -92,8 +92,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Channel to listen to, counted from 0, or mix for all of them
-    #[arg(long, value_name = "mix|N", default_value = "mix")]
-    channel: Channel,
+    #[arg(long, value_name = "mix|N", default_value = "mix", value_parser = parse_channel)]
+    channel: ChannelChoice,
     /// Write one file per recording into DIR instead of the standard output
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -114,22 +114,11 @@ enum TaskArg {
     Translate,
 }
 
-/// Which channel of a recording is heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Channel {
-    Mix,
-    Index(usize),
-}
-
-impl FromStr for Channel {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "mix" => Ok(Self::Mix),
-            number => {
-                number.parse().map(Self::Index).map_err(|_| "expected mix or a number from 0".to_owned())
-            }
+fn parse_channel(text: &str) -> Result<ChannelChoice, String> {
+    match text {
+        "mix" => Ok(ChannelChoice::Mix),
+        number => {
+            number.parse().map(ChannelChoice::Pick).map_err(|_| "expected mix or a number from 0".to_owned())
         }
     }
 }
@@ -267,7 +256,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(FAILED))
 }
 
-fn load(config: &Config, channel: Channel, style: Style) -> anyhow::Result<Recognizer> {
+fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result<Recognizer> {
     let settings = &config.transcribe;
     let hub = Hub::new(config.hub_options());
     let mut download = Download::new(style);
@@ -332,7 +321,8 @@ mod tests {
 
     #[test]
     fn channels_are_numbers_or_mix() {
-        assert_eq!(("mix".parse(), "1".parse()), (Ok(Channel::Mix), Ok(Channel::Index(1))));
-        assert!("-1".parse::<Channel>().is_err() && "left".parse::<Channel>().is_err());
+        assert!(matches!(parse_channel("mix"), Ok(ChannelChoice::Mix)));
+        assert!(matches!(parse_channel("1"), Ok(ChannelChoice::Pick(1))));
+        assert!(parse_channel("-1").is_err() && parse_channel("left").is_err());
     }
 }
