@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use audio::ChannelChoice;
 use clap::{ArgAction, ValueEnum};
-use models::{DecodeOptions, Task};
+use models::{DecodeOptions, GapReason, Task};
 
 use super::{
     FAILED, Usage,
@@ -286,6 +286,16 @@ fn transcribe(
     let (transcript, warnings) = result?;
     for warning in warnings {
         style.note(&format!("warning: {}: {warning}", input.name()));
+    }
+    for gap in &transcript.coverage.gaps {
+        let reason = match gap.reason {
+            GapReason::NoSpeech => "the model takes it for silence",
+            GapReason::TokenLimit => "the text broke off at the token limit",
+            GapReason::Empty => "the model wrote nothing",
+        };
+        let (from, to) = (gap.start_secs, gap.end_secs);
+        style
+            .note(&format!("warning: {}: no text for speech at {from:.1}-{to:.1} s: {reason}", input.name()));
     }
     progress.finish(transcript.duration_secs);
     Ok(transcript)
