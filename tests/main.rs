@@ -11,3 +11,4 @@ mod hub;
 mod loopback_hub;
 mod parity;
 mod support;
+mod tokenizer;
