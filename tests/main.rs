@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "tests print their figures and what they skip")]
 
 mod batching;
+mod bundles;
 mod cli;
 mod digits;
 mod gradients;
@@ -10,3 +11,4 @@ mod hub;
 mod loopback_hub;
 mod parity;
 mod support;
+mod tokenizer;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Error;
@@ -47,8 +48,7 @@ impl Bundle {
         let config = read_json(&path)?;
         let architecture = match config.get("model_type").and_then(Value::as_str) {
             Some("whisper") => {
-                let config: WhisperConfig =
-                    serde_json::from_value(config).map_err(|error| Error::file(&path, error))?;
+                let config: WhisperConfig = parse(config, &path)?;
                 config.check(&path)?;
                 Architecture::Whisper(config)
             }
@@ -103,6 +103,7 @@ impl Bundle {
         let generation =
             GenerationConfig::open(&self.dir.join("generation_config.json"), config, &tokenizer)?;
         let special = SpecialTokens::find(config, &generation, &tokenizer);
+        special.check(&self.dir.join("tokenizer.json"), config.vocab_size)?;
         Ok((tokenizer, generation, special))
     }
 
@@ -116,9 +117,22 @@ pub(crate) fn read_json(path: &Path) -> Result<Value, Error> {
     serde_json::from_str(&text).map_err(|error| Error::file(path, format!("is not JSON: {error}")))
 }
 
+/// A configuration out of its JSON. A value of the wrong type is refused by its key.
+pub(crate) fn parse<T: DeserializeOwned>(value: Value, path: &Path) -> Result<T, Error> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let key = error.path().to_string();
+        // A missing key has no path; the message names it.
+        if key == "." { Error::file(path, error.inner()) } else { Error::key(path, key, error.inner()) }
+    })
+}
+
 /// Whisper's features, after making sure that `preprocessor_config.json` asks for no others.
 fn whisper_features(dir: &Path, config: &WhisperConfig) -> Result<audio::FeatureSpec, Error> {
     let spec = audio::FeatureSpec::whisper(config.num_mel_bins);
+    if spec.n_mels > spec.n_fft {
+        let message = format!("{} bins are more than {} samples can tell apart", spec.n_mels, spec.n_fft);
+        return Err(Error::key(&dir.join("config.json"), "num_mel_bins", message));
+    }
     let path = dir.join("preprocessor_config.json");
     if path.exists() {
         let preprocessor = read_json(&path)?;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tokenizers::AddedToken;
+
 use crate::Error;
 
 /// A tokenizer and the vocabulary of special tokens, which are found by name.
@@ -15,6 +17,10 @@ const ANNOTATIONS: &str = "\" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 �
                            (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪";
 /// Musical symbols whose first byte-level token alone already means one of them.
 const NOTES: &str = "♩ ♪ ♫ ♬ ♭ ♮ ♯";
+
+/// Python's `string.punctuation`. The reference asks whether a stripped piece is part of it, which a run such as
+/// `()` is, and the nothing that is left of a line break.
+const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
 /// Languages written without spaces between words: their words are split by character.
 const UNSPACED_LANGUAGES: [&str; 6] = ["zh", "ja", "th", "lo", "my", "yue"];
@@ -30,6 +36,19 @@ impl Tokenizer {
             return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
         }
         let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::file(&path, error))?;
+        // What the file says about padding and truncation is about training batches.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::file(&path, error))?;
+        // Large-v3 does not mark its times as special: in a prompt they would be commands.
+        let unmarked: Vec<AddedToken> = inner
+            .get_added_tokens_decoder()
+            .into_values()
+            .filter(|token| {
+                !token.special && token.content.starts_with("<|") && token.content.ends_with("|>")
+            })
+            .map(|token| AddedToken { special: true, ..token })
+            .collect();
+        inner.add_special_tokens(unmarked).map_err(|error| Error::file(&path, error))?;
         // A prompt that spells `<|endoftext|>` is text, not a command.
         inner.set_encode_special_tokens(true);
         Ok(Self { inner })
@@ -109,9 +128,7 @@ impl Tokenizer {
         }
         let mut words: Vec<(String, usize)> = Vec::new();
         for (text, n_ids) in characters {
-            let trimmed = text.trim();
-            let is_punctuation =
-                trimmed.chars().count() == 1 && trimmed.chars().all(|c| c.is_ascii_punctuation());
+            let is_punctuation = PUNCTUATION.contains(text.trim());
             match words.last_mut() {
                 Some(word) if !text.starts_with(' ') && !is_punctuation => {
                     word.0.push_str(&text);

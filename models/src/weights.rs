@@ -2,6 +2,7 @@
 //! tensor is read, and whose tensors are read one at a time, so that peak memory stays near their size.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ const MAX_HEADER_BYTES: u64 = 50 << 20;
 
 /// Opened weight files and what each holds.
 pub struct Weights {
+    /// The only weight file, or the index of several.
+    path: PathBuf,
     files: Vec<WeightFile>,
     entries: BTreeMap<String, Entry>,
 }
@@ -46,17 +49,18 @@ impl Weights {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        let paths = if single.exists() {
-            vec![single]
+        let (path, paths) = if single.exists() {
+            (single.clone(), vec![single])
         } else if index.exists() {
-            shard_paths(dir, &index)?
+            let paths = shard_paths(dir, &index)?;
+            (index, paths)
         } else {
             return Err(Error::file(
                 &single,
                 "no such file: a bundle keeps its weights in model.safetensors (checkpoints in other formats are not read)",
             ));
         };
-        let mut weights = Self { files: Vec::new(), entries: BTreeMap::new() };
+        let mut weights = Self { path, files: Vec::new(), entries: BTreeMap::new() };
         for path in paths {
             weights.add_file(path)?;
         }
@@ -117,8 +121,7 @@ impl Weights {
     /// A missing tensor, a shape other than `shape`, a type that is no float, a value that is not finite.
     pub fn read(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
         let Some(entry) = self.entries.get(name) else {
-            let path = self.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
-            return Err(Error::key(&path, name, "the tensor is missing; config.json asks for it"));
+            return Err(Error::key(&self.path, name, "the tensor is missing; config.json asks for it"));
         };
         let file = &self.files[entry.file];
         if entry.shape != shape {
@@ -203,6 +206,9 @@ fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     let text = std::fs::read_to_string(index).map_err(|error| Error::file(index, error))?;
     let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::file(index, error))?;
+    if parsed.weight_map.is_empty() {
+        return Err(Error::key(index, "weight_map", "is empty"));
+    }
     let mut names: Vec<String> = parsed.weight_map.into_values().collect();
     names.sort();
     names.dedup();
@@ -210,7 +216,7 @@ fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
         .into_iter()
         .map(|name| {
             // A shard lies beside its index; anything else is an attempt to read elsewhere.
-            let plain = Path::new(&name).components().count() == 1 && !name.starts_with("..");
+            let plain = Path::new(&name).file_name() == Some(OsStr::new(&name));
             if plain { Ok(dir.join(&name)) } else { Err(Error::key(index, name, "is not a plain file name")) }
         })
         .collect()

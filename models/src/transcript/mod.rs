@@ -63,6 +63,19 @@ pub struct Segment {
     pub words: Option<Vec<Word>>,
 }
 
+impl Segment {
+    /// Moves times before `start_secs` and after `end_secs` there, the words' as well. Returns the latest.
+    fn keep_within(&mut self, start_secs: f64, end_secs: f64) -> f64 {
+        let words =
+            self.words.iter_mut().flatten().flat_map(|word| [&mut word.start_secs, &mut word.end_secs]);
+        for secs in [&mut self.start_secs, &mut self.end_secs].into_iter().chain(words) {
+            *secs = secs.clamp(start_secs, end_secs);
+        }
+        let last_word = self.words.as_ref().and_then(|words| words.last());
+        last_word.map_or(self.end_secs, |word| word.end_secs.max(self.end_secs))
+    }
+}
+
 /// A word, or in scripts without spaces a character group, with its times.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Word {

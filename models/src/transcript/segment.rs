@@ -48,13 +48,15 @@ pub(super) fn split(tokens: &[u32], rules: Option<&TimestampRules>, n_positions:
         cuts.push(n);
     }
     let mut pieces = Vec::with_capacity(cuts.len());
-    let mut begin = 0;
+    let (mut begin, mut latest) = (0, 0f64);
     for cut in cuts {
-        let start = if is_time(begin) { position(begin) } else { 0.0 };
-        pieces.push(Piece { start, end: position(cut - 1), tokens: begin..cut });
-        begin = cut;
+        // The rules keep times in order; a decoder without them must not turn the recording around either.
+        let start = if is_time(begin) { position(begin) } else { 0.0 }.max(latest);
+        let end = position(cut - 1).max(start);
+        pieces.push(Piece { start, end, tokens: begin..cut });
+        (begin, latest) = (cut, end);
     }
-    let reached = position(begin - 1) as usize;
+    let reached = latest as usize;
     // A window that ends in a single timestamp has nothing after it; one that did not get off its start would
     // be decoded for ever.
     let used_up = ends_in_single_timestamp || reached == 0;
@@ -95,6 +97,14 @@ mod tests {
         assert_eq!(times(&[100, 1, 2]), (vec![(0.0, 400.0, 3)], None));
         assert_eq!(times(&[110, 1, 2]), (vec![(10.0, 400.0, 3)], None));
         assert_eq!(times(&[]), (vec![(0.0, 400.0, 0)], None));
+    }
+
+    #[test]
+    fn times_that_go_back_do_not_turn_the_recording_around() {
+        assert_eq!(
+            times(&[150, 1, 200, 200, 2, 120, 120, 3]),
+            (vec![(50.0, 100.0, 3), (100.0, 100.0, 3)], Some(100))
+        );
     }
 
     #[test]

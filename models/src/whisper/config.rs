@@ -79,7 +79,8 @@ impl WhisperConfig {
     /// Refuses what cannot be loaded, naming `path` and the key.
     ///
     /// # Errors
-    /// Zero or absurd dimensions, heads that do not divide the width, an unknown activation.
+    /// Zero or absurd dimensions, heads that do not divide the width, ids outside the vocabulary, an unknown
+    /// activation.
     pub fn check(&self, path: &Path) -> Result<(), Error> {
         for (key, value) in [
             ("d_model", self.d_model),
@@ -93,6 +94,7 @@ impl WhisperConfig {
             ("max_source_positions", self.max_source_positions),
             ("max_target_positions", self.max_target_positions),
             ("vocab_size", self.vocab_size),
+            ("median_filter_width", self.median_filter_width),
         ] {
             if value == 0 || value > MAX_DIMENSION {
                 return Err(Error::key(path, key, format!("{value} is not between 1 and {MAX_DIMENSION}")));
@@ -104,6 +106,14 @@ impl WhisperConfig {
         ] {
             if !self.d_model.is_multiple_of(heads) {
                 let message = format!("{heads} heads do not divide d_model = {}", self.d_model);
+                return Err(Error::key(path, key, message));
+            }
+        }
+        for (key, id) in
+            [("decoder_start_token_id", self.decoder_start_token_id), ("eos_token_id", self.eos_token_id)]
+        {
+            if id as usize >= self.vocab_size {
+                let message = format!("token {id} is outside the vocabulary of {}", self.vocab_size);
                 return Err(Error::key(path, key, message));
             }
         }

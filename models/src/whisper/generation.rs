@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::WhisperConfig;
 use crate::Error;
+use crate::bundle::{parse, read_json};
 use crate::tokenizer::Tokenizer;
 
 /// The keys of `generation_config.json` that decoding uses, under the names they have there.
@@ -51,14 +52,15 @@ impl GenerationConfig {
     /// # Errors
     /// A file that is no such configuration, or ids outside the vocabulary.
     pub fn open(path: &Path, config: &WhisperConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
-        let generation = if path.exists() {
-            let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-            serde_json::from_str(&text).map_err(|error| Error::file(path, error))?
+        if path.exists() {
+            let generation: Self = parse(read_json(path)?, path)?;
+            generation.check(path, config)?;
+            Ok(generation)
         } else {
-            Self::built_in(config, tokenizer)
-        };
-        generation.check(path, config)?;
-        Ok(generation)
+            let generation = Self::built_in(config, tokenizer);
+            generation.check(&path.with_file_name("config.json"), config)?;
+            Ok(generation)
+        }
     }
 
     fn built_in(config: &WhisperConfig, tokenizer: &Tokenizer) -> Self {
@@ -74,6 +76,8 @@ impl GenerationConfig {
         let suppress = || {
             let mut ids = tokenizer.non_speech_tokens();
             ids.extend(specials.iter().filter_map(|name| tokenizer.special(name)));
+            // Those that the model has no embedding for are the tokenizer's fault, and refused as such.
+            ids.retain(|id| (*id as usize) < config.vocab_size);
             ids.sort_unstable();
             ids.dedup();
             ids
@@ -102,8 +106,13 @@ impl GenerationConfig {
                 return Err(Error::key(path, key, message));
             }
         }
-        let named = self.lang_to_id.iter().chain(&self.task_to_id);
-        if let Some((name, id)) = named.into_iter().find(|(_, id)| **id as usize >= config.vocab_size) {
+        let single = [
+            ("no_timestamps_token_id", self.no_timestamps_token_id),
+            ("prev_sot_token_id", self.prev_sot_token_id),
+        ];
+        let single = single.into_iter().filter_map(|(name, id)| Some((name, id?)));
+        let named = self.lang_to_id.iter().chain(&self.task_to_id).map(|(name, id)| (name.as_str(), *id));
+        if let Some((name, id)) = named.chain(single).find(|(_, id)| *id as usize >= config.vocab_size) {
             let message = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
             return Err(Error::key(path, name, message));
         }

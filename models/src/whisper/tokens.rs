@@ -1,5 +1,7 @@
 //! The special tokens of a Whisper vocabulary and the prompts made of them.
 
+use std::path::Path;
+
 use super::{GenerationConfig, WhisperConfig};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Task};
@@ -57,6 +59,29 @@ impl SpecialTokens {
             translate: task("translate"),
             languages,
             is_multilingual,
+        }
+    }
+
+    /// Refuses a tokenizer, read from `path`, whose special tokens the model has no embedding for.
+    ///
+    /// # Errors
+    /// The token and the size of the vocabulary.
+    pub fn check(&self, path: &Path, vocab_size: usize) -> Result<(), Error> {
+        let named = [
+            ("transcribe", self.transcribe),
+            ("translate", self.translate),
+            ("startofprev", self.previous),
+            ("nospeech", self.no_speech),
+            ("notimestamps", self.no_timestamps),
+        ];
+        let named = named.into_iter().filter_map(|(name, id)| Some((name, id?)));
+        let languages = self.languages.iter().map(|(code, id)| (code.as_str(), *id));
+        match languages.chain(named).find(|(_, id)| *id as usize >= vocab_size) {
+            None => Ok(()),
+            Some((name, id)) => {
+                let message = format!("is token {id}, but config.json has a vocabulary of {vocab_size}");
+                Err(Error::key(path, format!("<|{name}|>"), message))
+            }
         }
     }
 
