@@ -61,7 +61,9 @@ fn every_clip_gives_the_tokens_that_transformers_gives() -> Result<()> {
         let hidden = transcriber.encode(transcriber.window_features(&waveform.samples))?;
         for (frame, key) in [(0, "encoder_frame0_first8"), (100, "encoder_frame100_first8")] {
             let ours = hidden.get(frame)?.narrow(0, 0, 8)?.to_vec1::<f32>()?;
-            for (ours, theirs) in ours.iter().zip(floats(&clip[key])) {
+            let theirs = floats(&clip[key]);
+            ensure!(theirs.len() == ours.len(), "{key} is missing");
+            for (ours, theirs) in ours.iter().zip(theirs) {
                 worst_encoder = worst_encoder.max((ours - theirs).abs());
             }
         }
@@ -114,6 +116,36 @@ fn transcripts_of_short_clips_read_as_expected() -> Result<()> {
             transcript.text,
             clip["text"]
         );
+    }
+    Ok(())
+}
+
+/// openai/whisper's own searches on the same weights: `tests/oracle/longform.py` and its neighbours.
+#[test]
+fn searches_of_the_other_reference_agree() -> Result<()> {
+    let Some((transcriber, _, folder)) = open()? else { return Ok(()) };
+    let expected = json(&fixture("digits/decoding.json"))?;
+    let beam = |patience| Strategy::Beam { size: 5, patience: Some(patience), length_penalty: 1.0 };
+    for clip in expected["clips"].as_array().context("clips")? {
+        let waveform = recording(&folder.join(clip["path"].as_str().context("path")?))?;
+        let encoded = [transcriber.encode(transcriber.window_features(&waveform.samples))?];
+        for (key, strategy, timestamps) in [
+            ("greedy", Strategy::Greedy, false),
+            ("greedy_timestamps", Strategy::Greedy, true),
+            ("beam5", beam(1.0), false),
+            ("beam5_patience_2", beam(2.0), false),
+        ] {
+            let result = decode_batch(&transcriber, &encoded, strategy, timestamps)?.remove(0);
+            let ids: Vec<u32> = numbers(&clip[key]["tokens"]);
+            ensure!(!ids.is_empty() && result.tokens == ids, "{} {key}: {:?}", clip["path"], result.tokens);
+            let sure = clip[key]["avg_logprob"].as_f64().context("avg_logprob")? as f32;
+            ensure!(
+                (result.avg_logprob - sure).abs() < 2e-3,
+                "{} {key}: {}",
+                clip["path"],
+                result.avg_logprob
+            );
+        }
     }
     Ok(())
 }
@@ -181,6 +213,8 @@ fn words_spell_the_text_in_order() -> Result<()> {
 fn long_recordings_come_out_whole() -> Result<()> {
     let Some((transcriber, _, folder)) = open()? else { return Ok(()) };
     let references = std::fs::read_to_string(folder.join("refs.tsv"))?;
+    let reference_rate =
+        json(&fixture("digits/longform.json"))?["wer"]["openai"].as_f64().context("a rate")?;
     for (name, vad) in [("windows cut at silences", None), ("seeking from window to window", Some(false))] {
         let options = DecodeOptions {
             language: Some("en".into()),
@@ -200,7 +234,11 @@ fn long_recordings_come_out_whole() -> Result<()> {
             words += score.n_reference;
             println!("{path}: {} of {} words, {:?}", score.errors(), score.n_reference, transcript.coverage);
         }
-        println!("{name}: word error rate {:.4} ({errors} of {words})", errors as f64 / words as f64);
+        let rate = errors as f64 / words as f64;
+        println!(
+            "{name}: word error rate {rate:.4} ({errors} of {words}), of the reference {reference_rate:.4}"
+        );
+        ensure!(rate < reference_rate && words > 200, "{name}: {rate}");
     }
     Ok(())
 }

@@ -186,6 +186,36 @@ fn beam_search_is_transformers() -> Result<()> {
     Ok(())
 }
 
+/// With patience, beam search is openai/whisper's.
+#[test]
+fn beam_search_with_patience_is_the_references() -> Result<()> {
+    for name in BUNDLES {
+        let fixture = open(name)?;
+        let prompts = fixture.prompts(&fixture.expected["greedy"]);
+        for (key, patience) in [("beam5", 1.0), ("beam5_patience_2", 2.0)] {
+            let rows = fixture.expected["openai"][key]["rows"].as_array().context("rows")?;
+            let strategy = Strategy::Beam { size: 5, patience: Some(patience), length_penalty: 1.0 };
+            for (clip, (result, row)) in
+                fixture.decode(&prompts, strategy, false)?.iter().zip(rows).enumerate()
+            {
+                let tokens: Vec<u32> = numbers(&row["tokens"]);
+                ensure!(
+                    result.tokens == tokens,
+                    "{name} {key} clip {clip}: {:?} not {tokens:?}",
+                    result.tokens
+                );
+                let sure = row["avg_logprob"].as_f64().context("avg_logprob")? as f32;
+                ensure!(
+                    (result.avg_logprob - sure).abs() < 1e-3,
+                    "{name} {key} clip {clip}: {}",
+                    result.avg_logprob
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn language_and_silence_are_judged_as_by_the_reference() -> Result<()> {
     for name in BUNDLES {

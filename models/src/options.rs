@@ -43,10 +43,10 @@ pub struct DecodeOptions {
     pub beam_size: usize,
     /// Samples drawn at a temperature above 0, of which the most probable is kept.
     pub best_of: usize,
-    /// Beam search ends after `round(beam_size * patience)` finished hypotheses, as openai/whisper's does;
-    /// `None` ends it when no hypothesis can still overtake a finished one, as transformers' does.
+    /// `Some`: beam search follows openai/whisper and ends after `round(beam_size * patience)` finished
+    /// hypotheses. `None`: it follows transformers and ends when none can still overtake a finished one.
     pub patience: Option<f32>,
-    /// Hypotheses are ranked by `sum / n^length_penalty` of their log-probabilities, end of text counted.
+    /// Hypotheses are ranked by the sum of their log-probabilities over their length to this power.
     pub length_penalty: f32,
     /// Sampling temperature; 0 searches instead of sampling.
     pub temperature: f32,

@@ -16,10 +16,12 @@ pub enum Strategy {
     Beam {
         /// Prefixes kept.
         size: usize,
-        /// Ends after `round(size * patience)` finished hypotheses (openai/whisper); `None` ends when no prefix
-        /// can still overtake the worst of `size` finished ones (transformers, `early_stopping=False`).
+        /// `Some`: openai/whisper's rules, ending after `round(size * patience)` finished hypotheses. `None`:
+        /// transformers' (`early_stopping=False`), ending when no prefix can still overtake the worst of `size`
+        /// finished ones. They also differ in whether suppressed tokens are left out before normalising, and in
+        /// whether the end of text counts in a hypothesis' length.
         patience: Option<f32>,
-        /// Hypotheses are ranked by `sum / n^length_penalty`, end of text counted.
+        /// Hypotheses are ranked by `sum / n^length_penalty`.
         length_penalty: f32,
     },
     /// Draws from the distribution.
@@ -181,50 +183,69 @@ impl Search {
     ) -> candle_core::Result<Vec<Row>> {
         let mut candidates = Vec::with_capacity(2 * size * rows.len());
         for (i, (row, logits)) in rows.iter().zip(logits.iter_mut()).enumerate() {
-            let total = log_sum_exp(logits);
+            let among_all = log_sum_exp(logits);
             rules.apply(&row.tokens, logits);
-            let allowed = log_sum_exp(logits);
+            let among_allowed = log_sum_exp(logits);
+            // openai/whisper filters before it normalises, transformers after.
+            let total = if patience.is_some() { among_allowed } else { among_all };
             candidates.extend(largest(logits, 2 * size).into_iter().map(|token| {
                 let logit = logits[token as usize];
-                Candidate { row: i, token, score: row.score + logit - total, logprob: logit - allowed }
+                Candidate { row: i, token, score: row.score + logit - total, logprob: logit - among_allowed }
             }));
         }
         candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
         candidates.truncate(2 * size);
         let n_tokens = rows.first().map_or(0, |row| row.tokens.len()) + 1;
         let at_limit = n_tokens >= self.max_new_tokens;
+        let wanted = patience.map_or(size, |patience| (size as f32 * patience).round().max(1.0) as usize);
         let mut going_on: Vec<Candidate> = Vec::with_capacity(size);
         for (place, candidate) in candidates.into_iter().enumerate() {
             let ends = candidate.token == self.eot;
-            if ends || at_limit {
-                // transformers counts an end among the `size` best candidates only, openai/whisper whichever
-                // comes before the beam is full again.
-                let counts =
-                    if patience.is_none() || at_limit { place < size } else { going_on.len() < size };
-                if counts {
-                    let parent = &rows[candidate.row];
-                    let mut tokens = parent.tokens.clone();
-                    tokens.extend((!ends).then_some(candidate.token));
-                    let mut logprobs = parent.logprobs.clone();
-                    logprobs.push(candidate.logprob);
-                    self.finish(tokens, logprobs, candidate.score, length_penalty, !ends);
+            match patience {
+                // An end counts among the `size` best candidates only.
+                None if ends || at_limit => {
+                    if place < size {
+                        self.finish_beam(&rows, candidate, length_penalty);
+                    }
                 }
-            } else if going_on.len() < size {
-                going_on.push(candidate);
+                // The first ends come and stay, as far as they precede the `size` best that go on.
+                Some(_) if ends => {
+                    if going_on.len() < size && self.finished.len() < wanted {
+                        self.finish_beam(&rows, candidate, length_penalty);
+                    }
+                }
+                _ if going_on.len() < size => going_on.push(candidate),
+                _ => {}
             }
         }
-        let wanted = patience.map_or(size, |patience| (size as f32 * patience).round().max(1.0) as usize);
-        self.finished.sort_by(|a, b| b.rank.total_cmp(&a.rank));
-        let complete = self.finished.len() >= wanted && {
-            self.finished.truncate(wanted);
-            let hopeless = || {
-                let best_running = going_on.first().map(|best| rank(best.score, n_tokens, length_penalty));
-                let worst = self.finished.last().map_or(f32::NEG_INFINITY, |worst| worst.rank);
-                best_running.is_none_or(|best| best <= worst)
-            };
-            patience.is_some() || hopeless()
+        let complete = if patience.is_some() {
+            if at_limit {
+                for candidate in going_on.drain(..) {
+                    if self.finished.len() < size {
+                        self.finish_beam(&rows, candidate, length_penalty);
+                    }
+                }
+            }
+            self.finished.len() >= wanted
+        } else {
+            self.finished.sort_by(|a, b| b.rank.total_cmp(&a.rank));
+            self.finished.truncate(size);
+            let best_running = going_on.first().map(|best| rank(best.score, n_tokens, length_penalty));
+            let worst = self.finished.last().map_or(f32::NEG_INFINITY, |worst| worst.rank);
+            self.finished.len() == size && best_running.is_none_or(|best| best <= worst)
         };
         if complete { Ok(Vec::new()) } else { descend(rows, &going_on) }
+    }
+
+    /// Ends the hypothesis that `candidate` extends.
+    fn finish_beam(&mut self, rows: &[Row], candidate: Candidate, length_penalty: f32) {
+        let parent = &rows[candidate.row];
+        let ends = candidate.token == self.eot;
+        let mut tokens = parent.tokens.clone();
+        tokens.extend((!ends).then_some(candidate.token));
+        let mut logprobs = parent.logprobs.clone();
+        logprobs.push(candidate.logprob);
+        self.finish(tokens, logprobs, candidate.score, length_penalty, !ends);
     }
 
     fn finish(
@@ -235,7 +256,10 @@ impl Search {
         length_penalty: f32,
         reached_limit: bool,
     ) {
-        let rank = rank(score, logprobs.len(), length_penalty);
+        // openai/whisper does not count the end of text, transformers does.
+        let counts_end = !matches!(self.strategy, Strategy::Beam { patience: Some(_), .. });
+        let n = if counts_end { logprobs.len() } else { tokens.len() };
+        let rank = rank(score, n, length_penalty);
         self.finished.push(Finished { tokens, logprobs, rank, reached_limit });
     }
 }

@@ -23,6 +23,8 @@ const MIN_REST_SECS: f64 = 1.0;
 const MIN_MISSED_SECS: f64 = 0.3;
 /// A window that got less far than this is not begun again where it ended.
 const MIN_ADVANCE_SECS: f64 = 1.0;
+/// A window moves on by at least this, or a model that is stuck would be heard for ever.
+const MIN_STEP_SECS: f64 = 0.2;
 /// Text decoded hotter than this is not shown to the next window.
 const MAX_CONTEXT_TEMPERATURE: f32 = 0.5;
 /// Where timestamps exist, speech further than this from any segment has no text.
@@ -184,7 +186,10 @@ impl<'a> LongForm<'a> {
         let position_secs = 2.0 * self.plan.frame_secs;
         let used_frames = match advance {
             _ if result.is_silence => task.n_frames,
-            Some(positions) => (2 * positions).min(task.n_frames),
+            Some(positions) => {
+                let least = (MIN_STEP_SECS / self.plan.frame_secs) as usize;
+                (2 * positions).max(least).min(task.n_frames)
+            }
             None => self.used_up(task, pieces.last()),
         };
 
@@ -457,8 +462,7 @@ mod tests {
             };
             let mut form = LongForm::new(plan, speech.to_vec())?;
             for &(start_secs, secs) in tracks {
-                let features = Features { data: Vec::new(), n_mels: 1, n_frames: 0 };
-                form.add_track(start_secs, features, (secs * 100.0).round() as usize);
+                form.add_track(start_secs, (secs * 100.0).round() as usize);
             }
             Ok(form)
         }

@@ -51,19 +51,28 @@ impl<'a> Run<'a> {
             Cow::Owned(audio::resample(waveform, spec.sample_rate)?)
         };
         let speech = Vad::new().speech_spans(&waveform, &VadOptions::default())?;
-        let window_secs = transcriber.window_secs();
-        let stretches = stretches(&waveform, &speech, window_secs, options.vad)?;
-        // Seeking needs timestamps, also when nobody wants to see them.
-        let seeks = stretches.iter().any(|stretch| stretch.duration_secs() > window_secs);
-        let predicts_timestamps = options.timestamps > Timestamps::None || seeks;
         let config = &transcriber.whisper().config;
+        let window_frames = config.max_source_frames();
+        // In whole frames: a rest that is none does not make a recording longer than the window.
+        let n_frames = |samples: &[f32]| samples.len() / spec.hop_samples;
+        let is_long = n_frames(&waveform.samples) > window_frames;
+        let stretches = if options.vad.unwrap_or(is_long) {
+            cut(&waveform, &speech, transcriber.window_secs())?
+        } else if waveform.samples.is_empty() {
+            Vec::new()
+        } else {
+            vec![Span { start_secs: 0.0, end_secs: waveform.duration_secs() }]
+        };
+        // Seeking needs timestamps, also when nobody wants to see them.
+        let seeks = stretches.iter().any(|stretch| n_frames(samples_of(&waveform, *stretch)) > window_frames);
+        let predicts_timestamps = options.timestamps > Timestamps::None || seeks;
         let special = transcriber.special_tokens();
         let plan = Plan {
             options,
             tokenizer: transcriber.tokenizer(),
             special,
             rules: Arc::new(transcriber.rules(predicts_timestamps)),
-            window_frames: config.max_source_frames(),
+            window_frames,
             frame_secs: spec.frame_rate().recip(),
             max_context: (config.max_target_positions / 2).saturating_sub(1),
             language: if special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) },
@@ -71,8 +80,7 @@ impl<'a> Run<'a> {
         let mut long_form = LongForm::new(plan, speech)?;
         for stretch in &stretches {
             // A last frame that is not full holds nothing, unless it is all there is.
-            let n_frames = (samples_of(&waveform, *stretch).len() / spec.hop_samples).max(1);
-            long_form.add_track(stretch.start_secs, n_frames);
+            long_form.add_track(stretch.start_secs, n_frames(samples_of(&waveform, *stretch)).max(1));
         }
         Ok(Self {
             transcriber,
@@ -159,7 +167,13 @@ impl<'a> Run<'a> {
         let (options, plan) = (self.options, &self.long_form.plan);
         let context = self.long_form.context(task);
         let prompt = plan.special.prompt(plan.language.as_deref(), options.task, self.predicts_timestamps)?;
-        let half_context = self.transcriber.whisper().config.max_target_positions / 2;
+        let max_positions = self.transcriber.whisper().config.max_target_positions;
+        let mut max_new_tokens = options.max_new_tokens.unwrap_or(max_positions / 2);
+        if options.timestamps == Timestamps::Word {
+            // The alignment reads the text once more, between its own prompt and the end of text.
+            let n_around = plan.special.prompt(plan.language.as_deref(), options.task, false)?.len() + 1;
+            max_new_tokens = max_new_tokens.min(max_positions.saturating_sub(n_around));
+        }
         // By place, not by order: the same window draws the same numbers whatever the batch size.
         let place = ((task.track as u64) << 24) ^ task.seek_frames as u64;
         Ok(WindowRequest {
@@ -173,7 +187,7 @@ impl<'a> Run<'a> {
                 logprob: options.logprob_threshold,
                 no_speech: options.no_speech_threshold,
             },
-            max_new_tokens: options.max_new_tokens.unwrap_or(half_context),
+            max_new_tokens,
             seed: options.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ place,
         })
     }
@@ -197,22 +211,13 @@ fn attempts(options: &DecodeOptions) -> Vec<Attempt> {
     }
 }
 
-/// The whole recording, or its speech in windows that begin and end at pauses.
-fn stretches(
-    waveform: &Waveform,
-    speech: &[Span],
-    window_secs: f64,
-    vad: Option<bool>,
-) -> Result<Vec<Span>, Error> {
-    let duration_secs = waveform.duration_secs();
-    if !vad.unwrap_or(duration_secs > window_secs) {
-        let whole = Span { start_secs: 0.0, end_secs: duration_secs };
-        return Ok(if duration_secs > 0.0 { vec![whole] } else { Vec::new() });
-    }
+/// The recording's speech in windows that begin and end at pauses.
+fn cut(waveform: &Waveform, speech: &[Span], window_secs: f64) -> Result<Vec<Span>, Error> {
     let frame_samples = (waveform.sample_rate / 50).max(1);
     let energy = energy_profile(waveform, frame_samples as usize);
     let frame_secs = f64::from(frame_samples) / f64::from(waveform.sample_rate);
-    Ok(cut_at_silences(speech, duration_secs, window_secs, &Profile { values: &energy, frame_secs })?)
+    let profile = Profile { values: &energy, frame_secs };
+    Ok(cut_at_silences(speech, waveform.duration_secs(), window_secs, &profile)?)
 }
 
 fn samples_of(waveform: &Waveform, stretch: Span) -> &[f32] {
