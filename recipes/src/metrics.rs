@@ -86,3 +86,62 @@ fn edits<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Errors {
     let last = row.pop().unwrap_or_default();
     Errors { n_reference: reference.len(), ..last }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(row: &serde_json::Value, key: &str) -> usize {
+        row[key].as_u64().map_or(usize::MAX, |value| value as usize)
+    }
+
+    /// `tests/oracle/wer.py`.
+    #[test]
+    fn errors_are_those_that_jiwer_counts() -> Result<(), Box<dyn std::error::Error>> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/wer.json");
+        let expected: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        let rate = |row: &serde_json::Value, key: &str| row[key].as_f64().ok_or_else(|| key.to_owned());
+        let (mut words, mut characters) = (Errors::default(), Errors::default());
+        let cases = expected["cases"].as_array().ok_or("cases")?;
+        assert_eq!(cases.len(), 12);
+        for row in cases {
+            let name = &row["name"];
+            let (Some(reference), Some(hypothesis)) = (row["reference"].as_str(), row["hypothesis"].as_str())
+            else {
+                return Err("a case without texts".into());
+            };
+            let ours = word_errors(reference, hypothesis);
+            assert_eq!(
+                (ours.errors(), ours.n_reference),
+                (number(row, "errors"), number(row, "words")),
+                "{name}"
+            );
+            assert!((ours.rate() - rate(row, "wer")?).abs() < 1e-6, "{name}: {ours:?}");
+            if row["unique"] == true {
+                let split = (ours.substitutions, ours.deletions, ours.insertions);
+                let theirs =
+                    (number(row, "substitutions"), number(row, "deletions"), number(row, "insertions"));
+                assert_eq!(split, theirs, "{name}");
+            }
+            let by_character = character_errors(reference, hypothesis);
+            assert!((by_character.rate() - rate(row, "cer")?).abs() < 1e-6, "{name}: {by_character:?}");
+            words = words + ours;
+            characters = characters + by_character;
+        }
+        // A corpus is the sum of its sentences, not the mean of their rates.
+        let corpus = &expected["corpus"];
+        assert!((words.rate() - rate(corpus, "wer")?).abs() < 1e-6, "{words:?}");
+        assert!((characters.rate() - rate(corpus, "cer")?).abs() < 1e-6, "{characters:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_to_say_is_no_error_and_anything_said_then_is() {
+        assert_eq!(word_errors("", " ").rate(), 0.0);
+        assert_eq!(word_errors("", "one").rate(), f64::INFINITY);
+        assert_eq!(word_errors("one two", "").deletions, 2);
+        assert_eq!(character_errors(" a b ", "ab").deletions, 1);
+        let sum: Errors = [word_errors("a b", "a"), word_errors("", "c")].into_iter().sum();
+        assert_eq!((sum.errors(), sum.n_reference, sum.rate()), (2, 2, 1.0));
+    }
+}

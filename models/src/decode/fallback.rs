@@ -68,6 +68,39 @@ mod tests {
         assert!((compression_ratio("hello world") - 0.579).abs() < 0.001);
     }
 
+    /// `tests/oracle/compression.py`. Deflate implementations differ by a few bytes; none may move a text over the
+    /// threshold.
+    #[test]
+    fn sizes_are_those_that_the_reference_compresses_to() -> Result<(), Box<dyn std::error::Error>> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/compression.json");
+        let expected: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        let texts = expected["texts"].as_array().ok_or("texts")?;
+        assert_eq!(texts.len(), 12);
+        for row in texts {
+            let text = row["text"].as_str().ok_or("text")?;
+            let (n_bytes, theirs) = (row["bytes"].as_u64(), row["ratio"].as_f64().ok_or("ratio")? as f32);
+            assert_eq!(n_bytes, Some(text.len() as u64));
+            let ours = compression_ratio(text);
+            let n_compressed = text.len() as f32 / ours;
+            let n_theirs = row["zlib_bytes"].as_f64().ok_or("zlib_bytes")? as f32;
+            assert!((n_compressed - n_theirs).abs() <= 3.0, "{text}: {n_compressed} bytes, not {n_theirs}");
+            assert_eq!(USUAL.is_repetitive(ours), theirs > 2.4, "{text}: {ours}, not {theirs}");
+        }
+        assert_eq!(compression_ratio(""), 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn thresholds_that_are_off_never_reject() {
+        let off = Thresholds { compression_ratio: None, logprob: None, no_speech: None };
+        assert!(!off.reject(99.0, -99.0, 0.0) && !off.is_silence(1.0, -99.0));
+        // Without a threshold of sureness, the probability of silence alone decides.
+        let no_speech = Thresholds { no_speech: Some(0.6), ..off };
+        assert!(no_speech.is_silence(0.7, -0.1) && !no_speech.is_silence(0.5, -9.0));
+        // A repetitive text is decoded again even if the window may be silent, as long as it is sure of it.
+        assert!(USUAL.reject(2.5, -0.5, 0.9) && !USUAL.reject(2.5, -1.1, 0.9));
+    }
+
     #[test]
     fn repetition_and_doubt_are_rejected_and_silence_is_not() {
         assert!(USUAL.reject(2.5, -0.1, 0.0));
