@@ -1,8 +1,13 @@
 //! What a row computes does not depend on the rows beside it, nor on how its tokens are cut into steps.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
-use models::whisper::StepRow;
+use models::Transcriber;
+use models::decode::{Attempt, Strategy, Thresholds, WindowRequest, WindowResult};
+use models::whisper::{CrossCache, StepRow};
 
 use crate::parity::features;
 use crate::support::{difference, fixture, transcriber};
@@ -25,5 +30,231 @@ fn steps_with_a_cache_equal_the_whole_sequence() -> Result<()> {
     }
     let worst = difference(&Tensor::cat(&steps, 0)?, &whole)?;
     ensure!(worst < 1e-5, "{worst}");
+    Ok(())
+}
+
+const OFF: Thresholds = Thresholds { compression_ratio: None, logprob: None, no_speech: None };
+
+/// whisper-80 and what it hears in its three clips.
+struct Stage {
+    transcriber: Transcriber,
+    listened: Vec<Arc<CrossCache>>,
+}
+
+impl Stage {
+    fn open() -> Result<Self> {
+        let transcriber = transcriber(&fixture("whisper-80"))?;
+        let listened = (0..3)
+            .map(|clip| Ok(transcriber.listen(&transcriber.encode(features(clip, 80, 3000))?)?))
+            .collect::<Result<_>>()?;
+        Ok(Self { transcriber, listened })
+    }
+
+    fn request(&self, clip: usize, strategy: Strategy) -> WindowRequest {
+        WindowRequest {
+            cross: self.listened[clip].clone(),
+            prompt: vec![301, 308, 311, 315],
+            start_index: 0,
+            rules: Arc::new(self.transcriber.rules(false)),
+            attempts: vec![Attempt { temperature: 0.0, strategy }],
+            thresholds: OFF,
+            max_new_tokens: 24,
+            seed: 5 + clip as u64,
+        }
+    }
+
+    /// A different request for each id: clip, prompt, search and rules vary.
+    fn mixed(&self, id: u64) -> WindowRequest {
+        let strategies = [
+            Strategy::Greedy,
+            beam(3, None),
+            Strategy::Sample { temperature: 0.8, best_of: 3, length_penalty: 1.0 },
+            beam(2, Some(1.5)),
+        ];
+        let clip = id as usize % 3;
+        let mut request = self.request(clip, strategies[id as usize % 4]);
+        if id % 2 == 1 {
+            request.prompt = vec![313, 40, 258, 17, 301, 308, 311];
+            request.start_index = 4;
+            request.rules = Arc::new(self.transcriber.rules(true));
+        }
+        request.max_new_tokens = 10 + 3 * id as usize;
+        request
+    }
+
+    /// The result, and after how many steps it came.
+    fn alone(&self, request: WindowRequest) -> Result<(WindowResult, usize)> {
+        let mut session = self.transcriber.session();
+        session.join(0, request)?;
+        for n_steps in 1.. {
+            if let Some((_, result)) = session.step()?.pop() {
+                return Ok((result, n_steps));
+            }
+        }
+        unreachable!("the loop has no end")
+    }
+}
+
+/// Token for token. Log-probabilities differ in their last bits: the matrix products sum in another order for
+/// another number of rows.
+fn ensure_same(id: u64, ours: &WindowResult, alone: &WindowResult) -> Result<()> {
+    ensure!(ours.tokens == alone.tokens, "{id}: {:?}, alone {:?}", ours.tokens, alone.tokens);
+    let close = |a: f32, b: f32| (a - b).abs() < 1e-4;
+    ensure!(
+        ours.logprobs.iter().zip(&alone.logprobs).all(|(a, b)| close(*a, *b))
+            && close(ours.avg_logprob, alone.avg_logprob)
+            && close(ours.no_speech_prob, alone.no_speech_prob),
+        "{id}: {ours:?}, alone {alone:?}"
+    );
+    let figures = |result: &WindowResult| {
+        (result.temperature, result.reached_limit, result.is_silence, result.compression_ratio)
+    };
+    ensure!(figures(ours) == figures(alone), "{id}: {ours:?}, alone {alone:?}");
+    Ok(())
+}
+
+fn beam(size: usize, patience: Option<f32>) -> Strategy {
+    Strategy::Beam { size, patience, length_penalty: 1.0 }
+}
+
+#[test]
+fn greedy_beam_and_sampled_rows_in_one_batch_equal_each_alone() -> Result<()> {
+    let stage = Stage::open()?;
+    let mut session = stage.transcriber.session();
+    for id in 0..8 {
+        session.join(id, stage.mixed(id))?;
+    }
+    let mut n_steps = 0;
+    while !session.is_empty() {
+        n_steps += 1;
+        for (id, result) in session.step()? {
+            let (alone, n_alone) = stage.alone(stage.mixed(id))?;
+            ensure_same(id, &result, &alone)?;
+            ensure!(n_steps == n_alone, "{id}: {n_steps} steps, alone {n_alone}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn windows_join_and_leave_between_steps_without_a_trace() -> Result<()> {
+    let stage = Stage::open()?;
+    let mut session = stage.transcriber.session();
+    let mut results = BTreeMap::new();
+    for id in 0..4 {
+        session.join(id, stage.mixed(id))?;
+    }
+    for step in 0.. {
+        match step {
+            // One from the middle, one with several rows, one that came late, one that is not there.
+            2 => session.leave(0),
+            5 => {
+                session.leave(1);
+                session.join(4, stage.mixed(4))?;
+                session.join(5, stage.mixed(5))?;
+            }
+            6 => session.join(6, stage.mixed(6))?,
+            7 => session.leave(4),
+            8 => session.leave(99),
+            _ => {}
+        }
+        results.extend(session.step()?);
+        if session.is_empty() {
+            break;
+        }
+    }
+    ensure!(results.keys().copied().collect::<Vec<_>>() == [2, 3, 5, 6], "{:?}", results.keys());
+    for (id, result) in results {
+        let (alone, _) = stage.alone(stage.mixed(id))?;
+        ensure_same(id, &result, &alone)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_rejected_window_walks_the_ladder_and_its_neighbours_do_not_notice() -> Result<()> {
+    let stage = Stage::open()?;
+    let (greedy, n_greedy) = stage.alone(stage.request(0, Strategy::Greedy))?;
+    let (searched, n_searched) = stage.alone(stage.request(0, beam(5, None)))?;
+    ensure!(searched.avg_logprob > greedy.avg_logprob + 0.02, "{searched:?} {greedy:?}");
+    let between = f32::midpoint(greedy.avg_logprob, searched.avg_logprob);
+    let ladder = || {
+        let mut request = stage.request(0, Strategy::Greedy);
+        request.thresholds.logprob = Some(between);
+        let attempt = |temperature, strategy| Attempt { temperature, strategy };
+        request.attempts = vec![
+            attempt(0.0, Strategy::Greedy),
+            attempt(0.2, Strategy::Greedy),
+            attempt(0.4, beam(5, None)),
+            attempt(0.6, Strategy::Greedy),
+        ];
+        request
+    };
+    // Two attempts are too unsure, the third is accepted, the fourth never runs.
+    let (accepted, n_steps) = stage.alone(ladder())?;
+    ensure!(accepted.temperature == 0.4 && accepted.tokens == searched.tokens, "{accepted:?}");
+    ensure!(n_steps == 2 * n_greedy + n_searched, "{n_steps} steps");
+    // Beside others: the same, and only the rejected window is decoded again.
+    let mut session = stage.transcriber.session();
+    session.join(10, stage.request(1, Strategy::Greedy))?;
+    session.join(11, ladder())?;
+    session.join(12, stage.request(2, beam(3, None)))?;
+    let mut ended = BTreeMap::new();
+    for n_steps in 1.. {
+        ended.extend(session.step()?.into_iter().map(|(id, result)| (id, (result, n_steps))));
+        if session.is_empty() {
+            break;
+        }
+    }
+    for (id, (alone, n_alone)) in [
+        (10, stage.alone(stage.request(1, Strategy::Greedy))?),
+        (11, (accepted, n_steps)),
+        (12, stage.alone(stage.request(2, beam(3, None)))?),
+    ] {
+        let (result, n_steps) = &ended[&id];
+        ensure_same(id, result, &alone)?;
+        ensure!(*n_steps == n_alone, "{id}: {n_steps} steps, alone {n_alone}");
+    }
+    Ok(())
+}
+
+#[test]
+fn when_every_attempt_is_rejected_the_surest_is_kept_with_its_temperature() -> Result<()> {
+    let stage = Stage::open()?;
+    let sample = |temperature| Strategy::Sample { temperature, best_of: 2, length_penalty: 1.0 };
+    let request = || {
+        let mut request = stage.request(1, Strategy::Greedy);
+        request.thresholds.logprob = Some(-0.01);
+        request.attempts = vec![
+            Attempt { temperature: 0.9, strategy: sample(0.9) },
+            Attempt { temperature: 0.0, strategy: Strategy::Greedy },
+            Attempt { temperature: 1.0, strategy: sample(1.0) },
+        ];
+        request
+    };
+    let (kept, _) = stage.alone(request())?;
+    let (greedy, _) = stage.alone(stage.request(1, Strategy::Greedy))?;
+    ensure!(kept.avg_logprob >= greedy.avg_logprob, "{kept:?}, {greedy:?}");
+    ensure!(kept.temperature != 0.0 || kept.tokens == greedy.tokens, "{kept:?}, {greedy:?}");
+    // A sure text that repeats itself is worse than an unsure one that does not.
+    let mut strict = request();
+    strict.thresholds.compression_ratio = Some(f32::midpoint(0.0, greedy.compression_ratio));
+    ensure!(stage.alone(strict)?.0.tokens == kept.tokens, "all repeat themselves: the surest stays");
+    Ok(())
+}
+
+#[test]
+fn a_silent_window_is_not_decoded_again() -> Result<()> {
+    let stage = Stage::open()?;
+    let (greedy, n_greedy) = stage.alone(stage.request(0, Strategy::Greedy))?;
+    let mut request = stage.request(0, Strategy::Greedy);
+    request.thresholds = Thresholds {
+        compression_ratio: None,
+        logprob: Some(greedy.avg_logprob + 0.1),
+        no_speech: Some(greedy.no_speech_prob / 2.0),
+    };
+    request.attempts.push(Attempt { temperature: 1.0, strategy: beam(2, None) });
+    let (silent, n_steps) = stage.alone(request)?;
+    ensure!(silent.is_silence && silent.temperature == 0.0 && n_steps == n_greedy, "{silent:?}");
     Ok(())
 }

@@ -91,13 +91,21 @@ impl<'a> Session<'a> {
     /// Adds a window; `id` comes back with its result.
     ///
     /// # Errors
-    /// A prompt that leaves no room for text.
+    /// A prompt that leaves no room for text or does not hold its start; no attempts.
     pub fn join(&mut self, id: u64, mut request: WindowRequest) -> Result<(), Error> {
         let room = self.model.config.max_target_positions.saturating_sub(request.prompt.len());
         request.max_new_tokens = request.max_new_tokens.min(room);
-        if request.max_new_tokens == 0 || request.attempts.is_empty() {
+        if request.max_new_tokens == 0 {
             let message = format!("{} tokens leave no room for text", request.prompt.len());
             return Err(Error::option("prompt", message));
+        }
+        if request.start_index >= request.prompt.len() {
+            return Err(Error::option("prompt", "has no start of transcript"));
+        }
+        if request.attempts.is_empty()
+            || request.attempts.iter().any(|attempt| attempt.strategy.n_rows() == 0)
+        {
+            return Err(Error::option("attempts", "need at least one, of at least one row"));
         }
         let (rows, search) = self.begin(&request, 0)?;
         self.groups.push(Group {
@@ -265,4 +273,93 @@ impl Group {
 
 fn probability(logits: &[f32], id: u32) -> f32 {
     logits.get(id as usize).map_or(0.0, |logit| (logit - log_sum_exp(logits)).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::{Bundle, Transcriber};
+
+    const OFF: Thresholds = Thresholds { compression_ratio: None, logprob: None, no_speech: None };
+    const PROMPT: [u32; 4] = [301, 308, 311, 315];
+
+    fn transcriber() -> Result<Transcriber, Error> {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
+        Transcriber::load(Bundle::open(dir.as_ref())?, &Device::Cpu)
+    }
+
+    fn request(transcriber: &Transcriber, strategy: Strategy) -> Result<WindowRequest, Error> {
+        let encoded = transcriber.encode(transcriber.window_features(&[]))?;
+        Ok(WindowRequest {
+            cross: transcriber.listen(&encoded)?,
+            prompt: PROMPT.to_vec(),
+            start_index: 0,
+            rules: Arc::new(transcriber.rules(false)),
+            attempts: vec![Attempt { temperature: 0.0, strategy }],
+            thresholds: OFF,
+            max_new_tokens: 20,
+            seed: 1,
+        })
+    }
+
+    /// What a step costs, without a clock: each row brings the one token that its cache has not seen, whatever
+    /// it has written so far, so that decoding is linear in tokens.
+    #[test]
+    fn a_step_computes_one_position_per_row() -> Result<(), Error> {
+        let transcriber = transcriber()?;
+        let mut session = transcriber.session();
+        let strategies = [
+            Strategy::Greedy,
+            Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 },
+            Strategy::Sample { temperature: 1.0, best_of: 2, length_penalty: 1.0 },
+        ];
+        for (id, strategy) in strategies.into_iter().enumerate() {
+            session.join(id as u64, request(&transcriber, strategy)?)?;
+        }
+        // The prompt is computed once per window, not once per row.
+        let n_first: usize =
+            session.groups.iter().flat_map(|group| &group.rows).map(|row| row.pending.len()).sum();
+        assert_eq!(n_first, 3 * PROMPT.len());
+        session.step()?;
+        let mut n_steps = 1;
+        while !session.is_empty() {
+            for group in &session.groups {
+                assert_eq!(group.rows.len(), group.request.attempts[0].strategy.n_rows());
+                for row in &group.rows {
+                    assert_eq!(row.pending, row.tokens[n_steps - 1..], "only what the cache has not seen");
+                    assert_eq!(row.cache.n_positions(), PROMPT.len() + n_steps - 1);
+                }
+            }
+            session.step()?;
+            n_steps += 1;
+        }
+        assert!(n_steps <= 20, "{n_steps} steps for 20 tokens");
+        Ok(())
+    }
+
+    #[test]
+    fn windows_that_cannot_be_decoded_are_refused_when_they_join() -> Result<(), Error> {
+        let transcriber = transcriber()?;
+        let mut session = transcriber.session();
+        let usual = || request(&transcriber, Strategy::Greedy);
+        let beams = |size| Strategy::Beam { size, patience: None, length_penalty: 1.0 };
+        for (what, broken) in [
+            ("too long a prompt", WindowRequest { prompt: vec![301; 448], ..usual()? }),
+            ("no prompt", WindowRequest { prompt: Vec::new(), ..usual()? }),
+            ("a start after the prompt", WindowRequest { start_index: 4, ..usual()? }),
+            ("no attempts", WindowRequest { attempts: Vec::new(), ..usual()? }),
+            ("no room", WindowRequest { max_new_tokens: 0, ..usual()? }),
+            ("no beams", request(&transcriber, beams(0))?),
+        ] {
+            assert!(matches!(session.join(7, broken), Err(Error::Option { .. })), "{what}");
+        }
+        assert!(session.is_empty() && session.step()?.is_empty());
+        // The last prompt that leaves room for one token.
+        session.join(7, WindowRequest { prompt: vec![301; 447], ..usual()? })?;
+        let done = session.step()?;
+        assert!(matches!(done.as_slice(), [(7, result)] if result.reached_limit && result.tokens.len() == 1));
+        Ok(())
+    }
 }
