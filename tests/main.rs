@@ -7,6 +7,7 @@ mod bundles;
 mod cli;
 mod digits;
 mod gradients;
+mod hostile_bundles;
 mod hub;
 mod loopback_hub;
 mod parity;

@@ -1,5 +1,6 @@
 //! Text to token ids and back: byte-level tokenizers in Hugging Face's `tokenizer.json`.
 
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use tokenizers::AddedToken;
@@ -35,7 +36,8 @@ impl Tokenizer {
         if !path.exists() {
             return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::file(&path, error))?;
+        let text = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
+        let mut inner = parse(&text).map_err(|message| Error::file(&path, message))?;
         // What the file says about padding and truncation is about training batches.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::file(&path, error))?;
@@ -167,6 +169,16 @@ impl Tokenizer {
             pieces.push((text, ids.len() - start));
         }
         Ok(pieces)
+    }
+}
+
+/// The library unwraps some of what it parses (`decoders/mod.rs`: `expect("Helper")`): a damaged file is its
+/// author's fault and must not end the process.
+fn parse(text: &str) -> Result<tokenizers::Tokenizer, String> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| format!("is not JSON: {error}"))?;
+    match catch_unwind(|| tokenizers::Tokenizer::from_bytes(text)) {
+        Ok(parsed) => parsed.map_err(|error| error.to_string()),
+        Err(_) => Err("is no tokenizer: its parser gave up on it".to_owned()),
     }
 }
 
