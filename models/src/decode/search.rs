@@ -201,21 +201,18 @@ impl Search {
         let mut going_on: Vec<Candidate> = Vec::with_capacity(size);
         for (place, candidate) in candidates.into_iter().enumerate() {
             let ends = candidate.token == self.eot;
-            match patience {
-                // An end counts among the `size` best candidates only.
-                None if ends || at_limit => {
-                    if place < size {
-                        self.finish_beam(&rows, candidate, length_penalty);
-                    }
+            if ends || (at_limit && patience.is_none()) {
+                // transformers counts an end among the `size` best candidates only; openai/whisper whichever comes
+                // before the `size` best that go on, and the first ones stay.
+                let counts = match patience {
+                    None => place < size,
+                    Some(_) => going_on.len() < size && self.finished.len() < wanted,
+                };
+                if counts {
+                    self.finish_beam(&rows, candidate, length_penalty);
                 }
-                // The first ends come and stay, as far as they precede the `size` best that go on.
-                Some(_) if ends => {
-                    if going_on.len() < size && self.finished.len() < wanted {
-                        self.finish_beam(&rows, candidate, length_penalty);
-                    }
-                }
-                _ if going_on.len() < size => going_on.push(candidate),
-                _ => {}
+            } else if going_on.len() < size {
+                going_on.push(candidate);
             }
         }
         let complete = if patience.is_some() {
