@@ -10,8 +10,8 @@ pub struct Limits {
     pub max_duration_secs: f64,
     /// Largest encoded input, bytes. Default 2 GiB.
     pub max_input_bytes: u64,
-    /// Most memory for decoded samples, bytes: the mono result plus the channels of the packet being mixed.
-    /// Default 2 GiB (4 h at 16 kHz are 0.9 GB, 3 h at 48 kHz are 2.1 GB).
+    /// Most memory for decoded samples, bytes: the mono result plus the channels of the packet being mixed, or plus the
+    /// parts of other sample rates (chained streams) before they are converted. Default 2 GiB (4 h at 16 kHz are 0.9 GB, 3 h at 48 kHz are 2.1 GB).
     pub max_samples_bytes: u64,
     /// Most channels. Default 32.
     pub max_channels: u16,

@@ -9,8 +9,12 @@ use crate::{Error, Waveform};
 /// block, so this sets how close to Nyquist the pass band reaches: at 16 kHz, flat to about 7.8 kHz.
 const MIN_BLOCK_SAMPLES: usize = 1024;
 
-/// Highest rate on either side, Hz: bounds the memory of the filter when two rates share no factor.
+/// Highest rate on either side, Hz.
 const MAX_SAMPLE_RATE: u32 = 1_536_000;
+
+/// Longest FFT block on either side, samples: bounds the time and the memory of the transforms where two rates share
+/// few factors or lie far apart. Any two rates from 1 kHz to 65.5 kHz stay below it.
+const MAX_BLOCK_SAMPLES: u64 = 1 << 17;
 
 /// Converts to `sample_rate` Hz.
 ///
@@ -19,9 +23,22 @@ const MAX_SAMPLE_RATE: u32 = 1_536_000;
 /// the rate is copied.
 ///
 /// # Errors
-/// [`Error::BadSampleRate`] when a rate is 0 or above 1.536 MHz, [`Error::TooLarge`] when the memory for the result
-/// cannot be had.
+/// [`Error::BadSampleRate`] when a rate is 0 or above 1.536 MHz, or when the two rates are so far apart or, above
+/// 65.5 kHz, share so few factors that converting would cost too much; [`Error::TooLarge`] when the memory for the
+/// result cannot be had.
 pub fn resample(waveform: &Waveform, sample_rate: u32) -> Result<Waveform, Error> {
+    let mut samples = Vec::new();
+    append_resampled(waveform, sample_rate, &mut samples, || Ok(()))?;
+    Ok(Waveform { samples, sample_rate })
+}
+
+/// [`resample`] to the end of `samples`. `check` is asked before every block, and ends the work with its error.
+pub(crate) fn append_resampled(
+    waveform: &Waveform,
+    sample_rate: u32,
+    samples: &mut Vec<f32>,
+    check: impl Fn() -> Result<(), Error>,
+) -> Result<(), Error> {
     for rate in [waveform.sample_rate, sample_rate] {
         if rate == 0 || rate > MAX_SAMPLE_RATE {
             return Err(Error::BadSampleRate {
@@ -30,28 +47,33 @@ pub fn resample(waveform: &Waveform, sample_rate: u32) -> Result<Waveform, Error
             });
         }
     }
-    if waveform.sample_rate == sample_rate || waveform.samples.is_empty() {
-        return Ok(Waveform { samples: waveform.samples.clone(), sample_rate });
-    }
-    let n_out = output_len(waveform.samples.len(), waveform.sample_rate, sample_rate);
+    check()?;
     let too_large = || Error::TooLarge { what: "resampled audio", limit_bytes: u64::MAX };
-    let mut samples: Vec<f32> = Vec::new();
-    let n_out_usize = usize::try_from(n_out).map_err(|_| too_large())?;
-    samples.try_reserve_exact(n_out_usize).map_err(|_| too_large())?;
-
+    let n_out = resampled_len(waveform.samples.len(), waveform.sample_rate, sample_rate);
+    let n_out = usize::try_from(n_out).map_err(|_| too_large())?;
+    if waveform.sample_rate == sample_rate || waveform.samples.is_empty() {
+        samples.try_reserve_exact(n_out).map_err(|_| too_large())?;
+        samples.extend_from_slice(&waveform.samples);
+        return Ok(());
+    }
     let mut converter = Converter::new(waveform.sample_rate, sample_rate)?;
+    samples.try_reserve_exact(n_out).map_err(|_| too_large())?;
     let mut position = 0;
-    while samples.len() < n_out_usize {
+    let mut n_left = n_out;
+    while n_left > 0 {
+        check()?;
         let input = waveform.samples.get(position..).unwrap_or(&[]);
         position = position.saturating_add(converter.block_in);
         let block = converter.next_block(input)?;
-        let wanted = n_out_usize - samples.len();
-        samples.extend_from_slice(&block[..block.len().min(wanted)]);
+        let n_taken = block.len().min(n_left);
+        samples.extend_from_slice(&block[..n_taken]);
+        n_left -= n_taken;
     }
-    Ok(Waveform { samples, sample_rate })
+    Ok(())
 }
 
-fn output_len(n_in: usize, rate_in: u32, rate_out: u32) -> u128 {
+/// Samples that `n_in` become at another rate; `rate_in` must not be 0.
+pub(crate) fn resampled_len(n_in: usize, rate_in: u32, rate_out: u32) -> u128 {
     let (n_in, rate_in, rate_out) = (n_in as u128, u128::from(rate_in), u128::from(rate_out));
     (2 * n_in * rate_out + rate_in) / (2 * rate_in)
 }
@@ -70,6 +92,12 @@ impl Converter {
         let (unit_in, unit_out) = ((rate_in / gcd) as usize, (rate_out / gcd) as usize);
         // An even number of units makes both blocks even, hence the delay (half a block) a whole number of samples.
         let units = MIN_BLOCK_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2);
+        if unit_in.max(unit_out) as u64 * units as u64 > MAX_BLOCK_SAMPLES {
+            return Err(Error::BadSampleRate {
+                sample_rate: rate_in,
+                expected: format!("a rate in a simpler ratio to {rate_out} Hz"),
+            });
+        }
         let failed = |error: &dyn std::fmt::Display| Error::BadOption {
             field: "sample_rate",
             reason: error.to_string(),

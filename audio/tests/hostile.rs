@@ -64,20 +64,27 @@ const MAX_WALL: Duration = Duration::from_secs(1);
 
 /// Decodes one hostile input; fails the test on a panic, slowness, or too much memory.
 fn survive(what: &str, bytes: Vec<u8>) -> Result<Decoded, Error> {
-    let options = DecodeAudio { limits: limits(), ..DecodeAudio::default() };
+    let (outcome, _) = survive_within(what, bytes, limits());
+    outcome
+}
+
+/// The same within other limits; what it cost, besides, in words.
+fn survive_within(what: &str, bytes: Vec<u8>, limits: Limits) -> (Result<Decoded, Error>, String) {
+    let cap = usize::try_from(limits.max_samples_bytes).unwrap() + SPARE_BYTES;
+    let options = DecodeAudio { limits, ..DecodeAudio::default() };
     let before = HELD_BYTES.load(Relaxed);
     PEAK_BYTES.store(before, Relaxed);
     let started = Instant::now();
     let outcome = decode_bytes(bytes, None, &options);
     let (wall, peak) = (started.elapsed(), PEAK_BYTES.load(Relaxed).saturating_sub(before));
-    let cap = usize::try_from(limits().max_samples_bytes).unwrap() + SPARE_BYTES;
-    assert!(peak <= cap, "{what}: {} MiB", peak >> 20);
-    assert!(wall <= MAX_WALL, "{what}: {wall:?}");
+    let cost = format!("{:.1} MB, {:.3} s", peak as f64 / 1e6, wall.as_secs_f64());
+    assert!(peak <= cap, "{what}: {cost}");
+    assert!(wall <= MAX_WALL, "{what}: {cost}");
     if let Ok(decoded) = &outcome {
         assert!(decoded.waveform.samples.iter().all(|sample| sample.is_finite()), "{what}");
         assert!(decoded.waveform.sample_rate > 0 && !decoded.waveform.samples.is_empty(), "{what}");
     }
-    outcome
+    (outcome, cost)
 }
 
 fn fixtures() -> Vec<(String, Vec<u8>)> {
@@ -113,6 +120,8 @@ fn hostile_files_are_survived() {
     stage("not audio");
     hours_of_silence();
     stage("hours of silence");
+    chains_of_rates();
+    stage("chains of rates");
 }
 
 fn truncated_anywhere() {
@@ -285,6 +294,60 @@ fn hours_of_silence() {
     too_long("8 h of FLAC, not stated", flac_silence(8 * 3_600, false));
     too_long("8 h of MP3", mp3_silence(8 * 3_600));
     too_long("8 h of Opus", opus_silence(8 * 3_600));
+}
+
+/// Chains whose links change the sample rate: joining them means converting, which can multiply their size and, for
+/// rates without a common factor, takes transforms as long as the rates are high.
+fn chains_of_rates() {
+    let limits = Limits { max_samples_bytes: 20_000_000, ..limits() };
+    let chain = |what: &str, rates: &[u32]| {
+        let (outcome, cost) = survive_within(what, vorbis_chain(rates), limits.clone());
+        println!("{what}: {} KiB, {cost}", vorbis_chain(rates).len() >> 10);
+        outcome.map(|decoded| (decoded.source, decoded.warnings))
+    };
+    let first_then = |first: u32, then: u32, n: usize| [vec![first], vec![then; n]].concat();
+    let grows = chain("60 links at 1 kHz after 768 kHz", &first_then(768_000, 1_000, 60));
+    assert!(matches!(grows, Err(Error::TooLarge { .. })), "{grows:?}");
+    let grows = chain("60 links at 4 kHz after 512 kHz", &first_then(512_000, 4_000, 60));
+    assert!(matches!(grows, Err(Error::TooLarge { .. })), "{grows:?}");
+    let flips = chain("60 links of two near rates", &[767_999, 768_000].repeat(30));
+    assert!(matches!(flips, Err(Error::Unsupported { .. })), "{flips:?}");
+    let flips = chain("60 links of two usual rates", &[44_100, 48_000].repeat(30));
+    assert!(matches!(flips, Err(Error::Unsupported { .. })), "{flips:?}");
+    let near = chain("2 links of two near rates", &[767_999, 768_000]);
+    assert!(matches!(near, Err(Error::BadSampleRate { .. })), "{near:?}");
+    // What is accepted: as many changes as there may be, and conversions with the longest transforms.
+    let usual: Vec<u32> = [44_100, 48_000].into_iter().cycle().take(9).collect();
+    let (_, warnings) = chain("9 links of two usual rates", &usual).unwrap();
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    let dear = chain("5 links of coprime rates", &[65_521, 65_535, 65_534, 65_533, 65_532]).unwrap();
+    assert_eq!(dear.1.len(), 4, "{dear:?}");
+}
+
+/// `vorbis.ogg` (16 kHz, a quarter of a second) once for each rate, its header stating that rate.
+fn vorbis_chain(rates: &[u32]) -> Vec<u8> {
+    let link = fixture("vorbis.ogg");
+    let mut chain = Vec::new();
+    for (number, rate) in rates.iter().enumerate() {
+        let mut at = 0;
+        while at < link.len() {
+            let n_segments = usize::from(link[at + 26]);
+            let body = at + 27 + n_segments;
+            let end = body + link[at + 27..body].iter().map(|length| usize::from(*length)).sum::<usize>();
+            let mut page = link[at..end].to_vec();
+            page[14..18].copy_from_slice(&(number as u32 + 1).to_le_bytes());
+            if at == 0 {
+                // The identification header: packet type, "vorbis", version, channels, rate.
+                page[27 + n_segments + 12..][..4].copy_from_slice(&rate.to_le_bytes());
+            }
+            page[22..26].fill(0);
+            let check = crc(&page, 32, 0x04c1_1db7);
+            page[22..26].copy_from_slice(&check.to_le_bytes());
+            chain.extend(page);
+            at = end;
+        }
+    }
+    chain
 }
 
 /// Constant frames of 65535 samples at 16 kHz, about 14 bytes each.

@@ -1,10 +1,15 @@
 //! Packets of interleaved samples to one mono waveform, every growth accounted for.
 
+use super::source::Deadline;
 use super::{ChannelChoice, Warning};
-use crate::{Error, Limits, Waveform, resample};
+use crate::resample::{append_resampled, resampled_len};
+use crate::{Error, Limits, Waveform};
 
 /// Growth step of the result, samples: at most this much is reserved beyond what is needed.
 const MAX_SPARE_SAMPLES: usize = 1 << 22;
+
+/// Changes of the sample rate in one file; each costs a converter of its own.
+const MAX_RATE_CHANGES: usize = 8;
 
 /// The mono result while it grows: one part per sample rate, normally one in all.
 pub(super) struct Mono<'a> {
@@ -28,6 +33,11 @@ impl<'a> Mono<'a> {
         {
             return Err(Error::NoSuchChannel { channel, channels });
         }
+        if self.parts.len() > MAX_RATE_CHANGES && self.starts_a_part(sample_rate) {
+            return Err(Error::unsupported(format!(
+                "a file whose sample rate changes more than {MAX_RATE_CHANGES} times"
+            )));
+        }
         let packet_samples = (n_frames as u64).saturating_mul(channels as u64);
         let held: u64 = self.parts.iter().map(|part| part.samples.len() as u64).sum();
         let bytes = held.saturating_add(n_frames as u64).saturating_add(packet_samples).saturating_mul(4);
@@ -47,7 +57,7 @@ impl<'a> Mono<'a> {
         if channels == 0 || interleaved.is_empty() {
             return Ok(());
         }
-        if self.parts.last().is_none_or(|part| part.sample_rate != sample_rate) {
+        if self.starts_a_part(sample_rate) {
             self.parts.push(Waveform { samples: Vec::new(), sample_rate });
         }
         let too_large = self.too_large();
@@ -88,30 +98,80 @@ impl<'a> Mono<'a> {
     }
 
     /// The whole at the rate of its first part; `None` when no sample was pushed.
-    pub(super) fn finish(self, warnings: &mut Vec<Warning>) -> Result<Option<Waveform>, Error> {
+    ///
+    /// Converting later parts can make them hundreds of times larger, so what it will take is counted before any of
+    /// it is done: the result and the parts still to be converted, at once.
+    pub(super) fn finish(
+        self,
+        deadline: Deadline,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Option<Waveform>, Error> {
+        let too_large = self.too_large();
         if self.n_non_finite > 0 {
             warnings.push(Warning::NonFiniteSamples { count: self.n_non_finite });
         }
+        let max_samples = u128::from(self.limits.max_samples_bytes / 4);
         let mut parts = self.parts.into_iter();
         let Some(mut whole) = parts.next() else { return Ok(None) };
+        let later = parts.as_slice();
+        let n_held: u128 = later.iter().map(|part| part.samples.len() as u128).sum();
+        let n_added: u128 = later
+            .iter()
+            .map(|part| resampled_len(part.samples.len(), part.sample_rate, whole.sample_rate))
+            .sum();
+        if !later.is_empty() && whole.samples.len() as u128 + n_held + n_added > max_samples {
+            return Err(too_large);
+        }
+        // Once for all parts: growing by doubling would take twice what was counted.
+        let Ok(n_added) = usize::try_from(n_added) else { return Err(too_large) };
+        whole.samples.try_reserve_exact(n_added).map_err(|_| too_large)?;
         for part in parts {
             if part.sample_rate != whole.sample_rate {
                 warnings.push(Warning::SampleRateChanged { sample_rate: part.sample_rate });
             }
-            let part = resample(&part, whole.sample_rate)?;
-            let bytes = (whole.samples.len() as u64 + part.samples.len() as u64).saturating_mul(4);
-            if bytes > self.limits.max_samples_bytes {
-                return Err(Error::TooLarge {
-                    what: "decoded audio",
-                    limit_bytes: self.limits.max_samples_bytes,
-                });
-            }
-            whole.samples.extend_from_slice(&part.samples);
+            append_resampled(&part, whole.sample_rate, &mut whole.samples, || deadline.check())?;
         }
         Ok(Some(whole))
     }
 
+    fn starts_a_part(&self, sample_rate: u32) -> bool {
+        self.parts.last().is_none_or(|part| part.sample_rate != sample_rate)
+    }
+
     fn too_large(&self) -> Error {
         Error::TooLarge { what: "decoded audio", limit_bytes: self.limits.max_samples_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(limits: &Limits, wall_secs: f64) -> Result<Option<Waveform>, Error> {
+        let mut mono = Mono::new(limits, ChannelChoice::Mix);
+        for sample_rate in [16_000, 8_000, 16_000] {
+            mono.admit(1_000, 1, sample_rate)?;
+            mono.push(&[0.5; 1_000], 1, sample_rate)?;
+        }
+        mono.finish(Deadline::after(wall_secs), &mut Vec::new())
+    }
+
+    #[test]
+    fn parts_are_joined_at_the_first_rate() {
+        let whole = joined(&Limits::default(), 60.0).unwrap().unwrap();
+        assert_eq!((whole.samples.len(), whole.sample_rate), (4_000, 16_000));
+    }
+
+    #[test]
+    fn joining_keeps_to_the_deadline() {
+        assert!(matches!(joined(&Limits::default(), 0.0), Err(Error::Timeout { .. })));
+    }
+
+    /// The result, 4000 samples, and the 2000 that wait to be converted.
+    #[test]
+    fn joining_counts_what_it_will_hold() {
+        let limits = |n_samples: u64| Limits { max_samples_bytes: 4 * n_samples, ..Limits::default() };
+        assert!(joined(&limits(6_000), 60.0).is_ok());
+        assert!(matches!(joined(&limits(5_999), 60.0), Err(Error::TooLarge { .. })));
     }
 }
