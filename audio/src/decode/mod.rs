@@ -15,7 +15,7 @@ mod source;
 mod track;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::Path;
 
@@ -132,11 +132,18 @@ pub fn decode_bytes(bytes: Vec<u8>, hint: Option<&str>, options: &DecodeAudio) -
 /// # Errors
 /// As [`decode_bytes`], and [`Error::Io`] when the file cannot be opened or is not a regular file.
 pub fn decode_file(path: &Path, options: &DecodeAudio) -> Result<Decoded, Error> {
+    // Before it is opened: opening a named pipe waits for a writer, for ever if there is none.
+    check_is_file(&fs::metadata(path)?)?;
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
-    }
+    check_is_file(&metadata)?;
     options.limits.check_input_bytes(metadata.len())?;
     session::decode(Box::new(file), path.extension().and_then(|extension| extension.to_str()), options)
+}
+
+fn check_is_file(metadata: &fs::Metadata) -> Result<(), Error> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    Err(Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")))
 }

@@ -193,3 +193,25 @@ fn nothing_is_an_error_and_no_samples_are_empty() {
     let refused = decode_bytes(bytes, None, &DecodeAudio::default());
     assert!(matches!(refused, Err(Error::Empty)), "{refused:?}");
 }
+
+/// Opening a named pipe waits for someone who writes to it, and nobody does.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let pipe =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("pipe-{}.wav", std::process::id()));
+    if !std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()) {
+        println!("skipped: no mkfifo");
+        return;
+    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let path = pipe.clone();
+    // Not joined: where the pipe is opened, it never ends.
+    std::thread::spawn(move || {
+        let _ = sender.send(decode_file(&path, &DecodeAudio::default()));
+    });
+    let outcome = receiver.recv_timeout(std::time::Duration::from_secs(5));
+    std::fs::remove_file(&pipe).expect("the pipe");
+    let error = outcome.expect("decode_file waits for a writer").unwrap_err();
+    assert!(matches!(&error, Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidInput), "{error:?}");
+}
