@@ -71,8 +71,8 @@ pub enum Error {
         /// Why it was refused.
         reason: String,
     },
-    /// The file could not be opened or read.
-    #[error("could not read the audio: {0}")]
+    /// The file could not be opened or read; the source says why.
+    #[error("could not read the audio")]
     Io(#[from] std::io::Error),
 }
 
@@ -83,5 +83,25 @@ impl Error {
 
     pub(crate) fn undecodable(reason: impl Into<String>) -> Self {
         Error::Undecodable { reason: reason.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// As a caller prints an error and its causes: each reason once.
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Error::from(std::io::Error::other("the disk is on fire"));
+        let mut told = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            told += &format!(": {error}");
+            cause = error.source();
+        }
+        assert_eq!(told, "could not read the audio: the disk is on fire");
     }
 }
