@@ -1,8 +1,9 @@
 //! Log-mel features against transformers' `WhisperFeatureExtractor`.
 
 use audio::{FeatureSpec, LogMel};
+use safetensors::{Dtype, SafeTensors};
 
-use super::{max_difference, read_f32};
+use super::{fixture, max_difference, read_f32};
 
 const COLUMNS: [usize; 7] = [0, 1, 2, 57, 100, 160, 199];
 
@@ -46,5 +47,71 @@ fn silence_appended_costs_no_accuracy() {
     // All but the last frames, which mirror the end instead of seeing the silence.
     for mel in 0..80 {
         assert_eq!(alone.row(mel)[..198], padded.row(mel)[..198]);
+    }
+}
+
+/// The waveform that `tests/fixtures/log-mel.json` describes.
+fn noisy_sweep() -> Vec<f32> {
+    use std::f64::consts::TAU;
+    let mut state = 12_345_u32;
+    let sample = |index: u32| {
+        let t = f64::from(index) / 16_000.0;
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let noise = f64::from(state) / 2.0_f64.powi(31) - 1.0;
+        let sweep = 0.4 * (TAU * (220.0 * t + 300.0 * t * t)).sin();
+        (sweep + 0.2 * (TAU * 1_234.5 * t).sin() + 0.05 * noise) as f32
+    };
+    (0..24_080).map(sample).collect()
+}
+
+/// One f32 tensor of `log-mel.safetensors`.
+fn tensor(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Vec<f32> {
+    let view = tensors.tensor(name).expect(name);
+    assert_eq!((view.dtype(), view.shape()), (Dtype::F32, shape), "{name}");
+    view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// Noise and broad-band sound, a length that is no multiple of 30 s, the filters by themselves, and the frames where
+/// a padded clip ends: its last sound is mirrored when alone and followed by silence when padded.
+#[test]
+fn match_it_alone_and_padded_to_30_s() {
+    let bytes = std::fs::read(fixture("../log-mel.safetensors")).expect("fixture");
+    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let alone = noisy_sweep();
+    let first = max_difference(&alone[..64], &tensor(&tensors, "waveform.first64", &[64]));
+    assert!(first < 1e-6, "another waveform: {first}");
+    let facts = std::fs::read(fixture("../log-mel.json")).expect("fixture");
+    let facts: serde_json::Value = serde_json::from_slice(&facts).expect("JSON");
+    assert_eq!(facts["samples"], alone.len());
+    let sum: f64 = alone.iter().map(|sample| f64::from(*sample)).sum();
+    let squares: f64 = alone.iter().map(|sample| f64::from(*sample).powi(2)).sum();
+    for (name, sum) in [("waveform_sum", sum), ("waveform_sum_of_squares", squares)] {
+        assert!((sum - facts[name].as_f64().expect(name)).abs() < 1e-5, "another waveform: {name} is {sum}");
+    }
+    assert_eq!(facts["padded_frames"], serde_json::json!([130, 160]));
+    let mut padded = alone.clone();
+    padded.resize(480_000, 0.0);
+    for n_mels in [80, 128] {
+        let log_mel = LogMel::new(&FeatureSpec::whisper(n_mels)).unwrap();
+        let features = log_mel.compute(&alone);
+        let expected = tensor(&tensors, &format!("features.{n_mels}"), &[n_mels, 150]);
+        let of_alone = max_difference(&features.data, &expected);
+        let end = log_mel.compute(&padded).slice(130, 30, f32::NAN);
+        assert!(features.data.iter().chain(&end.data).all(|value| value.is_finite()), "{n_mels} bins");
+        let expected = tensor(&tensors, &format!("features.{n_mels}.padded"), &[n_mels, 30]);
+        let of_padded = max_difference(&end.data, &expected);
+        println!("{n_mels} bins: largest difference {of_alone:.1e} alone, {of_padded:.1e} padded");
+        assert!(of_alone < 1e-4 && of_padded < 1e-4, "{n_mels} bins: {of_alone}, {of_padded}");
+
+        let name = format!("filters.{n_mels}.row_sums");
+        let view = tensors.tensor(&name).expect("row sums");
+        assert_eq!((view.dtype(), view.shape()), (Dtype::F64, &[n_mels][..]), "{name}");
+        let dense = log_mel.filters().dense();
+        let rows = dense.chunks_exact(log_mel.filters().n_bins());
+        for (mel, (row, sum)) in rows.zip(view.data().chunks_exact(8)).enumerate() {
+            let expected = f64::from_le_bytes(sum.try_into().expect("8 bytes"));
+            let sum: f64 = row.iter().sum();
+            assert!((sum - expected).abs() < 1e-6 * expected, "{name} {mel}: {sum}, not {expected}");
+        }
     }
 }
