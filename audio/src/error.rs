@@ -72,7 +72,7 @@ pub enum Error {
         reason: String,
     },
     /// The file could not be opened or read.
-    #[error("could not read the audio: {0}")]
+    #[error("could not read the audio")]
     Io(#[from] std::io::Error),
 }
 

@@ -113,6 +113,8 @@ fn hostile_files_are_survived() {
     stage("not audio");
     hours_of_silence();
     stage("hours of silence");
+    chains_of_rates();
+    stage("chains of rates");
 }
 
 fn truncated_anywhere() {
@@ -285,6 +287,47 @@ fn hours_of_silence() {
     too_long("8 h of FLAC, not stated", flac_silence(8 * 3_600, false));
     too_long("8 h of MP3", mp3_silence(8 * 3_600));
     too_long("8 h of Opus", opus_silence(8 * 3_600));
+}
+
+/// Links of other rates are resampled to the first one's: a kilohertz beside 768 of them unpacks to hundreds of times
+/// its size, and rates without a common divisor take a transform as long as the rate.
+fn chains_of_rates() {
+    let link = fixture("vorbis.ogg");
+    let chain = |rates: &mut dyn Iterator<Item = u32>| -> Vec<u8> {
+        rates.enumerate().flat_map(|(serial, rate)| vorbis_link(&link, serial as u32, rate)).collect()
+    };
+    for (what, bytes) in [
+        ("one fast link and many slow ones", chain(&mut std::iter::once(768_000).chain([1_000; 60]))),
+        ("rates without a common divisor", chain(&mut [768_000, 767_999].into_iter().cycle().take(20))),
+        ("many common rates", chain(&mut [48_000, 44_100].into_iter().cycle().take(40))),
+    ] {
+        let outcome = survive(what, bytes).map(|decoded| decoded.source);
+        assert!(
+            matches!(outcome, Err(Error::Unsupported { .. } | Error::TooLarge { .. })),
+            "{what}: {outcome:?}"
+        );
+    }
+    let honest = survive("three links", chain(&mut [16_000, 48_000, 16_000].into_iter())).unwrap();
+    assert!(!honest.waveform.samples.is_empty());
+}
+
+/// An Ogg Vorbis stream with another serial number and another sample rate in its header.
+fn vorbis_link(stream: &[u8], serial: u32, sample_rate: u32) -> Vec<u8> {
+    let mut bytes = stream.to_vec();
+    let rate_at = bytes.windows(7).position(|window| window == b"\x01vorbis").unwrap() + 12;
+    bytes[rate_at..rate_at + 4].copy_from_slice(&sample_rate.to_le_bytes());
+    let mut start = 0;
+    while start < bytes.len() {
+        let n_segments = usize::from(bytes[start + 26]);
+        let table = &bytes[start + 27..start + 27 + n_segments];
+        let end = start + 27 + n_segments + table.iter().map(|n| usize::from(*n)).sum::<usize>();
+        bytes[start + 14..start + 18].copy_from_slice(&serial.to_le_bytes());
+        bytes[start + 22..start + 26].fill(0);
+        let check = crc(&bytes[start..end], 32, 0x04c1_1db7);
+        bytes[start + 22..start + 26].copy_from_slice(&check.to_le_bytes());
+        start = end;
+    }
+    bytes
 }
 
 /// Constant frames of 65535 samples at 16 kHz, about 14 bytes each.

@@ -132,11 +132,12 @@ pub fn decode_bytes(bytes: Vec<u8>, hint: Option<&str>, options: &DecodeAudio) -
 /// # Errors
 /// As [`decode_bytes`], and [`Error::Io`] when the file cannot be opened or is not a regular file.
 pub fn decode_file(path: &Path, options: &DecodeAudio) -> Result<Decoded, Error> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
+    // Before it is opened: opening a pipe waits for whoever writes into it.
+    let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
     }
     options.limits.check_input_bytes(metadata.len())?;
+    let file = File::open(path)?;
     session::decode(Box::new(file), path.extension().and_then(|extension| extension.to_str()), options)
 }

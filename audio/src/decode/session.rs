@@ -61,7 +61,7 @@ pub(super) fn decode(
     let format = reader.format_info().short_name.to_owned();
     // Dropping a demuxer whose state a panic left behind is its own risk.
     let _ = guard(move || drop(reader));
-    pass.finish(format, &track)
+    pass.finish(format, &track, deadline)
 }
 
 fn refuse_known_unsupported(source: &mut dyn MediaSource) -> Result<(), Error> {
@@ -193,9 +193,9 @@ impl Pass<'_> {
         }
     }
 
-    fn finish(self, format: String, track: &AudioTrack) -> Result<Decoded, Error> {
+    fn finish(self, format: String, track: &AudioTrack, deadline: Deadline) -> Result<Decoded, Error> {
         let mut warnings = Vec::new();
-        let Some(waveform) = self.mono.finish(&mut warnings)? else {
+        let Some(waveform) = self.mono.finish(&mut warnings, deadline)? else {
             return Err(match self.broken_off {
                 Some(error) => error,
                 None if self.n_skipped > 0 => {
