@@ -295,7 +295,7 @@ fn a_mistyped_path_says_that_there_is_no_such_directory() {
     assert!(!stderr.contains("prompt"), "{stderr}");
     assert!(stderr.contains("a.wav: no such file"), "{stderr}");
 
-    std::fs::write(home.path().join("a.wav"), wav()).expect("written");
+    fs::write(home.path().join("a.wav"), wav()).expect("written");
     let (code, _, stderr) = run(&mut command);
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("nor is there a directory `models/my-whisper`"), "{stderr}");
