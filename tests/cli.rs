@@ -283,3 +283,20 @@ fn the_standard_input_is_a_recording_and_a_closed_output_is_no_error() {
     assert_eq!(code, 1);
     assert!(stderr.contains("error: -: the standard input is empty"), "{stderr}");
 }
+
+#[test]
+fn a_mistyped_path_says_that_there_is_no_such_directory() {
+    let home = home();
+    let mut command = speechd(home.path());
+    command.env("HF_HUB_OFFLINE", "1").env("SPEECHD_TRANSCRIBE__PROMPT", "1984");
+    let (code, stdout, stderr) = run(command.args(["transcribe", "a.wav", "--model", "models/my-whisper"]));
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    // The prompt is text although it looks like a number.
+    assert!(!stderr.contains("prompt"), "{stderr}");
+    assert!(stderr.contains("a.wav: no such file"), "{stderr}");
+
+    fs::write(home.path().join("a.wav"), wav()).expect("written");
+    let (code, _, stderr) = run(&mut command);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("nor is there a directory `models/my-whisper`"), "{stderr}");
+}

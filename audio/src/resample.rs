@@ -7,7 +7,7 @@ use crate::{Error, Waveform};
 
 /// Shortest FFT block on the slower of the two sides, samples. The anti-aliasing filter has the length of one
 /// block, so this sets how close to Nyquist the pass band reaches: at 16 kHz, flat to about 7.8 kHz.
-const MIN_BLOCK_SAMPLES: usize = 1024;
+const MIN_BLOCK_SAMPLES: u32 = 1024;
 
 /// Highest rate on either side, Hz.
 const MAX_SAMPLE_RATE: u32 = 1_536_000;
@@ -39,14 +39,7 @@ pub(crate) fn append_resampled(
     samples: &mut Vec<f32>,
     check: impl Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    for rate in [waveform.sample_rate, sample_rate] {
-        if rate == 0 || rate > MAX_SAMPLE_RATE {
-            return Err(Error::BadSampleRate {
-                sample_rate: rate,
-                expected: format!("1 to {MAX_SAMPLE_RATE} Hz"),
-            });
-        }
-    }
+    check_rates(waveform.sample_rate, sample_rate)?;
     check()?;
     let too_large = || Error::TooLarge { what: "resampled audio", limit_bytes: u64::MAX };
     let n_out = resampled_len(waveform.samples.len(), waveform.sample_rate, sample_rate);
@@ -78,6 +71,36 @@ pub(crate) fn resampled_len(n_in: usize, rate_in: u32, rate_out: u32) -> u128 {
     (2 * n_in * rate_out + rate_in) / (2 * rate_in)
 }
 
+/// Refuses rates between which [`resample`] does not convert.
+pub(crate) fn check_rates(rate_in: u32, rate_out: u32) -> Result<(), Error> {
+    for rate in [rate_in, rate_out] {
+        if rate == 0 || rate > MAX_SAMPLE_RATE {
+            return Err(Error::BadSampleRate {
+                sample_rate: rate,
+                expected: format!("1 to {MAX_SAMPLE_RATE} Hz"),
+            });
+        }
+    }
+    let (unit_in, units) = block_units(rate_in, rate_out);
+    let block_in = u64::from(unit_in) * u64::from(units);
+    let block_out = block_in * u64::from(rate_out) / u64::from(rate_in);
+    if rate_in != rate_out && block_in.max(block_out) > MAX_BLOCK_SAMPLES {
+        return Err(Error::BadSampleRate {
+            sample_rate: rate_in,
+            expected: format!("a rate in a simpler ratio to {rate_out} Hz"),
+        });
+    }
+    Ok(())
+}
+
+/// The fewest input samples that become a whole number of output samples, and how many times that a block has.
+fn block_units(rate_in: u32, rate_out: u32) -> (u32, u32) {
+    let gcd = gcd(rate_in, rate_out);
+    let (unit_in, unit_out) = (rate_in / gcd, rate_out / gcd);
+    // An even number of units makes both blocks even, hence the delay (half a block) a whole number of samples.
+    (unit_in, MIN_BLOCK_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2))
+}
+
 /// One rubato converter with its block buffers; hands out blocks from which the start-up delay is already gone.
 struct Converter {
     resampler: Fft<f32>,
@@ -88,16 +111,7 @@ struct Converter {
 
 impl Converter {
     fn new(rate_in: u32, rate_out: u32) -> Result<Self, Error> {
-        let gcd = gcd(rate_in, rate_out);
-        let (unit_in, unit_out) = ((rate_in / gcd) as usize, (rate_out / gcd) as usize);
-        // An even number of units makes both blocks even, hence the delay (half a block) a whole number of samples.
-        let units = MIN_BLOCK_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2);
-        if unit_in.max(unit_out) as u64 * units as u64 > MAX_BLOCK_SAMPLES {
-            return Err(Error::BadSampleRate {
-                sample_rate: rate_in,
-                expected: format!("a rate in a simpler ratio to {rate_out} Hz"),
-            });
-        }
+        let (unit_in, units) = block_units(rate_in, rate_out);
         let failed = |error: &dyn std::fmt::Display| Error::BadOption {
             field: "sample_rate",
             reason: error.to_string(),
@@ -105,7 +119,7 @@ impl Converter {
         let resampler = Fft::<f32>::new_custom(
             rate_in as usize,
             rate_out as usize,
-            unit_in * units,
+            (unit_in * units) as usize,
             1,
             1,
             rubato::WindowFunction::BlackmanHarris2,

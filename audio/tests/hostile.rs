@@ -307,15 +307,13 @@ fn chains_of_rates() {
     };
     let first_then = |first: u32, then: u32, n: usize| [vec![first], vec![then; n]].concat();
     let grows = chain("60 links at 1 kHz after 768 kHz", &first_then(768_000, 1_000, 60));
-    assert!(matches!(grows, Err(Error::TooLarge { .. })), "{grows:?}");
+    assert!(matches!(grows, Err(Error::BadSampleRate { .. })), "{grows:?}");
     let grows = chain("60 links at 4 kHz after 512 kHz", &first_then(512_000, 4_000, 60));
     assert!(matches!(grows, Err(Error::TooLarge { .. })), "{grows:?}");
     let flips = chain("60 links of two near rates", &[767_999, 768_000].repeat(30));
-    assert!(matches!(flips, Err(Error::Unsupported { .. })), "{flips:?}");
+    assert!(matches!(flips, Err(Error::BadSampleRate { .. })), "{flips:?}");
     let flips = chain("60 links of two usual rates", &[44_100, 48_000].repeat(30));
     assert!(matches!(flips, Err(Error::Unsupported { .. })), "{flips:?}");
-    let near = chain("2 links of two near rates", &[767_999, 768_000]);
-    assert!(matches!(near, Err(Error::BadSampleRate { .. })), "{near:?}");
     // What is accepted: as many changes as there may be, and conversions with the longest transforms.
     let usual: Vec<u32> = [44_100, 48_000].into_iter().cycle().take(9).collect();
     let (_, warnings) = chain("9 links of two usual rates", &usual).unwrap();

@@ -18,6 +18,16 @@ use crate::{registry::HubOptions, render::Format};
 /// The defaults, which are also the manual.
 pub const DEFAULTS: &str = include_str!("../speechd.toml");
 
+/// Settings that are text whatever stands in them.
+const TEXT_KEYS: [&str; 6] = [
+    "transcribe.model",
+    "transcribe.language",
+    "transcribe.prompt",
+    "transcribe.hotwords",
+    "hub.endpoint",
+    "hub.cache",
+];
+
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,7 +153,15 @@ impl Config {
         }
         // Without a section it is another variable, such as SPEECHD_DATA.
         let own = Env::prefixed("SPEECHD_").filter(|key| key.as_str().contains("__")).split("__");
-        figment.merge(own).extract().map_err(|error| Error(describe(&error)))
+        figment = figment.merge(own);
+        // The environment's parser would read `1984` as a number and `true` as a switch.
+        for key in TEXT_KEYS {
+            let name = format!("SPEECHD_{}", key.to_uppercase().replace('.', "__"));
+            if let Ok(value) = env::var(name) {
+                figment = figment.merge(Serialized::default(key, value));
+            }
+        }
+        figment.extract().map_err(|error| Error(describe(&error)))
     }
 
     /// The hub as configured; the token comes from the environment alone.

@@ -2,7 +2,7 @@
 
 use super::source::Deadline;
 use super::{ChannelChoice, Warning};
-use crate::resample::{append_resampled, resampled_len};
+use crate::resample::{append_resampled, check_rates, resampled_len};
 use crate::{Error, Limits, Waveform};
 
 /// Growth step of the result, samples: at most this much is reserved beyond what is needed.
@@ -33,14 +33,22 @@ impl<'a> Mono<'a> {
         {
             return Err(Error::NoSuchChannel { channel, channels });
         }
-        if self.parts.len() > MAX_RATE_CHANGES && self.starts_a_part(sample_rate) {
-            return Err(Error::unsupported(format!(
-                "a file whose sample rate changes more than {MAX_RATE_CHANGES} times"
-            )));
+        if self.starts_a_part(sample_rate) {
+            if self.parts.len() > MAX_RATE_CHANGES {
+                return Err(Error::unsupported(format!(
+                    "a file whose sample rate changes more than {MAX_RATE_CHANGES} times"
+                )));
+            }
+            if let Some(rate) = self.whole_rate().filter(|rate| *rate != sample_rate) {
+                check_rates(sample_rate, rate)?;
+            }
         }
         let packet_samples = (n_frames as u64).saturating_mul(channels as u64);
-        let held: u64 = self.parts.iter().map(|part| part.samples.len() as u64).sum();
-        let bytes = held.saturating_add(n_frames as u64).saturating_add(packet_samples).saturating_mul(4);
+        let mut samples = self.cost_samples(n_frames, sample_rate).saturating_add(packet_samples);
+        for part in &self.parts {
+            samples = samples.saturating_add(self.cost_samples(part.samples.len(), part.sample_rate));
+        }
+        let bytes = samples.saturating_mul(4);
         if bytes > self.limits.max_samples_bytes {
             return Err(self.too_large());
         }
@@ -132,6 +140,20 @@ impl<'a> Mono<'a> {
             append_resampled(&part, whole.sample_rate, &mut whole.samples, || deadline.check())?;
         }
         Ok(Some(whole))
+    }
+
+    /// What `n_samples` of a part take in the end: themselves, and what they become at the rate of the first part.
+    fn cost_samples(&self, n_samples: usize, sample_rate: u32) -> u64 {
+        let converted = match self.whole_rate() {
+            Some(rate) if rate != sample_rate => resampled_len(n_samples, sample_rate, rate),
+            _ => 0,
+        };
+        u64::try_from(converted).unwrap_or(u64::MAX).saturating_add(n_samples as u64)
+    }
+
+    /// The rate of the first part, to which all are converted.
+    fn whole_rate(&self) -> Option<u32> {
+        self.parts.first().map(|first| first.sample_rate)
     }
 
     fn starts_a_part(&self, sample_rate: u32) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
+use anyhow::Context;
 use audio::Waveform;
 use candle_core::Device;
 use clap::Subcommand;
@@ -15,6 +16,7 @@ use super::{
     Usage,
     output::print,
     progress::{Download, Style, bytes},
+    recognizer::decode_audio,
 };
 use crate::{
     config::Config,
@@ -95,7 +97,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let load_secs = median(*runs, || load().map(drop))?;
     let transcriber = load()?;
     let waveform = match file {
-        Some(path) => audio::decode_file(path, &audio::DecodeAudio::default())?.waveform,
+        Some(path) => {
+            let options = decode_audio(config.limits, audio::ChannelChoice::Mix);
+            audio::decode_file(path, &options).with_context(|| path.display().to_string())?.waveform
+        }
         None => synthetic(60.0),
     };
     let waveform = audio::resample(&waveform, 16_000)?;

@@ -88,7 +88,13 @@ fn reason(error: &io::Error) -> String {
 /// Recordings below `directory` in order of their paths. Links to directories are not followed: they may lead in circles.
 fn walk(directory: &Path, paths: &mut Vec<PathBuf>, failures: &mut Vec<String>) {
     let mut entries: Vec<_> = match fs::read_dir(directory) {
-        Ok(entries) => entries.flatten().collect(),
+        Ok(entries) => entries
+            .filter_map(|entry| {
+                entry
+                    .map_err(|error| failures.push(format!("{}: {}", directory.display(), reason(&error))))
+                    .ok()
+            })
+            .collect(),
         Err(error) => return failures.push(format!("{}: {}", directory.display(), reason(&error))),
     };
     entries.sort_by_key(fs::DirEntry::file_name);

@@ -8,7 +8,7 @@ mod progress;
 mod recognizer;
 mod transcribe;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -75,9 +75,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn start_log(verbose: u8) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second call in one process, as tests make, keeps the first log.
-    let _ = log.try_init();
+    let _ = if verbose == 0 {
+        // Times and modules are for whoever asked for a log, not for a warning.
+        log.without_time().with_target(false).try_init()
+    } else {
+        log.try_init()
+    };
 }
 
 #[cfg(test)]

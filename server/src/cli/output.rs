@@ -1,6 +1,7 @@
 //! Where results go: standard output, or one file per input. Nothing else writes to standard output.
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -17,10 +18,16 @@ use crate::render::{self, Format, Json, VerboseJson};
 #[error("standard output was closed")]
 pub(super) struct Closed;
 
+/// `text` without the control characters by which a file's name or a model could command a terminal.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    let commands = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(commands) { Cow::Owned(text.replace(commands, "")) } else { Cow::Borrowed(text) }
+}
+
 /// Writes to standard output at once.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(printable(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
         result => result.context("standard output cannot be written"),
     }
@@ -28,7 +35,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes a line to standard error; there is nobody to tell when that fails.
 pub(super) fn status_line(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable(line));
 }
 
 /// Reports a failure.
@@ -89,5 +96,16 @@ impl Drop for Part {
     fn drop(&mut self) {
         // After the rename there is none.
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_commands_the_terminal() {
+        assert_eq!(printable("a\x1b[31mred\r\n\tb\u{9b}2J"), "a[31mred\n\tb2J");
+        assert!(matches!(printable("سلام نړۍ\n"), Cow::Borrowed(_)));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::status_line;
+use super::output::{printable, status_line};
 use crate::registry;
 
 /// Time between the lines that stand in for a moving bar.
@@ -54,7 +54,8 @@ pub(super) struct Recording {
 
 impl Recording {
     /// Starts the clock. `name` includes the position among the inputs.
-    pub(super) fn start(style: Style, name: String) -> Self {
+    pub(super) fn start(style: Style, name: &str) -> Self {
+        let name = printable(name).into_owned();
         let bar = style.bar("{msg} [{bar:30}] {prefix}", name.clone());
         Self { style, name, bar, started: Instant::now(), last_line: Instant::now() }
     }

@@ -24,15 +24,7 @@ impl Recognizer {
     /// Loads the model in `directory`.
     pub(super) fn load(directory: &Path, limits: Limits, channel: ChannelChoice) -> anyhow::Result<Self> {
         let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
-        let limits = audio::Limits {
-            max_duration_secs: limits.max_duration_secs,
-            max_input_bytes: limits.max_input_bytes,
-            max_samples_bytes: limits.max_samples_bytes,
-            max_channels: limits.max_channels,
-            max_wall_secs: limits.max_wall_secs,
-            ..audio::Limits::default()
-        };
-        Ok(Self { transcriber, decode: DecodeAudio { limits, channel } })
+        Ok(Self { transcriber, decode: decode_audio(limits, channel) })
     }
 
     /// Refuses options that the model cannot follow.
@@ -54,4 +46,17 @@ impl Recognizer {
         let warnings = decoded.warnings.iter().map(ToString::to_string).collect();
         Ok((self.transcriber.transcribe(&decoded.waveform, options, progress)?, warnings))
     }
+}
+
+/// How recordings are decoded under these limits.
+pub(super) fn decode_audio(limits: Limits, channel: ChannelChoice) -> DecodeAudio {
+    let limits = audio::Limits {
+        max_duration_secs: limits.max_duration_secs,
+        max_input_bytes: limits.max_input_bytes,
+        max_samples_bytes: limits.max_samples_bytes,
+        max_channels: limits.max_channels,
+        max_wall_secs: limits.max_wall_secs,
+        ..audio::Limits::default()
+    };
+    DecodeAudio { limits, channel }
 }

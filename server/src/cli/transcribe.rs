@@ -279,7 +279,7 @@ fn transcribe(
         Some(path) => Source::File(path),
         None => Source::Bytes(read_stdin(config.limits.max_input_bytes)?),
     };
-    let mut progress = Recording::start(style, format!("{position}{}", input.name()));
+    let mut progress = Recording::start(style, &format!("{position}{}", input.name()));
     let result =
         recognizer.transcribe(source, options, &mut |at| progress.update(at.decoded_secs, at.duration_secs));
     progress.clear();

@@ -73,6 +73,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The hub does not give it, and it is no directory either: perhaps a mistyped path.
+    #[error("{cause}; nor is there a directory `{spec}` here")]
+    Nowhere {
+        /// What the user wrote.
+        spec: String,
+        /// What the hub said.
+        cause: Box<Error>,
+    },
     /// The bundle cannot be opened.
     #[error(transparent)]
     Bundle(#[from] models::Error),

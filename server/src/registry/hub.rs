@@ -58,16 +58,13 @@ pub struct Hub {
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 /// What a bundle consists of beside its weights; everything else in a repository is left there.
-const FILES: [&str; 10] = [
+const FILES: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
     "normalizer.json",
 ];
 const MAX_LISTING_BYTES: u64 = 32 << 20;
@@ -134,7 +131,7 @@ impl Hub {
         let present: BTreeSet<String> =
             listing.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         let weights = check_contents(id, &present)?;
-        for file in FILES.into_iter().filter(|file| is_wanted(file, &present)).chain([weights]) {
+        for file in FILES.into_iter().filter(|file| present.contains(*file)).chain([weights]) {
             self.fetch(id, &commit, file, progress)?;
         }
         let snapshot = self.cache.snapshot_path(id, &commit);
@@ -226,15 +223,15 @@ fn check_contents(id: &str, present: &BTreeSet<String>) -> Result<&'static str, 
     if !present.contains("config.json") {
         return Err(refuse("has no config.json at its root, so it is not a bundle"));
     }
+    if !present.contains("tokenizer.json") {
+        return Err(refuse(
+            "has no tokenizer.json; make one in Python with \
+             transformers.AutoTokenizer.from_pretrained(ID).save_pretrained(DIR), beside the other files",
+        ));
+    }
     [WEIGHTS, WEIGHTS_INDEX].into_iter().find(|file| present.contains(*file)).ok_or_else(|| {
         refuse("has no model.safetensors; other weight formats are not read: convert it, or choose a repository with safetensors")
     })
-}
-
-/// `tokenizer.json` says it all; the older files are fetched only where it is missing.
-fn is_wanted(file: &str, present: &BTreeSet<String>) -> bool {
-    let is_older = matches!(file, "vocab.json" | "merges.txt" | "added_tokens.json");
-    present.contains(file) && !(is_older && present.contains("tokenizer.json"))
 }
 
 /// The files over which weights are spread.
@@ -265,7 +262,5 @@ pub(crate) fn weights_files(bundle: &Path) -> Option<Vec<PathBuf>> {
 
 fn is_complete(snapshot: &Path) -> bool {
     let has = |file: &str| snapshot.join(file).is_file();
-    has("config.json")
-        && (has("tokenizer.json") || (has("vocab.json") && has("merges.txt")))
-        && weights_files(snapshot).is_some()
+    has("config.json") && has("tokenizer.json") && weights_files(snapshot).is_some()
 }

@@ -1,4 +1,4 @@
-//! What a bundle is, from its configuration and the headers of its weights; the weights themselves are not read.
+//! What a bundle is, from its configuration and the headers of its weights, and the digests of its files.
 
 use std::{
     collections::BTreeMap,

@@ -22,6 +22,11 @@ pub use name::{Name, Repository};
 pub fn resolve(spec: &str, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, Error> {
     match Name::parse(spec)? {
         Name::Directory(path) => Ok(path),
-        Name::Repository(repository) => hub.resolve(&repository, progress),
+        Name::Repository(repository) => hub.resolve(&repository, progress).map_err(|error| match error {
+            Error::Refused { .. } | Error::Network { .. } | Error::Offline { .. } => {
+                Error::Nowhere { spec: spec.to_owned(), cause: Box::new(error) }
+            }
+            error => error,
+        }),
     }
 }
