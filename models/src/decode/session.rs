@@ -143,11 +143,8 @@ impl<'a> Session<'a> {
         let mut logits = self.forward()?.into_iter();
         let mut done = Vec::new();
         for mut group in std::mem::take(&mut self.groups) {
-            if group.is_at_prompt() {
-                let at_start: Option<Vec<f32>> = logits.next();
-                if let (Some(at_start), Some(id)) = (at_start, self.no_speech) {
-                    group.no_speech_prob.get_or_insert_with(|| probability(&at_start, id));
-                }
+            if let Some(id) = self.no_speech.filter(|_| group.awaits_no_speech()) {
+                group.no_speech_prob = logits.next().map(|at_start| probability(&at_start, id));
             }
             let row_logits: Vec<_> = logits.by_ref().take(group.rows.len()).collect();
             let rows = std::mem::take(&mut group.rows);
@@ -163,12 +160,12 @@ impl<'a> Session<'a> {
         Ok(done)
     }
 
-    /// Runs the decoder on every row's pending tokens. Per group: the logits at the start token if this is its
-    /// prompt, then each row's next-token logits.
+    /// Runs the decoder on every row's pending tokens. Per group: the logits at the start token if silence is to be
+    /// judged, then each row's next-token logits.
     fn forward(&mut self) -> Result<Vec<Vec<f32>>, Error> {
         let (mut steps, mut wanted, mut offset) = (Vec::new(), Vec::new(), 0);
         for group in &mut self.groups {
-            if group.is_at_prompt() {
+            if self.no_speech.is_some() && group.awaits_no_speech() {
                 wanted.push((offset + group.request.start_index) as u32);
             }
             for row in &mut group.rows {
@@ -254,20 +251,17 @@ impl<'a> Session<'a> {
             cache: self.model.decoder.row_cache(capacity)?,
             index: 0,
         };
-        Ok((vec![row], self.begin_search(request, attempt)))
-    }
-
-    fn begin_search(&self, request: &WindowRequest, attempt: usize) -> Search {
         let seed = request.seed.wrapping_add((attempt as u64) << 32);
         let strategy = request.attempts[attempt].strategy;
-        Search::new(strategy, self.model.config.eos_token_id, request.max_new_tokens, seed)
+        let search = Search::new(strategy, self.model.config.eos_token_id, request.max_new_tokens, seed);
+        Ok((vec![row], search))
     }
 }
 
 impl Group {
-    /// Whether its only row has not seen the prompt yet.
-    fn is_at_prompt(&self) -> bool {
-        matches!(self.rows.as_slice(), [row] if row.tokens.is_empty())
+    /// Whether its prompt is read for the first time: a later attempt hears the same silence.
+    fn awaits_no_speech(&self) -> bool {
+        self.no_speech_prob.is_none() && matches!(self.rows.as_slice(), [row] if row.tokens.is_empty())
     }
 }
 
