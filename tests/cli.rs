@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::{
     hub::bundle_files,
     loopback_hub::{Behaviour, ID, LoopbackHub},
+    support::reference_model,
 };
 
 /// The program without the settings of whoever runs the tests.
@@ -37,21 +38,9 @@ fn run(command: &mut Command) -> (i32, String, String) {
     (status.code().expect("no signal"), text(stdout), text(stderr))
 }
 
-/// A trained checkpoint, where there is one.
+/// A trained checkpoint, where there is one, by a path that holds from any folder.
 fn model() -> Option<PathBuf> {
-    let folder = std::env::var_os("SPEECHD_MODELS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/models"), PathBuf::from);
-    let model = folder.join("micro-whisper-digits");
-    if model.join("model.safetensors").is_file() {
-        return model.canonicalize().ok();
-    }
-    skipped(&model.display().to_string());
-    None
-}
-
-#[expect(clippy::print_stderr, reason = "the test's own report")]
-fn skipped(what: &str) {
-    eprintln!("skipped: {what} is not there");
+    reference_model("micro-whisper-digits")?.canonicalize().ok()
 }
 
 /// A second of quiet 16-bit mono at 8 kHz.

@@ -102,6 +102,20 @@ fn open(dir: &Path) -> Result<Bundle, Error> {
     Ok(bundle)
 }
 
+/// Every other case with damaged bytes, the others with up to `most` changed values.
+fn mutant(good: &[u8], tree: &Value, case: usize, most: usize, chance: &mut Chance) -> Result<Vec<u8>> {
+    if case.is_multiple_of(2) {
+        let mut bytes = good.to_vec();
+        mutate_bytes(&mut bytes, chance);
+        return Ok(bytes);
+    }
+    let mut tree = tree.clone();
+    for _ in 0..1 + chance.below(most) {
+        mutate_value(&mut tree, chance);
+    }
+    Ok(serde_json::to_vec(&tree)?)
+}
+
 #[test]
 fn mutated_configurations_are_refused_or_read() -> Result<()> {
     for file in ["config.json", "generation_config.json", "preprocessor_config.json"] {
@@ -112,16 +126,7 @@ fn mutated_configurations_are_refused_or_read() -> Result<()> {
         let mut chance = Chance(17);
         let (mut n_read, mut n_refused) = (0, 0);
         for case in 0..60 {
-            let mut bytes = good.clone();
-            if case % 2 == 0 {
-                mutate_bytes(&mut bytes, &mut chance);
-            } else {
-                let mut tree = tree.clone();
-                for _ in 0..1 + chance.below(2) {
-                    mutate_value(&mut tree, &mut chance);
-                }
-                bytes = serde_json::to_vec(&tree)?;
-            }
+            let bytes = mutant(&good, &tree, case, 2, &mut chance)?;
             std::fs::write(&path, &bytes)?;
             let case = format!("{file} {case}: {}", String::from_utf8_lossy(&bytes));
             match open(dir.path()).and_then(|bundle| Transcriber::load(bundle, &Device::Cpu)) {
@@ -193,16 +198,7 @@ fn mutated_tokenizers_are_refused_or_read() -> Result<()> {
     let mut chance = Chance(42);
     let (mut n_read, mut n_refused) = (0, 0);
     for case in 0..1500 {
-        let mut bytes = good.clone();
-        if case % 2 == 0 {
-            mutate_bytes(&mut bytes, &mut chance);
-        } else {
-            let mut tree = tree.clone();
-            for _ in 0..1 + chance.below(3) {
-                mutate_value(&mut tree, &mut chance);
-            }
-            bytes = serde_json::to_vec(&tree)?;
-        }
+        let bytes = mutant(&good, &tree, case, 3, &mut chance)?;
         std::fs::write(&path, &bytes)?;
         match Tokenizer::open(dir.path()) {
             Err(error) => {

@@ -103,9 +103,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
         None => synthetic(60.0),
     };
-    let waveform = audio::resample(&waveform, 16_000)?;
-    let window =
-        &waveform.samples[..waveform.samples.len().min((transcriber.window_secs() * 16_000.0) as usize)];
+    let sample_rate = transcriber.feature_spec().sample_rate;
+    let waveform = audio::resample(&waveform, sample_rate)?;
+    let window = &waveform.samples
+        [..waveform.samples.len().min((transcriber.window_secs() * f64::from(sample_rate)) as usize)];
 
     let features_secs = median(*runs, || {
         transcriber.window_features(window);

@@ -61,7 +61,7 @@ impl Summary {
         Ok(Self {
             path: path.to_owned(),
             architecture: bundle.architecture().name().to_owned(),
-            parameters: dtypes.values().sum(),
+            parameters: bundle.weights().n_parameters() as u64,
             dtypes,
             dimensions: vec![
                 ("d_model", config.d_model),
