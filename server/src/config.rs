@@ -186,6 +186,8 @@ impl Transcribe {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         DecodeOptions {
             language: Some(self.language.as_str()).filter(|&language| language != "auto").map(str::to_owned),
+            languages: Vec::new(),
+            vad_options: audio::VadOptions::default(),
             task: self.task,
             timestamps: match (words, self.format.has_times()) {
                 (true, _) => Timestamps::Word,

@@ -1,56 +1,52 @@
-//! One transcription while it runs: takes windows from the long form, encodes them, decodes them as a batch and
-//! hands their results back.
+//! One recording on its way to a transcript: divided into windows, which somebody decodes, and put together again.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use audio::window::{Profile, cut_at_silences, energy_profile};
-use audio::{Features, Span, Vad, VadOptions, Waveform};
+use audio::{Features, Span, Vad, Waveform};
 
+use super::Segment;
 use super::longform::{LongForm, Plan, WindowTask};
 use crate::decode::{Attempt, LADDER, Strategy, Thresholds, WindowRequest, WindowResult};
 use crate::whisper::CrossCache;
 use crate::{DecodeOptions, Error, Progress, Timestamps, Transcriber, Transcript};
 
 /// The state of one transcription.
-pub(crate) struct Run<'a> {
-    transcriber: &'a Transcriber,
-    options: &'a DecodeOptions,
-    waveform: Cow<'a, Waveform>,
+pub struct Transcription {
+    transcriber: Transcriber,
+    waveform: Waveform,
     /// Stretches of the recording that are decoded on their own: the tracks of the long form.
     stretches: Vec<Span>,
-    /// Features of the tracks that are being decoded.
+    /// Features of the tracks that are longer than a window, until they are decoded.
     features: BTreeMap<usize, Features>,
-    long_form: LongForm<'a>,
+    long_form: LongForm,
+    attempts: Vec<Attempt>,
     predicts_timestamps: bool,
     language_probability: Option<f32>,
 }
 
-/// A window in the batch.
-struct InFlight {
-    id: u64,
-    task: WindowTask,
-    cross: Arc<CrossCache>,
-}
-
-impl<'a> Run<'a> {
-    /// Finds speech and divides the recording.
+impl Transcription {
+    /// Finds speech, divides the recording and computes the features of what is longer than a window: all that can
+    /// be done without the model. `keep_going` is asked now and then.
     ///
     /// # Errors
-    /// Audio that cannot be resampled.
-    pub fn new(
-        transcriber: &'a Transcriber,
-        waveform: &'a Waveform,
-        options: &'a DecodeOptions,
+    /// Options that make no sense or that the model cannot follow; audio that cannot be resampled;
+    /// [`Error::Cancelled`] when `keep_going` says no.
+    pub fn prepare(
+        transcriber: &Transcriber,
+        waveform: Waveform,
+        options: &DecodeOptions,
+        keep_going: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
+        transcriber.check(options)?;
         let spec = transcriber.feature_spec();
-        let waveform = if waveform.sample_rate == spec.sample_rate {
-            Cow::Borrowed(waveform)
-        } else {
-            Cow::Owned(audio::resample(waveform, spec.sample_rate)?)
+        let waveform = match waveform.sample_rate {
+            rate if rate == spec.sample_rate => waveform,
+            _ => audio::resample(&waveform, spec.sample_rate)?,
         };
-        let speech = Vad::new().speech_spans(&waveform, &VadOptions::default())?;
+        let speech = Vad::new().speech_spans(&waveform, &options.vad_options, keep_going)?;
         let config = &transcriber.whisper().config;
         let window_frames = config.max_source_frames();
         // In whole frames: a rest that is none does not make a recording longer than the window.
@@ -63,14 +59,20 @@ impl<'a> Run<'a> {
         } else {
             vec![Span { start_secs: 0.0, end_secs: waveform.duration_secs() }]
         };
-        // Seeking needs timestamps, also when nobody wants to see them.
-        let seeks = stretches.iter().any(|stretch| n_frames(samples_of(&waveform, *stretch)) > window_frames);
-        let predicts_timestamps = options.timestamps > Timestamps::None || seeks;
+        let mut features = BTreeMap::new();
+        for (track, stretch) in stretches.iter().enumerate() {
+            let samples = samples_of(&waveform, *stretch);
+            if n_frames(samples) > window_frames {
+                features.insert(track, transcriber.padded_features(samples, keep_going)?);
+            }
+        }
+        // Seeking through a long track needs timestamps, also when nobody wants to see them.
+        let predicts_timestamps = options.timestamps > Timestamps::None || !features.is_empty();
         let special = transcriber.special_tokens();
         let plan = Plan {
-            options,
-            tokenizer: transcriber.tokenizer(),
-            special,
+            options: options.clone(),
+            tokenizer: transcriber.tokenizer().clone(),
+            special: special.clone(),
             rules: Arc::new(transcriber.rules(predicts_timestamps)),
             window_frames,
             frame_secs: spec.frame_rate().recip(),
@@ -83,88 +85,93 @@ impl<'a> Run<'a> {
             long_form.add_track(stretch.start_secs, n_frames(samples_of(&waveform, *stretch)).max(1));
         }
         Ok(Self {
-            transcriber,
-            options,
+            transcriber: transcriber.clone(),
+            attempts: attempts(options),
             waveform,
             stretches,
-            features: BTreeMap::new(),
+            features,
             long_form,
             predicts_timestamps,
             language_probability: None,
         })
     }
 
-    /// Decodes every window. `progress` hears how far it is.
-    ///
-    /// # Errors
-    /// When a tensor operation fails; a prompt that leaves no room for text.
-    pub fn decode(mut self, progress: &mut dyn FnMut(Progress)) -> Result<Transcript, Error> {
-        let duration_secs = self.waveform.duration_secs();
-        let mut session = self.transcriber.session();
-        let mut in_flight: Vec<InFlight> = Vec::new();
-        let mut next_id = 0;
-        loop {
-            while session.len() < self.options.batch_size {
-                let Some(task) = self.long_form.next_window() else { break };
-                let encoded = self.transcriber.encode(self.window_features(task))?;
-                let cross = self.transcriber.listen(&encoded)?;
-                self.settle_language(&cross)?;
-                session.join(next_id, self.request(task, &cross)?)?;
-                in_flight.push(InFlight { id: next_id, task, cross });
-                next_id += 1;
-            }
-            if session.is_empty() {
-                return Ok(self.long_form.finish(duration_secs, self.language_probability));
-            }
-            for (id, result) in session.step()? {
-                let Some(place) = in_flight.iter().position(|window| window.id == id) else { continue };
-                let InFlight { task, cross, .. } = in_flight.swap_remove(place);
-                self.accept(task, &result, &cross)?;
-                progress(Progress { decoded_secs: self.long_form.decoded_secs(), duration_secs });
-            }
-        }
+    /// Length of the recording.
+    pub fn duration_secs(&self) -> f64 {
+        self.waveform.duration_secs()
     }
 
-    /// Features of a window, padded to its full length. Those of its track are computed when its first window
-    /// comes and dropped after its last: an hour has a hundred and fifty megabytes of them.
-    fn window_features(&mut self, task: WindowTask) -> Features {
+    /// How the recording is decoded.
+    pub fn options(&self) -> &DecodeOptions {
+        &self.long_form.plan.options
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        Progress { decoded_secs: self.long_form.decoded_secs(), duration_secs: self.duration_secs() }
+    }
+
+    /// Rows that a window of it has from its second step on.
+    pub(super) fn n_first_rows(&self) -> usize {
+        self.attempts.first().map_or(1, |attempt| attempt.strategy.n_rows())
+    }
+
+    /// Whether a window can be decoded now.
+    pub(super) fn has_window(&self) -> bool {
+        self.long_form.has_window()
+    }
+
+    /// The next window; the caller owes its result to `accept`.
+    pub(super) fn next_window(&mut self) -> Option<WindowTask> {
+        self.long_form.next_window()
+    }
+
+    /// Whether every window was decoded.
+    pub(super) fn is_done(&self) -> bool {
+        (0..self.stretches.len()).all(|track| self.long_form.is_done(track))
+    }
+
+    /// What decoder rows listen to in a window. The first window decides the language if nobody else does.
+    pub(super) fn encode(
+        &mut self,
+        task: WindowTask,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Arc<CrossCache>, Error> {
+        let features = self.window_features(task, keep_going)?;
+        let cross = self.transcriber.listen(&self.transcriber.encode_while(features, keep_going)?)?;
+        let plan = &mut self.long_form.plan;
+        if plan.language.is_none() {
+            let detected = self.transcriber.detect_language(&cross, &plan.options.languages)?;
+            if let Some((language, probability)) = detected.into_iter().next() {
+                plan.language = Some(language);
+                self.language_probability = Some(probability);
+            }
+        }
+        Ok(cross)
+    }
+
+    /// Features of a window, padded to its full length. A short track has one window, which is computed here; those
+    /// of a long one are dropped after its last window: an hour has a hundred and fifty megabytes of them.
+    fn window_features(
+        &mut self,
+        task: WindowTask,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Features, Error> {
         let n_frames = self.transcriber.whisper().config.max_source_frames();
-        let features = self.features.entry(task.track).or_insert_with(|| {
-            self.transcriber.padded_features(samples_of(&self.waveform, self.stretches[task.track]))
-        });
-        features.slice(task.seek_frames, n_frames, 0.0)
-    }
-
-    fn accept(&mut self, task: WindowTask, result: &WindowResult, cross: &CrossCache) -> Result<(), Error> {
-        let transcriber = self.transcriber;
-        let plan = &self.long_form.plan;
-        let prompt = plan.special.prompt(plan.language.as_deref(), self.options.task, false)?;
-        let position_secs = 2.0 * plan.frame_secs;
-        let align = |text_ids: &[u32]| {
-            let n_audio = (task.n_frames / 2).max(1);
-            let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
-            Ok(starts.into_iter().map(|position| position as f64 * position_secs).collect())
+        let features = match self.features.get(&task.track) {
+            Some(features) => Cow::Borrowed(features),
+            None => {
+                let samples = samples_of(&self.waveform, self.stretches[task.track]);
+                Cow::Owned(self.transcriber.padded_features(samples, keep_going)?)
+            }
         };
-        self.long_form.accept(task, result, &align)?;
-        if self.long_form.is_done(task.track) {
-            self.features.remove(&task.track);
-        }
-        Ok(())
+        Ok(features.slice(task.seek_frames, n_frames, 0.0))
     }
 
-    /// The first window decides the language of the recording if nobody else does.
-    fn settle_language(&mut self, cross: &CrossCache) -> Result<(), Error> {
-        if self.long_form.plan.language.is_none()
-            && let Some((language, probability)) = self.transcriber.detect_language(cross)?.into_iter().next()
-        {
-            self.long_form.plan.language = Some(language);
-            self.language_probability = Some(probability);
-        }
-        Ok(())
-    }
-
-    fn request(&self, task: WindowTask, cross: &Arc<CrossCache>) -> Result<WindowRequest, Error> {
-        let (options, plan) = (self.options, &self.long_form.plan);
+    /// How a window is decoded.
+    pub(super) fn request(&self, task: WindowTask, cross: &Arc<CrossCache>) -> Result<WindowRequest, Error> {
+        let plan = &self.long_form.plan;
+        let options = &plan.options;
         let context = self.long_form.context(task);
         let prompt = plan.special.prompt(plan.language.as_deref(), options.task, self.predicts_timestamps)?;
         let max_positions = self.transcriber.whisper().config.max_target_positions;
@@ -181,7 +188,7 @@ impl<'a> Run<'a> {
             start_index: context.len(),
             prompt: [context, prompt].concat(),
             rules: plan.rules.clone(),
-            attempts: attempts(options),
+            attempts: self.attempts.clone(),
             thresholds: Thresholds {
                 compression_ratio: options.compression_ratio_threshold,
                 logprob: options.logprob_threshold,
@@ -190,6 +197,40 @@ impl<'a> Run<'a> {
             max_new_tokens,
             seed: options.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ place,
         })
+    }
+
+    /// Takes what a window decoded to.
+    pub(super) fn accept(
+        &mut self,
+        task: WindowTask,
+        result: &WindowResult,
+        cross: &CrossCache,
+    ) -> Result<(), Error> {
+        let transcriber = &self.transcriber;
+        let plan = &self.long_form.plan;
+        let prompt = plan.special.prompt(plan.language.as_deref(), plan.options.task, false)?;
+        let position_secs = 2.0 * plan.frame_secs;
+        let align = |text_ids: &[u32]| {
+            let n_audio = (task.n_frames / 2).max(1);
+            let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
+            Ok(starts.into_iter().map(|position| position as f64 * position_secs).collect())
+        };
+        self.long_form.accept(task, result, &align)?;
+        if self.long_form.is_done(task.track) {
+            self.features.remove(&task.track);
+        }
+        Ok(())
+    }
+
+    /// Text that is new since the last call, and the segments that it is from.
+    pub(super) fn take_text(&mut self) -> (String, Vec<Segment>) {
+        self.long_form.take_text()
+    }
+
+    /// The transcript of what was accepted.
+    pub(super) fn finish(self) -> Transcript {
+        let duration_secs = self.duration_secs();
+        self.long_form.finish(duration_secs, self.language_probability)
     }
 }
 
