@@ -20,10 +20,10 @@ pub use bundle::{Architecture, Bundle};
 pub use error::Error;
 pub use options::{DecodeOptions, Task, Timestamps};
 pub use tokenizer::Tokenizer;
-pub use transcriber::{Progress, Transcriber};
+pub use transcriber::{Progress, TextToken, Transcriber};
 pub use transcript::{
-    Coverage, Gap, GapReason, Segment, Transcript, TranscriptEvent, Transcription, TranscriptionWorker, Word,
-    Work,
+    Coverage, Gap, GapReason, Segment, TextPart, Transcribed, Transcript, Transcription, TranscriptionWorker,
+    Word, Work,
 };
 pub use weights::Weights;
-pub use worker::{StepReport, Worker};
+pub use worker::{StepReport, Update, Worker};

@@ -8,10 +8,10 @@ use candle_core::{Device, Tensor};
 use crate::decode::{Rules, Session, TimestampRules, detect_language};
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
-use crate::transcript::{HeadScores, TranscriptEvent, Transcription, TranscriptionWorker, token_starts};
+use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, token_starts};
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
-use crate::worker::Worker;
-use crate::{Architecture, Bundle, DecodeOptions, Error, Timestamps, Transcript};
+use crate::worker::{Update, Worker};
+use crate::{Architecture, Bundle, DecodeOptions, Error, Segment, Timestamps, Transcript};
 
 /// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
 #[derive(Clone)]
@@ -22,6 +22,15 @@ pub struct Transcriber {
     special: Arc<SpecialTokens>,
     features: Arc<LogMel>,
     device: Device,
+}
+
+/// A token of text and how sure the decoder was of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextToken {
+    /// Its bytes: a character may be spread over several tokens.
+    pub bytes: Vec<u8>,
+    /// Log-probability among the tokens that were allowed there.
+    pub logprob: f32,
 }
 
 /// How far a transcription has come.
@@ -57,6 +66,15 @@ impl Transcriber {
     /// Language codes that the model can be told or can detect; empty for a model of one language.
     pub fn languages(&self) -> impl Iterator<Item = &str> {
         self.special.languages.iter().map(|(code, _)| code.as_str())
+    }
+
+    /// Text tokens of a segment in order, with their bytes and log-probabilities; timestamps are left out.
+    pub fn text_tokens(&self, segment: &Segment) -> Vec<TextToken> {
+        let scored = segment.token_ids.iter().zip(&segment.token_logprobs);
+        scored
+            .filter(|(id, _)| self.special.is_text(**id))
+            .map(|(id, logprob)| TextToken { bytes: self.tokenizer.token_bytes(*id), logprob: *logprob })
+            .collect()
     }
 
     /// The model itself.
@@ -193,11 +211,11 @@ impl Transcriber {
         worker.join(0, transcription);
         let mut outcome = None;
         while outcome.is_none() {
-            worker.step(&|_| true, &mut |_, event| match event {
-                Ok(TranscriptEvent::Progress(at)) => progress(at),
-                Ok(TranscriptEvent::Text { .. }) => {}
-                Ok(TranscriptEvent::Done { transcript, .. }) => outcome = Some(Ok(*transcript)),
-                Err(error) => outcome = Some(Err(error)),
+            worker.step(&|_| true, &mut |_, update| match update {
+                Update::Progress(at) => progress(at),
+                Update::Part(_) => {}
+                Update::Done(done) => outcome = Some(Ok(done.transcript)),
+                Update::Failed(error) => outcome = Some(Err(error)),
             })?;
         }
         outcome.unwrap_or(Err(Error::Cancelled))

@@ -12,7 +12,7 @@ mod worker;
 
 pub(crate) use alignment::{HeadScores, token_starts};
 pub use transcription::Transcription;
-pub use worker::{TranscriptEvent, TranscriptionWorker, Work};
+pub use worker::{TextPart, Transcribed, TranscriptionWorker, Work};
 
 use serde::Serialize;
 

@@ -9,33 +9,32 @@ use super::longform::WindowTask;
 use super::{Segment, Transcript, Transcription};
 use crate::decode::Session;
 use crate::whisper::CrossCache;
-use crate::worker::{StepReport, Worker};
-use crate::{Error, Progress, Transcriber};
+use crate::worker::{StepReport, Update, Worker};
+use crate::{Error, Transcriber};
 
-/// What a transcription has to say while it runs.
+/// More of a transcript's text. All deltas put together are the text.
 #[derive(Debug, Clone, PartialEq)]
-pub enum TranscriptEvent {
-    /// A window was decoded.
-    Progress(Progress),
-    /// More of the text. Never taken back; put together it is the transcript's.
-    Text {
-        /// What comes after what was told before.
-        delta: String,
-        /// Where it is from. Ids and clamped times are the final transcript's business.
-        segments: Vec<Segment>,
-    },
-    /// All of it: the last event.
-    Done {
-        /// The result.
-        transcript: Box<Transcript>,
-        /// What it took.
-        work: Work,
-    },
+pub struct TextPart {
+    /// What comes after what was told before.
+    pub delta: String,
+    /// Where it is from. Their ids and their times at the very end of the recording are settled in the transcript.
+    pub segments: Vec<Segment>,
+}
+
+/// A transcript, and what it took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transcribed {
+    /// The result.
+    pub transcript: Transcript,
+    /// What it took.
+    pub work: Work,
 }
 
 /// What a transcription took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Work {
+    /// Time between joining and the first window.
+    pub queue_secs: f64,
     /// Time in the encoder, and in finding out the language.
     pub encode_secs: f64,
     /// Time of the decoding steps that it had rows in; others may have shared them.
@@ -60,6 +59,7 @@ pub struct TranscriptionWorker {
 struct Request {
     id: u64,
     transcription: Transcription,
+    joined: Instant,
     work: Work,
 }
 
@@ -102,7 +102,10 @@ impl TranscriptionWorker {
     /// Encodes the next window of a request and puts it into the batch.
     fn start_window(&mut self, index: usize, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
         let began = Instant::now();
-        let Request { id, transcription, work } = &mut self.requests[index];
+        let Request { id, transcription, joined, work } = &mut self.requests[index];
+        if work.n_windows == 0 {
+            work.queue_secs = joined.elapsed().as_secs_f64();
+        }
         let Some(task) = transcription.next_window() else { return Ok(()) };
         let cross = transcription.encode(task, keep_going)?;
         self.session.join(self.next_window, transcription.request(task, &cross)?)?;
@@ -127,14 +130,15 @@ impl TranscriptionWorker {
 
 impl Worker for TranscriptionWorker {
     type Request = Transcription;
-    type Event = TranscriptEvent;
+    type Part = TextPart;
+    type Output = Transcribed;
 
     fn join(&mut self, id: u64, transcription: Transcription) {
-        self.requests.push_back(Request { id, transcription, work: Work::default() });
+        self.requests.push_back(Request { id, transcription, joined: Instant::now(), work: Work::default() });
     }
 
-    fn leave(&mut self, id: u64) {
-        self.end(id);
+    fn leave(&mut self, id: u64) -> bool {
+        self.end(id).is_some_and(|request| request.work.n_windows > 0)
     }
 
     fn clear(&mut self) {
@@ -143,14 +147,10 @@ impl Worker for TranscriptionWorker {
         self.session = self.transcriber.session();
     }
 
-    fn is_idle(&self) -> bool {
-        self.requests.is_empty()
-    }
-
     fn step(
         &mut self,
         is_wanted: &dyn Fn(u64) -> bool,
-        tell: &mut dyn FnMut(u64, Result<TranscriptEvent, Error>),
+        tell: &mut dyn FnMut(u64, Update<TextPart, Transcribed>),
     ) -> Result<StepReport, Error> {
         if let Some(index) = self.next_in_turn() {
             let id = self.requests[index].id;
@@ -163,7 +163,7 @@ impl Worker for TranscriptionWorker {
                 }
                 Err(error) => {
                     self.end(id);
-                    tell(id, Err(error));
+                    tell(id, Update::Failed(error));
                 }
             }
         }
@@ -184,13 +184,13 @@ impl Worker for TranscriptionWorker {
             request.work.n_tokens += result.tokens.len();
             if let Err(error) = request.transcription.accept(task, &result, &cross) {
                 self.end(id);
-                tell(id, Err(error));
+                tell(id, Update::Failed(error));
                 continue;
             }
-            tell(id, Ok(TranscriptEvent::Progress(request.transcription.progress())));
+            tell(id, Update::Progress(request.transcription.progress()));
             let (delta, segments) = request.transcription.take_text();
             if !segments.is_empty() {
-                tell(id, Ok(TranscriptEvent::Text { delta, segments }));
+                tell(id, Update::Part(TextPart { delta, segments }));
             }
         }
 
@@ -198,8 +198,7 @@ impl Worker for TranscriptionWorker {
         let done: Vec<u64> = self.requests.iter().filter(is_done).map(|request| request.id).collect();
         for id in done {
             let Some(Request { transcription, work, .. }) = self.end(id) else { continue };
-            let transcript = Box::new(transcription.finish());
-            tell(id, Ok(TranscriptEvent::Done { transcript, work }));
+            tell(id, Update::Done(Transcribed { transcript: transcription.finish(), work }));
         }
         Ok(report)
     }
