@@ -12,7 +12,7 @@ mod vtt;
 mod sample;
 
 pub use json::{Json, Usage, json};
-pub use language::{LANGUAGES, code as language_code, name as language_name};
+pub use language::{LANGUAGES, name as language_name, parse as parse_language};
 pub use srt::srt;
 pub use text::text;
 pub use verbose_json::{CoverageJson, GapJson, SegmentJson, VerboseJson, WordJson, verbose_json};
