@@ -2,5 +2,6 @@
 
 pub mod cli;
 pub mod config;
+mod process;
 pub mod registry;
 pub mod render;
