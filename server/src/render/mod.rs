@@ -48,6 +48,16 @@ impl Format {
         }
     }
 
+    /// The type of a response's body.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Json | Self::VerboseJson => "application/json",
+            Self::Srt => "application/x-subrip; charset=utf-8",
+            Self::Vtt => "text/vtt; charset=utf-8",
+        }
+    }
+
     /// Whether the format shows times, so that the decoder has to predict them.
     pub fn has_times(self) -> bool {
         matches!(self, Self::VerboseJson | Self::Srt | Self::Vtt)
