@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    process,
     registry::{self, Hub},
 };
 
@@ -140,7 +141,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         recording_secs,
         transcribe_secs,
         times_real_time: recording_secs / transcribe_secs,
-        peak_memory_bytes: peak_memory_bytes(),
+        peak_memory_bytes: process::peak_memory_bytes(),
     };
     print(&if *json { serde_json::to_string_pretty(&report)? + "\n" } else { describe(&report) })
 }
@@ -231,13 +232,6 @@ fn synthetic(duration_secs: f64) -> Waveform {
     };
     let n_samples = (duration_secs * f64::from(sample_rate)) as usize;
     Waveform { samples: (0..n_samples).map(sample).collect(), sample_rate }
-}
-
-/// The most memory that this process has had, where the system says it.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 fn describe(report: &Report) -> String {
