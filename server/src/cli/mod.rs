@@ -1,6 +1,7 @@
 //! The command line: what is asked, and the exit code. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod decode_worker;
 mod input;
 mod models;
 mod output;
@@ -39,6 +40,9 @@ enum Command {
     Models(models::Args),
     /// Measure how fast a model runs on this machine
     Bench(bench::Args),
+    /// Decode the standard input into samples, within limits: run by the server for each upload
+    #[command(hide = true)]
+    DecodeWorker(decode_worker::Args),
 }
 
 /// The user asked for something that cannot be; nothing was done.
@@ -56,11 +60,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    start_log(cli.verbose);
+    // What a decode worker finds is in its reply; what it would log, a hostile file could make endless.
+    if !matches!(cli.command, Command::DecodeWorker(_)) {
+        start_log(cli.verbose);
+    }
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Command::DecodeWorker(args) => decode_worker::run(args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         if error.is::<Closed>() {
