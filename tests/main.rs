@@ -3,8 +3,11 @@
 #![expect(clippy::print_stdout, reason = "tests print their figures and what they skip")]
 
 mod batching;
+#[path = "../audio/tests/hostile/bombs.rs"]
+mod bombs;
 mod bundles;
 mod cli;
+mod decode_worker;
 mod digits;
 mod gradients;
 mod hostile_bundles;
