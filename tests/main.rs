@@ -5,11 +5,15 @@
 mod batching;
 mod bundles;
 mod cli;
+mod connections;
 mod digits;
 mod gradients;
 mod hostile_bundles;
+mod http;
 mod hub;
 mod loopback_hub;
+mod loopback_server;
 mod parity;
+mod service;
 mod support;
 mod tokenizer;
