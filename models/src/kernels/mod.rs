@@ -1,5 +1,7 @@
 //! CPU kernels as plain functions on slices. They know no tensors and no layers.
 
 mod attention;
+mod gemm;
 
 pub use attention::{AttentionRow, attend};
+pub use gemm::PackedMatrix;
