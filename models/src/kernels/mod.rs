@@ -2,6 +2,8 @@
 
 mod attention;
 mod gemm;
+mod transpose;
 
 pub use attention::{AttentionRow, attend};
 pub use gemm::PackedMatrix;
+pub use transpose::transpose;
