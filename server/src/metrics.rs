@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::http::Method;
@@ -254,14 +254,21 @@ impl Metrics {
         self.rejected.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// A request's client left.
-    pub fn cancelled(&self, phase: Phase) {
-        self.cancelled.get_or_create(&PhaseLabels { phase: phase.name() }).inc();
-    }
-
     /// A phase of a request is over.
     pub fn phase(&self, phase: Phase, time: Duration) {
         self.phase_secs.get_or_create(&PhaseLabels { phase: phase.name() }).observe(time.as_secs_f64());
+    }
+
+    /// Does the work of a phase and takes its time. When nobody waits for the work any more, the client has left.
+    pub async fn during<T, E>(&self, phase: Phase, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let mut watch = Watch { metrics: self, phase, is_over: false };
+        let started = Instant::now();
+        let result = work.await;
+        watch.is_over = true;
+        if result.is_ok() {
+            self.phase(phase, started.elapsed());
+        }
+        result
     }
 
     /// What a model has to do now.
@@ -297,6 +304,21 @@ impl Metrics {
     }
 }
 
+/// Counts a client that leaves during a phase.
+struct Watch<'a> {
+    metrics: &'a Metrics,
+    phase: Phase,
+    is_over: bool,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.metrics.cancelled.get_or_create(&PhaseLabels { phase: self.phase.name() }).inc();
+        }
+    }
+}
+
 /// Methods are anything; labels are few.
 fn method_name(method: &Method) -> &'static str {
     match *method {
@@ -315,6 +337,8 @@ fn method_name(method: &Method) -> &'static str {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn used() -> String {
@@ -326,7 +350,12 @@ mod tests {
         }
         metrics.request(None, &Method::from_bytes(b"BREW").expect("a method"), 405, second);
         metrics.rejected("queue_full");
-        metrics.cancelled(Phase::Upload);
+        // Dropped before it is ready, ready, and failed.
+        assert!(
+            metrics.during(Phase::Queue, std::future::pending::<Result<(), ()>>()).now_or_never().is_none()
+        );
+        assert!(metrics.during(Phase::Render, async { Ok::<_, ()>(()) }).now_or_never().is_some());
+        assert!(metrics.during(Phase::Render, async { Err::<(), _>(()) }).now_or_never().is_some());
         for phase in [Phase::Upload, Phase::DecodeSteps] {
             metrics.phase(phase, second);
         }
@@ -388,12 +417,15 @@ mod tests {
             r#"speechd_audio_seconds_total{task="transcribe",model="a\"b"} 10.0"#,
             r#"speechd_rtf_bucket{le="0.1",model="a\"b"} 1"#,
             r#"speechd_model_loaded{model="a\"b"} 0"#,
+            r#"speechd_cancelled_total{phase="queue"} 1"#,
+            r#"speechd_phase_seconds_count{phase="render"} 1"#,
             "speechd_tokens_total 3",
             "speechd_ttft_seconds_count 1",
             r#"speechd_phase_seconds_sum{phase="decode_steps"} 1.0"#,
         ] {
             assert!(page.lines().any(|candidate| candidate == line), "{line} is not in\n{page}");
         }
+        assert_eq!(page.matches("speechd_cancelled_total").count(), 1);
         #[cfg(target_os = "linux")]
         assert!(!page.contains("process_resident_memory_bytes 0\n"));
     }

@@ -1,12 +1,10 @@
 //! `POST /v1/audio/transcriptions` and `/v1/audio/translations`: from the body to the response. What can be refused
 //! before the recording is read is refused then.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{Request, State},
     http::HeaderMap,
     response::Response,
@@ -55,29 +53,33 @@ pub(super) async fn create_translation(
 }
 
 async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Response, Error> {
-    let started = Instant::now();
     let (head, body) = request.into_parts();
     let limit = time_limit(&head.headers, state.config.serve.request_timeout_secs.duration());
-    let mut form = Form::open(&head.headers, body, &state.config.serve)?;
+    let received = receive(&state, task, &head.headers, body);
+    let (request, upload) = state.metrics.during(Phase::Upload, received).await?;
+    tracing::debug!(model = request.model, bytes = upload.bytes, "request received");
+    let serving = state.models.serving(&request.model)?;
+    let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
+    timeout(limit, transcribe(&state, &serving, request, upload)).await.map_err(late)?
+}
+
+/// Reads the form. Nearly always all is known before the file comes: the official clients send it last.
+async fn receive(
+    state: &AppState,
+    task: Task,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(TranscriptionRequest, Upload), Error> {
+    let mut form = Form::open(headers, body, &state.config.serve)?;
     let defaults = &state.config.transcribe;
-    // The official clients send the file last: nearly always, all is known before it comes.
     form.read_fields().await?;
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
         state.models.serving(&request.model)?;
     }
-    let n_fields = form.fields().len();
-    let upload = match form.is_at_end() {
-        true => None,
-        false => Some(form.spool_file().await?),
-    };
+    let upload = if form.is_at_end() { None } else { Some(form.spool_file().await?) };
     form.read_fields().await?;
     let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
-    let serving = state.models.serving(&request.model)?;
-    let upload = upload.ok_or(Error::Missing("file"))?;
-    state.metrics.phase(Phase::Upload, started.elapsed());
-    tracing::debug!(model = request.model, bytes = upload.bytes, n_fields, "request received");
-    let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
-    timeout(limit, transcribe(&state, &serving, request, upload)).await.map_err(late)?
+    Ok((request, upload.ok_or(Error::Missing("file"))?))
 }
 
 /// The server's patience, or the client's where that is shorter.
