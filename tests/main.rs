@@ -3,9 +3,12 @@
 #![expect(clippy::print_stdout, reason = "tests print their figures and what they skip")]
 
 mod batching;
+#[path = "../audio/tests/hostile/bombs.rs"]
+mod bombs;
 mod bundles;
 mod cli;
 mod connections;
+mod decode_worker;
 mod digits;
 mod gradients;
 mod hostile_bundles;

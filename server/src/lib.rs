@@ -4,6 +4,8 @@ pub mod access;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod decode;
+pub mod engine;
 pub mod error;
 pub mod listener;
 pub mod load;

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::http::Method;
@@ -228,9 +228,15 @@ impl Metrics {
     /// Everything as OpenMetrics text.
     pub fn encode(&self, models: &Models) -> String {
         for model in models.all() {
-            let is_ready = matches!(model.state, ModelState::Ready(_));
             let labels = ModelLabels { model: model.name.as_ref().to_owned() };
-            self.model_loaded.get_or_create(&labels).set(is_ready.into());
+            let load = match &model.state {
+                ModelState::Ready(serving) => Some(serving.engine.admission().load()),
+                ModelState::Loading | ModelState::Failed(_) => None,
+            };
+            self.model_loaded.get_or_create(&labels).set(load.is_some().into());
+            let load = load.unwrap_or_default();
+            self.queue_requests.get_or_create(&labels).set(load.n_requests as i64);
+            self.queue_audio_secs.get_or_create(&labels).set(load.audio_secs);
         }
         if let Some(bytes) = process::memory_bytes() {
             self.resident_bytes.set(bytes as i64);
@@ -254,28 +260,19 @@ impl Metrics {
         self.rejected.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// A request's client left.
+    pub fn cancelled(&self, phase: Phase) {
+        self.cancelled.get_or_create(&PhaseLabels { phase: phase.name() }).inc();
+    }
+
+    /// Counts a cancellation in this phase, unless it is over before what is returned is dropped.
+    pub fn count_cancelled(&self, phase: Phase) -> InPhase<'_> {
+        InPhase { metrics: self, phase, is_over: false }
+    }
+
     /// A phase of a request is over.
     pub fn phase(&self, phase: Phase, time: Duration) {
         self.phase_secs.get_or_create(&PhaseLabels { phase: phase.name() }).observe(time.as_secs_f64());
-    }
-
-    /// Does the work of a phase and takes its time. When nobody waits for the work any more, the client has left.
-    pub async fn during<T, E>(&self, phase: Phase, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let mut watch = Watch { metrics: self, phase, is_over: false };
-        let started = Instant::now();
-        let result = work.await;
-        watch.is_over = true;
-        if result.is_ok() {
-            self.phase(phase, started.elapsed());
-        }
-        result
-    }
-
-    /// What a model has to do now.
-    pub fn queue(&self, model: &str, requests: usize, audio_secs: f64) {
-        let labels = ModelLabels { model: model.to_owned() };
-        self.queue_requests.get_or_create(&labels).set(requests as i64);
-        self.queue_audio_secs.get_or_create(&labels).set(audio_secs);
     }
 
     /// A transcript is ready: so much sound in so much time, so much of its speech without text.
@@ -297,24 +294,36 @@ impl Metrics {
         self.ttft_secs.observe(time.as_secs_f64());
     }
 
-    /// A decoder step over so many rows is done, and gave so many tokens.
-    pub fn step(&self, rows: usize, tokens: usize) {
+    /// A decoder step over so many rows is done.
+    pub fn step(&self, rows: usize) {
         self.batch_size.observe(rows as f64);
+    }
+
+    /// Tokens of a result.
+    pub fn tokens(&self, tokens: usize) {
         self.tokens.inc_by(tokens as u64);
     }
 }
 
-/// Counts a client that leaves during a phase.
-struct Watch<'a> {
+/// A request in a phase: a future that is dropped here belongs to a client that left.
+#[derive(Debug)]
+pub struct InPhase<'a> {
     metrics: &'a Metrics,
     phase: Phase,
     is_over: bool,
 }
 
-impl Drop for Watch<'_> {
+impl InPhase<'_> {
+    /// The phase came to its end, good or bad.
+    pub fn over(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for InPhase<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.metrics.cancelled.get_or_create(&PhaseLabels { phase: self.phase.name() }).inc();
+            self.metrics.cancelled(self.phase);
         }
     }
 }
@@ -337,8 +346,6 @@ fn method_name(method: &Method) -> &'static str {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use futures_util::FutureExt;
-
     use super::*;
 
     fn used() -> String {
@@ -350,19 +357,14 @@ mod tests {
         }
         metrics.request(None, &Method::from_bytes(b"BREW").expect("a method"), 405, second);
         metrics.rejected("queue_full");
-        // Dropped before it is ready, ready, and failed.
-        assert!(
-            metrics.during(Phase::Queue, std::future::pending::<Result<(), ()>>()).now_or_never().is_none()
-        );
-        assert!(metrics.during(Phase::Render, async { Ok::<_, ()>(()) }).now_or_never().is_some());
-        assert!(metrics.during(Phase::Render, async { Err::<(), _>(()) }).now_or_never().is_some());
+        metrics.cancelled(Phase::Upload);
         for phase in [Phase::Upload, Phase::DecodeSteps] {
             metrics.phase(phase, second);
         }
-        metrics.queue("a\"b", 2, 61.5);
         metrics.transcribed("a\"b", Task::Transcribe, 10.0, second, 0.5);
         metrics.first_text(second);
-        metrics.step(3, 3);
+        metrics.step(3);
+        metrics.tokens(3);
         metrics.encode(&models)
     }
 
@@ -413,19 +415,16 @@ mod tests {
         for line in [
             r#"http_requests_total{route="/v1/models/{*id}",method="GET",status="404"} 1"#,
             r#"http_requests_total{route="unmatched",method="OTHER",status="405"} 1"#,
-            r#"speechd_queue_audio_seconds{model="a\"b"} 61.5"#,
+            r#"speechd_queue_audio_seconds{model="a\"b"} 0.0"#,
             r#"speechd_audio_seconds_total{task="transcribe",model="a\"b"} 10.0"#,
             r#"speechd_rtf_bucket{le="0.1",model="a\"b"} 1"#,
             r#"speechd_model_loaded{model="a\"b"} 0"#,
-            r#"speechd_cancelled_total{phase="queue"} 1"#,
-            r#"speechd_phase_seconds_count{phase="render"} 1"#,
             "speechd_tokens_total 3",
             "speechd_ttft_seconds_count 1",
             r#"speechd_phase_seconds_sum{phase="decode_steps"} 1.0"#,
         ] {
             assert!(page.lines().any(|candidate| candidate == line), "{line} is not in\n{page}");
         }
-        assert_eq!(page.matches("speechd_cancelled_total").count(), 1);
         #[cfg(target_os = "linux")]
         assert!(!page.contains("process_resident_memory_bytes 0\n"));
     }

@@ -124,8 +124,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
     let options = DecodeOptions { language, fallback: false, ..DecodeOptions::default() };
-    let transcribe_secs =
-        median((*runs).min(3), || Ok(transcriber.transcribe(&waveform, &options, &mut |_| {}).map(drop)?))?;
+    let transcribe_secs = median((*runs).min(3), || {
+        Ok(transcriber.transcribe(waveform.clone(), &options, &mut |_| {}).map(drop)?)
+    })?;
     let recording_secs = waveform.duration_secs();
     let report = Report {
         model: model.clone(),

@@ -12,11 +12,7 @@ use models::Task;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    config::Config,
-    render::Format,
-    routes::request::{Chunking, TranscriptionRequest},
-};
+use crate::{config::Config, render::Format, routes::request::TranscriptionRequest};
 
 const BOUNDARY: &str = "b0undary";
 
@@ -262,11 +258,11 @@ fn what_clients_send_is_understood() {
     };
     let client = request("client.form");
     assert!(client.stream && client.logprobs && client.model == "whisper-1");
-    let chunking = Chunking { prefix_padding_ms: 300, silence_duration_ms: 700, threshold: 0.4 };
-    assert_eq!((client.chunking, client.languages), (Some(chunking), vec!["ps".to_owned(), "en".to_owned()]));
     let options = client.options;
     assert_eq!((options.beam_size, options.fallback, options.prompt.as_deref()), (3, false, Some("پښتو")));
     assert_eq!(options.hotwords.as_deref(), Some("Balkh, Kabul, Herat"));
+    assert_eq!(options.languages, ["ps", "en"]);
+    assert_eq!((options.vad_options.threshold, options.vad_options.min_silence_secs), (0.4, 0.7));
     let curl = request("curl.form");
     assert!(curl.words && curl.segments && curl.format == Format::VerboseJson);
 }
