@@ -26,6 +26,7 @@ pub(super) const MAX_CHUNKING_MS: u32 = 60_000;
 /// Of what a parser says about JSON.
 const MAX_REASON_CHARS: usize = 160;
 /// What thresholds may be.
+pub(super) const PATIENCES: RangeInclusive<f32> = 0.01..=16.0;
 pub(super) const COMPRESSION_RATIOS: RangeInclusive<f32> = 0.0..=1000.0;
 pub(super) const LOGPROBS: RangeInclusive<f32> = -1000.0..=0.0;
 pub(super) const PROBABILITIES: RangeInclusive<f32> = 0.0..=1.0;
@@ -198,7 +199,7 @@ fn decoding(fields: &mut Fields<'_>, settings: &mut Transcribe) -> Result<(), Er
     set(&mut settings.temperature, temperature);
     set(&mut settings.beam_size, fields.number("beam_size")?);
     set(&mut settings.best_of, fields.number("best_of")?);
-    set(&mut settings.patience, fields.threshold("patience", f32::MIN..=f32::MAX)?);
+    set(&mut settings.patience, fields.threshold("patience", PATIENCES)?);
     set(&mut settings.length_penalty, fields.number("length_penalty")?);
     let fallback = fields.switch("fallback")?;
     if fallback == Some(true) && temperature.is_some_and(|temperature| temperature > 0.0) {
