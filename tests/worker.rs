@@ -33,7 +33,7 @@ fn recording(secs: f64, seed: u64) -> Waveform {
 /// Eight requests that have nothing in common but the model.
 fn request(transcriber: &Transcriber, id: u64) -> Result<Transcription> {
     let mut options = DecodeOptions {
-        language: (id % 3 > 0).then(|| "en".to_owned()),
+        language: (!id.is_multiple_of(3)).then(|| "en".to_owned()),
         max_new_tokens: Some(12 + id as usize),
         vad: Some(false),
         batch_size: 2,

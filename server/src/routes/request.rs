@@ -297,14 +297,14 @@ impl Chunking {
     pub(super) const DEFAULT: Self =
         Self { prefix_padding_ms: 300, silence_duration_ms: 200, threshold: 0.5 };
 
-    /// As the detector takes it. Its other figures follow those of the tools that the threshold is known from: speech goes
-    /// on a little below it, and has to be well above it somewhere.
+    /// As the detector takes it. Speech goes on a little below the threshold, as in the tools that it is known from, and
+    /// nothing but the threshold is asked of it: between short pauses are short words, which may not get far above it.
     fn vad_options(self) -> VadOptions {
         let defaults = VadOptions::default();
         VadOptions {
             threshold: self.threshold,
             end_threshold: (self.threshold - (defaults.threshold - defaults.end_threshold)).max(0.0),
-            peak_threshold: defaults.peak_threshold.max(self.threshold),
+            peak_threshold: self.threshold,
             min_silence_secs: f64::from(self.silence_duration_ms) / 1000.0,
             pad_secs: f64::from(self.prefix_padding_ms) / 1000.0,
             ..defaults
