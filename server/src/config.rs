@@ -115,6 +115,7 @@ pub struct Serve {
     pub cors_origins: Vec<String>,
     pub max_connections: usize,
     pub max_upload_bytes: u64,
+    pub max_uploads: usize,
     pub max_fields: usize,
     pub max_field_bytes: usize,
     pub header_timeout_secs: Secs,

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use models::{Transcriber, TranscriptionWorker};
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     auth::Keys,
@@ -31,6 +31,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Turns uploads into samples.
     pub decoder: DecodePool,
+    /// Places for requests that are received or decoded.
+    pub uploads: Arc<Semaphore>,
     /// The models that are served, and how far each is.
     pub models: Models,
     /// Whether the server is about to stop.
@@ -41,7 +43,8 @@ impl AppState {
     /// A server for these models, each still to be loaded.
     pub fn new(config: Config, keys: Keys, models: Models, decoder: DecodePool) -> Self {
         let metrics = Arc::new(Metrics::new(models.names()));
-        Self { config, keys, metrics, decoder, models, draining: watch::Sender::new(false) }
+        let uploads = Arc::new(Semaphore::new(config.serve.max_uploads.min(Semaphore::MAX_PERMITS)));
+        Self { config, keys, metrics, decoder, uploads, models, draining: watch::Sender::new(false) }
     }
 
     /// Makes `/readyz` say no from now on.
@@ -180,14 +183,13 @@ impl Models {
                 ModelState::Loading => {
                     return Err(Error::Loading { model: name(), retry_after: LOADING_RETRY });
                 }
-                ModelState::Ready(_) => is_serving = true,
+                ModelState::Ready(serving) if serving.engine.is_alive() => is_serving = true,
+                ModelState::Ready(_) => failed = Some(name()),
                 ModelState::Failed(_) => failed = Some(name()),
             }
         }
         match failed {
-            Some(model) if !is_serving => {
-                Err(Error::Unavailable { model, message: "no model could be loaded" })
-            }
+            Some(model) if !is_serving => Err(Error::Unavailable { model, message: "no model serves" }),
             _ => Ok(()),
         }
     }

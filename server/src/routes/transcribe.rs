@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use audio::Waveform;
 use axum::{
     http::header,
     response::{
@@ -16,7 +17,7 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use models::{Segment, TextPart, TextToken, Transcribed, Transcriber, Transcription};
-use tokio::time::timeout_at;
+use tokio::{task::spawn_blocking, time::timeout_at};
 use tracing::Instrument;
 
 use super::{form::Upload, request::TranscriptionRequest};
@@ -64,15 +65,33 @@ struct Running {
     events: Events<TextPart, Transcribed>,
 }
 
-/// Transcribes an upload.
+/// An upload as the model takes it.
 ///
 /// # Errors
-/// Audio that is refused, a model that is busy, time that ran out, faults of ours.
+/// Audio that is refused, faults of ours.
+pub(super) async fn decode(state: &AppState, serving: &Serving, upload: Upload) -> Result<Waveform, Error> {
+    let began = Instant::now();
+    let counted = state.metrics.count_cancelled(Phase::Decode);
+    let sample_rate = serving.transcriber.feature_spec().sample_rate;
+    let decoded = state.decoder.decode(upload.file, sample_rate).await;
+    counted.over();
+    let DecodedAudio { waveform, warnings, .. } = decoded?;
+    state.metrics.phase(Phase::Decode, began.elapsed());
+    for warning in warnings {
+        tracing::info!("the upload is not sound: {warning}");
+    }
+    Ok(waveform)
+}
+
+/// Transcribes a recording.
+///
+/// # Errors
+/// A model that is busy, time that ran out, faults of ours.
 pub(super) async fn transcribe(
     state: Arc<AppState>,
     serving: Arc<Serving>,
     request: TranscriptionRequest,
-    upload: Upload,
+    waveform: Waveform,
     terms: Terms,
 ) -> Result<Response, Error> {
     let shape = Shape {
@@ -82,17 +101,6 @@ pub(super) async fn transcribe(
         logprobs: request.logprobs,
     };
     let (streams, options) = (request.stream, request.options);
-    let began = Instant::now();
-    let counted = state.metrics.count_cancelled(Phase::Decode);
-    let sample_rate = serving.transcriber.feature_spec().sample_rate;
-    let decoded = state.decoder.decode(upload.file, sample_rate).await;
-    counted.over();
-    let decoded = decoded?;
-    state.metrics.phase(Phase::Decode, began.elapsed());
-    let DecodedAudio { waveform, warnings, .. } = decoded;
-    for warning in warnings {
-        tracing::info!("the upload is not sound: {warning}");
-    }
     let patience = terms.deadline.saturating_duration_since(Instant::now());
     let permit = serving.engine.admission().enter(waveform.duration_secs(), Some(patience))?;
     let transcriber = serving.transcriber.clone();
@@ -162,9 +170,11 @@ impl Running {
         loop {
             if let Event::Done(done) = self.next().await? {
                 let began = Instant::now();
-                let response = self.shape.write(&done, &self.serving.transcriber);
-                self.state.metrics.phase(Phase::Render, began.elapsed());
-                return Ok(response);
+                let Self { state, serving, shape, .. } = self;
+                // Tens of thousands of tokens take a while to write.
+                let written = spawn_blocking(move || shape.write(&done, &serving.transcriber)).await;
+                state.metrics.phase(Phase::Render, began.elapsed());
+                return written.map_err(Error::internal);
             }
         }
     }

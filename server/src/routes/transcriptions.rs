@@ -18,7 +18,7 @@ use super::{
     form::{Form, Upload},
     request::TranscriptionRequest,
     schema::{Transcription, TranscriptionForm, TranslationForm},
-    transcribe::{Terms, transcribe},
+    transcribe::{Terms, decode, transcribe},
 };
 use crate::{
     error::Error,
@@ -26,6 +26,9 @@ use crate::{
     state::{AppState, Serving},
 };
 
+/// When to ask again while too many others send.
+const UPLOADS_RETRY: Duration = Duration::from_secs(1);
+const BUSY_UPLOADS: &str = "as many uploads come in as may";
 /// How long a client says that it waits.
 const CLIENT_TIMEOUT: &str = "x-stainless-read-timeout";
 
@@ -66,6 +69,9 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
         check(&state, &request)?.engine.admission().check()?;
     }
+    // Whoever sends has a file on the disk until it is decoded.
+    let place = Arc::clone(&state.uploads).try_acquire_owned();
+    let place = place.map_err(|_| Error::Busy { reason: BUSY_UPLOADS, retry_after: UPLOADS_RETRY })?;
     let upload = receive(&mut form, &state.metrics).await?;
     let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
     let serving = check(&state, &request)?;
@@ -73,9 +79,18 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
     state.metrics.phase(Phase::Upload, started.elapsed());
     tracing::debug!(model = request.model, bytes = upload.bytes, "request received");
     // The client counts from here: while it sends, it does not wait.
-    let terms = Terms { id: head.extensions.get().cloned(), limit, deadline: Instant::now() + limit };
+    let began = Instant::now();
+    let id = head.extensions.get().cloned();
     let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
-    timeout(limit, transcribe(state, serving, request, upload, terms)).await.map_err(late)?
+    let answered = async {
+        let waveform = decode(&state, &serving, upload).await?;
+        drop(place);
+        // What a client says is how long it waits for the next bytes; a stream sends some all the time.
+        let limit = if request.stream { state.config.serve.request_timeout_secs.duration() } else { limit };
+        let terms = Terms { id, limit, deadline: began + limit };
+        transcribe(state, serving, request, waveform, terms).await
+    };
+    timeout(limit, answered).await.map_err(late)?
 }
 
 /// The model that a request asks for, if it can do what is asked.
