@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The program without the settings of whoever runs the tests.
-fn speechd(home: &Path) -> Command {
+pub fn speechd(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_speechd"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -28,11 +28,11 @@ fn speechd(home: &Path) -> Command {
     command
 }
 
-fn home() -> TempDir {
+pub fn home() -> TempDir {
     TempDir::new().expect("a directory")
 }
 
-fn run(command: &mut Command) -> (i32, String, String) {
+pub fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("started");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code().expect("no signal"), text(stdout), text(stderr))

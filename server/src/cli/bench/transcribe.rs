@@ -11,6 +11,7 @@ use models::{
 };
 use serde::Serialize;
 
+use super::middle;
 use crate::{
     cli::{
         Usage,
@@ -200,11 +201,6 @@ fn median(runs: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Re
         seconds.push(started.elapsed().as_secs_f64());
     }
     Ok(middle(seconds))
-}
-
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Bursts of a harmonic tone with pauses: enough like speech to be cut into windows.
