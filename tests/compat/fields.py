@@ -28,12 +28,23 @@ HONOURED = [
     ("stream", dict(stream=False)),
     ("hotwords (ours)", dict(extra_body={"hotwords": "seven"})),
     ("beam_size (ours)", dict(extra_body={"beam_size": 2})),
+    ("patience (ours)", dict(extra_body={"beam_size": 2, "patience": 1.0})),
+    ("length_penalty (ours)", dict(extra_body={"beam_size": 2, "length_penalty": 0.5})),
+    ("best_of, seed (ours)", dict(temperature=0.2, extra_body={"best_of": 2, "seed": 7})),
+    ("fallback (ours)", dict(extra_body={"fallback": False})),
+    ("compression_ratio_threshold (ours)", dict(extra_body={"compression_ratio_threshold": "off"})),
+    ("logprob_threshold (ours)", dict(extra_body={"logprob_threshold": -2.0})),
+    ("no_speech_threshold (ours)", dict(extra_body={"no_speech_threshold": 0.9})),
+    ("condition_on_previous_text (ours)", dict(extra_body={"condition_on_previous_text": False})),
+    ("max_new_tokens (ours)", dict(extra_body={"max_new_tokens": 20})),
+    ("vad (ours)", dict(extra_body={"vad": "on"})),
 ]
 
 # field, what is sent, the parameter that the error names
 REFUSED = [
     ("language", dict(language="klingon"), "language"),
     ("languages[]", dict(languages=["en", "klingon"]), "languages"),
+    ("languages[]", dict(languages=["en", "de"], language="en"), "languages"),
     ("temperature", dict(temperature=1.5), "temperature"),
     ("temperature", dict(temperature=-0.5), "temperature"),
     ("temperature", dict(extra_body={"temperature": "warm"}), "temperature"),
@@ -53,14 +64,20 @@ REFUSED = [
      "chunking_strategy"),
     ("chunking_strategy", dict(chunking_strategy={"type": "server_vad", "eagerness": "high"}), "chunking_strategy"),
     ("stream", dict(extra_body={"stream": "maybe"}), "stream"),
+    ("chunking_strategy", dict(chunking_strategy="auto", extra_body={"vad": "off"}), "chunking_strategy"),
     ("beam_size (ours)", dict(extra_body={"beam_size": 0}), "beam_size"),
+    ("patience (ours)", dict(extra_body={"patience": "much"}), "patience"),
+    ("fallback (ours)", dict(temperature=0.5, extra_body={"fallback": True}), "fallback"),
+    ("max_new_tokens (ours)", dict(extra_body={"max_new_tokens": 100_000}), "max_new_tokens"),
+    ("vad (ours)", dict(extra_body={"vad": "perhaps"}), "vad"),
     ("unknown fields", dict(extra_body={"frobnicate": "1"}), "frobnicate"),
 ]  # fmt: skip
 
 TRANSLATION_REFUSED = [
     ("response_format", dict(extra_body={"response_format": "diarized_json"}), "response_format"),
     ("stream", dict(extra_body={"stream": True}), "stream"),
-    ("language", dict(extra_body={"language": "en"}), "language"),
+    ("language (ours)", dict(extra_body={"language": "klingon"}), "language"),
+    ("to_language (ours)", dict(extra_body={"to_language": "ps"}), "to_language"),
     ("timestamp_granularities[]", dict(extra_body={"timestamp_granularities": ["word"]}), "timestamp_granularities"),
     ("temperature", dict(temperature=2.0), "temperature"),
 ]
@@ -132,7 +149,12 @@ def translations(report, caller, model, audio):
         checking, sent = check(format, f"response_format={format}", response_format=format)
         with checking:
             of(caller.translate(**sent))
-    for field, sent in [("prompt", dict(prompt="one two")), ("temperature", dict(temperature=0.0))]:
+    for field, sent in [
+        ("prompt", dict(prompt="one two")),
+        ("temperature", dict(temperature=0.0)),
+        ("language (ours)", dict(extra_body={"language": "en"})),
+        ("to_language (ours)", dict(extra_body={"to_language": "en"})),
+    ]:
         checking, sent = check(shown(sent), field, **sent)
         with checking:
             shapes.plain(caller.translate(**sent))
