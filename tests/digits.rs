@@ -108,7 +108,7 @@ fn transcripts_of_short_clips_read_as_expected() -> Result<()> {
     let options = DecodeOptions { language: Some("en".into()), fallback: false, ..DecodeOptions::default() };
     for clip in expected["clips"].as_array().context("clips")? {
         let waveform = recording(&folder.join(clip["path"].as_str().context("path")?))?;
-        let transcript = transcriber.transcribe(&waveform, &options, &mut |_| {})?;
+        let transcript = transcriber.transcribe(waveform.clone(), &options, &mut |_| {})?;
         ensure!(
             transcript.text == clip["text"],
             "{}: {:?}, not {}",
@@ -158,7 +158,7 @@ fn one_utterance_reads_the_same_in_every_format() -> Result<()> {
     let mut texts = Vec::new();
     for extension in ["wav", "flac", "mp3", "opus", "ogg", "m4a"] {
         let waveform = recording(&fixture("digits").join(format!("utterance.{extension}")))?;
-        texts.push((extension, transcriber.transcribe(&waveform, &options, &mut |_| {})?.text));
+        texts.push((extension, transcriber.transcribe(waveform.clone(), &options, &mut |_| {})?.text));
     }
     ensure!(texts.iter().all(|(_, text)| text == "two seven six one"), "{texts:?}");
     Ok(())
@@ -196,7 +196,7 @@ fn words_spell_the_text_in_order() -> Result<()> {
     };
     for clip in expected["clips"].as_array().context("clips")?.iter().take(12) {
         let waveform = recording(&folder.join(clip["path"].as_str().context("path")?))?;
-        let transcript = transcriber.transcribe(&waveform, &options, &mut |_| {})?;
+        let transcript = transcriber.transcribe(waveform.clone(), &options, &mut |_| {})?;
         let words: Vec<_> =
             transcript.segments.iter().flat_map(|segment| segment.words.iter().flatten()).collect();
         let spelled: String = words.iter().map(|word| word.text.as_str()).collect();
@@ -228,7 +228,7 @@ fn long_recordings_come_out_whole() -> Result<()> {
             let (path, reference) = line.split_once('\t').context("a tab")?;
             let reference = reference.rsplit('\t').next().unwrap_or(reference);
             let waveform = recording(&folder.join(Path::new(path)))?;
-            let transcript = transcriber.transcribe(&waveform, &options, &mut |_| {})?;
+            let transcript = transcriber.transcribe(waveform.clone(), &options, &mut |_| {})?;
             let score = recipes::metrics::word_errors(reference, &transcript.text);
             errors += score.errors();
             words += score.n_reference;

@@ -231,7 +231,7 @@ fn language_and_silence_are_judged_as_by_the_reference() -> Result<()> {
             );
         }
         for (clip, cross) in fixture.listened.iter().enumerate() {
-            let found = fixture.transcriber.detect_language(cross)?;
+            let found = fixture.transcriber.detect_language(cross, &[])?;
             let expected = &fixture.expected["language"]["probabilities"][clip];
             for (language, probability) in &found {
                 let expected = expected[language].as_f64().context("a probability")? as f32;

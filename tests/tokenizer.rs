@@ -40,8 +40,14 @@ fn the_tiny_vocabulary_spells_every_text_and_reads_it_back() -> Result<()> {
             ensure!(ids == numbers::<u32>(&row["ids"]), "{text}: {ids:?}");
         }
         ensure!(tokenizer.decode(&ids)? == text, "{text}");
+        ensure!(bytes(&tokenizer, &ids) == text.as_bytes(), "{text}");
     }
     Ok(())
+}
+
+/// What the tokens stand for one by one, though a character be spread over several.
+fn bytes(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<u8> {
+    ids.iter().flat_map(|id| tokenizer.token_bytes(*id)).collect()
 }
 
 #[test]
@@ -53,6 +59,7 @@ fn the_large_vocabulary_spells_every_text_as_the_reference_does() -> Result<()> 
             let ids = tokenizer.encode(text)?;
             ensure!(ids == numbers::<u32>(&row["plain_ids"]), "{text:?}: {ids:?}");
             ensure!(tokenizer.decode(&ids)? == text, "{text:?}");
+            ensure!(bytes(&tokenizer, &ids) == text.as_bytes(), "{text:?}");
         }
         let specials = expected["specials"].as_object().context("specials")?;
         for (name, id) in specials {

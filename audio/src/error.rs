@@ -71,6 +71,9 @@ pub enum Error {
         /// Why it was refused.
         reason: String,
     },
+    /// The caller's `keep_going` said no.
+    #[error("given up: nobody waits for the result any more")]
+    Cancelled,
     /// The file could not be opened or read; the source says why.
     #[error("could not read the audio")]
     Io(#[from] std::io::Error),

@@ -1,6 +1,7 @@
 //! Where speech is.
 
 use earshot::Detector;
+use serde::{Deserialize, Serialize};
 
 use crate::window::energy_profile;
 use crate::{Error, Span, Waveform};
@@ -9,11 +10,14 @@ use crate::{Error, Span, Waveform};
 const SAMPLE_RATE: u32 = 16_000;
 /// Samples per frame: 16 ms.
 const FRAME_SAMPLES: usize = 256;
+/// Frames between two looks at whether anybody still waits: 16 s of audio.
+const FRAMES_PER_LOOK: usize = 1000;
 /// Seconds per frame of [`Vad::probabilities`].
 pub const FRAME_SECS: f64 = FRAME_SAMPLES as f64 / SAMPLE_RATE as f64;
 
 /// How frame probabilities become spans; the fields are those of Silero's and faster-whisper's tools.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VadOptions {
     /// Speech starts at a frame with at least this probability. Default 0.5.
     pub threshold: f32,
@@ -45,7 +49,11 @@ impl Default for VadOptions {
 }
 
 impl VadOptions {
-    fn check(&self) -> Result<(), Error> {
+    /// Refuses values that make no sense.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] with the field and what is allowed.
+    pub fn check(&self) -> Result<(), Error> {
         let bad =
             |field: &'static str, reason: &str| Err(Error::BadOption { field, reason: reason.to_owned() });
         if !(0.0..=1.0).contains(&self.threshold) {
@@ -88,10 +96,15 @@ impl Vad {
     }
 
     /// Probability of speech in each frame of [`FRAME_SECS`]; the last, partial frame is padded with silence.
+    /// `keep_going` is asked now and then, so that abandoned work stops.
     ///
     /// # Errors
-    /// [`Error::BadSampleRate`] unless the waveform has 16 kHz.
-    pub fn probabilities(&self, waveform: &Waveform) -> Result<Vec<f32>, Error> {
+    /// [`Error::BadSampleRate`] unless the waveform has 16 kHz, [`Error::Cancelled`] when `keep_going` says no.
+    pub fn probabilities(
+        &self,
+        waveform: &Waveform,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Vec<f32>, Error> {
         if waveform.sample_rate != SAMPLE_RATE {
             let expected = format!("{SAMPLE_RATE} Hz");
             return Err(Error::BadSampleRate { sample_rate: waveform.sample_rate, expected });
@@ -107,16 +120,30 @@ impl Vad {
             }
             detector.predict_f32(&frame)
         };
-        Ok(waveform.samples.chunks(FRAME_SAMPLES).map(probability).collect())
+        let mut probabilities = Vec::with_capacity(waveform.samples.len().div_ceil(FRAME_SAMPLES));
+        let mut frames = waveform.samples.chunks(FRAME_SAMPLES).map(probability).peekable();
+        while frames.peek().is_some() {
+            if !keep_going() {
+                return Err(Error::Cancelled);
+            }
+            probabilities.extend(frames.by_ref().take(FRAMES_PER_LOOK));
+        }
+        Ok(probabilities)
     }
 
     /// Stretches of speech, in order, not overlapping, within the recording.
     ///
     /// # Errors
-    /// [`Error::BadSampleRate`] unless the waveform has 16 kHz, [`Error::BadOption`] for options out of range.
-    pub fn speech_spans(&self, waveform: &Waveform, options: &VadOptions) -> Result<Vec<Span>, Error> {
+    /// What [`Vad::probabilities`] refuses; [`Error::BadOption`] for options out of range.
+    pub fn speech_spans(
+        &self,
+        waveform: &Waveform,
+        options: &VadOptions,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Vec<Span>, Error> {
         options.check()?;
-        Ok(spans_from_probabilities(&self.probabilities(waveform)?, waveform.duration_secs(), options))
+        let probabilities = self.probabilities(waveform, keep_going)?;
+        Ok(spans_from_probabilities(&probabilities, waveform.duration_secs(), options))
     }
 }
 
@@ -235,17 +262,31 @@ mod tests {
     fn silence_and_nothing_hold_no_speech() {
         for n_samples in [0, 1, 16_000] {
             let waveform = Waveform { samples: vec![0.0; n_samples], sample_rate: 16_000 };
-            assert_eq!(Vad::new().speech_spans(&waveform, &VadOptions::default()).unwrap(), []);
+            assert_eq!(Vad::new().speech_spans(&waveform, &VadOptions::default(), &|| true).unwrap(), []);
         }
+    }
+
+    #[test]
+    fn abandoned_work_stops_at_the_next_look() {
+        let waveform =
+            Waveform { samples: vec![0.0; FRAME_SAMPLES * FRAMES_PER_LOOK * 5], sample_rate: 16_000 };
+        let looks = std::cell::Cell::new(0);
+        let twice = || {
+            looks.set(looks.get() + 1);
+            looks.get() <= 2
+        };
+        assert!(matches!(Vad::new().probabilities(&waveform, &twice), Err(Error::Cancelled)));
+        assert_eq!(looks.get(), 3);
     }
 
     #[test]
     fn other_rates_and_bad_options_are_refused() {
         let waveform = Waveform { samples: vec![0.0; 80], sample_rate: 8_000 };
-        let refused = Vad::new().speech_spans(&waveform, &VadOptions::default());
+        let refused = Vad::new().speech_spans(&waveform, &VadOptions::default(), &|| true);
         assert!(matches!(refused, Err(Error::BadSampleRate { sample_rate: 8_000, .. })));
         let options = VadOptions { end_threshold: 0.9, ..VadOptions::default() };
-        let refused = Vad::new().speech_spans(&Waveform { sample_rate: 16_000, ..waveform }, &options);
+        let refused =
+            Vad::new().speech_spans(&Waveform { sample_rate: 16_000, ..waveform }, &options, &|| true);
         assert!(matches!(refused, Err(Error::BadOption { field: "end_threshold", .. })));
     }
 
@@ -253,6 +294,6 @@ mod tests {
     fn samples_out_of_range_do_not_panic() {
         let waveform =
             Waveform { samples: vec![f32::NAN, 7.0, f32::NEG_INFINITY, -9.0], sample_rate: 16_000 };
-        assert_eq!(Vad::new().probabilities(&waveform).unwrap().len(), 1);
+        assert_eq!(Vad::new().probabilities(&waveform, &|| true).unwrap().len(), 1);
     }
 }

@@ -34,13 +34,25 @@ pub enum Error {
     },
     /// The audio cannot be turned into this model's features.
     #[error(transparent)]
-    Audio(#[from] audio::Error),
+    Audio(audio::Error),
     /// The text cannot be turned into token ids or back.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// Nobody waits for the result any more.
+    #[error("given up: nobody waits for the result any more")]
+    Cancelled,
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<audio::Error> for Error {
+    fn from(error: audio::Error) -> Self {
+        match error {
+            audio::Error::Cancelled => Self::Cancelled,
+            error => Self::Audio(error),
+        }
+    }
 }
 
 impl Error {

@@ -14,11 +14,16 @@ mod transcriber;
 pub mod transcript;
 mod weights;
 pub mod whisper;
+mod worker;
 
 pub use bundle::{Architecture, Bundle};
 pub use error::Error;
 pub use options::{DecodeOptions, Task, Timestamps};
 pub use tokenizer::Tokenizer;
-pub use transcriber::{Progress, Transcriber};
-pub use transcript::{Coverage, Gap, GapReason, Segment, Transcript, Word};
+pub use transcriber::{Progress, TextToken, Transcriber};
+pub use transcript::{
+    Coverage, Gap, GapReason, Segment, TextPart, Transcribed, Transcript, Transcription, TranscriptionWorker,
+    Word, Work,
+};
 pub use weights::Weights;
+pub use worker::{StepReport, Update, Worker};

@@ -1,6 +1,7 @@
 //! `DecodeOptions`: everything a caller can say about how speech becomes text. Built once, from command-line
 //! flags or from HTTP fields of the same names.
 
+use audio::VadOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -35,6 +36,8 @@ pub enum Timestamps {
 pub struct DecodeOptions {
     /// ISO code such as `ps`; `None` detects it from the first window.
     pub language: Option<String>,
+    /// ISO codes among which the language is detected; empty for all that the model knows.
+    pub languages: Vec<String>,
     /// Transcribe, or translate into English.
     pub task: Task,
     /// Which times the result carries.
@@ -68,6 +71,8 @@ pub struct DecodeOptions {
     /// everything and seeks from window to window. `None` does the first for audio that is longer than one
     /// window and hears a shorter one whole.
     pub vad: Option<bool>,
+    /// What counts as speech, for cutting and for coverage.
+    pub vad_options: VadOptions,
     /// Windows that are decoded together.
     pub batch_size: usize,
     /// Tokens a window may produce; `None` is half the decoder's context, as in the reference.
@@ -80,6 +85,7 @@ impl Default for DecodeOptions {
     fn default() -> Self {
         Self {
             language: None,
+            languages: Vec::new(),
             task: Task::Transcribe,
             timestamps: Timestamps::None,
             beam_size: 1,
@@ -95,6 +101,7 @@ impl Default for DecodeOptions {
             prompt: None,
             hotwords: None,
             vad: None,
+            vad_options: VadOptions::default(),
             batch_size: 8,
             max_new_tokens: None,
             seed: 0,
@@ -108,6 +115,7 @@ impl DecodeOptions {
     /// # Errors
     /// A number outside its range.
     pub fn check(&self) -> Result<(), Error> {
+        self.vad_options.check()?;
         let count = |option, value: usize, max: usize| {
             let message = || format!("{value} is not between 1 and {max}");
             if (1..=max).contains(&value) { Ok(()) } else { Err(Error::option(option, message())) }

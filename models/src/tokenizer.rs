@@ -1,5 +1,6 @@
 //! Text to token ids and back: byte-level tokenizers in Hugging Face's `tokenizer.json`.
 
+use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use crate::Error;
 /// A tokenizer and the vocabulary of special tokens, which are found by name.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    bytes_by_letter: BTreeMap<char, u8>,
 }
 
 /// Symbols that annotate rather than transcribe; a recogniser should not write them
@@ -53,7 +55,7 @@ impl Tokenizer {
         inner.add_special_tokens(unmarked).map_err(|error| Error::file(&path, error))?;
         // A prompt that spells `<|endoftext|>` is text, not a command.
         inner.set_encode_special_tokens(true);
-        Ok(Self { inner })
+        Ok(Self { inner, bytes_by_letter: bytes_by_letter() })
     }
 
     /// Ids of plain text; names of special tokens in it are text too.
@@ -72,6 +74,14 @@ impl Tokenizer {
     /// None that ids can cause: unknown ones are left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         self.inner.decode(ids, true).map_err(|error| Error::Tokenizer(error.to_string()))
+    }
+
+    /// Bytes that a token stands for; a special token's are its name's, and those of an unknown id none.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.inner.id_to_token(id) else { return Vec::new() };
+        let byte = |c: char| self.bytes_by_letter.get(&c).copied();
+        // Special tokens and vocabularies that are not byte-level are spelled as they are.
+        token.chars().map(byte).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.into_bytes())
     }
 
     /// Id of the special token `<|name|>`.
@@ -180,6 +190,15 @@ fn parse(text: &str) -> Result<tokenizers::Tokenizer, String> {
         Ok(parsed) => parsed.map_err(|error| error.to_string()),
         Err(_) => Err("is no tokenizer: its parser gave up on it".to_owned()),
     }
+}
+
+/// The letters that byte-level vocabularies write bytes with: those of Latin-1 that can be seen stand for themselves,
+/// the others for letters from U+0100 on, in order (openai/gpt-2 `encoder.py: bytes_to_unicode`).
+fn bytes_by_letter() -> BTreeMap<char, u8> {
+    let is_seen = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let unseen =
+        (0..=u8::MAX).filter(|byte| !is_seen(*byte)).zip('\u{100}'..).map(|(byte, letter)| (letter, byte));
+    (0..=u8::MAX).filter(|byte| is_seen(*byte)).map(|byte| (char::from(byte), byte)).chain(unseen).collect()
 }
 
 fn char_is_replacement(c: char) -> bool {

@@ -8,18 +8,29 @@ use candle_core::{Device, Tensor};
 use crate::decode::{Rules, Session, TimestampRules, detect_language};
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
-use crate::transcript::{HeadScores, Run, token_starts};
+use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, token_starts};
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
-use crate::{Architecture, Bundle, DecodeOptions, Error, Timestamps, Transcript};
+use crate::worker::{Update, Worker};
+use crate::{Architecture, Bundle, DecodeOptions, Error, Segment, Timestamps, Transcript};
 
-/// A model that turns speech into text. Immutable; threads share it.
+/// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
+#[derive(Clone)]
 pub struct Transcriber {
-    whisper: Whisper,
-    tokenizer: Tokenizer,
-    generation: GenerationConfig,
-    special: SpecialTokens,
-    features: LogMel,
+    whisper: Arc<Whisper>,
+    tokenizer: Arc<Tokenizer>,
+    generation: Arc<GenerationConfig>,
+    special: Arc<SpecialTokens>,
+    features: Arc<LogMel>,
     device: Device,
+}
+
+/// A token of text and how sure the decoder was of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextToken {
+    /// Its bytes: a character may be spread over several tokens.
+    pub bytes: Vec<u8>,
+    /// Log-probability among the tokens that were allowed there.
+    pub logprob: f32,
 }
 
 /// How far a transcription has come.
@@ -42,12 +53,28 @@ impl Transcriber {
         let features = LogMel::new(bundle.feature_spec())?;
         let params = Params::frozen(bundle.into_weights(), device);
         let whisper = Whisper::load(&params, config)?;
-        Ok(Self { whisper, tokenizer, generation, special, features, device: device.clone() })
+        Ok(Self {
+            whisper: Arc::new(whisper),
+            tokenizer: Arc::new(tokenizer),
+            generation: Arc::new(generation),
+            special: Arc::new(special),
+            features: Arc::new(features),
+            device: device.clone(),
+        })
     }
 
     /// Language codes that the model can be told or can detect; empty for a model of one language.
     pub fn languages(&self) -> impl Iterator<Item = &str> {
         self.special.languages.iter().map(|(code, _)| code.as_str())
+    }
+
+    /// Text tokens of a segment in order, with their bytes and log-probabilities; timestamps are left out.
+    pub fn text_tokens(&self, segment: &Segment) -> Vec<TextToken> {
+        let scored = segment.token_ids.iter().zip(&segment.token_logprobs);
+        scored
+            .filter(|(id, _)| self.special.is_text(**id))
+            .map(|(id, logprob)| TextToken { bytes: self.tokenizer.token_bytes(*id), logprob: *logprob })
+            .collect()
     }
 
     /// The model itself.
@@ -56,12 +83,12 @@ impl Transcriber {
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
     }
 
     /// The special tokens.
-    pub fn special_tokens(&self) -> &SpecialTokens {
+    pub fn special_tokens(&self) -> &Arc<SpecialTokens> {
         &self.special
     }
 
@@ -78,17 +105,25 @@ impl Transcriber {
     /// Features of one window: `samples` and silence up to its length. (F, T)
     pub fn window_features(&self, samples: &[f32]) -> Features {
         let n_frames = self.whisper.config.max_source_frames();
-        self.padded_features(samples).slice(0, n_frames, 0.0)
+        self.features.compute(&self.padded(samples)).slice(0, n_frames, 0.0)
     }
 
     /// Features of `samples` followed by a window of silence, so that any window can be cut out of them and the
     /// dynamic range is that of the whole stretch.
-    pub(crate) fn padded_features(&self, samples: &[f32]) -> Features {
+    pub(crate) fn padded_features(
+        &self,
+        samples: &[f32],
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Features, Error> {
+        Ok(self.features.compute_while(&self.padded(samples), keep_going)?)
+    }
+
+    fn padded(&self, samples: &[f32]) -> Vec<f32> {
         let n_window = self.whisper.config.max_source_frames() * self.features.spec().hop_samples;
         let mut padded = Vec::with_capacity(samples.len() + n_window);
         padded.extend_from_slice(samples);
         padded.resize(samples.len() + n_window, 0.0);
-        self.features.compute(&padded)
+        padded
     }
 
     /// Hidden states (T, D) of one window's features.
@@ -96,9 +131,21 @@ impl Transcriber {
     /// # Errors
     /// When a tensor operation fails.
     pub fn encode(&self, features: Features) -> Result<Tensor, Error> {
+        self.encode_while(features, &|| true)
+    }
+
+    /// [`Transcriber::encode`] that asks `keep_going` before every layer.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when `keep_going` says no; when a tensor operation fails.
+    pub fn encode_while(&self, features: Features, keep_going: &dyn Fn() -> bool) -> Result<Tensor, Error> {
         let shape = (1, features.n_mels, features.n_frames);
         let mel = Tensor::from_vec(features.data, shape, &self.device)?; // (1, F, T)
-        Ok(self.whisper.encoder.forward(&mel, &|| true)?.squeeze(0)?)
+        match self.whisper.encoder.forward(&mel, keep_going) {
+            Ok(encoded) => Ok(encoded.squeeze(0)?),
+            Err(_) if !keep_going() => Err(Error::Cancelled),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What decoder rows listen to: cross-attention keys and values of a window's hidden states (T, D).
@@ -110,8 +157,8 @@ impl Transcriber {
     }
 
     /// An empty batch of windows.
-    pub fn session(&self) -> Session<'_> {
-        Session::new(&self.whisper, &self.tokenizer, self.special.no_speech)
+    pub fn session(&self) -> Session {
+        Session::new(self.whisper.clone(), self.tokenizer.clone(), self.special.no_speech)
     }
 
     /// What may be written, with or without timestamps.
@@ -130,14 +177,22 @@ impl Transcriber {
     }
 
     /// Probabilities of the languages of one window, the most probable first; empty for a model of one language.
+    /// `candidates` are the codes that it may be; none given means any.
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn detect_language(&self, cross: &CrossCache) -> Result<Vec<(String, f32)>, Error> {
-        if self.special.languages.is_empty() {
+    pub fn detect_language(
+        &self,
+        cross: &CrossCache,
+        candidates: &[String],
+    ) -> Result<Vec<(String, f32)>, Error> {
+        let is_candidate = |code: &String| candidates.is_empty() || candidates.contains(code);
+        let languages: Vec<_> =
+            self.special.languages.iter().filter(|(code, _)| is_candidate(code)).cloned().collect();
+        if languages.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(detect_language(&self.whisper, cross, &self.special.languages)?)
+        Ok(detect_language(&self.whisper, cross, &languages)?)
     }
 
     /// Transcribes a recording of any length.
@@ -146,19 +201,24 @@ impl Transcriber {
     /// Options that make no sense or that this model cannot follow; audio that cannot be resampled.
     pub fn transcribe(
         &self,
-        waveform: &Waveform,
+        waveform: Waveform,
         options: &DecodeOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Transcript, Error> {
-        self.check(options)?;
-        let resampled;
-        let waveform = if waveform.sample_rate == self.features.spec().sample_rate {
-            waveform
-        } else {
-            resampled = audio::resample(waveform, self.features.spec().sample_rate)?;
-            &resampled
-        };
-        Run::new(self, waveform, options)?.decode(progress)
+        let transcription = Transcription::prepare(self, waveform, options, &|| true)?;
+        // The request's own batch size is the only limit.
+        let mut worker = TranscriptionWorker::new(self, usize::MAX);
+        worker.join(0, transcription);
+        let mut outcome = None;
+        while outcome.is_none() {
+            worker.step(&|_| true, &mut |_, update| match update {
+                Update::Progress(at) => progress(at),
+                Update::Part(_) => {}
+                Update::Done(done) => outcome = Some(Ok(done.transcript)),
+                Update::Failed(error) => outcome = Some(Err(error)),
+            })?;
+        }
+        outcome.unwrap_or(Err(Error::Cancelled))
     }
 
     /// Refuses options that this model cannot follow, before any audio is looked at.
@@ -168,12 +228,24 @@ impl Transcriber {
     pub fn check(&self, options: &DecodeOptions) -> Result<(), Error> {
         options.check()?;
         if self.special.is_multilingual {
+            for code in &options.languages {
+                let named = |error| match error {
+                    Error::Option { message, .. } => Error::option("languages", message),
+                    error => error,
+                };
+                self.special.language(code).map_err(named)?;
+            }
             let language = options.language.as_deref().or_else(|| self.languages().next());
             self.special.prompt(language, options.task, options.timestamps > Timestamps::None)?;
         } else {
             if let Some(language) = options.language.as_deref().filter(|language| *language != "en") {
                 let message = format!("`{language}` is not possible: this model knows English only");
                 return Err(Error::option("language", message));
+            }
+            if !options.languages.is_empty() && !options.languages.iter().any(|code| code == "en") {
+                let message =
+                    format!("{:?} is not possible: this model knows English only", options.languages);
+                return Err(Error::option("languages", message));
             }
             self.special.prompt(None, options.task, options.timestamps > Timestamps::None)?;
         }

@@ -19,7 +19,8 @@ use crate::{registry::HubOptions, render::Format};
 pub const DEFAULTS: &str = include_str!("../speechd.toml");
 
 /// Settings that are text whatever stands in them.
-const TEXT_KEYS: [&str; 6] = [
+const TEXT_KEYS: [&str; 7] = [
+    "serve.listen",
     "transcribe.model",
     "transcribe.language",
     "transcribe.prompt",
@@ -34,6 +35,8 @@ const TEXT_KEYS: [&str; 6] = [
 pub struct Config {
     /// How speech becomes text.
     pub transcribe: Transcribe,
+    /// The HTTP service.
+    pub serve: Serve,
     /// What a recording may be.
     pub limits: Limits,
     /// Where models come from.
@@ -95,6 +98,65 @@ pub enum Vad {
     On,
     /// Hear everything, window after window
     Off,
+}
+
+/// `[serve]`: see the comments in `speechd.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "speechd.toml says what each one does")]
+pub struct Serve {
+    pub listen: String,
+    pub models: Vec<String>,
+    pub allow_anonymous: bool,
+    pub cors_origins: Vec<String>,
+    pub max_connections: usize,
+    pub max_upload_bytes: u64,
+    pub max_fields: usize,
+    pub max_field_bytes: usize,
+    pub header_timeout_secs: Secs,
+    pub keep_alive_secs: Secs,
+    pub upload_idle_secs: Secs,
+    pub upload_timeout_secs: Secs,
+    pub write_timeout_secs: Secs,
+    pub request_timeout_secs: Secs,
+    pub drain_delay_secs: Secs,
+    pub drain_secs: Secs,
+}
+
+/// A length of time in seconds, at most a year.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Secs(f64);
+
+impl Secs {
+    /// As the standard library takes it.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs_f64(self.0)
+    }
+
+    /// The number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Secs {
+    type Error = String;
+
+    fn try_from(secs: f64) -> Result<Self, String> {
+        const YEAR: f64 = 365.0 * 86_400.0;
+        if (0.0..=YEAR).contains(&secs) {
+            Ok(Self(secs))
+        } else {
+            Err(format!("{secs} is not a number of seconds from 0 to {YEAR}"))
+        }
+    }
+}
+
+impl From<Secs> for f64 {
+    fn from(secs: Secs) -> Self {
+        secs.0
+    }
 }
 
 /// `[limits]`: what a recording may be.
@@ -186,6 +248,8 @@ impl Transcribe {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         DecodeOptions {
             language: Some(self.language.as_str()).filter(|&language| language != "auto").map(str::to_owned),
+            languages: Vec::new(),
+            vad_options: audio::VadOptions::default(),
             task: self.task,
             timestamps: match (words, self.format.has_times()) {
                 (true, _) => Timestamps::Word,
@@ -318,7 +382,12 @@ mod tests {
     fn wrong_settings_name_the_file_the_key_and_what_is_allowed() {
         for (text, parts) in [
             ("[transcribe]\nbeams = 3", ["speechd.toml", "beams", "beam_size"]),
-            ("[serve]\nport = 1", ["speechd.toml", "serve", "transcribe"]),
+            ("[service]\nport = 1", ["speechd.toml", "service", "transcribe"]),
+            (
+                "[serve]\ndrain_secs = -1.0",
+                ["speechd.toml", "serve.drain_secs", "-1 is not a number of seconds"],
+            ),
+            ("[serve]\nmodels = \"a\"", ["speechd.toml", "serve.models", "sequence"]),
             ("[transcribe]\nbeam_size = \"x\"", ["speechd.toml", "transcribe.beam_size", "\"x\""]),
             ("[transcribe]\nformat = \"doc\"", ["speechd.toml", "format", "verbose_json"]),
             ("[transcribe]\nlogprob_threshold = \"no\"", ["speechd.toml", "logprob_threshold", "\"off\""]),

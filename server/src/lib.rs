@@ -1,6 +1,15 @@
-//! The speechd server as a library: command line, configuration, model registry, rendering.
+//! The speechd server as a library: command line, configuration, model registry, HTTP service, rendering.
 
+pub mod access;
+pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod error;
+pub mod listener;
+pub mod load;
+pub mod metrics;
+mod process;
 pub mod registry;
 pub mod render;
+pub mod routes;
+pub mod state;

@@ -1,8 +1,13 @@
 //! Log-mel features.
 
+use std::ops::Range;
+
 use super::stft::Stft;
 use super::{FeatureSpec, Features, LogKind, MelFilters, Normalizer};
 use crate::Error;
+
+/// Frames between two looks at whether anybody still waits.
+const FRAMES_PER_LOOK: usize = 1000;
 
 /// A feature extractor: plan, window and filters of one [`FeatureSpec`]. Immutable; threads may share it.
 pub struct LogMel {
@@ -37,11 +42,40 @@ impl LogMel {
     /// these samples: for Whisper's file-level features, pass the file followed by 30 s of zeros and
     /// [`slice`](Features::slice) the result. Frames of digital silence cost next to nothing.
     pub fn compute(&self, samples: &[f32]) -> Features {
+        let mut features = self.room(samples);
+        let frames = 0..features.n_frames;
+        self.fill(&mut features, samples, frames);
+        self.finish(features)
+    }
+
+    /// [`LogMel::compute`] that asks `keep_going` every ten seconds of audio or so: an hour takes a while.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when `keep_going` says no.
+    pub fn compute_while(&self, samples: &[f32], keep_going: &dyn Fn() -> bool) -> Result<Features, Error> {
+        let mut features = self.room(samples);
+        for start in (0..features.n_frames).step_by(FRAMES_PER_LOOK) {
+            if !keep_going() {
+                return Err(Error::Cancelled);
+            }
+            let end = features.n_frames.min(start + FRAMES_PER_LOOK);
+            self.fill(&mut features, samples, start..end);
+        }
+        Ok(self.finish(features))
+    }
+
+    fn room(&self, samples: &[f32]) -> Features {
         let (n_mels, n_frames) = (self.spec.n_mels, self.spec.n_frames(samples.len()));
-        let mut data = vec![0.0_f32; n_mels * n_frames];
+        Features { data: vec![0.0_f32; n_mels * n_frames], n_mels, n_frames }
+    }
+
+    /// Logarithms of the mel energies of some frames.
+    fn fill(&self, features: &mut Features, samples: &[f32], frames: Range<usize>) {
+        let Features { data, n_mels, n_frames } = features;
+        let (n_mels, n_frames) = (*n_mels, *n_frames);
         let mut scratch = self.stft.scratch();
         let silence = self.compress(0.0) as f32;
-        for t in 0..n_frames {
+        for t in frames {
             match self.stft.frame(samples, t, &mut scratch) {
                 Some(spectrum) => {
                     for (f, energy) in self.filters.energies(spectrum).enumerate() {
@@ -51,6 +85,11 @@ impl LogMel {
                 None => (0..n_mels).for_each(|f| data[f * n_frames + t] = silence),
             }
         }
+    }
+
+    /// What looks at all frames.
+    fn finish(&self, features: Features) -> Features {
+        let Features { mut data, n_mels, n_frames } = features;
         if let Some(range) = self.spec.dynamic_range {
             let max = data.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let floor = max - range as f32;

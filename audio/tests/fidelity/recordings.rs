@@ -98,7 +98,7 @@ fn speech_is_found_and_silence_is_not() {
     let Some(data) = data() else { return };
     let covered_secs = |path: &Path| {
         let waveform = at_16k(path);
-        let spans = Vad::new().speech_spans(&waveform, &VadOptions::default()).unwrap();
+        let spans = Vad::new().speech_spans(&waveform, &VadOptions::default(), &|| true).unwrap();
         let covered: f64 = spans.iter().map(audio::Span::duration_secs).sum();
         println!(
             "{}: {covered:.2} of {:.2} s, {} spans",
@@ -132,7 +132,7 @@ fn loud_frames_are_covered() {
     let (mut n_loud, mut n_missed, mut spans_secs, mut whole_secs) = (0, 0, 0.0, 0.0);
     for name in names.lines().skip(1).filter_map(|line| line.split('\t').next()) {
         let waveform = at_16k(&folder.join(name));
-        let spans = Vad::new().speech_spans(&waveform, &VadOptions::default()).unwrap();
+        let spans = Vad::new().speech_spans(&waveform, &VadOptions::default(), &|| true).unwrap();
         let energies = audio::window::energy_profile(&waveform, 256);
         let mut sorted = energies.clone();
         sorted.sort_by(f32::total_cmp);

@@ -74,17 +74,17 @@ struct Group {
     rejected: Vec<WindowResult>,
 }
 
-/// The batch. Weights are borrowed, all state is in here.
-pub struct Session<'a> {
-    model: &'a Whisper,
-    tokenizer: &'a Tokenizer,
+/// The batch. Weights are shared, all state is in here.
+pub struct Session {
+    model: Arc<Whisper>,
+    tokenizer: Arc<Tokenizer>,
     no_speech: Option<u32>,
     groups: Vec<Group>,
 }
 
-impl<'a> Session<'a> {
+impl Session {
     /// An empty batch. `no_speech` is the token whose probability at the start means silence.
-    pub fn new(model: &'a Whisper, tokenizer: &'a Tokenizer, no_speech: Option<u32>) -> Self {
+    pub fn new(model: Arc<Whisper>, tokenizer: Arc<Tokenizer>, no_speech: Option<u32>) -> Self {
         Self { model, tokenizer, no_speech, groups: Vec::new() }
     }
 
@@ -133,6 +133,11 @@ impl<'a> Session<'a> {
     /// Windows in the batch.
     pub fn len(&self) -> usize {
         self.groups.len()
+    }
+
+    /// Rows in the batch: a window has one for each beam or sample.
+    pub fn n_rows(&self) -> usize {
+        self.groups.iter().map(|group| group.rows.len()).sum()
     }
 
     /// One token for every row of every window. Returns the windows that are done.

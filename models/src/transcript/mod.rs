@@ -4,12 +4,15 @@
 mod alignment;
 mod coverage;
 mod longform;
-mod run;
+mod running_text;
 mod segment;
+mod transcription;
 mod words;
+mod worker;
 
 pub(crate) use alignment::{HeadScores, token_starts};
-pub(crate) use run::Run;
+pub use transcription::Transcription;
+pub use worker::{TextPart, Transcribed, TranscriptionWorker, Work};
 
 use serde::Serialize;
 

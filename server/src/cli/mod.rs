@@ -3,9 +3,11 @@
 mod bench;
 mod input;
 mod models;
+mod openapi;
 mod output;
 mod progress;
 mod recognizer;
+mod serve;
 mod transcribe;
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
@@ -35,10 +37,14 @@ struct Cli {
 enum Command {
     /// Turn recordings into text or subtitles
     Transcribe(Box<transcribe::Args>),
+    /// Serve models over HTTP, in the shape of the OpenAI audio API
+    Serve(serve::Args),
     /// List, fetch and describe models
     Models(models::Args),
     /// Measure how fast a model runs on this machine
     Bench(bench::Args),
+    /// Print the OpenAPI document of the HTTP service
+    Openapi,
 }
 
 /// The user asked for something that cannot be; nothing was done.
@@ -56,11 +62,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    start_log(cli.verbose);
+    // What a service does is its log.
+    let is_service = matches!(cli.command, Command::Serve(_));
+    start_log(cli.verbose.max(is_service.into()));
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Openapi => openapi::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         if error.is::<Closed>() {

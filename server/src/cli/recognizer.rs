@@ -44,7 +44,7 @@ impl Recognizer {
             Source::Bytes(bytes) => audio::decode_bytes(bytes, None, &self.decode)?,
         };
         let warnings = decoded.warnings.iter().map(ToString::to_string).collect();
-        Ok((self.transcriber.transcribe(&decoded.waveform, options, progress)?, warnings))
+        Ok((self.transcriber.transcribe(decoded.waveform, options, progress)?, warnings))
     }
 }
 

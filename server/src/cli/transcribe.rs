@@ -123,19 +123,14 @@ fn parse_channel(text: &str) -> Result<ChannelChoice, String> {
     }
 }
 
-/// A code or name that is known becomes a code; what looks like a code is left to the model, which may know more.
 fn parse_language(text: &str) -> Result<String, String> {
     if text == "auto" {
         return Ok(text.to_owned());
     }
-    if let Some(code) = render::language_code(text) {
-        return Ok(code.to_owned());
-    }
-    if (2..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        return Ok(text.to_owned());
-    }
-    let codes: Vec<_> = render::LANGUAGES.iter().map(|(code, _)| *code).collect();
-    Err(format!("expected auto, an English name such as pashto, or a code: {}", codes.join(" ")))
+    render::parse_language(text).ok_or_else(|| {
+        let codes: Vec<_> = render::LANGUAGES.iter().map(|(code, _)| *code).collect();
+        format!("expected auto, an English name such as pashto, or a code: {}", codes.join(" "))
+    })
 }
 
 impl Args {

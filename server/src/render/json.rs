@@ -3,9 +3,10 @@
 use models::Transcript;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// `{"text", "usage"}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Json<'a> {
     /// All of the text.
     pub text: &'a str,
@@ -14,7 +15,7 @@ pub struct Json<'a> {
 }
 
 /// The audio that was transcribed, for billing and accounting.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Usage {
     /// Always `duration`: seconds are counted, not tokens.
     pub r#type: &'static str,

@@ -115,6 +115,14 @@ pub fn code(code_or_name: &str) -> Option<&'static str> {
     LANGUAGES.iter().find(|(code, name)| *code == wanted || *name == wanted).map(|(code, _)| *code)
 }
 
+/// What a user may write for a language: a code or name that is known becomes a code; what looks like a code is left to
+/// the model, which may know more.
+pub fn parse(text: &str) -> Option<String> {
+    let looks_like_a_code =
+        || (2..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase());
+    code(text).map(str::to_owned).or_else(|| looks_like_a_code().then(|| text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +131,12 @@ mod tests {
     fn codes_and_names_lead_to_each_other() {
         assert_eq!((name("ps"), code("Pashto"), code("PS")), (Some("pashto"), Some("ps"), Some("ps")));
         assert_eq!((name("xx"), code("klingon")), (None, None));
+    }
+
+    #[test]
+    fn codes_that_only_a_model_may_know_are_left_to_it() {
+        for (text, code) in [("Pashto", Some("ps")), ("xyz", Some("xyz")), ("klingon", None), ("x1", None)] {
+            assert_eq!(parse(text).as_deref(), code);
+        }
     }
 }

@@ -12,7 +12,7 @@ mod vtt;
 mod sample;
 
 pub use json::{Json, Usage, json};
-pub use language::{LANGUAGES, code as language_code, name as language_name};
+pub use language::{LANGUAGES, name as language_name, parse as parse_language};
 pub use srt::srt;
 pub use text::text;
 pub use verbose_json::{CoverageJson, GapJson, SegmentJson, VerboseJson, WordJson, verbose_json};
@@ -45,6 +45,16 @@ impl Format {
             Self::Json | Self::VerboseJson => "json",
             Self::Srt => "srt",
             Self::Vtt => "vtt",
+        }
+    }
+
+    /// The type of a response's body.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Json | Self::VerboseJson => "application/json",
+            Self::Srt => "application/x-subrip; charset=utf-8",
+            Self::Vtt => "text/vtt; charset=utf-8",
         }
     }
 

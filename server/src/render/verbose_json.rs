@@ -3,6 +3,7 @@
 use models::{GapReason, Segment, Task, Transcript, Word};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{json::Usage, language_name};
 
@@ -10,9 +11,10 @@ use super::{json::Usage, language_name};
 const SEEK_SECS: f64 = 0.01;
 
 /// The whole response.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct VerboseJson<'a> {
     /// `transcribe` or `translate`.
+    #[schema(value_type = String, example = "transcribe")]
     pub task: Task,
     /// The language of the text, by its English name.
     pub language: &'a str,
@@ -32,7 +34,7 @@ pub struct VerboseJson<'a> {
 }
 
 /// A segment, with the figures that the OpenAI API requires.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the OpenAI API, and of `models::Segment`")]
 pub struct SegmentJson<'a> {
     pub id: usize,
@@ -48,7 +50,7 @@ pub struct SegmentJson<'a> {
 }
 
 /// A word.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the OpenAI API, and of `models::Word`")]
 pub struct WordJson<'a> {
     pub word: &'a str,
@@ -58,7 +60,7 @@ pub struct WordJson<'a> {
 }
 
 /// Which seconds of speech were decoded.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct CoverageJson {
     /// Seconds that hold speech.
     pub speech_seconds: f64,
@@ -69,11 +71,12 @@ pub struct CoverageJson {
 }
 
 /// Speech without text, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of `models::Gap`")]
 pub struct GapJson {
     pub start: f64,
     pub end: f64,
+    #[schema(value_type = String, example = "no_speech")]
     pub reason: GapReason,
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use audio::Span;
 
 use super::coverage::{Outcome, coverage};
+use super::running_text::RunningText;
 use super::segment::{Piece, Split, split};
 use super::words::{assign_words, time_words};
 use super::{GapReason, Segment, Transcript};
@@ -34,10 +35,10 @@ const SEGMENT_MARGIN_SECS: f64 = 0.5;
 pub(crate) type Align<'a> = dyn Fn(&[u32]) -> Result<Vec<f64>, Error> + 'a;
 
 /// What the long form needs to know about the model and the request.
-pub(crate) struct Plan<'a> {
-    pub options: &'a DecodeOptions,
-    pub tokenizer: &'a Tokenizer,
-    pub special: &'a SpecialTokens,
+pub(crate) struct Plan {
+    pub options: DecodeOptions,
+    pub tokenizer: Arc<Tokenizer>,
+    pub special: Arc<SpecialTokens>,
     pub rules: Arc<Rules>,
     /// Feature frames of a full window.
     pub window_frames: usize,
@@ -62,6 +63,12 @@ struct Track {
     segments: Vec<Segment>,
 }
 
+impl Track {
+    fn has_window(&self) -> bool {
+        !self.is_busy && self.seek_frames < self.n_frames
+    }
+}
+
 /// A window to decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WindowTask {
@@ -73,22 +80,25 @@ pub(crate) struct WindowTask {
 }
 
 /// The state of one recording.
-pub(crate) struct LongForm<'a> {
-    pub plan: Plan<'a>,
+pub(crate) struct LongForm {
+    pub plan: Plan,
     tracks: Vec<Track>,
     speech: Vec<Span>,
     outcomes: Vec<Outcome>,
     decoded_frames: usize,
     prompt: Vec<u32>,
     hotwords: Vec<u32>,
+    text: RunningText,
+    /// The first segment that is not in `text` yet: its track and its place there.
+    next_segment: (usize, usize),
 }
 
-impl<'a> LongForm<'a> {
+impl LongForm {
     /// A recording without tracks. `speech` is what coverage is measured against.
     ///
     /// # Errors
     /// A prompt or hotwords that the vocabulary cannot spell.
-    pub fn new(plan: Plan<'a>, speech: Vec<Span>) -> Result<Self, Error> {
+    pub fn new(plan: Plan, speech: Vec<Span>) -> Result<Self, Error> {
         // The reference encodes both with a leading space, as they would stand in running text.
         let encode = |text: &Option<String>| match text.as_deref().map(str::trim) {
             Some(text) if !text.is_empty() => plan.tokenizer.encode(&format!(" {text}")),
@@ -112,6 +122,8 @@ impl<'a> LongForm<'a> {
             decoded_frames: 0,
             prompt,
             hotwords,
+            text: RunningText::default(),
+            next_segment: (0, 0),
         })
     }
 
@@ -128,11 +140,15 @@ impl<'a> LongForm<'a> {
         });
     }
 
+    /// Whether a window can be decoded now.
+    pub fn has_window(&self) -> bool {
+        self.tracks.iter().any(Track::has_window)
+    }
+
     /// The next window that can be decoded now; the caller owes its result to `accept`.
     pub fn next_window(&mut self) -> Option<WindowTask> {
         let window_frames = self.plan.window_frames;
-        let track =
-            self.tracks.iter().position(|track| !track.is_busy && track.seek_frames < track.n_frames)?;
+        let track = self.tracks.iter().position(Track::has_window)?;
         let state = &mut self.tracks[track];
         state.is_busy = true;
         let n_frames = window_frames.min(state.n_frames - state.seek_frames);
@@ -303,7 +319,7 @@ impl<'a> LongForm<'a> {
             }
         }
         let words =
-            time_words(&text_ids, &logprobs, &align(&text_ids)?, plan.tokenizer, plan.language.as_deref())?;
+            time_words(&text_ids, &logprobs, &align(&text_ids)?, &plan.tokenizer, plan.language.as_deref())?;
         let window_secs = self.window_secs(task);
         assign_words(segments, &words, window_secs, &mut self.tracks[task.track].last_speech_secs);
         Ok(())
@@ -344,23 +360,37 @@ impl<'a> LongForm<'a> {
         }
     }
 
-    /// The transcript of what was accepted.
-    pub fn finish(self, duration_secs: f64, language_probability: Option<f32>) -> Transcript {
+    /// Text that is new since the last call, in order and never taken back, and the segments that it is from.
+    /// What was told in all calls, put together, is the transcript's text.
+    pub fn take_text(&mut self) -> (String, Vec<Segment>) {
         let is_spaced = !self.plan.language.as_deref().is_some_and(Tokenizer::is_unspaced);
+        let mut segments = Vec::new();
+        let (track, place) = &mut self.next_segment;
+        while let Some(state) = self.tracks.get(*track) {
+            for segment in &state.segments[*place..] {
+                self.text.push(&segment.text, is_spaced);
+                segments.push(segment.clone());
+            }
+            *place = state.segments.len();
+            if state.is_busy || state.has_window() {
+                break;
+            }
+            (*track, *place) = (*track + 1, 0);
+        }
+        (self.text.take().to_owned(), segments)
+    }
+
+    /// The transcript of what was accepted.
+    pub fn finish(mut self, duration_secs: f64, language_probability: Option<f32>) -> Transcript {
+        self.take_text();
         let mut segments: Vec<Segment> = self.tracks.into_iter().flat_map(|track| track.segments).collect();
-        let mut text = String::new();
         for (id, segment) in segments.iter_mut().enumerate() {
             segment.id = id;
             segment.start_secs = segment.start_secs.clamp(0.0, duration_secs);
             segment.end_secs = segment.end_secs.clamp(segment.start_secs, duration_secs);
-            let joined = text.is_empty() || text.ends_with(' ') || segment.text.starts_with(' ');
-            if !joined && is_spaced {
-                text.push(' ');
-            }
-            text.push_str(&segment.text);
         }
         Transcript {
-            text: text.trim().to_owned(),
+            text: self.text.into_text(),
             language: self.plan.language,
             language_probability,
             task: self.plan.options.task,

@@ -10,8 +10,8 @@ type Outcome = Result<(), Error>;
 
 /// A vocabulary and the options of one test; the decoder is a function that makes results up.
 struct Stage {
-    tokenizer: Tokenizer,
-    special: SpecialTokens,
+    tokenizer: Arc<Tokenizer>,
+    special: Arc<SpecialTokens>,
     options: DecodeOptions,
     timestamps: bool,
 }
@@ -50,7 +50,7 @@ impl Stage {
     fn new(options: DecodeOptions, timestamps: bool) -> Result<Self, Error> {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
         let (tokenizer, _, special) = Bundle::open(dir.as_ref())?.vocabulary()?;
-        Ok(Self { tokenizer, special, options, timestamps })
+        Ok(Self { tokenizer: Arc::new(tokenizer), special: Arc::new(special), options, timestamps })
     }
 
     fn usual() -> Result<Self, Error> {
@@ -67,17 +67,17 @@ impl Stage {
     }
 
     /// One track of `secs`.
-    fn recording(&self, secs: f64, speech: &[Span]) -> Result<LongForm<'_>, Error> {
+    fn recording(&self, secs: f64, speech: &[Span]) -> Result<LongForm, Error> {
         self.tracks(&[(0.0, secs)], speech)
     }
 
-    fn tracks(&self, tracks: &[(f64, f64)], speech: &[Span]) -> Result<LongForm<'_>, Error> {
+    fn tracks(&self, tracks: &[(f64, f64)], speech: &[Span]) -> Result<LongForm, Error> {
         let times = TimestampRules { begin: BEGIN, eot: 300, no_timestamps: 315, max_initial: Some(50) };
         let rules = Rules { timestamps: self.timestamps.then_some(times), ..Rules::default() };
         let plan = Plan {
-            options: &self.options,
-            tokenizer: &self.tokenizer,
-            special: &self.special,
+            options: self.options.clone(),
+            tokenizer: self.tokenizer.clone(),
+            special: self.special.clone(),
             rules: Arc::new(rules),
             window_frames: WINDOW,
             frame_secs: 0.01,
@@ -97,7 +97,7 @@ fn task(seek_frames: usize, n_frames: usize) -> Option<WindowTask> {
 }
 
 /// Answers the next window.
-fn answer(form: &mut LongForm<'_>, result: &WindowResult) -> Outcome {
+fn answer(form: &mut LongForm, result: &WindowResult) -> Outcome {
     let Some(task) = form.next_window() else { panic!("no window is left") };
     form.accept(task, result, &no_words)
 }
@@ -385,7 +385,7 @@ fn context_keeps_its_end_and_stays_within_the_limit() -> Outcome {
     assert_eq!(stage.recording(60.0, &[])?.context(first), NOTHING);
     // A vocabulary without the token cannot be prompted.
     stage.options.prompt = Some("names".to_owned());
-    stage.special.previous = None;
+    Arc::make_mut(&mut stage.special).previous = None;
     assert_eq!(stage.recording(60.0, &[])?.context(first), NOTHING);
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::{
         recognizer::decode_audio,
     },
     config::Config,
+    process,
     registry::{self, Hub},
 };
 
@@ -114,8 +115,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
     let options = DecodeOptions { language, fallback: false, ..DecodeOptions::default() };
-    let transcribe_secs =
-        median((*runs).min(3), || Ok(transcriber.transcribe(&waveform, &options, &mut |_| {}).map(drop)?))?;
+    let transcribe_secs = median((*runs).min(3), || {
+        Ok(transcriber.transcribe(waveform.clone(), &options, &mut |_| {}).map(drop)?)
+    })?;
     let recording_secs = waveform.duration_secs();
     let report = Report {
         model: model.clone(),
@@ -130,7 +132,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         recording_secs,
         transcribe_secs,
         times_real_time: recording_secs / transcribe_secs,
-        peak_memory_bytes: peak_memory_bytes(),
+        peak_memory_bytes: process::peak_memory_bytes(),
     };
     print(&if *json { serde_json::to_string_pretty(&report)? + "\n" } else { describe(&report) })
 }
@@ -216,13 +218,6 @@ fn synthetic(duration_secs: f64) -> Waveform {
     };
     let n_samples = (duration_secs * f64::from(sample_rate)) as usize;
     Waveform { samples: (0..n_samples).map(sample).collect(), sample_rate }
-}
-
-/// The most memory that this process has had, where the system says it.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 fn describe(report: &Report) -> String {

@@ -1,0 +1,269 @@
+//! One recording on its way to a transcript: divided into windows, which somebody decodes, and put together again.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use audio::window::{Profile, cut_at_silences, energy_profile};
+use audio::{Features, Span, Vad, Waveform};
+
+use super::Segment;
+use super::longform::{LongForm, Plan, WindowTask};
+use crate::decode::{Attempt, LADDER, Strategy, Thresholds, WindowRequest, WindowResult};
+use crate::whisper::CrossCache;
+use crate::{DecodeOptions, Error, Progress, Timestamps, Transcriber, Transcript};
+
+/// The state of one transcription.
+pub struct Transcription {
+    transcriber: Transcriber,
+    waveform: Waveform,
+    /// Stretches of the recording that are decoded on their own: the tracks of the long form.
+    stretches: Vec<Span>,
+    /// Features of the tracks that are longer than a window, until they are decoded.
+    features: BTreeMap<usize, Features>,
+    long_form: LongForm,
+    attempts: Vec<Attempt>,
+    predicts_timestamps: bool,
+    language_probability: Option<f32>,
+}
+
+impl Transcription {
+    /// Finds speech, divides the recording and computes the features of what is longer than a window: all that can
+    /// be done without the model. `keep_going` is asked now and then.
+    ///
+    /// # Errors
+    /// Options that make no sense or that the model cannot follow; audio that cannot be resampled;
+    /// [`Error::Cancelled`] when `keep_going` says no.
+    pub fn prepare(
+        transcriber: &Transcriber,
+        waveform: Waveform,
+        options: &DecodeOptions,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
+        transcriber.check(options)?;
+        let spec = transcriber.feature_spec();
+        let waveform = match waveform.sample_rate {
+            rate if rate == spec.sample_rate => waveform,
+            _ => audio::resample(&waveform, spec.sample_rate)?,
+        };
+        let speech = Vad::new().speech_spans(&waveform, &options.vad_options, keep_going)?;
+        let config = &transcriber.whisper().config;
+        let window_frames = config.max_source_frames();
+        // In whole frames: a rest that is none does not make a recording longer than the window.
+        let n_frames = |samples: &[f32]| samples.len() / spec.hop_samples;
+        let is_long = n_frames(&waveform.samples) > window_frames;
+        let stretches = if options.vad.unwrap_or(is_long) {
+            cut(&waveform, &speech, transcriber.window_secs())?
+        } else if waveform.samples.is_empty() {
+            Vec::new()
+        } else {
+            vec![Span { start_secs: 0.0, end_secs: waveform.duration_secs() }]
+        };
+        let mut features = BTreeMap::new();
+        for (track, stretch) in stretches.iter().enumerate() {
+            let samples = samples_of(&waveform, *stretch);
+            if n_frames(samples) > window_frames {
+                features.insert(track, transcriber.padded_features(samples, keep_going)?);
+            }
+        }
+        // Seeking through a long track needs timestamps, also when nobody wants to see them.
+        let predicts_timestamps = options.timestamps > Timestamps::None || !features.is_empty();
+        let special = transcriber.special_tokens();
+        let plan = Plan {
+            options: options.clone(),
+            tokenizer: transcriber.tokenizer().clone(),
+            special: special.clone(),
+            rules: Arc::new(transcriber.rules(predicts_timestamps)),
+            window_frames,
+            frame_secs: spec.frame_rate().recip(),
+            max_context: (config.max_target_positions / 2).saturating_sub(1),
+            language: if special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) },
+        };
+        let mut long_form = LongForm::new(plan, speech)?;
+        for stretch in &stretches {
+            // A last frame that is not full holds nothing, unless it is all there is.
+            long_form.add_track(stretch.start_secs, n_frames(samples_of(&waveform, *stretch)).max(1));
+        }
+        Ok(Self {
+            transcriber: transcriber.clone(),
+            attempts: attempts(options),
+            waveform,
+            stretches,
+            features,
+            long_form,
+            predicts_timestamps,
+            language_probability: None,
+        })
+    }
+
+    /// Length of the recording.
+    pub fn duration_secs(&self) -> f64 {
+        self.waveform.duration_secs()
+    }
+
+    /// How the recording is decoded.
+    pub fn options(&self) -> &DecodeOptions {
+        &self.long_form.plan.options
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        Progress { decoded_secs: self.long_form.decoded_secs(), duration_secs: self.duration_secs() }
+    }
+
+    /// Rows that a window of it has from its second step on.
+    pub(super) fn n_first_rows(&self) -> usize {
+        self.attempts.first().map_or(1, |attempt| attempt.strategy.n_rows())
+    }
+
+    /// Whether a window can be decoded now.
+    pub(super) fn has_window(&self) -> bool {
+        self.long_form.has_window()
+    }
+
+    /// The next window; the caller owes its result to `accept`.
+    pub(super) fn next_window(&mut self) -> Option<WindowTask> {
+        self.long_form.next_window()
+    }
+
+    /// Whether every window was decoded.
+    pub(super) fn is_done(&self) -> bool {
+        (0..self.stretches.len()).all(|track| self.long_form.is_done(track))
+    }
+
+    /// What decoder rows listen to in a window. The first window decides the language if nobody else does.
+    pub(super) fn encode(
+        &mut self,
+        task: WindowTask,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Arc<CrossCache>, Error> {
+        let features = self.window_features(task, keep_going)?;
+        let cross = self.transcriber.listen(&self.transcriber.encode_while(features, keep_going)?)?;
+        let plan = &mut self.long_form.plan;
+        if plan.language.is_none() {
+            let detected = self.transcriber.detect_language(&cross, &plan.options.languages)?;
+            if let Some((language, probability)) = detected.into_iter().next() {
+                plan.language = Some(language);
+                self.language_probability = Some(probability);
+            }
+        }
+        Ok(cross)
+    }
+
+    /// Features of a window, padded to its full length. A short track has one window, which is computed here; those
+    /// of a long one are dropped after its last window: an hour has a hundred and fifty megabytes of them.
+    fn window_features(
+        &mut self,
+        task: WindowTask,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Features, Error> {
+        let n_frames = self.transcriber.whisper().config.max_source_frames();
+        let features = match self.features.get(&task.track) {
+            Some(features) => Cow::Borrowed(features),
+            None => {
+                let samples = samples_of(&self.waveform, self.stretches[task.track]);
+                Cow::Owned(self.transcriber.padded_features(samples, keep_going)?)
+            }
+        };
+        Ok(features.slice(task.seek_frames, n_frames, 0.0))
+    }
+
+    /// How a window is decoded.
+    pub(super) fn request(&self, task: WindowTask, cross: &Arc<CrossCache>) -> Result<WindowRequest, Error> {
+        let plan = &self.long_form.plan;
+        let options = &plan.options;
+        let context = self.long_form.context(task);
+        let prompt = plan.special.prompt(plan.language.as_deref(), options.task, self.predicts_timestamps)?;
+        let max_positions = self.transcriber.whisper().config.max_target_positions;
+        let mut max_new_tokens = options.max_new_tokens.unwrap_or(max_positions / 2);
+        if options.timestamps == Timestamps::Word {
+            // The alignment reads the text once more, between its own prompt and the end of text.
+            let n_around = plan.special.prompt(plan.language.as_deref(), options.task, false)?.len() + 1;
+            max_new_tokens = max_new_tokens.min(max_positions.saturating_sub(n_around));
+        }
+        // By place, not by order: the same window draws the same numbers whatever the batch size.
+        let place = ((task.track as u64) << 24) ^ task.seek_frames as u64;
+        Ok(WindowRequest {
+            cross: cross.clone(),
+            start_index: context.len(),
+            prompt: [context, prompt].concat(),
+            rules: plan.rules.clone(),
+            attempts: self.attempts.clone(),
+            thresholds: Thresholds {
+                compression_ratio: options.compression_ratio_threshold,
+                logprob: options.logprob_threshold,
+                no_speech: options.no_speech_threshold,
+            },
+            max_new_tokens,
+            seed: options.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ place,
+        })
+    }
+
+    /// Takes what a window decoded to.
+    pub(super) fn accept(
+        &mut self,
+        task: WindowTask,
+        result: &WindowResult,
+        cross: &CrossCache,
+    ) -> Result<(), Error> {
+        let transcriber = &self.transcriber;
+        let plan = &self.long_form.plan;
+        let prompt = plan.special.prompt(plan.language.as_deref(), plan.options.task, false)?;
+        let position_secs = 2.0 * plan.frame_secs;
+        let align = |text_ids: &[u32]| {
+            let n_audio = (task.n_frames / 2).max(1);
+            let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
+            Ok(starts.into_iter().map(|position| position as f64 * position_secs).collect())
+        };
+        self.long_form.accept(task, result, &align)?;
+        if self.long_form.is_done(task.track) {
+            self.features.remove(&task.track);
+        }
+        Ok(())
+    }
+
+    /// Text that is new since the last call, and the segments that it is from.
+    pub(super) fn take_text(&mut self) -> (String, Vec<Segment>) {
+        self.long_form.take_text()
+    }
+
+    /// The transcript of what was accepted.
+    pub(super) fn finish(self) -> Transcript {
+        let duration_secs = self.duration_secs();
+        self.long_form.finish(duration_secs, self.language_probability)
+    }
+}
+
+/// What is tried on a window, one after the other.
+fn attempts(options: &DecodeOptions) -> Vec<Attempt> {
+    let length_penalty = options.length_penalty;
+    let search = match options.beam_size {
+        1 => Strategy::Greedy,
+        size => Strategy::Beam { size, patience: options.patience, length_penalty },
+    };
+    let attempt = |temperature: f32| {
+        let sample = Strategy::Sample { temperature, best_of: options.best_of, length_penalty };
+        Attempt { temperature, strategy: if temperature > 0.0 { sample } else { search } }
+    };
+    if options.temperature == 0.0 && options.fallback {
+        LADDER.into_iter().map(attempt).collect()
+    } else {
+        vec![attempt(options.temperature)]
+    }
+}
+
+/// The recording's speech in windows that begin and end at pauses.
+fn cut(waveform: &Waveform, speech: &[Span], window_secs: f64) -> Result<Vec<Span>, Error> {
+    let frame_samples = (waveform.sample_rate / 50).max(1);
+    let energy = energy_profile(waveform, frame_samples as usize);
+    let frame_secs = f64::from(frame_samples) / f64::from(waveform.sample_rate);
+    let profile = Profile { values: &energy, frame_secs };
+    Ok(cut_at_silences(speech, waveform.duration_secs(), window_secs, &profile)?)
+}
+
+fn samples_of(waveform: &Waveform, stretch: Span) -> &[f32] {
+    let rate = f64::from(waveform.sample_rate);
+    let n = waveform.samples.len();
+    let place = |secs: f64| ((secs * rate).round() as usize).min(n);
+    &waveform.samples[place(stretch.start_secs)..place(stretch.end_secs)]
+}

@@ -1,0 +1,144 @@
+//! Models of a service: from what the command line names to what serves.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Instant, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use models::Bundle;
+
+use crate::{
+    registry::{self, Hub, Name},
+    state::{AppState, ModelState, Serving},
+};
+
+/// The longest name of a model.
+const MAX_NAME_CHARS: usize = 200;
+
+/// A model to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Its name in requests.
+    pub name: String,
+    /// A directory or a hub id.
+    pub source: String,
+}
+
+impl Spec {
+    /// Reads `[NAME=]PATH_OR_ID`. Without a name, a directory goes by its last part and a hub id by itself.
+    ///
+    /// # Errors
+    /// The source can be neither, or the name cannot be one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        // A directory may well have an equals sign in its name.
+        let named = text.split_once('=').filter(|_| !Path::new(text).is_dir());
+        let source = named.map_or(text, |(_, source)| source);
+        let found = Name::parse(source).map_err(|error| error.to_string())?;
+        let name = match (named, found) {
+            (Some((name, _)), _) => name.to_owned(),
+            (None, Name::Repository(repository)) => repository.id,
+            (None, Name::Directory(path)) => {
+                let path = path.canonicalize().unwrap_or(path);
+                path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
+            }
+        };
+        let is_name = (1..=MAX_NAME_CHARS).contains(&name.chars().count())
+            && !name.chars().any(|c| c.is_control() || c.is_whitespace());
+        if !is_name {
+            return Err(format!(
+                "model `{text}`: `{name}` cannot be a name; give one as NAME={source}, \
+                 without spaces, of at most {MAX_NAME_CHARS} characters"
+            ));
+        }
+        Ok(Self { name, source: source.to_owned() })
+    }
+
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// There is none, one is wrong, or two have the same name.
+    pub fn parse_all(texts: &[String]) -> Result<Vec<Self>, String> {
+        let specs = texts.iter().map(|text| Self::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        if specs.is_empty() {
+            return Err("no model: give --model a directory or a hub id such as openai/whisper-base, \
+                        or set `models` under [serve] in speechd.toml"
+                .to_owned());
+        }
+        let mut names = HashSet::new();
+        match specs.iter().find(|spec| !names.insert(&spec.name)) {
+            Some(twice) => Err(format!(
+                "two models are called `{}`; give one another name: --model OTHER={}",
+                twice.name, twice.source
+            )),
+            None => Ok(specs),
+        }
+    }
+}
+
+/// Loads models one after the other and notes in `state` how far each is. A model that cannot be loaded stops neither
+/// the others nor the server. Takes its time: not for a thread that answers requests.
+pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
+    for spec in specs {
+        let started = Instant::now();
+        match load(spec, hub) {
+            Ok(serving) => {
+                tracing::info!(model = spec.name, secs = started.elapsed().as_secs_f64(), "model loaded");
+                state.models.set(&spec.name, ModelState::Ready(Arc::new(serving)));
+            }
+            Err(error) => {
+                tracing::error!(model = spec.name, "model not loaded: {error:#}");
+                state.models.set(&spec.name, ModelState::Failed(format!("{error:#}")));
+            }
+        }
+    }
+}
+
+fn load(spec: &Spec, hub: &Hub) -> anyhow::Result<Serving> {
+    let directory = registry::resolve(&spec.source, hub, &mut |_| {})?;
+    Bundle::open(&directory)?;
+    let made = fs::metadata(directory.join("config.json")).and_then(|file| file.modified());
+    let created = made.context("config.json has no date")?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Serving { created: created.as_secs() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_called_as_said_or_by_what_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run=3");
+        fs::create_dir(&path).expect("created");
+        let path = path.to_str().expect("UTF-8").to_owned();
+        for (text, name, source) in [
+            ("openai/whisper-base", "openai/whisper-base", "openai/whisper-base"),
+            ("openai/whisper-base@v1", "openai/whisper-base", "openai/whisper-base@v1"),
+            ("whisper-1=openai/whisper-base", "whisper-1", "openai/whisper-base"),
+            (&path, "run=3", &path),
+            (&format!("mine={path}"), "mine", &path),
+        ] {
+            let spec = Spec { name: name.to_owned(), source: source.to_owned() };
+            assert_eq!(Spec::parse(text), Ok(spec), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_served_says_so() {
+        let both = ["a=o/x".to_owned(), "a=o/y".to_owned()];
+        for (texts, part) in [
+            (&[][..], "no model"),
+            (&["./none".to_owned()][..], "no such directory"),
+            (&["=openai/whisper-base".to_owned()][..], "cannot be a name"),
+            (&["a b=openai/whisper-base".to_owned()][..], "cannot be a name"),
+            (&both[..], "two models are called `a`"),
+        ] {
+            let message = Spec::parse_all(texts).expect_err("refused");
+            assert!(message.contains(part), "{texts:?}: {message}");
+        }
+    }
+}

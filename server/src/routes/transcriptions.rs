@@ -1,0 +1,125 @@
+//! `POST /v1/audio/transcriptions` and `/v1/audio/translations`: from the body to the response. What can be refused
+//! before the recording is read is refused then.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{Request, State},
+    http::HeaderMap,
+    response::Response,
+};
+use models::Task;
+use tokio::time::timeout;
+
+use super::{
+    form::{Form, Upload},
+    request::TranscriptionRequest,
+    schema::{Transcription, TranscriptionForm, TranslationForm},
+};
+use crate::{
+    error::Error,
+    metrics::Phase,
+    state::{AppState, Serving},
+};
+
+/// How long a client says that it waits.
+const CLIENT_TIMEOUT: &str = "x-stainless-read-timeout";
+
+/// Writes a recording down.
+#[utoipa::path(
+    post, path = "/v1/audio/transcriptions", tag = "audio", security(("key" = []), ()),
+    request_body(content = TranscriptionForm, content_type = "multipart/form-data"),
+    responses(Transcription)
+)]
+pub(super) async fn create_transcription(
+    State(state): State<Arc<AppState>>,
+    request: Request,
+) -> Result<Response, Error> {
+    answer(state, Task::Transcribe, request).await
+}
+
+/// Translates a recording into English.
+#[utoipa::path(
+    post, path = "/v1/audio/translations", tag = "audio", security(("key" = []), ()),
+    request_body(content = TranslationForm, content_type = "multipart/form-data"),
+    responses(Transcription)
+)]
+pub(super) async fn create_translation(
+    State(state): State<Arc<AppState>>,
+    request: Request,
+) -> Result<Response, Error> {
+    answer(state, Task::Translate, request).await
+}
+
+async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Response, Error> {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let limit = time_limit(&head.headers, state.config.serve.request_timeout_secs.duration());
+    let mut form = Form::open(&head.headers, body, &state.config.serve)?;
+    let defaults = &state.config.transcribe;
+    // The official clients send the file last: nearly always, all is known before it comes.
+    form.read_fields().await?;
+    if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
+        state.models.serving(&request.model)?;
+    }
+    let n_fields = form.fields().len();
+    let upload = match form.is_at_end() {
+        true => None,
+        false => Some(form.spool_file().await?),
+    };
+    form.read_fields().await?;
+    let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
+    let serving = state.models.serving(&request.model)?;
+    let upload = upload.ok_or(Error::Missing("file"))?;
+    state.metrics.phase(Phase::Upload, started.elapsed());
+    tracing::debug!(model = request.model, bytes = upload.bytes, n_fields, "request received");
+    let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
+    timeout(limit, transcribe(&state, &serving, request, upload)).await.map_err(late)?
+}
+
+/// The server's patience, or the client's where that is shorter.
+fn time_limit(headers: &HeaderMap, limit: Duration) -> Duration {
+    let client =
+        headers.get(CLIENT_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
+    let client = client.filter(|secs| *secs > 0.0).and_then(|secs| Duration::try_from_secs_f64(secs).ok());
+    client.map_or(limit, |client| client.min(limit))
+}
+
+/// Transcribes an upload.
+async fn transcribe(
+    _state: &AppState,
+    _serving: &Serving,
+    request: TranscriptionRequest,
+    _upload: Upload,
+) -> Result<Response, Error> {
+    Err(Error::Unavailable { model: request.model, message: "there is no engine yet" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_be_less_patient_than_the_server_and_not_more() {
+        let limit = Duration::from_secs(10);
+        for (header, secs) in [
+            ("2.5", 2.5),
+            ("600", 10.0),
+            ("0", 10.0),
+            ("-1", 10.0),
+            ("NaN", 10.0),
+            ("1e300", 10.0),
+            ("x", 10.0),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                CLIENT_TIMEOUT.parse().expect("a name"),
+                header.parse().expect("a value"),
+            )]);
+            assert_eq!(time_limit(&headers, limit).as_secs_f64(), secs, "{header}");
+        }
+        assert_eq!(time_limit(&HeaderMap::new(), limit), limit);
+    }
+}

@@ -1,0 +1,221 @@
+//! What all requests share.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::{
+    auth::Keys,
+    config::Config,
+    error::{Error, quoted},
+    metrics::Metrics,
+};
+
+/// When to ask again for a model that is being loaded.
+const LOADING_RETRY: Duration = Duration::from_secs(5);
+/// When to ask again while the server shuts down: another one takes over.
+const DRAINING_RETRY: Duration = Duration::from_secs(1);
+
+/// What all requests share; in an `Arc`.
+#[derive(Debug)]
+pub struct AppState {
+    /// The settings.
+    pub config: Config,
+    /// Who may call.
+    pub keys: Keys,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The models that are served, and how far each is.
+    pub models: Models,
+    /// Whether the server is about to stop.
+    draining: watch::Sender<bool>,
+}
+
+impl AppState {
+    /// A server for these models, each still to be loaded.
+    pub fn new(config: Config, keys: Keys, models: Models) -> Self {
+        let metrics = Metrics::new(models.names());
+        Self { config, keys, metrics, models, draining: watch::Sender::new(false) }
+    }
+
+    /// Makes `/readyz` say no from now on.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Whether [`AppState::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Follows [`AppState::drain`].
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// Whether requests can be served.
+    ///
+    /// # Errors
+    /// The server is draining, a model is being loaded, or none could be.
+    pub fn ready(&self) -> Result<(), Error> {
+        if self.is_draining() {
+            return Err(Error::Draining { retry_after: DRAINING_RETRY });
+        }
+        self.models.settled()
+    }
+}
+
+/// The models that are served, in the order of the command line. Their names are all that a request can ask for: no name
+/// ever becomes a path.
+#[derive(Debug)]
+pub struct Models(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    name: Arc<str>,
+    state: RwLock<ModelState>,
+}
+
+/// How far a model is.
+#[derive(Debug, Clone)]
+pub enum ModelState {
+    /// Being found, fetched or read.
+    Loading,
+    /// Serving.
+    Ready(Arc<Serving>),
+    /// It could not be loaded, for this reason; the log has it too.
+    Failed(String),
+}
+
+/// A model that serves.
+#[derive(Debug)]
+pub struct Serving {
+    /// When its bundle was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// A model as others see it.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How far it is.
+    pub state: ModelState,
+}
+
+impl Models {
+    /// These models, all of them still to be loaded. Names are unique.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let entry = |name: String| Entry { name: name.into(), state: RwLock::new(ModelState::Loading) };
+        Self(names.into_iter().map(entry).collect())
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter().map(|entry| &entry.name)
+    }
+
+    /// All models as they are now.
+    pub fn all(&self) -> impl Iterator<Item = Model> {
+        self.0.iter().map(Entry::model)
+    }
+
+    /// The model of this name as it is now.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, name: &str) -> Result<Model, Error> {
+        let entry = self.0.iter().find(|entry| *entry.name == *name);
+        entry.map(Entry::model).ok_or_else(|| Error::ModelNotFound(quoted(name)))
+    }
+
+    /// The model of this name, to work with.
+    ///
+    /// # Errors
+    /// There is none, or it is not loaded.
+    pub fn serving(&self, name: &str) -> Result<Arc<Serving>, Error> {
+        let model = self.get(name)?;
+        let name = || model.name.as_ref().to_owned();
+        match &model.state {
+            ModelState::Ready(serving) => Ok(Arc::clone(serving)),
+            ModelState::Loading => Err(Error::Loading { model: name(), retry_after: LOADING_RETRY }),
+            ModelState::Failed(_) => Err(Error::Unavailable { model: name(), message: "it failed to load" }),
+        }
+    }
+
+    /// Notes how far a model is. Models that are not served are none of ours.
+    pub fn set(&self, name: &str, state: ModelState) {
+        if let Some(entry) = self.0.iter().find(|entry| *entry.name == *name) {
+            *entry.state.write() = state;
+        }
+    }
+
+    /// Whether all loading is over and something is there to serve.
+    ///
+    /// # Errors
+    /// A model is being loaded, or none could be.
+    pub fn settled(&self) -> Result<(), Error> {
+        let mut failed = None;
+        let mut is_serving = false;
+        for model in self.all() {
+            let name = || model.name.as_ref().to_owned();
+            match model.state {
+                ModelState::Loading => {
+                    return Err(Error::Loading { model: name(), retry_after: LOADING_RETRY });
+                }
+                ModelState::Ready(_) => is_serving = true,
+                ModelState::Failed(_) => failed = Some(name()),
+            }
+        }
+        match failed {
+            Some(model) if !is_serving => {
+                Err(Error::Unavailable { model, message: "no model could be loaded" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Entry {
+    fn model(&self) -> Model {
+        Model { name: Arc::clone(&self.name), state: self.state.read().clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready() -> ModelState {
+        ModelState::Ready(Arc::new(Serving { created: 0 }))
+    }
+
+    #[test]
+    fn a_model_is_found_by_its_whole_name_and_by_nothing_else() {
+        let models = Models::new(["org/a".to_owned()]);
+        models.set("org/a", ready());
+        assert!(models.serving("org/a").is_ok());
+        for name in ["", "org", "org/A", "org/a/", "./org/a", "../org/a", "org/a\0", "/etc/passwd", "org%2Fa"]
+        {
+            assert!(matches!(models.serving(name), Err(Error::ModelNotFound(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn ready_means_that_all_are_settled_and_one_serves() {
+        let models = Models::new(["a".to_owned(), "b".to_owned()]);
+        let state = AppState::new(Config::load(None).expect("defaults"), Keys::default(), models);
+        let code = || state.ready().map_err(|error| error.code());
+        assert_eq!(code(), Err("model_loading"));
+        state.models.set("a", ModelState::Failed("no".to_owned()));
+        assert_eq!(code(), Err("model_loading"));
+        state.models.set("b", ModelState::Failed("no".to_owned()));
+        assert_eq!(code(), Err("model_unavailable"));
+        state.models.set("b", ready());
+        assert_eq!(code(), Ok(()));
+        assert_eq!(state.models.serving("a").map_err(|error| error.code()).err(), Some("model_unavailable"));
+        state.drain();
+        assert_eq!(code(), Err("shutting_down"));
+    }
+}
