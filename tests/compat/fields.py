@@ -87,13 +87,14 @@ def shown(fields):
     return ", ".join(f"{name}={value}" for name, value in fields.items())[:80]
 
 
-def run(report, callers, model, audio, spoken):
+def run(report, callers, model, audio):
+    spoken = callers[0].transcribe(model=model, file=audio).text
     for caller in callers:
         transcriptions(report, caller, model, audio)
         logprobs(report, caller, model, audio, spoken)
         files(report, caller, model)
         translations(report, caller, model, audio)
-    form_spellings(report, callers[0], model, audio, spoken)
+    form_spellings(report, callers[0], model, audio)
 
 
 def transcriptions(report, caller, model, audio):

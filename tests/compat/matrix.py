@@ -12,13 +12,13 @@ STREAMED = ["json", "text"]
 
 def run(report, callers, model, audio, duration_secs):
     spoken = callers[0].transcribe(model=model, file=audio).text
+    report.note("matrix", f"{audio.name}: {spoken!r}")
     assert spoken.strip(), f"{audio} has no text"
     for caller in callers:
         for format in FORMATS:
             for is_stream in (False, True):
                 for granularities in GRANULARITIES:
                     cell(report, caller, model, audio, duration_secs, spoken, format, is_stream, granularities)
-    return spoken
 
 
 def cell(report, caller, model, audio, duration_secs, spoken, format, is_stream, granularities):

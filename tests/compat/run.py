@@ -49,12 +49,10 @@ def main():
     report = Report()
     with Service(speechd, [f"{name}={model_dir}" for name in NAMES]) as service:
         both = callers(service.url)
-        spoken = both[0].transcribe(model=NAMES[0], file=audio).text
-        report.note("text", repr(spoken))
         if "matrix" in parts:
             matrix.run(report, both, NAMES[0], audio, duration_secs)
         if "fields" in parts:
-            fields.run(report, both, NAMES[0], audio, spoken)
+            fields.run(report, both, NAMES[0], audio)
         if "models" in parts:
             models.run(report, both, service, NAMES)
         if "errors" in parts:

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::cli::bench::middle;
+use crate::{cli::bench::middle, process};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -104,30 +104,23 @@ impl Observer {
 
 fn sample(pid: u32, requests: usize) -> io::Result<Sample> {
     let (own, reaped) = cpu_ticks(pid)?;
+    let unknown = || io::Error::other(format!("/proc/{pid}/status says nothing of memory or threads"));
     let mut sample = Sample {
         requests,
-        rss_bytes: status(pid, "VmRSS:")? * 1024,
+        rss_bytes: process::status_bytes(pid, "VmRSS:").ok_or_else(unknown)?,
         children_rss_bytes: 0,
         cpu_secs: 0.0,
         open_files: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
-        threads: status(pid, "Threads:")?,
+        threads: process::status_count(pid, "Threads:").ok_or_else(unknown)?,
     };
     let mut ticks = own + reaped;
     for child in children(pid)? {
         // A child that has ended meanwhile is counted by its parent the next time.
         ticks += cpu_ticks(child).map_or(0, |(own, _)| own);
-        sample.children_rss_bytes += status(child, "VmRSS:").unwrap_or(0) * 1024;
+        sample.children_rss_bytes += process::status_bytes(child, "VmRSS:").unwrap_or(0);
     }
     sample.cpu_secs = ticks as f64 / TICKS_PER_SEC;
     Ok(sample)
-}
-
-/// A number in `/proc/PID/status`.
-fn status(pid: u32, name: &str) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.ok_or_else(|| io::Error::other(format!("/proc/{pid}/status says nothing of {name}")))
 }
 
 /// Processor time of the process, and of its children that have ended.
