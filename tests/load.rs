@@ -5,13 +5,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 use serde_json::Value;
 
 use crate::{
+    canned_service::{Behaviour, CannedService},
     cli::{home, run, speechd},
-    loopback_service::{Behaviour, LoopbackService},
     support::fixture,
 };
 
 /// Loads the service with the digits and these arguments; its exit code, report and messages.
-fn load(service: &LoopbackService, arguments: &[&str]) -> (i32, Value, String) {
+fn load(service: &CannedService, arguments: &[&str]) -> (i32, Value, String) {
     let home = home();
     let mut command = speechd(home.path());
     command.args(["bench", "serve", "--model", "m", "--json", "--url", &service.url]).args(arguments);
@@ -28,7 +28,7 @@ fn count(report: &Value, path: &str) -> usize {
 #[test]
 fn every_request_is_accounted_for_and_connections_are_kept() {
     let behaviour = Behaviour { refuse_every: 9, delay: Duration::from_millis(2), ..Behaviour::default() };
-    let service = LoopbackService::start(behaviour);
+    let service = CannedService::start(behaviour);
     let pid = std::process::id().to_string();
     let arguments = [
         ["--requests", "400"],
@@ -64,7 +64,7 @@ fn every_request_is_accounted_for_and_connections_are_kept() {
 fn time_runs_from_when_a_request_was_due() {
     // One client, and a service that takes longer than requests take to arrive: the last one has waited for all before it.
     let service =
-        LoopbackService::start(Behaviour { delay: Duration::from_millis(20), ..Behaviour::default() });
+        CannedService::start(Behaviour { delay: Duration::from_millis(20), ..Behaviour::default() });
     let (code, report, stderr) = load(&service, &["--requests", "20", "--clients", "1", "--rate", "100000"]);
     assert_eq!(code, 0, "{stderr}");
     let max_secs = report["latency"]["all"]["max_secs"].as_f64().expect("a latency");
@@ -74,7 +74,7 @@ fn time_runs_from_when_a_request_was_due() {
 
 #[test]
 fn an_answer_that_differs_under_load_is_found() {
-    let service = LoopbackService::start(Behaviour { lie_at: Some(40), ..Behaviour::default() });
+    let service = CannedService::start(Behaviour { lie_at: Some(40), ..Behaviour::default() });
     let (code, report, stderr) = load(&service, &["--requests", "60", "--rate", "500", "--verify"]);
     assert_eq!((code, count(&report, "/verify/differences")), (1, 1), "{report}");
     assert!(stderr.contains("error: 1 answers differ"), "{stderr}");
@@ -82,7 +82,7 @@ fn an_answer_that_differs_under_load_is_found() {
 
 #[test]
 fn a_failure_is_told_with_its_message() {
-    let service = LoopbackService::start(Behaviour { fail_at: Some(30), ..Behaviour::default() });
+    let service = CannedService::start(Behaviour { fail_at: Some(30), ..Behaviour::default() });
     let (code, report, stderr) = load(&service, &["--requests", "40", "--utilisation", "0.5"]);
     assert_eq!((code, count(&report, "/failed/count")), (1, 1), "{report}");
     assert_eq!(report["failed"]["messages"]["status 500: something broke"], 1, "{report}");
@@ -91,7 +91,7 @@ fn a_failure_is_told_with_its_message() {
 
 #[test]
 fn a_service_that_refuses_everything_is_not_loaded() {
-    let service = LoopbackService::start(Behaviour { key: Some("k".to_owned()), ..Behaviour::default() });
+    let service = CannedService::start(Behaviour { key: Some("k".to_owned()), ..Behaviour::default() });
     let (code, _, stderr) = load(&service, &["--requests", "10", "--rate", "100"]);
     assert_eq!((code, service.seen.requests.load(Ordering::Relaxed)), (1, 1));
     assert!(stderr.contains("asked for alone: status 401: no key"), "{stderr}");
@@ -101,7 +101,7 @@ fn a_service_that_refuses_everything_is_not_loaded() {
 
 #[test]
 fn what_cannot_be_loaded_is_a_usage_error() {
-    let service = LoopbackService::start(Behaviour::default());
+    let service = CannedService::start(Behaviour::default());
     for (arguments, part) in [
         (&["--requests", "5"][..], "--rate <R>|--utilisation <SHARE>"),
         (&["--rate", "0"][..], "not between"),

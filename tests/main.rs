@@ -3,15 +3,22 @@
 #![expect(clippy::print_stdout, reason = "tests print their figures and what they skip")]
 
 mod batching;
+#[path = "../audio/tests/hostile/bombs.rs"]
+mod bombs;
 mod bundles;
+mod canned_service;
 mod cli;
+mod connections;
+mod decode_worker;
 mod digits;
 mod gradients;
 mod hostile_bundles;
+mod http;
 mod hub;
 mod load;
 mod loopback_hub;
-mod loopback_service;
+mod loopback_server;
 mod parity;
+mod service;
 mod support;
 mod tokenizer;

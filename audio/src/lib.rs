@@ -1,6 +1,6 @@
 //! Bytes to waveform to features. No tensors, no async, no HTTP.
 //!
-//! - [`decode_bytes`] and [`decode_file`]: any supported recording to a mono [`Waveform`] at its native rate,
+//! - [`decode_bytes`], [`decode_file`] and [`decode_open_file`]: any supported recording to a mono [`Waveform`] at its native rate,
 //!   within [`Limits`];
 //! - [`resample`]: to the rate a model wants;
 //! - [`FeatureSpec`], [`LogMel`], [`Features`]: waveform to log-mel features, identified by a digest;
@@ -18,7 +18,9 @@ pub mod vad;
 mod waveform;
 pub mod window;
 
-pub use decode::{ChannelChoice, DecodeAudio, Decoded, SourceInfo, Warning, decode_bytes, decode_file};
+pub use decode::{
+    ChannelChoice, DecodeAudio, Decoded, SourceInfo, Warning, decode_bytes, decode_file, decode_open_file,
+};
 pub use error::Error;
 pub use features::{FeatureSpec, Features, LogMel};
 pub use limits::Limits;

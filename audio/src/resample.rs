@@ -16,6 +16,10 @@ const MAX_SAMPLE_RATE: u32 = 1_536_000;
 /// few factors or lie far apart. Any two rates from 1 kHz to 65.5 kHz stay below it.
 const MAX_BLOCK_SAMPLES: u64 = 1 << 17;
 
+/// Largest amplitude that is converted: beyond, sums over a block could overflow, and the transforms do not take
+/// infinities.
+const MAX_AMPLITUDE: f32 = 1e24;
+
 /// Converts to `sample_rate` Hz.
 ///
 /// The filter's delay is removed and its tail flushed: sample `i` of the result is the instant `i / sample_rate`,
@@ -25,7 +29,7 @@ const MAX_BLOCK_SAMPLES: u64 = 1 << 17;
 /// # Errors
 /// [`Error::BadSampleRate`] when a rate is 0 or above 1.536 MHz, or when the two rates are so far apart or, above
 /// 65.5 kHz, share so few factors that converting would cost too much; [`Error::TooLarge`] when the memory for the
-/// result cannot be had.
+/// result cannot be had; [`Error::Undecodable`] when a sample is not a number or above 1e24 (full scale is 1).
 pub fn resample(waveform: &Waveform, sample_rate: u32) -> Result<Waveform, Error> {
     let mut samples = Vec::new();
     append_resampled(waveform, sample_rate, &mut samples, || Ok(()))?;
@@ -48,6 +52,13 @@ pub(crate) fn append_resampled(
         samples.try_reserve_exact(n_out).map_err(|_| too_large())?;
         samples.extend_from_slice(&waveform.samples);
         return Ok(());
+    }
+    if let Some(sample) =
+        waveform.samples.iter().find(|sample| !(-MAX_AMPLITUDE..=MAX_AMPLITUDE).contains(*sample))
+    {
+        return Err(Error::undecodable(format!(
+            "a sample of {sample:e} cannot be converted to another rate"
+        )));
     }
     let mut converter = Converter::new(waveform.sample_rate, sample_rate)?;
     samples.try_reserve_exact(n_out).map_err(|_| too_large())?;

@@ -184,7 +184,12 @@ impl HttpBody for Observed {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, middleware::from_fn_with_state, routing::get};
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
     use super::*;
+    use crate::{auth::Keys, config::Config, state::Models};
 
     fn id_for(header: Option<&[u8]>) -> RequestId {
         let mut request = Request::new(Body::empty());
@@ -207,5 +212,33 @@ mod tests {
     #[test]
     fn ids_differ() {
         assert_ne!(RequestId::new(), RequestId::new());
+    }
+
+    /// The server goes on, the client learns whom to ask, and nothing of the cause.
+    #[test]
+    fn a_panic_is_an_internal_error_under_the_requests_id() {
+        let config = Config::load(None).expect("the defaults");
+        let state = Arc::new(AppState::new(config, Keys::default(), Models::new([])));
+        let boom = || async {
+            if true {
+                panic!("secret {}", 1)
+            }
+        };
+        let app = Router::new()
+            .route("/boom", get(boom))
+            .layer(CatchPanicLayer::custom(answer_panic))
+            .layer(from_fn_with_state(Arc::clone(&state), observe));
+        let request = Request::get("/boom").header(HEADER, "mine").body(Body::empty()).expect("a request");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (status, body) = runtime.block_on(async {
+            let response = app.oneshot(request).await.expect("answered");
+            let status = response.status();
+            (status, axum::body::to_bytes(response.into_body(), 10_000).await.expect("a body"))
+        });
+        let body = String::from_utf8(body.to_vec()).expect("UTF-8");
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(body.contains("request mine") && !body.contains("secret"), "{body}");
+        let page = state.metrics.encode(&state.models);
+        assert!(page.contains(r#"http_requests_total{route="/boom",method="GET",status="500"} 1"#), "{page}");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{
     env,
+    num::NonZero,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub serve: Serve,
     /// What a recording may be.
     pub limits: Limits,
+    /// What an upload may be.
+    pub uploads: Uploads,
     /// Where models come from.
     pub hub: HubConfig,
 }
@@ -175,6 +179,24 @@ pub struct Limits {
     pub max_wall_secs: f64,
 }
 
+/// `[uploads]`: what an upload to the service may be, and what decoding it may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uploads {
+    /// Length of a recording.
+    pub max_duration_secs: f64,
+    /// Memory for its samples, before and after their conversion to the model's rate.
+    pub max_samples_bytes: u64,
+    /// Channels before mixing.
+    pub max_channels: u16,
+    /// Time spent on decoding it into samples.
+    pub max_decode_secs: f64,
+    /// Address space of the process that decodes it.
+    pub max_decode_memory_bytes: u64,
+    /// Processes that decode at once; 0: one for each core.
+    pub decode_children: usize,
+}
+
 /// `[hub]`: where models come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -277,6 +299,23 @@ impl Transcribe {
             max_new_tokens: (self.max_new_tokens > 0).then_some(self.max_new_tokens),
             seed: self.seed,
         }
+    }
+}
+
+impl Uploads {
+    /// How many processes decode at once.
+    pub fn n_children(&self) -> usize {
+        match self.decode_children {
+            0 => thread::available_parallelism().map_or(1, NonZero::get),
+            n => n,
+        }
+    }
+
+    /// The most samples that an upload can become at `sample_rate`.
+    pub(crate) fn max_samples(&self, sample_rate: u32) -> u64 {
+        // One more, because the conversion rounds.
+        let by_duration = (self.max_duration_secs * f64::from(sample_rate)).ceil() as u64;
+        by_duration.saturating_add(1).min(self.max_samples_bytes / 4)
     }
 }
 
@@ -396,6 +435,21 @@ mod tests {
             let message = load(text).expect_err("refused").to_string();
             assert!(parts.iter().all(|part| message.contains(part)), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn uploads_are_decoded_on_every_core_unless_told_otherwise() {
+        let uploads = load("").expect("the defaults").uploads;
+        assert!(uploads.n_children() >= 1);
+        assert_eq!(Uploads { decode_children: 3, ..uploads }.n_children(), 3);
+    }
+
+    #[test]
+    fn an_upload_has_the_samples_that_length_and_memory_allow() {
+        let uploads = Uploads { max_duration_secs: 60.5, ..load("").expect("the defaults").uploads };
+        assert_eq!(uploads.max_samples(16_000), 968_001);
+        assert_eq!(Uploads { max_samples_bytes: 4_000, ..uploads }.max_samples(16_000), 1_000);
+        assert_eq!(Uploads { max_duration_secs: f64::NAN, ..uploads }.max_samples(16_000), 1);
     }
 
     #[test]

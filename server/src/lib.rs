@@ -4,6 +4,7 @@ pub mod access;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod decode;
 pub mod error;
 pub mod listener;
 pub mod load;

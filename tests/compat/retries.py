@@ -10,8 +10,8 @@ import wire
 from errors import stalled_hub
 from service import Service
 
-# One request at a time and next to nobody waiting.
-SMALL = {"engine": {"max_queue_audio_secs": 60.0}}
+# Two requests are taken, further ones told to come back.
+SMALL = {"serve": {"max_queued_requests": 2}}
 # The clock of a client that was told to wait may be so much early.
 SLACK_SECS = 0.002
 

@@ -1,6 +1,6 @@
 //! Any bytes: audio or a typed error. Start from the fixtures:
 //! `cargo +nightly fuzz run decode fuzz/corpus/decode ../tests/fixtures/audio -- -malloc_limit_mb=256` in `audio/`.
-//! The stable form of this search is `audio/tests/hostile.rs`.
+//! The stable form of this search is `audio/tests/hostile`.
 #![no_main]
 
 use audio::{DecodeAudio, Limits, decode_bytes};

@@ -16,8 +16,10 @@ mod track;
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Cursor;
+use std::io::{Cursor, Seek};
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Limits, Waveform};
 
@@ -52,7 +54,8 @@ pub struct Decoded {
 }
 
 /// What an audio file was before it became mono samples.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SourceInfo {
     /// Short name of the container, for example `wave`, `flac`, `ogg`, `isomp4`.
     pub format: String,
@@ -134,11 +137,24 @@ pub fn decode_bytes(bytes: Vec<u8>, hint: Option<&str>, options: &DecodeAudio) -
 pub fn decode_file(path: &Path, options: &DecodeAudio) -> Result<Decoded, Error> {
     // Before it is opened: opening a named pipe waits for a writer, for ever if there is none.
     check_is_file(&fs::metadata(path)?)?;
-    let file = File::open(path)?;
+    let hint = path.extension().and_then(|extension| extension.to_str());
+    decode_opened(File::open(path)?, hint, options)
+}
+
+/// Decodes a file that is open already, such as one without a name, from its start.
+///
+/// # Errors
+/// As [`decode_file`].
+pub fn decode_open_file(mut file: File, options: &DecodeAudio) -> Result<Decoded, Error> {
+    file.rewind()?;
+    decode_opened(file, None, options)
+}
+
+fn decode_opened(file: File, hint: Option<&str>, options: &DecodeAudio) -> Result<Decoded, Error> {
     let metadata = file.metadata()?;
     check_is_file(&metadata)?;
     options.limits.check_input_bytes(metadata.len())?;
-    session::decode(Box::new(file), path.extension().and_then(|extension| extension.to_str()), options)
+    session::decode(Box::new(file), hint, options)
 }
 
 fn check_is_file(metadata: &fs::Metadata) -> Result<(), Error> {

@@ -89,3 +89,17 @@ fn impossible_rates_are_refused() {
     let waveform = Waveform { sample_rate: 0, ..waveform };
     assert!(matches!(resample(&waveform, 16_000), Err(Error::BadSampleRate { sample_rate: 0, .. })));
 }
+
+#[test]
+fn amplitudes_that_cannot_be_converted_are_refused() {
+    let constant = |sample: f32| Waveform { samples: vec![sample; 200_000], sample_rate: 65_521 };
+    for sample in [f32::NAN, f32::INFINITY, f32::MIN, 1.1e24] {
+        let mut waveform = constant(0.0);
+        waveform.samples[1_000] = sample;
+        assert!(matches!(resample(&waveform, 65_535), Err(Error::Undecodable { .. })), "{sample}");
+        assert!(matches!(resample(&constant(sample), 16_000), Err(Error::Undecodable { .. })), "{sample}");
+    }
+    // The longest transforms there are, in which the most samples are summed.
+    let loudest = resample(&constant(1e24), 65_535).unwrap();
+    assert!(loudest.samples.iter().all(|sample| sample.is_finite()));
+}

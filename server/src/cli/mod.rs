@@ -1,6 +1,7 @@
 //! The command line: what is asked, and the exit code. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod decode_worker;
 mod input;
 mod models;
 mod openapi;
@@ -45,6 +46,9 @@ enum Command {
     Bench(bench::Args),
     /// Print the OpenAPI document of the HTTP service
     Openapi,
+    /// Decode the standard input into samples, within limits: run by the server for each upload
+    #[command(hide = true)]
+    DecodeWorker(decode_worker::Args),
 }
 
 /// The user asked for something that cannot be; nothing was done.
@@ -62,15 +66,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    // What a service does is its log.
-    let is_service = matches!(cli.command, Command::Serve(_));
-    start_log(cli.verbose.max(is_service.into()));
+    match cli.command {
+        // What it finds is in its reply; what it would log, a hostile file could make endless.
+        Command::DecodeWorker(_) => {}
+        // What a service does is its log.
+        Command::Serve(_) => start_log(cli.verbose.max(1)),
+        _ => start_log(cli.verbose),
+    }
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Openapi => openapi::run().map(|()| ExitCode::SUCCESS),
+        Command::DecodeWorker(args) => decode_worker::run(args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         if error.is::<Closed>() {

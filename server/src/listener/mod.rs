@@ -95,6 +95,7 @@ pub async fn serve(
     }
     drop(listener);
     let finished = tokio::select! {
+        biased;
         finished = timeout(limits.drain_secs.duration(), graceful.shutdown()) => finished.is_ok(),
         () = abort => false,
     };

@@ -259,6 +259,9 @@ fn extension(file_name: &str) -> Option<String> {
 
 /// A field's name as an error may repeat it.
 pub(super) fn shown_name(name: &str) -> String {
-    let is_plain = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_plain = (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
     if is_plain { name.to_owned() } else { quoted(name) }
 }
+
+#[cfg(test)]
+mod tests;

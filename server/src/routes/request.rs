@@ -22,6 +22,8 @@ use crate::{
 pub(super) const MAX_LANGUAGES: usize = 100;
 /// The longest pause or margin that a chunking strategy may ask for.
 pub(super) const MAX_CHUNKING_MS: u32 = 60_000;
+/// Of what a parser says about JSON.
+const MAX_REASON_CHARS: usize = 160;
 /// What thresholds may be.
 pub(super) const COMPRESSION_RATIOS: RangeInclusive<f32> = 0.0..=1000.0;
 pub(super) const LOGPROBS: RangeInclusive<f32> = -1000.0..=0.0;
@@ -310,7 +312,9 @@ impl Chunking {
             ServerVad,
         }
         let strategy: Strategy = serde_json::from_str(json).map_err(|error| {
-            let message = format!("neither auto nor an object of the type server_vad: {error}");
+            // It may repeat what was sent.
+            let reason: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
+            let message = format!("neither auto nor an object of the type server_vad: {reason}");
             Error::invalid("chunking_strategy", message)
         })?;
         let ServerVad::ServerVad = strategy.r#type;
@@ -365,3 +369,6 @@ impl Chunking {
         Ok(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,7 @@ impl Seen {
 }
 
 /// Ends when it is dropped.
-pub struct LoopbackService {
+pub struct CannedService {
     pub url: String,
     pub seen: Arc<Seen>,
     _runtime: Runtime,
@@ -62,7 +62,7 @@ pub struct LoopbackService {
 
 type Shared = (Behaviour, Arc<Seen>);
 
-impl LoopbackService {
+impl CannedService {
     pub fn start(behaviour: Behaviour) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");

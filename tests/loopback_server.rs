@@ -1,0 +1,237 @@
+//! The HTTP service on the loopback interface, in this process, and a client that can misbehave.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use serde_json::Value;
+use server::{
+    auth::Keys,
+    config::Config,
+    listener,
+    load::{Spec, load_models},
+    registry::Hub,
+    routes,
+    state::{AppState, Models},
+};
+use tokio::{net::TcpListener, runtime, sync::oneshot};
+
+use crate::support::fixture;
+
+/// The name of the only model that loads.
+pub const MODEL: &str = "org/tiny";
+/// A model that does not load.
+pub const BROKEN: &str = "broken";
+/// A test that waits longer than this for an answer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct LoopbackServer {
+    pub address: SocketAddr,
+    pub state: Arc<AppState>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<bool>>,
+}
+
+impl LoopbackServer {
+    /// With these settings under `[serve]` and these keys; [`MODEL`] is loaded.
+    pub fn start(settings: &str, keys: &str) -> Self {
+        let server = Self::start_unloaded(settings, keys);
+        let source = |path: &str| fixture(path).to_string_lossy().into_owned();
+        let specs = [(MODEL, source("whisper-80")), (BROKEN, source("audio"))]
+            .map(|(name, source)| Spec { name: name.to_owned(), source });
+        let hub = Hub::new(server.state.config.hub_options());
+        load_models(&server.state, &specs, &hub);
+        server
+    }
+
+    /// Before any model is loaded.
+    pub fn start_unloaded(settings: &str, keys: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("speechd.toml");
+        std::fs::write(&file, format!("[serve]\n{settings}")).expect("written");
+        let config = Config::load(Some(&file)).expect("a configuration");
+        let models = Models::new([MODEL.to_owned(), BROKEN.to_owned()]);
+        let state = Arc::new(AppState::new(config, Keys::parse(keys), models));
+        let (stop, stopped) = oneshot::channel();
+        let (bound, address) = std::sync::mpsc::channel();
+        let shared = Arc::clone(&state);
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+                bound.send(listener.local_addr().expect("an address")).expect("somebody waits");
+                let app = routes::router(&shared);
+                let stop = async { drop(stopped.await) };
+                listener::serve(listener, app, shared, stop, std::future::pending()).await
+            })
+        });
+        let address = address.recv_timeout(PATIENCE).expect("the server starts");
+        Self { address, state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address)
+    }
+
+    /// One request on a connection of its own.
+    pub fn send(&self, request: &[u8]) -> Response {
+        let mut connection = self.connect();
+        connection.write(request);
+        connection.read().expect("a response")
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+    }
+
+    /// A form with these text fields and then a file.
+    pub fn transcribe(&self, fields: &[(&str, &str)]) -> Response {
+        self.send(&post("/v1/audio/transcriptions", &form(fields, Some(b"RIFF"))))
+    }
+
+    /// Takes no more connections.
+    pub fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits for the end, and says whether all requests were answered.
+    pub fn join(mut self) -> bool {
+        self.begin_stop();
+        self.thread.take().expect("joined once").join().expect("no panic")
+    }
+}
+
+pub const BOUNDARY: &str = "b0undary";
+
+pub fn part(name: &str, value: &str) -> String {
+    format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+}
+
+pub fn form(fields: &[(&str, &str)], file: Option<&[u8]>) -> Vec<u8> {
+    let mut form: Vec<u8> = fields.iter().flat_map(|(name, value)| part(name, value).into_bytes()).collect();
+    if let Some(file) = file {
+        let head = "Content-Disposition: form-data; name=\"file\"; filename=\"talk.wav\"";
+        form.extend(format!("--{BOUNDARY}\r\n{head}\r\n\r\n").into_bytes());
+        form.extend(file);
+        form.extend(b"\r\n");
+    }
+    form.extend(format!("--{BOUNDARY}--\r\n").into_bytes());
+    form
+}
+
+/// The head of an upload of this many bytes.
+pub fn head(path: &str, more: &str, n_bytes: usize) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n\
+         Content-Length: {n_bytes}\r\n{more}\r\n"
+    )
+    .into_bytes()
+}
+
+pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    [head(path, "", body.len()).as_slice(), body].concat()
+}
+
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// The code and the parameter of an error of the right shape.
+    pub fn error(&self) -> (String, Option<String>) {
+        let json = self.json();
+        let error = json["error"].as_object().expect("an error");
+        assert_eq!(error.keys().collect::<Vec<_>>(), ["code", "message", "param", "type"]);
+        assert!(!error["message"].as_str().expect("a message").is_empty());
+        let text = |key: &str| error[key].as_str().map(str::to_owned);
+        (text("code").expect("a code"), text("param"))
+    }
+}
+
+pub struct Connection {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_write_timeout(Some(PATIENCE)).expect("set");
+        Self { stream, received: Vec::new() }
+    }
+
+    /// Sends what the server takes; whether it closed the connection is seen when reading.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub fn close_write(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// The next response; `None` when the server closed the connection instead.
+    pub fn read(&mut self) -> Option<Response> {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if self.fill() == 0 {
+                assert!(self.received.is_empty(), "{:?}", String::from_utf8_lossy(&self.received));
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.received.drain(..end).collect()).expect("ASCII");
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().expect("a status");
+        let headers: BTreeMap<String, String> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        let n_bytes = headers.get("content-length").map_or(0, |length| length.parse().expect("a length"));
+        while self.received.len() < n_bytes {
+            assert!(self.fill() > 0, "the body breaks off");
+        }
+        Some(Response { status, headers, body: self.received.drain(..n_bytes).collect() })
+    }
+
+    /// Whether the server closes the connection without another byte.
+    pub fn is_closed(&mut self) -> bool {
+        self.received.is_empty() && self.fill() == 0
+    }
+
+    fn fill(&mut self) -> usize {
+        let mut buffer = [0; 65536];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(n_bytes) => {
+                    self.received.extend(&buffer[..n_bytes]);
+                    return n_bytes;
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return 0,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("no answer: {error}"),
+            }
+        }
+    }
+}

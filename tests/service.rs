@@ -1,0 +1,208 @@
+//! `speechd serve` as a process: what it says, what it refuses, how it ends.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use crate::{
+    cli::{home, run, speechd},
+    connections::{eventually, get},
+    loopback_server::{Connection, head},
+    support::fixture,
+};
+
+struct Service {
+    child: Child,
+    address: SocketAddr,
+    /// Everything on standard error so far.
+    log: Arc<Mutex<String>>,
+}
+
+impl Service {
+    /// Starts `command` and waits until it listens.
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("started");
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let copy = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = copy.lock().expect("no panic");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let said = || -> Option<SocketAddr> {
+            let log = log.lock().expect("no panic");
+            let line = log.lines().find_map(|line| line.strip_prefix("listening on http://"))?;
+            line.parse().ok()
+        };
+        assert!(eventually(|| said().is_some()), "{}", log.lock().expect("no panic"));
+        let address = said().expect("an address");
+        Self { child, address, log }
+    }
+
+    fn status(&self, path: &str) -> Option<u16> {
+        let mut connection = Connection::open(self.address);
+        connection.write(&get(path));
+        connection.read().map(|response| response.status)
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().expect("no panic").clone()
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().expect("kill").success());
+    }
+
+    /// The exit code.
+    fn join(mut self) -> Option<i32> {
+        self.child.wait().expect("ended").code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tiny() -> String {
+    format!("tiny={}", fixture("whisper-80").display())
+}
+
+/// `speechd serve` on a free port of the loopback interface.
+fn serve(home: &std::path::Path, arguments: &[&str]) -> Command {
+    let mut command = speechd(home);
+    command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+    command
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_at_once() {
+    let home = home();
+    let tiny = tiny();
+    let model = ["--model", tiny.as_str()];
+    for (arguments, parts) in [
+        (vec![], ["no model", "openai/whisper-base"]),
+        (vec!["--model", "./none"], ["./none", "no such directory"]),
+        ([model, model].concat(), ["two models", "`tiny`"]),
+        ([&model[..], &["--listen", "nowhere"]].concat(), ["listen `nowhere`", "127.0.0.1:8000"]),
+        ([&model[..], &["--listen", "0.0.0.0:0"]].concat(), ["SPEECHD_API_KEYS", "--allow-anonymous"]),
+        ([&model[..], &["--listen", "[::]:0"]].concat(), ["SPEECHD_API_KEYS", "--allow-anonymous"]),
+    ] {
+        let mut command = speechd(home.path());
+        let (code, stdout, stderr) = run(command.arg("serve").args(&arguments));
+        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
+        assert!(parts.iter().all(|part| stderr.contains(part)), "{arguments:?}: {stderr}");
+    }
+    for (variable, value, part) in [
+        ("SPEECHD_SERVE__CORS_ORIGINS", "[\"app.example.org\"]", "https://app.example.org"),
+        ("SPEECHD_SERVE__DRAIN_SECS", "-1", "serve.drain_secs"),
+        ("SPEECHD_TRANSCRIBE__LANGUAGE", "klingon", "language `klingon`"),
+        ("SPEECHD_TRANSCRIBE__BEAM_SIZE", "0", "beam_size"),
+    ] {
+        let (code, _, stderr) = run(speechd(home.path()).arg("serve").args(model).env(variable, value));
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.to_lowercase().contains(&part.to_lowercase()), "{stderr}");
+    }
+}
+
+#[test]
+fn a_public_address_needs_keys_or_leave() {
+    let home = home();
+    let tiny = tiny();
+    let arguments = ["serve", "--model", &tiny, "--listen", "0.0.0.0:0"];
+    let with_key = Service::start(speechd(home.path()).args(arguments).env("SPEECHD_API_KEYS", "key"));
+    assert_eq!(with_key.status("/v1/models"), Some(401));
+    let with_leave = Service::start(speechd(home.path()).args(arguments).arg("--allow-anonymous"));
+    assert_eq!(with_leave.status("/v1/models"), Some(200));
+}
+
+#[test]
+fn keys_are_not_logged_however_much_is() {
+    let home = home();
+    let mut command = serve(home.path(), &["--model", &tiny()]);
+    let service =
+        Service::start(command.env("SPEECHD_API_KEYS", "s3cret-a s3cret-b").env("RUST_LOG", "trace"));
+    for key in ["s3cret-a", "s3cret-x"] {
+        let mut connection = Connection::open(service.address);
+        let request = format!(
+            "GET /v1/models?key={key} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nX-Request-Id: seen\r\n\r\n"
+        );
+        connection.write(request.as_bytes());
+        assert!(connection.read().is_some_and(|response| matches!(response.status, 200 | 401)));
+    }
+    assert!(eventually(|| service.log().matches("route=\"/v1/models\"").count() == 2), "{}", service.log());
+    let log = service.log();
+    assert!(log.contains("status=200") && log.contains("status=401") && log.contains("seen"), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
+}
+
+#[test]
+fn the_first_signal_drains_and_the_second_ends() {
+    let home = home();
+    let mut command = serve(home.path(), &["--model", &tiny()]);
+    let service = Service::start(command.env("SPEECHD_SERVE__DRAIN_DELAY_SECS", "600"));
+    assert!(eventually(|| service.status("/readyz") == Some(200)), "{}", service.log());
+    service.signal("TERM");
+    // Balancers see it while requests are still served.
+    assert!(eventually(|| service.status("/readyz") == Some(503)));
+    assert_eq!((service.status("/livez"), service.status("/v1/models")), (Some(200), Some(200)));
+    service.signal("INT");
+    assert_eq!(service.join(), Some(0));
+
+    let mut command = serve(home.path(), &["--model", &tiny()]);
+    let service = Service::start(command.env("SPEECHD_SERVE__DRAIN_SECS", "600"));
+    let mut held = Connection::open(service.address);
+    held.write(&head("/v1/audio/transcriptions", "Expect: 100-continue\r\n", 100));
+    assert!(held.read().is_some_and(|response| response.status == 100));
+    service.signal("TERM");
+    assert!(eventually(|| service.log().contains("shutting down")));
+    service.signal("TERM");
+    assert_eq!(service.join(), Some(1));
+    assert!(held.is_closed());
+
+    for name in ["TERM", "INT"] {
+        let service = Service::start(&mut serve(home.path(), &["--model", &tiny()]));
+        service.signal(name);
+        assert_eq!(service.join(), Some(0));
+    }
+}
+
+/// While the hub keeps the server waiting for a model.
+#[test]
+fn a_signal_is_heeded_while_models_are_loaded() {
+    let home = home();
+    let hub = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", hub.local_addr().expect("an address"));
+    let mut command = serve(home.path(), &["--model", &tiny(), "--model", "org/slow"]);
+    let service = Service::start(command.env("HF_ENDPOINT", endpoint));
+    let _asked = hub.accept().expect("the hub is asked");
+    assert_eq!((service.status("/livez"), service.status("/readyz")), (Some(200), Some(503)));
+    service.signal("TERM");
+    assert_eq!(service.join(), Some(0));
+}
+
+#[test]
+fn running_out_of_files_is_survived() {
+    let home = home();
+    // The shell gives the limit on to the program that takes its place.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_speechd"), "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--model", &tiny()]).env("HOME", home.path());
+    let service = Service::start(&mut command);
+    let held: Vec<_> = (0..60).map(|_| Connection::open(service.address)).collect();
+    assert!(eventually(|| service.log().contains("no connection can be accepted")), "{}", service.log());
+    drop(held);
+    assert!(eventually(|| service.status("/livez") == Some(200)));
+    service.signal("TERM");
+    assert_eq!(service.join(), Some(0));
+}
