@@ -13,6 +13,7 @@ use serde_json::Value;
 use server::{
     auth::Keys,
     config::Config,
+    decode::DecodePool,
     listener,
     load::{Spec, load_models},
     registry::Hub,
@@ -55,8 +56,9 @@ impl LoopbackServer {
         let file = folder.path().join("speechd.toml");
         std::fs::write(&file, format!("[serve]\n{settings}")).expect("written");
         let config = Config::load(Some(&file)).expect("a configuration");
+        let decoder = DecodePool::new(env!("CARGO_BIN_EXE_speechd").into(), config.uploads);
         let models = Models::new([MODEL.to_owned(), BROKEN.to_owned()]);
-        let state = Arc::new(AppState::new(config, Keys::parse(keys), models));
+        let state = Arc::new(AppState::new(config, Keys::parse(keys), models, decoder));
         let (stop, stopped) = oneshot::channel();
         let (bound, address) = std::sync::mpsc::channel();
         let shared = Arc::clone(&state);

@@ -106,13 +106,19 @@ pub(crate) async fn observe(
 
 /// Logs an error with its cause, counts a refusal, and tells the client which request to ask about.
 fn explain(state: &AppState, error: Arc<Error>, response: Response, id: &RequestId) -> Response {
-    if let Error::Internal(cause) = &*error {
-        tracing::error!("{cause:#}");
-        return error.response(Some(id.as_str()));
+    note(state, &error);
+    if let Error::Internal(_) = &*error { error.response(Some(id.as_str())) } else { response }
+}
+
+/// Logs an error, with its cause where that is ours, and counts a refusal.
+pub(crate) fn note(state: &AppState, error: &Error) {
+    match error {
+        Error::Internal(cause) => tracing::error!("{cause:#}"),
+        error => {
+            tracing::debug!("{error}");
+            state.metrics.rejected(error.code());
+        }
     }
-    tracing::debug!("{error}");
-    state.metrics.rejected(error.code());
-    response
 }
 
 /// The answer in place of a handler that panicked.
@@ -189,7 +195,7 @@ mod tests {
     use tower_http::catch_panic::CatchPanicLayer;
 
     use super::*;
-    use crate::{auth::Keys, config::Config, state::Models};
+    use crate::{auth::Keys, config::Config, decode::DecodePool, state::Models};
 
     fn id_for(header: Option<&[u8]>) -> RequestId {
         let mut request = Request::new(Body::empty());
@@ -218,7 +224,8 @@ mod tests {
     #[test]
     fn a_panic_is_an_internal_error_under_the_requests_id() {
         let config = Config::load(None).expect("the defaults");
-        let state = Arc::new(AppState::new(config, Keys::default(), Models::new([])));
+        let decoder = DecodePool::new("/none".into(), config.uploads);
+        let state = Arc::new(AppState::new(config, Keys::default(), Models::new([]), decoder));
         let boom = || async {
             if true {
                 panic!("secret {}", 1)

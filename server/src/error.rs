@@ -12,6 +12,11 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::{
+    decode::DecodeError,
+    engine::{Busy, BusyReason},
+};
+
 /// Beyond this, the official clients do not come back at all.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 /// Characters of a client's own text that a message repeats.
@@ -96,9 +101,11 @@ pub enum Error {
         /// How long it may take.
         limit_secs: f64,
     },
-    /// The model's queue is full.
-    #[error("the server is busy; try again in {} s", retry_after.as_secs_f32().ceil())]
+    /// There is no room for the request, or not in time.
+    #[error("the server is busy: {reason}; try again in {:.1} s", retry_after.as_secs_f32())]
     Busy {
+        /// What there is too much of.
+        reason: &'static str,
         /// When there will be room, as estimated.
         retry_after: Duration,
     },
@@ -253,7 +260,7 @@ impl Error {
             Self::ContentEncoding(_) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_content_encoding", None, ByStatus)
             }
-            Self::Busy { retry_after } => (
+            Self::Busy { retry_after, .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
                 "rate_limit_exceeded",
@@ -359,6 +366,30 @@ impl From<audio::Error> for Error {
     }
 }
 
+impl From<Busy> for Error {
+    fn from(busy: Busy) -> Self {
+        let reason = match busy.reason {
+            BusyReason::Requests => "as many requests wait as may",
+            BusyReason::Audio => "as much audio waits as may",
+            BusyReason::Deadline => "it would take longer than the client waits",
+        };
+        Self::Busy { reason, retry_after: busy.retry_after }
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        use DecodeError as E;
+        let fault = match &error {
+            E::Invalid(_) | E::Timeout { .. } | E::Crashed => AudioFault::Invalid,
+            E::Unsupported(_) | E::Layout(_) => AudioFault::Unsupported,
+            E::TooLong(_) | E::TooLarge(_) => AudioFault::TooLong,
+            E::Worker(_) => return Self::internal(error),
+        };
+        Self::Audio { fault, message: error.to_string() }
+    }
+}
+
 impl From<models::Error> for Error {
     fn from(error: models::Error) -> Self {
         match error {
@@ -414,7 +445,7 @@ mod tests {
             (Error::TooLarge { limit_bytes: 1 }, 413, "file_too_large"),
             (Error::ContentType { expected: "multipart/form-data" }, 415, "unsupported_content_type"),
             (Error::ContentEncoding("gzip".to_owned()), 415, "unsupported_content_encoding"),
-            (Error::Busy { retry_after }, 429, "rate_limit_exceeded"),
+            (Error::Busy { reason: "no", retry_after }, 429, "rate_limit_exceeded"),
             (Error::Internal(anyhow::anyhow!("/etc/secret")), 500, "internal_error"),
             (Error::Loading { model: model(), retry_after }, 503, "model_loading"),
             (Error::Draining { retry_after }, 503, "shutting_down"),
@@ -464,7 +495,7 @@ mod tests {
 
     #[test]
     fn hints_stay_below_what_clients_accept() {
-        let response = Error::Busy { retry_after: Duration::from_secs(3600) }.into_response();
+        let response = Error::Busy { reason: "no", retry_after: Duration::from_secs(3600) }.into_response();
         assert_eq!(response.headers()["retry-after"], "120");
         assert_eq!(response.headers()["retry-after-ms"], "120000");
     }

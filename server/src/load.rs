@@ -3,15 +3,19 @@
 use std::{
     collections::HashSet,
     fs,
+    num::NonZero,
     path::Path,
     sync::Arc,
+    thread,
     time::{Instant, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use models::Bundle;
+use candle_core::Device;
+use models::{Bundle, Transcriber, TranscriptionWorker};
 
 use crate::{
+    engine::{Bounds, CorePermit, Engine},
     registry::{self, Hub, Name},
     state::{AppState, ModelState, Serving},
 };
@@ -82,9 +86,11 @@ impl Spec {
 /// Loads models one after the other and notes in `state` how far each is. A model that cannot be loaded stops neither
 /// the others nor the server. Takes its time: not for a thread that answers requests.
 pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
+    let cores = Arc::new(CorePermit::default());
     for spec in specs {
         let started = Instant::now();
-        match load(spec, hub) {
+        let directory = registry::resolve(&spec.source, hub, &mut |_| {}).map_err(anyhow::Error::from);
+        match directory.and_then(|directory| load(state, &spec.name, &directory, &cores)) {
             Ok(serving) => {
                 tracing::info!(model = spec.name, secs = started.elapsed().as_secs_f64(), "model loaded");
                 state.models.set(&spec.name, ModelState::Ready(Arc::new(serving)));
@@ -97,12 +103,25 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
     }
 }
 
-fn load(spec: &Spec, hub: &Hub) -> anyhow::Result<Serving> {
-    let directory = registry::resolve(&spec.source, hub, &mut |_| {})?;
-    Bundle::open(&directory)?;
+/// Loads the bundle in `directory` and starts its engine, which computes when `cores` lets it.
+pub(crate) fn load(
+    state: &AppState,
+    name: &str,
+    directory: &Path,
+    cores: &Arc<CorePermit>,
+) -> anyhow::Result<Serving> {
+    let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
     let made = fs::metadata(directory.join("config.json")).and_then(|file| file.modified());
     let created = made.context("config.json has no date")?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Serving { created: created.as_secs() })
+    let serve = &state.config.serve;
+    let worker = TranscriptionWorker::new(&transcriber, serve.max_batch_rows);
+    let bounds =
+        Bounds { max_requests: serve.max_queued_requests, max_audio_secs: serve.max_queued_audio_secs };
+    let n_preparing = thread::available_parallelism().map_or(1, NonZero::get);
+    let engine =
+        Engine::start(name, worker, bounds, n_preparing, Arc::clone(cores), Arc::clone(&state.metrics))
+            .context("no thread for the model")?;
+    Ok(Serving { name: name.into(), created: created.as_secs(), transcriber, engine })
 }
 
 #[cfg(test)]

@@ -228,9 +228,15 @@ impl Metrics {
     /// Everything as OpenMetrics text.
     pub fn encode(&self, models: &Models) -> String {
         for model in models.all() {
-            let is_ready = matches!(model.state, ModelState::Ready(_));
             let labels = ModelLabels { model: model.name.as_ref().to_owned() };
-            self.model_loaded.get_or_create(&labels).set(is_ready.into());
+            let load = match &model.state {
+                ModelState::Ready(serving) => Some(serving.engine.admission().load()),
+                ModelState::Loading | ModelState::Failed(_) => None,
+            };
+            self.model_loaded.get_or_create(&labels).set(load.is_some().into());
+            let load = load.unwrap_or_default();
+            self.queue_requests.get_or_create(&labels).set(load.n_requests as i64);
+            self.queue_audio_secs.get_or_create(&labels).set(load.audio_secs);
         }
         if let Some(bytes) = process::memory_bytes() {
             self.resident_bytes.set(bytes as i64);
@@ -259,16 +265,14 @@ impl Metrics {
         self.cancelled.get_or_create(&PhaseLabels { phase: phase.name() }).inc();
     }
 
+    /// Counts a cancellation in this phase, unless it is over before what is returned is dropped.
+    pub fn count_cancelled(&self, phase: Phase) -> InPhase<'_> {
+        InPhase { metrics: self, phase, is_over: false }
+    }
+
     /// A phase of a request is over.
     pub fn phase(&self, phase: Phase, time: Duration) {
         self.phase_secs.get_or_create(&PhaseLabels { phase: phase.name() }).observe(time.as_secs_f64());
-    }
-
-    /// What a model has to do now.
-    pub fn queue(&self, model: &str, requests: usize, audio_secs: f64) {
-        let labels = ModelLabels { model: model.to_owned() };
-        self.queue_requests.get_or_create(&labels).set(requests as i64);
-        self.queue_audio_secs.get_or_create(&labels).set(audio_secs);
     }
 
     /// A transcript is ready: so much sound in so much time, so much of its speech without text.
@@ -290,10 +294,37 @@ impl Metrics {
         self.ttft_secs.observe(time.as_secs_f64());
     }
 
-    /// A decoder step over so many rows is done, and gave so many tokens.
-    pub fn step(&self, rows: usize, tokens: usize) {
+    /// A decoder step over so many rows is done.
+    pub fn step(&self, rows: usize) {
         self.batch_size.observe(rows as f64);
+    }
+
+    /// Tokens of a result.
+    pub fn tokens(&self, tokens: usize) {
         self.tokens.inc_by(tokens as u64);
+    }
+}
+
+/// A request in a phase: a future that is dropped here belongs to a client that left.
+#[derive(Debug)]
+pub struct InPhase<'a> {
+    metrics: &'a Metrics,
+    phase: Phase,
+    is_over: bool,
+}
+
+impl InPhase<'_> {
+    /// The phase came to its end, good or bad.
+    pub fn over(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for InPhase<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.metrics.cancelled(self.phase);
+        }
     }
 }
 
@@ -330,10 +361,10 @@ mod tests {
         for phase in [Phase::Upload, Phase::DecodeSteps] {
             metrics.phase(phase, second);
         }
-        metrics.queue("a\"b", 2, 61.5);
         metrics.transcribed("a\"b", Task::Transcribe, 10.0, second, 0.5);
         metrics.first_text(second);
-        metrics.step(3, 3);
+        metrics.step(3);
+        metrics.tokens(3);
         metrics.encode(&models)
     }
 
@@ -384,7 +415,7 @@ mod tests {
         for line in [
             r#"http_requests_total{route="/v1/models/{*id}",method="GET",status="404"} 1"#,
             r#"http_requests_total{route="unmatched",method="OTHER",status="405"} 1"#,
-            r#"speechd_queue_audio_seconds{model="a\"b"} 61.5"#,
+            r#"speechd_queue_audio_seconds{model="a\"b"} 0.0"#,
             r#"speechd_audio_seconds_total{task="transcribe",model="a\"b"} 10.0"#,
             r#"speechd_rtf_bucket{le="0.1",model="a\"b"} 1"#,
             r#"speechd_model_loaded{model="a\"b"} 0"#,

@@ -1,13 +1,16 @@
 //! What all requests share.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use models::{Transcriber, TranscriptionWorker};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::{
     auth::Keys,
     config::Config,
+    decode::DecodePool,
+    engine::Engine,
     error::{Error, quoted},
     metrics::Metrics,
 };
@@ -25,7 +28,9 @@ pub struct AppState {
     /// Who may call.
     pub keys: Keys,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    /// Turns uploads into samples.
+    pub decoder: DecodePool,
     /// The models that are served, and how far each is.
     pub models: Models,
     /// Whether the server is about to stop.
@@ -34,9 +39,9 @@ pub struct AppState {
 
 impl AppState {
     /// A server for these models, each still to be loaded.
-    pub fn new(config: Config, keys: Keys, models: Models) -> Self {
-        let metrics = Metrics::new(models.names());
-        Self { config, keys, metrics, models, draining: watch::Sender::new(false) }
+    pub fn new(config: Config, keys: Keys, models: Models, decoder: DecodePool) -> Self {
+        let metrics = Arc::new(Metrics::new(models.names()));
+        Self { config, keys, metrics, decoder, models, draining: watch::Sender::new(false) }
     }
 
     /// Makes `/readyz` say no from now on.
@@ -89,10 +94,21 @@ pub enum ModelState {
 }
 
 /// A model that serves.
-#[derive(Debug)]
 pub struct Serving {
+    /// Its name.
+    pub name: Arc<str>,
     /// When its bundle was made, in seconds since 1970.
     pub created: u64,
+    /// The model.
+    pub transcriber: Transcriber,
+    /// Who runs it.
+    pub engine: Engine<TranscriptionWorker>,
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A model as others see it.
@@ -186,15 +202,25 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::load;
 
-    fn ready() -> ModelState {
-        ModelState::Ready(Arc::new(Serving { created: 0 }))
+    fn state(models: Models) -> AppState {
+        let config = Config::load(None).expect("defaults");
+        let decoder = DecodePool::new("/none".into(), config.uploads);
+        AppState::new(config, Keys::default(), models, decoder)
+    }
+
+    fn ready(state: &AppState, name: &str) -> ModelState {
+        let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
+        let serving = load(state, name, bundle.as_ref(), &Arc::default()).expect("a model");
+        ModelState::Ready(Arc::new(serving))
     }
 
     #[test]
     fn a_model_is_found_by_its_whole_name_and_by_nothing_else() {
-        let models = Models::new(["org/a".to_owned()]);
-        models.set("org/a", ready());
+        let state = state(Models::new(["org/a".to_owned()]));
+        let models = &state.models;
+        models.set("org/a", ready(&state, "org/a"));
         assert!(models.serving("org/a").is_ok());
         for name in ["", "org", "org/A", "org/a/", "./org/a", "../org/a", "org/a\0", "/etc/passwd", "org%2Fa"]
         {
@@ -205,14 +231,14 @@ mod tests {
     #[test]
     fn ready_means_that_all_are_settled_and_one_serves() {
         let models = Models::new(["a".to_owned(), "b".to_owned()]);
-        let state = AppState::new(Config::load(None).expect("defaults"), Keys::default(), models);
+        let state = state(models);
         let code = || state.ready().map_err(|error| error.code());
         assert_eq!(code(), Err("model_loading"));
         state.models.set("a", ModelState::Failed("no".to_owned()));
         assert_eq!(code(), Err("model_loading"));
         state.models.set("b", ModelState::Failed("no".to_owned()));
         assert_eq!(code(), Err("model_unavailable"));
-        state.models.set("b", ready());
+        state.models.set("b", ready(&state, "b"));
         assert_eq!(code(), Ok(()));
         assert_eq!(state.models.serving("a").map_err(|error| error.code()).err(), Some("model_unavailable"));
         state.drain();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use audio::window::{Profile, cut_at_silences, energy_profile};
 use audio::{Features, Span, Vad, Waveform};
@@ -25,6 +26,7 @@ pub struct Transcription {
     attempts: Vec<Attempt>,
     predicts_timestamps: bool,
     language_probability: Option<f32>,
+    prepare_secs: f64,
 }
 
 impl Transcription {
@@ -40,6 +42,7 @@ impl Transcription {
         options: &DecodeOptions,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
+        let began = Instant::now();
         transcriber.check(options)?;
         let spec = transcriber.feature_spec();
         let waveform = match waveform.sample_rate {
@@ -93,12 +96,18 @@ impl Transcription {
             long_form,
             predicts_timestamps,
             language_probability: None,
+            prepare_secs: began.elapsed().as_secs_f64(),
         })
     }
 
     /// Length of the recording.
     pub fn duration_secs(&self) -> f64 {
         self.waveform.duration_secs()
+    }
+
+    /// Time that [`Transcription::prepare`] took.
+    pub(super) fn prepare_secs(&self) -> f64 {
+        self.prepare_secs
     }
 
     /// How the recording is decoded.

@@ -33,6 +33,8 @@ pub struct Transcribed {
 /// What a transcription took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Work {
+    /// Time that [`Transcription::prepare`] took.
+    pub prepare_secs: f64,
     /// Time between joining and the first window.
     pub queue_secs: f64,
     /// Time in the encoder, and in finding out the language.
@@ -134,7 +136,8 @@ impl Worker for TranscriptionWorker {
     type Output = Transcribed;
 
     fn join(&mut self, id: u64, transcription: Transcription) {
-        self.requests.push_back(Request { id, transcription, joined: Instant::now(), work: Work::default() });
+        let work = Work { prepare_secs: transcription.prepare_secs(), ..Work::default() };
+        self.requests.push_back(Request { id, transcription, joined: Instant::now(), work });
     }
 
     fn leave(&mut self, id: u64) -> bool {

@@ -24,6 +24,7 @@ use super::{FAILED, Usage, output::status_line};
 use crate::{
     auth::{self, Keys},
     config::Config,
+    decode::{self, DecodePool},
     listener,
     load::{Spec, load_models},
     registry::Hub,
@@ -139,7 +140,8 @@ async fn serve(plan: Plan) -> anyhow::Result<bool> {
     let address = listener.local_addr()?;
     let hub = Hub::new(plan.config.hub_options());
     let models = Models::new(plan.specs.iter().map(|spec| spec.name.clone()));
-    let state = Arc::new(AppState::new(plan.config, plan.keys, models));
+    let decoder = DecodePool::new(decode::own_program().context("no decoder")?, plan.config.uploads);
+    let state = Arc::new(AppState::new(plan.config, plan.keys, models, decoder));
     let app = routes::router(&state);
     status_line(&format!("listening on http://{address}"));
 

@@ -4,6 +4,7 @@ mod cue;
 mod json;
 mod language;
 mod srt;
+pub mod stream;
 mod text;
 mod verbose_json;
 mod vtt;
@@ -11,7 +12,7 @@ mod vtt;
 #[cfg(test)]
 mod sample;
 
-pub use json::{Json, Usage, json};
+pub use json::{Json, LanguageJson, LogprobJson, Usage, json};
 pub use language::{LANGUAGES, name as language_name, parse as parse_language};
 pub use srt::srt;
 pub use text::text;

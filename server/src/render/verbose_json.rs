@@ -1,6 +1,6 @@
 //! `response_format=verbose_json` of the OpenAI audio API, and beside it what was not decoded.
 
-use models::{GapReason, Segment, Task, Transcript, Word};
+use models::{Coverage, Gap, GapReason, Segment, Task, Transcript, Word};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -22,8 +22,9 @@ pub struct VerboseJson<'a> {
     pub duration: f64,
     /// All of the text.
     pub text: &'a str,
-    /// In order of time.
-    pub segments: Vec<SegmentJson<'a>>,
+    /// In order of time, unless only words were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<SegmentJson<'a>>>,
     /// All segments' words, when they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<WordJson<'a>>>,
@@ -80,11 +81,10 @@ pub struct GapJson {
     pub reason: GapReason,
 }
 
-impl<'a> From<&'a Transcript> for VerboseJson<'a> {
-    fn from(transcript: &'a Transcript) -> Self {
-        let words = transcript.segments.iter().filter_map(|segment| segment.words.as_ref());
-        let has_words = words.clone().next().is_some();
-        let coverage = &transcript.coverage;
+impl<'a> VerboseJson<'a> {
+    /// With a list of all segments, of all words, or both.
+    pub fn new(transcript: &'a Transcript, segments: bool, words: bool) -> Self {
+        let all_words = transcript.segments.iter().filter_map(|segment| segment.words.as_ref()).flatten();
         Self {
             task: transcript.task,
             language: match (transcript.task, &transcript.language) {
@@ -94,22 +94,30 @@ impl<'a> From<&'a Transcript> for VerboseJson<'a> {
             },
             duration: secs(transcript.duration_secs),
             text: &transcript.text,
-            segments: transcript.segments.iter().map(SegmentJson::from).collect(),
-            words: has_words.then(|| words.flatten().map(WordJson::from).collect()),
+            segments: segments.then(|| transcript.segments.iter().map(SegmentJson::from).collect()),
+            words: words.then(|| all_words.map(WordJson::from).collect()),
             usage: Usage::of(transcript.duration_secs),
-            coverage: CoverageJson {
-                speech_seconds: secs(coverage.speech_secs),
-                decoded_seconds: secs(coverage.decoded_secs),
-                gaps: coverage
-                    .gaps
-                    .iter()
-                    .map(|gap| GapJson {
-                        start: secs(gap.start_secs),
-                        end: secs(gap.end_secs),
-                        reason: gap.reason,
-                    })
-                    .collect(),
-            },
+            coverage: CoverageJson::from(&transcript.coverage),
+        }
+    }
+}
+
+/// With all that is there.
+impl<'a> From<&'a Transcript> for VerboseJson<'a> {
+    fn from(transcript: &'a Transcript) -> Self {
+        let has_words = transcript.segments.iter().any(|segment| segment.words.is_some());
+        Self::new(transcript, true, has_words)
+    }
+}
+
+impl From<&Coverage> for CoverageJson {
+    fn from(coverage: &Coverage) -> Self {
+        let gap =
+            |gap: &Gap| GapJson { start: secs(gap.start_secs), end: secs(gap.end_secs), reason: gap.reason };
+        Self {
+            speech_seconds: secs(coverage.speech_secs),
+            decoded_seconds: secs(coverage.decoded_secs),
+            gaps: coverage.gaps.iter().map(gap).collect(),
         }
     }
 }
@@ -142,7 +150,7 @@ impl<'a> From<&'a Word> for WordJson<'a> {
     }
 }
 
-/// The transcript with segments, words and coverage.
+/// The transcript with segments, coverage and, if they were asked for, words.
 pub fn verbose_json(transcript: &Transcript) -> Value {
     serde_json::to_value(VerboseJson::from(transcript)).unwrap_or_default()
 }
@@ -153,7 +161,7 @@ fn secs(secs: f64) -> f64 {
 }
 
 /// JSON has no infinity, and a client that requires a number must not get null.
-fn finite(number: f32) -> f32 {
+pub(super) fn finite(number: f32) -> f32 {
     if number.is_nan() { 0.0 } else { number.clamp(f32::MIN, f32::MAX) }
 }
 
@@ -168,7 +176,7 @@ mod tests {
         spoken.words = Some(vec![word(" سلام", 0.3, 2.5)]);
         let transcript = transcript(vec![spoken]);
         assert_eq!(
-            serde_json::to_string(&VerboseJson::from(&transcript)).expect("serialised"),
+            serde_json::to_string(&VerboseJson::new(&transcript, true, true)).expect("serialised"),
             concat!(
                 r#"{"task":"transcribe","language":"pashto","duration":3.3,"text":"سلام","segments":[{"id":1,"#,
                 r#""seek":3000,"start":0.3,"end":2.5,"text":" سلام","tokens":[50364,440,50414],"temperature":0.0,"#,

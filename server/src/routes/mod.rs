@@ -9,6 +9,7 @@ mod metrics;
 mod models;
 pub mod request;
 mod schema;
+mod transcribe;
 mod transcriptions;
 
 use std::sync::Arc;

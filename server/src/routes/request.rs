@@ -4,6 +4,7 @@
 
 use std::ops::RangeInclusive;
 
+use audio::VadOptions;
 use clap::ValueEnum;
 use models::{DecodeOptions, Task};
 use serde::Deserialize;
@@ -46,10 +47,6 @@ pub struct TranscriptionRequest {
     pub logprobs: bool,
     /// Whether the result comes as server-sent events. Only `json` and `text`: events hold text that adds up.
     pub stream: bool,
-    /// Codes of the languages that may be spoken; empty: any. `options.language` is then `None`.
-    pub languages: Vec<String>,
-    /// How the recording is cut, where the request says more than that the server decides.
-    pub chunking: Option<Chunking>,
 }
 
 /// `chunking_strategy` of the type `server_vad`.
@@ -174,7 +171,11 @@ impl TranscriptionRequest {
 
         let words = granularities.contains(&"word");
         settings.format = format.unwrap_or(Format::Json);
-        let options = settings.decode_options(words);
+        let mut options = settings.decode_options(words);
+        options.languages = languages;
+        if let Some(chunking) = chunking {
+            options.vad_options = chunking.vad_options();
+        }
         options.check()?;
         Ok(model.map(|model| Self {
             model: model.to_owned(),
@@ -184,8 +185,6 @@ impl TranscriptionRequest {
             segments: granularities.is_empty() || granularities.contains(&"segment"),
             logprobs,
             stream,
-            languages,
-            chunking,
         }))
     }
 }
@@ -296,6 +295,20 @@ impl Chunking {
     /// What the OpenAI API does where nothing is said.
     pub(super) const DEFAULT: Self =
         Self { prefix_padding_ms: 300, silence_duration_ms: 200, threshold: 0.5 };
+
+    /// As the detector takes it. Its other figures follow those of the tools that the threshold is known from: speech goes
+    /// on a little below it, and has to be well above it somewhere.
+    fn vad_options(self) -> VadOptions {
+        let defaults = VadOptions::default();
+        VadOptions {
+            threshold: self.threshold,
+            end_threshold: (self.threshold - (defaults.threshold - defaults.end_threshold)).max(0.0),
+            peak_threshold: defaults.peak_threshold.max(self.threshold),
+            min_silence_secs: f64::from(self.silence_duration_ms) / 1000.0,
+            pad_secs: f64::from(self.prefix_padding_ms) / 1000.0,
+            ..defaults
+        }
+    }
 
     fn from_json(json: &str) -> Result<Self, Error> {
         #[derive(Deserialize)]

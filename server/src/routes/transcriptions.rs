@@ -18,6 +18,7 @@ use super::{
     form::{Form, Upload},
     request::TranscriptionRequest,
     schema::{Transcription, TranscriptionForm, TranslationForm},
+    transcribe::{Terms, transcribe},
 };
 use crate::{
     error::Error,
@@ -63,21 +64,47 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
     // The official clients send the file last: nearly always, all is known before it comes.
     form.read_fields().await?;
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
-        state.models.serving(&request.model)?;
+        check(&state, &request)?.engine.admission().check()?;
     }
-    let n_fields = form.fields().len();
+    let receiving = state.metrics.count_cancelled(Phase::Upload);
+    let received = receive(&mut form).await;
+    receiving.over();
+    let upload = received?;
+    let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
+    let serving = check(&state, &request)?;
+    let upload = upload.ok_or(Error::Missing("file"))?;
+    state.metrics.phase(Phase::Upload, started.elapsed());
+    tracing::debug!(model = request.model, bytes = upload.bytes, "request received");
+    // The client counts from here: while it sends, it does not wait.
+    let terms = Terms { id: head.extensions.get().cloned(), limit, deadline: Instant::now() + limit };
+    let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
+    timeout(limit, transcribe(state, serving, request, upload, terms)).await.map_err(late)?
+}
+
+/// The model that a request asks for, if it can do what is asked.
+fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Arc<Serving>, Error> {
+    let serving = state.models.serving(&request.model)?;
+    serving.transcriber.check(&request.options)?;
+    let max_rows = state.config.serve.max_batch_rows;
+    for (param, n_rows) in [("beam_size", request.options.beam_size), ("best_of", request.options.best_of)] {
+        if n_rows > max_rows {
+            return Err(Error::invalid(
+                param,
+                format!("{n_rows} is more than the {max_rows} of this server"),
+            ));
+        }
+    }
+    Ok(serving)
+}
+
+/// The file of a form, and the fields after it.
+async fn receive(form: &mut Form) -> Result<Option<Upload>, Error> {
     let upload = match form.is_at_end() {
         true => None,
         false => Some(form.spool_file().await?),
     };
     form.read_fields().await?;
-    let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
-    let serving = state.models.serving(&request.model)?;
-    let upload = upload.ok_or(Error::Missing("file"))?;
-    state.metrics.phase(Phase::Upload, started.elapsed());
-    tracing::debug!(model = request.model, bytes = upload.bytes, n_fields, "request received");
-    let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
-    timeout(limit, transcribe(&state, &serving, request, upload)).await.map_err(late)?
+    Ok(upload)
 }
 
 /// The server's patience, or the client's where that is shorter.
@@ -86,16 +113,6 @@ fn time_limit(headers: &HeaderMap, limit: Duration) -> Duration {
         headers.get(CLIENT_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
     let client = client.filter(|secs| *secs > 0.0).and_then(|secs| Duration::try_from_secs_f64(secs).ok());
     client.map_or(limit, |client| client.min(limit))
-}
-
-/// Transcribes an upload.
-async fn transcribe(
-    _state: &AppState,
-    _serving: &Serving,
-    request: TranscriptionRequest,
-    _upload: Upload,
-) -> Result<Response, Error> {
-    Err(Error::Unavailable { model: request.model, message: "there is no engine yet" })
 }
 
 #[cfg(test)]

@@ -53,8 +53,6 @@ fn nothing_but_a_model_is_what_the_documents_say() {
         segments: true,
         logprobs: false,
         stream: false,
-        languages: Vec::new(),
-        chunking: None,
     };
     assert_eq!(request, expected);
     let options = DecodeOptions { task: Task::Translate, ..DecodeOptions::default() };
@@ -85,6 +83,7 @@ fn every_field_arrives_where_it_belongs() {
     ]);
     let options = DecodeOptions {
         language: Some("ps".to_owned()),
+        languages: Vec::new(),
         task: Task::Transcribe,
         timestamps: Timestamps::Word,
         beam_size: 3,
@@ -100,6 +99,7 @@ fn every_field_arrives_where_it_belongs() {
         prompt: Some("pr\nompt".to_owned()),
         hotwords: Some("Kabul, Herat, Balkh".to_owned()),
         vad: Some(false),
+        vad_options: VadOptions::default(),
         batch_size: 8,
         max_new_tokens: Some(100),
         seed: u64::MAX,
@@ -112,8 +112,6 @@ fn every_field_arrives_where_it_belongs() {
         segments: false,
         logprobs: false,
         stream: false,
-        languages: Vec::new(),
-        chunking: None,
     };
     assert_eq!(request.expect("a request"), expected);
 }
@@ -130,7 +128,7 @@ fn lists_are_spelled_with_brackets_or_without() {
     ]);
     let request = request.expect("a request");
     assert!(request.words && request.segments);
-    assert_eq!(request.languages, ["ps", "en"]);
+    assert_eq!(request.options.languages, ["ps", "en"]);
     let request =
         transcribe(&[("include", "logprobs"), ("stream", "True"), ("keywords", "")]).expect("a request");
     assert!(request.logprobs && request.stream && request.options.hotwords.is_none());
@@ -168,26 +166,31 @@ fn a_request_wins_over_the_configuration() {
     let options = request.options;
     assert_eq!((options.language, options.hotwords, options.prompt, options.vad), (None, None, None, None));
     let request = parse(&[("languages[]", "en"), ("keywords[]", "z"), ("vad", "off")]);
-    assert_eq!((request.options.language, request.languages), (None, vec!["en".to_owned()]));
+    assert_eq!((request.options.language, request.options.languages), (None, vec!["en".to_owned()]));
     assert_eq!((request.options.hotwords.as_deref(), request.options.vad), (Some("z"), Some(false)));
 }
 
 #[test]
 fn a_chunking_strategy_comes_in_four_spellings() {
-    let chunking = Chunking { silence_duration_ms: 700, ..Chunking::DEFAULT };
+    let vad_options = VadOptions { min_silence_secs: 0.7, pad_secs: 0.3, ..VadOptions::default() };
     let json = r#"{"type": "server_vad", "silence_duration_ms": 700}"#;
     for pairs in [
         &[("chunking_strategy", json)][..],
         &[("chunking_strategy[type]", "server_vad"), ("chunking_strategy[silence_duration_ms]", "700")][..],
     ] {
         let request = transcribe(pairs).expect("a request");
-        assert_eq!((request.chunking, request.options.vad), (Some(chunking), Some(true)));
+        assert_eq!((request.options.vad_options, request.options.vad), (vad_options.clone(), Some(true)));
     }
     for text in ["auto", "\"auto\""] {
         let request = transcribe(&[("chunking_strategy", text)]).expect("a request");
-        assert_eq!((request.chunking, request.options.vad), (None, None));
+        assert_eq!((request.options.vad_options, request.options.vad), (VadOptions::default(), None));
     }
-    assert_eq!(transcribe(&[("chunking_strategy", "null")]).expect("a request").chunking, None);
+    assert_eq!(transcribe(&[("chunking_strategy", "null")]).expect("a request").options.vad, None);
+    let sure =
+        transcribe(&[("chunking_strategy[type]", "server_vad"), ("chunking_strategy[threshold]", "0.9")]);
+    let VadOptions { threshold, end_threshold, peak_threshold, .. } =
+        sure.expect("a request").options.vad_options;
+    assert_eq!((threshold, end_threshold, peak_threshold), (0.9, 0.75, 0.9));
 }
 
 #[test]

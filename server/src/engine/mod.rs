@@ -1,0 +1,450 @@
+//! The engine of one model: a door, a queue and a thread. Requests that are let in are prepared on the blocking pool,
+//! join the worker on the model's thread, and tell their caller what comes out. One signal cancels: the caller drops
+//! its end, whether because the client left, time ran out or the server stops.
+
+mod admission;
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use models::{Progress, Update, Worker};
+use parking_lot::FairMutex;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::Span;
+
+use crate::metrics::{Metrics, Phase};
+
+pub use admission::{Admission, Bounds, Busy, BusyReason, Load, Permit};
+
+/// Updates that wait for a caller. One that does not read them is dropped rather than waited for.
+const MAX_UNREAD_UPDATES: usize = 1024;
+
+/// Whose turn it is to compute: all models share the machine.
+#[derive(Debug, Default)]
+pub struct CorePermit(FairMutex<()>);
+
+/// What a caller gets.
+#[derive(Debug)]
+pub enum Event<P, O> {
+    /// More of the result.
+    Part(P),
+    /// The result: the last event.
+    Done(O),
+    /// Why there is none: the last event.
+    Failed(models::Error),
+}
+
+/// The caller's end of a request. Dropping it cancels the request. It ends without a last event when the engine gave
+/// the request up: the batch failed, or the caller did not read.
+pub type Events<P, O> = mpsc::Receiver<Event<P, O>>;
+
+/// A model that takes requests.
+pub struct Engine<W: Worker> {
+    admission: Arc<Admission>,
+    /// `None` once the engine is told to end.
+    jobs: Option<mpsc::Sender<Job<W>>>,
+    preparing: Arc<Semaphore>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A request on its way to the model's thread.
+struct Job<W: Worker> {
+    request: W::Request,
+    caller: Caller<W>,
+}
+
+/// Who waits for a request.
+struct Caller<W: Worker> {
+    events: mpsc::Sender<Event<W::Part, W::Output>>,
+    permit: Permit,
+    span: Span,
+}
+
+impl<W: Worker + 'static> Engine<W> {
+    /// Starts the model's thread, named after it. `n_preparing` requests are prepared at once.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(
+        name: &str,
+        worker: W,
+        bounds: Bounds,
+        n_preparing: usize,
+        cores: Arc<CorePermit>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let admission = Admission::new(bounds);
+        // Permits are fewer than places: the queue cannot be full.
+        let (jobs, queue) = mpsc::channel(bounds.max_requests.max(1));
+        let room = admission.clone();
+        let thread = thread::Builder::new().name(format!("model-{name}")).spawn(move || {
+            Desk { worker, queue, callers: BTreeMap::new(), next_id: 0, cores, room, metrics }.work();
+        })?;
+        Ok(Self {
+            admission,
+            jobs: Some(jobs),
+            preparing: Arc::new(Semaphore::new(n_preparing.max(1))),
+            thread: Some(thread),
+        })
+    }
+
+    /// The model's door.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Whether the model's thread is there: it is until the engine is dropped, unless it came to grief.
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Prepares a request on the blocking pool, when it is its turn, and hands it to the model. `prepare` asks the
+    /// function that it is given whether to go on.
+    pub async fn submit(
+        &self,
+        permit: Permit,
+        prepare: impl FnOnce(&dyn Fn() -> bool) -> Result<W::Request, models::Error> + Send + 'static,
+    ) -> Events<W::Part, W::Output> {
+        let (events, receiver) = mpsc::channel(MAX_UNREAD_UPDATES);
+        let jobs = self.jobs.clone();
+        // The semaphore is never closed.
+        let turn = self.preparing.clone().acquire_owned().await.ok();
+        let span = Span::current();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let _entered = span.clone().entered();
+            match prepare(&|| !events.is_closed()) {
+                Ok(request) => {
+                    let job = Job { request, caller: Caller { events, permit, span } };
+                    // Without a thread the job is dropped here, and the caller sees its events end.
+                    jobs.map(|jobs| jobs.try_send(job).is_ok());
+                }
+                Err(error) => drop(events.try_send(Event::Failed(error))),
+            }
+        });
+        receiver
+    }
+}
+
+impl<W: Worker> Drop for Engine<W> {
+    /// Lets the thread end after what it has, and waits for it.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a model's thread ended in a panic");
+        }
+    }
+}
+
+/// The model's thread.
+struct Desk<W: Worker> {
+    worker: W,
+    queue: mpsc::Receiver<Job<W>>,
+    callers: BTreeMap<u64, Caller<W>>,
+    next_id: u64,
+    cores: Arc<CorePermit>,
+    room: Arc<Admission>,
+    metrics: Arc<Metrics>,
+}
+
+impl<W: Worker> Desk<W> {
+    /// Steps while there is work; ends when nobody can bring any more.
+    fn work(mut self) {
+        loop {
+            if self.callers.is_empty() {
+                let Some(job) = self.queue.blocking_recv() else { return };
+                self.take(job);
+            }
+            while let Ok(job) = self.queue.try_recv() {
+                self.take(job);
+            }
+            self.drop_unwanted();
+            if !self.callers.is_empty() {
+                self.step();
+            }
+        }
+    }
+
+    fn take(&mut self, job: Job<W>) {
+        self.worker.join(self.next_id, job.request);
+        self.callers.insert(self.next_id, job.caller);
+        self.next_id += 1;
+    }
+
+    fn drop_unwanted(&mut self) {
+        let Self { callers, worker, metrics, .. } = self;
+        callers.retain(|id, caller| {
+            let is_wanted = !caller.events.is_closed();
+            if !is_wanted {
+                let had_begun = worker.leave(*id);
+                metrics.cancelled(if had_begun { Phase::DecodeSteps } else { Phase::Queue });
+                tracing::info!(parent: &caller.span, "given up: nobody waits for the result any more");
+            }
+            is_wanted
+        });
+    }
+
+    fn step(&mut self) {
+        let mut updates = Vec::new();
+        let turn = self.cores.0.lock();
+        let began = Instant::now();
+        let callers = &self.callers;
+        let is_wanted = |id| callers.get(&id).is_some_and(|caller| !caller.events.is_closed());
+        let worker = &mut self.worker;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            worker.step(&is_wanted, &mut |id, update| updates.push((id, update)))
+        }));
+        let busy_secs = began.elapsed().as_secs_f64();
+        drop(turn);
+        self.room.worked(busy_secs);
+        for (id, update) in updates {
+            self.tell(id, update);
+        }
+        let failure = match outcome {
+            Ok(Ok(report)) => return self.metrics.step(report.n_rows),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "panicked".to_owned(),
+        };
+        // Weights cannot be harmed; all state goes, and with it the requests that shared the batch.
+        tracing::error!("the batch of {} requests failed: {failure}", self.callers.len());
+        self.worker.clear();
+        self.callers.clear();
+    }
+
+    fn tell(&mut self, id: u64, update: Update<W::Part, W::Output>) {
+        let Some(caller) = self.callers.get_mut(&id) else { return };
+        let (event, is_last) = match update {
+            Update::Progress(Progress { decoded_secs, duration_secs }) => {
+                return caller.permit.decoded((duration_secs - decoded_secs).max(0.0));
+            }
+            Update::Part(part) => (Event::Part(part), false),
+            Update::Done(output) => (Event::Done(output), true),
+            Update::Failed(models::Error::Cancelled) => {
+                // The encoder noticed it first.
+                self.metrics.cancelled(Phase::Encode);
+                self.callers.remove(&id);
+                return;
+            }
+            Update::Failed(error) => (Event::Failed(error), true),
+        };
+        if is_last && matches!(event, Event::Done(_)) {
+            caller.permit.decoded(0.0);
+        }
+        let was_read = caller.events.try_send(event).is_ok();
+        if is_last {
+            self.callers.remove(&id);
+        } else if !was_read && !caller.events.is_closed() {
+            tracing::warn!(parent: &caller.span, "given up: {MAX_UNREAD_UPDATES} updates were not read");
+            self.worker.leave(id);
+            self.callers.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+        time::Duration,
+    };
+
+    use models::StepReport;
+
+    use super::*;
+
+    /// A request of so many steps; `fails` says how it goes wrong in its first one.
+    #[derive(Clone, Copy)]
+    struct Count {
+        n_steps: usize,
+        fails: Option<Fault>,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Fault {
+        Alone,
+        Batch,
+        Panic,
+    }
+
+    /// Counts to a request's number, a step each, all requests at once.
+    #[derive(Default)]
+    struct Counter {
+        requests: BTreeMap<u64, (Count, usize)>,
+        /// Open: steps are taken.
+        gate: Arc<AtomicBool>,
+        /// Steps taken, by request.
+        log: Arc<Mutex<Vec<u64>>>,
+    }
+
+    impl Worker for Counter {
+        type Request = Count;
+        type Part = usize;
+        type Output = usize;
+
+        fn join(&mut self, id: u64, request: Count) {
+            self.requests.insert(id, (request, 0));
+        }
+
+        fn leave(&mut self, id: u64) -> bool {
+            self.requests.remove(&id).is_some_and(|(_, n)| n > 0)
+        }
+
+        fn clear(&mut self) {
+            self.requests.clear();
+        }
+
+        fn step(
+            &mut self,
+            _: &dyn Fn(u64) -> bool,
+            tell: &mut dyn FnMut(u64, Update<usize, usize>),
+        ) -> Result<StepReport, models::Error> {
+            while !self.gate.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            let n_rows = self.requests.len();
+            for (id, (request, n)) in &mut self.requests {
+                *n += 1;
+                self.log.lock().expect("whole").push(*id);
+                match request.fails {
+                    Some(Fault::Alone) => {
+                        tell(*id, Update::Failed(models::Error::Tokenizer("bad".to_owned())))
+                    }
+                    Some(Fault::Batch) => return Err(models::Error::Tokenizer("all bad".to_owned())),
+                    Some(Fault::Panic) => panic!("as the test wants it"),
+                    None if *n < request.n_steps => tell(*id, Update::Part(*n)),
+                    None => tell(*id, Update::Done(*n)),
+                }
+            }
+            self.requests.retain(|_, (request, n)| *n < request.n_steps && request.fails.is_none());
+            Ok(StepReport { n_rows })
+        }
+    }
+
+    struct Stage {
+        engine: Engine<Counter>,
+        gate: Arc<AtomicBool>,
+        log: Arc<Mutex<Vec<u64>>>,
+    }
+
+    impl Stage {
+        fn new(max_requests: usize) -> Self {
+            let worker = Counter::default();
+            let (gate, log) = (worker.gate.clone(), worker.log.clone());
+            let bounds = Bounds { max_requests, max_audio_secs: 1e9 };
+            let metrics = Arc::new(Metrics::new([].iter()));
+            let engine = Engine::start("test", worker, bounds, 2, Arc::default(), metrics).expect("a thread");
+            Self { engine, gate, log }
+        }
+
+        async fn submit(&self, n_steps: usize, fails: Option<Fault>) -> Events<usize, usize> {
+            let permit = self.engine.admission().enter(1.0, None).expect("room");
+            self.engine.submit(permit, move |_| Ok(Count { n_steps, fails })).await
+        }
+
+        fn open(&self) {
+            self.gate.store(true, Ordering::Release);
+        }
+
+        async fn until_empty(&self) {
+            while self.engine.admission().load().n_requests > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    /// The last event, and the parts before it.
+    async fn outcome(mut events: Events<usize, usize>) -> (Vec<usize>, Option<Event<usize, usize>>) {
+        let mut parts = Vec::new();
+        loop {
+            match events.recv().await {
+                Some(Event::Part(part)) => parts.push(part),
+                last => return (parts, last),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_run_together_and_tell_their_parts() {
+        let stage = Stage::new(8);
+        let (long, short) = (stage.submit(5, None).await, stage.submit(2, None).await);
+        stage.open();
+        let (parts, last) = outcome(short).await;
+        assert!(parts == [1] && matches!(last, Some(Event::Done(2))));
+        let (parts, last) = outcome(long).await;
+        assert!(parts == [1, 2, 3, 4] && matches!(last, Some(Event::Done(5))));
+        stage.until_empty().await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_leaves_stops_the_work_and_gives_back_the_room() {
+        let stage = Stage::new(2);
+        let (gone, stays) = (stage.submit(1_000_000, None).await, stage.submit(3, None).await);
+        assert!(stage.engine.admission().enter(1.0, None).is_err(), "full");
+        drop(gone);
+        stage.open();
+        assert!(matches!(outcome(stays).await.1, Some(Event::Done(3))));
+        stage.until_empty().await;
+        let n_steps = stage.log.lock().expect("whole").iter().filter(|id| **id == 0).count();
+        assert!(n_steps <= 1, "{n_steps} steps for nobody");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_fails_leaves_the_others_alone_and_a_batch_that_fails_ends_with_its_requests() {
+        let stage = Stage::new(8);
+        let (bad, good) = (stage.submit(3, Some(Fault::Alone)).await, stage.submit(3, None).await);
+        stage.open();
+        assert!(matches!(outcome(bad).await.1, Some(Event::Failed(_))));
+        assert!(matches!(outcome(good).await.1, Some(Event::Done(3))));
+        for fault in [Fault::Batch, Fault::Panic] {
+            let bad = stage.submit(3, Some(fault)).await;
+            assert!(outcome(bad).await.1.is_none(), "the engine gave it up");
+            let next = stage.submit(2, None).await;
+            assert!(matches!(outcome(next).await.1, Some(Event::Done(2))), "the next one is served");
+        }
+        stage.until_empty().await;
+        assert!(stage.engine.is_alive());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_prepared_fails_and_what_nobody_waits_for_is_not_prepared() {
+        let stage = Stage::new(8);
+        let permit = stage.engine.admission().enter(1.0, None).expect("room");
+        let refused = stage.engine.submit(permit, |_| Err(models::Error::Tokenizer("no".to_owned()))).await;
+        assert!(matches!(outcome(refused).await.1, Some(Event::Failed(models::Error::Tokenizer(_)))));
+
+        let permit = stage.engine.admission().enter(1.0, None).expect("room");
+        let (told, tells) = std::sync::mpsc::channel();
+        let events = stage
+            .engine
+            .submit(permit, move |keep_going| {
+                while keep_going() {
+                    thread::yield_now();
+                }
+                told.send(()).expect("the test waits");
+                Err(models::Error::Cancelled)
+            })
+            .await;
+        drop(events);
+        tells.recv_timeout(Duration::from_secs(60)).expect("noticed that nobody waits");
+        stage.until_empty().await;
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_dropped_ends_what_it_has() {
+        let stage = Stage::new(8);
+        let events = stage.submit(4, None).await;
+        stage.open();
+        drop(stage.engine);
+        assert!(matches!(outcome(events).await.1, Some(Event::Done(4))));
+    }
+}
