@@ -62,7 +62,7 @@ def deterministic(report, caller, model, audio):
 
 def limits(report, speechd, model_dir, make_callers):
     """What depends on the settings: keys and sizes."""
-    settings = {"serve": {"max_upload_bytes": 200_000}, "limits": {"max_duration_secs": 5.0}}
+    settings = {"serve": {"max_upload_bytes": 200_000}, "uploads": {"max_duration_secs": 5.0}}
     with Service(speechd, [f"m={model_dir}"], settings, keys=["first-key", "second-key"]) as service:
         audio = recordings.digits()
         create = lambda client: client.audio.transcriptions.create(model="m", file=audio)  # noqa: E731
@@ -74,8 +74,7 @@ def limits(report, speechd, model_dir, make_callers):
                 error = caller.refused(method, openai.APIStatusError)
                 assert error.status_code == 413, error
             with report.check("errors", f"a recording over the limit, {caller.name}"):
-                eight_secs = ("a.mp3", recordings.digits("mp3").read_bytes() * 4)
-                method = lambda client: client.audio.transcriptions.create(model="m", file=eight_secs)  # noqa: E731
+                method = lambda client: client.audio.transcriptions.create(model="m", file=recordings.long_mp3(8))  # noqa: E731
                 error = caller.refused(method, openai.BadRequestError, param="file")
                 assert "5" in error.body["message"], error
         for name, key in [("wrong", "third-key"), ("a prefix", "second-ke"), ("longer", "second-key2")]:

@@ -166,7 +166,7 @@ def translations(report, caller, model, audio):
             caller.refused(method, openai.BadRequestError, param=param)
 
 
-def form_spellings(report, caller, model, audio, spoken):
+def form_spellings(report, caller, model, audio):
     """What curl users write: lists without brackets, the strategy as JSON."""
     spellings = {
         "include without []": {"include": "logprobs"},
