@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use audio::VadOptions;
 use models::decode::{Attempt, Strategy, Thresholds, WindowRequest, WindowResult};
-use models::{DecodeOptions, Timestamps, Transcriber};
+use models::{DecodeOptions, Timestamps, Transcriber, Transcript};
 use serde_json::Value;
 
 use crate::support::{data, fixture, floats, json, numbers, recording, reference_model, transcriber};
@@ -161,6 +162,25 @@ fn one_utterance_reads_the_same_in_every_format() -> Result<()> {
         texts.push((extension, transcriber.transcribe(waveform.clone(), &options, &mut |_| {})?.text));
     }
     ensure!(texts.iter().all(|(_, text)| text == "two seven six one"), "{texts:?}");
+    Ok(())
+}
+
+/// What the detector that cuts leaves out is a gap: coverage is measured by the usual one.
+#[test]
+fn words_between_short_pauses_are_cut_out_of_nothing_and_what_is_left_out_shows() -> Result<()> {
+    let Some(model) = reference_model(MODEL) else { return Ok(()) };
+    let transcriber = transcriber(&model)?;
+    let transcribe = |vad_options| -> Result<Transcript> {
+        let language = Some("en".into());
+        let options = DecodeOptions { language, vad: Some(true), vad_options, ..DecodeOptions::default() };
+        Ok(transcriber.transcribe(recording(&fixture("digits/utterance.wav"))?, &options, &mut |_| {})?)
+    };
+    let usual = VadOptions::default();
+    let short = VadOptions { min_silence_secs: 0.2, pad_secs: 0.3, peak_threshold: 0.5, ..usual.clone() };
+    ensure!(transcribe(short)?.text == "two seven six one");
+    let deaf = transcribe(VadOptions { threshold: 1.0, peak_threshold: 1.0, ..usual })?;
+    ensure!(deaf.text.is_empty() && deaf.coverage.speech_secs > 1.0, "{deaf:?}");
+    ensure!(deaf.coverage.decoded_secs == 0.0 && !deaf.coverage.gaps.is_empty(), "{deaf:?}");
     Ok(())
 }
 

@@ -117,14 +117,14 @@ fn a_form_without_an_end_is_refused_at_the_end_of_the_connection() {
 
 #[test]
 fn slow_uploads_are_given_up() {
-    let settings = "upload_idle_secs = 0.2\nupload_timeout_secs = 0.5";
+    let settings = "upload_idle_secs = 0.4\nupload_timeout_secs = 0.8";
     let server = LoopbackServer::start(settings, "");
     let mut pausing = server.connect();
     pausing.write(&head(TRANSCRIPTIONS, "", 1000));
     pausing.write(part("model", MODEL).as_bytes());
     let response = pausing.read().expect("a response");
     assert_eq!((response.status, response.error().0.as_str()), (400, "upload_timeout"));
-    assert!(response.text().contains("0.2 s"), "{}", response.text());
+    assert!(response.text().contains("0.4 s"), "{}", response.text());
 
     let mut dripping = server.connect();
     dripping.write(&head(TRANSCRIPTIONS, "", 1000));
@@ -140,7 +140,7 @@ fn slow_uploads_are_given_up() {
         }
     });
     let response = dripping.read().expect("a response");
-    assert!(response.text().contains("0.5 s"), "{}", response.text());
+    assert!(response.text().contains("0.8 s"), "{}", response.text());
     let _ = dripping.stream.shutdown(std::net::Shutdown::Both);
     drip.join().expect("no panic");
 }

@@ -100,6 +100,11 @@ impl LoopbackServer {
         self.send(&post("/v1/audio/transcriptions", &form(fields, Some(b"RIFF"))))
     }
 
+    /// A form with these text fields and this recording.
+    pub fn transcribe_file(&self, fields: &[(&str, &str)], file: &[u8]) -> Response {
+        self.send(&post("/v1/audio/transcriptions", &form(fields, Some(file))))
+    }
+
     /// Takes no more connections.
     pub fn begin_stop(&mut self) {
         drop(self.stop.take());
@@ -159,6 +164,14 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
+    /// The data of server-sent events.
+    pub fn events(&self) -> Vec<Value> {
+        assert_eq!(self.headers["content-type"], "text/event-stream", "{}", self.text());
+        let text = self.text();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.map(|json| serde_json::from_str(json).expect("JSON")).collect()
+    }
+
     /// The code and the parameter of an error of the right shape.
     pub fn error(&self) -> (String, Option<String>) {
         let json = self.json();
@@ -210,11 +223,39 @@ impl Connection {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
             .collect();
-        let n_bytes = headers.get("content-length").map_or(0, |length| length.parse().expect("a length"));
+        let body = if headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
+            self.read_chunks()
+        } else {
+            let length = headers.get("content-length");
+            self.take(length.map_or(0, |length| length.parse().expect("a length")))
+        };
+        Some(Response { status, headers, body })
+    }
+
+    fn read_chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(at) = self.received.windows(2).position(|window| window == b"\r\n") {
+                    break at + 2;
+                }
+                assert!(self.fill() > 0, "the body breaks off");
+            };
+            let line = String::from_utf8(self.take(end)).expect("ASCII");
+            let n_bytes = usize::from_str_radix(line.trim(), 16).expect("a length");
+            let chunk = self.take(n_bytes + 2);
+            body.extend(&chunk[..n_bytes]);
+            if n_bytes == 0 {
+                return body;
+            }
+        }
+    }
+
+    fn take(&mut self, n_bytes: usize) -> Vec<u8> {
         while self.received.len() < n_bytes {
             assert!(self.fill() > 0, "the body breaks off");
         }
-        Some(Response { status, headers, body: self.received.drain(..n_bytes).collect() })
+        self.received.drain(..n_bytes).collect()
     }
 
     /// Whether the server closes the connection without another byte.

@@ -22,3 +22,5 @@ mod parity;
 mod service;
 mod support;
 mod tokenizer;
+mod transcriptions;
+mod worker;

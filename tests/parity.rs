@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::support::{difference, fixture, floats, json, numbers, transcriber};
 
-const BUNDLES: [&str; 3] = ["whisper-80", "whisper-128", "whisper-en"];
+/// Small random checkpoints of every kind.
+pub const BUNDLES: [&str; 3] = ["whisper-80", "whisper-128", "whisper-en"];
 const N_CLIPS: usize = 3;
 
 /// The formula of the fixtures' features.

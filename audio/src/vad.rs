@@ -141,9 +141,11 @@ impl Vad {
         options: &VadOptions,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Vec<Span>, Error> {
-        options.check()?;
-        let probabilities = self.probabilities(waveform, keep_going)?;
-        Ok(spans_from_probabilities(&probabilities, waveform.duration_secs(), options))
+        spans_from_probabilities(
+            &self.probabilities(waveform, keep_going)?,
+            waveform.duration_secs(),
+            options,
+        )
     }
 }
 
@@ -161,7 +163,15 @@ fn gain(waveform: &Waveform) -> f32 {
 }
 
 /// The spans that frame probabilities (one per [`FRAME_SECS`]) of a recording of `duration_secs` amount to.
-fn spans_from_probabilities(probabilities: &[f32], duration_secs: f64, options: &VadOptions) -> Vec<Span> {
+///
+/// # Errors
+/// [`Error::BadOption`] for options out of range.
+pub fn spans_from_probabilities(
+    probabilities: &[f32],
+    duration_secs: f64,
+    options: &VadOptions,
+) -> Result<Vec<Span>, Error> {
+    options.check()?;
     let mut runs: Vec<Run> = Vec::new();
     let mut start = None;
     let threshold_at = |is_speech: bool| if is_speech { options.end_threshold } else { options.threshold };
@@ -183,7 +193,7 @@ fn spans_from_probabilities(probabilities: &[f32], duration_secs: f64, options: 
         |run: &Run| run.span.duration_secs() >= options.min_speech_secs && run.peak >= options.peak_threshold;
     let mut spans: Vec<Span> = runs.iter().filter(|run| is_kept(run)).map(|run| run.span).collect();
     pad(&mut spans, duration_secs, options.pad_secs);
-    spans
+    Ok(spans)
 }
 
 /// A span in the making and its highest probability.
@@ -241,7 +251,7 @@ mod tests {
         probabilities[2..5].copy_from_slice(&[0.9, 0.4, 0.4]);
         probabilities[7..9].copy_from_slice(&[0.6, 0.6]);
         probabilities[14] = 0.9;
-        let spans = spans_from_probabilities(&probabilities, 0.256, &options());
+        let spans = spans_from_probabilities(&probabilities, 0.256, &options()).unwrap();
         assert_eq!(spans, [Span { start_secs: 2.0 * FRAME_SECS, end_secs: 9.0 * FRAME_SECS }]);
     }
 
@@ -251,7 +261,7 @@ mod tests {
         probabilities[1..6].fill(1.0);
         probabilities[10..20].fill(1.0);
         let padded = VadOptions { pad_secs: 1.0, ..options() };
-        let spans = spans_from_probabilities(&probabilities, 0.31, &padded);
+        let spans = spans_from_probabilities(&probabilities, 0.31, &padded).unwrap();
         assert_eq!(spans.len(), 2);
         assert_eq!(spans[0].start_secs, 0.0);
         assert_eq!(spans[0].end_secs, spans[1].start_secs);

@@ -71,7 +71,7 @@ pub struct DecodeOptions {
     /// everything and seeks from window to window. `None` does the first for audio that is longer than one
     /// window and hears a shorter one whole.
     pub vad: Option<bool>,
-    /// What counts as speech, for cutting and for coverage.
+    /// What counts as speech where silence is left out. Coverage is measured with the defaults.
     pub vad_options: VadOptions,
     /// Windows that are decoded together.
     pub batch_size: usize,

@@ -63,8 +63,8 @@ impl Params {
         Self::new(Source::Files { weights, trainable: true }, device)
     }
 
-    /// The same storage without gradients: a model built from it sees every later optimiser step, runs the
-    /// fused kernels and keeps no graph. Evaluation during training runs on it.
+    /// The same storage without gradients: a model built from it sees every later optimiser step (its weights are
+    /// not packed), runs the fused kernels and keeps no graph. Evaluation during training runs on it.
     pub fn detached(&self) -> Self {
         let mut tensors: BTreeMap<String, Tensor> =
             self.lock().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
@@ -210,6 +210,11 @@ impl Scope<'_> {
     /// What `Weights::read` refuses.
     pub fn buffer(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
         self.params.fixed(&self.name(name), shape, init)
+    }
+
+    /// Whether what is read here never changes: it is neither trained nor follows what is.
+    pub fn is_frozen(&self) -> bool {
+        matches!(self.params.source, Source::Files { trainable: false, .. })
     }
 
     /// Device that the parameters live on.

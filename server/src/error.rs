@@ -58,6 +58,9 @@ pub enum Error {
     /// The body is not a form.
     #[error("the form cannot be read: {0}")]
     Form(Cow<'static, str>),
+    /// The client left while it was sending. Nobody reads the answer.
+    #[error("the connection broke off")]
+    Disconnected,
     /// The uploaded audio was refused.
     #[error("file: {message}")]
     Audio {
@@ -234,6 +237,7 @@ impl Error {
                 (StatusCode::BAD_REQUEST, INVALID, "unsupported_parameter", Some(&**param), ByStatus)
             }
             Self::Form(_) => (StatusCode::BAD_REQUEST, INVALID, "invalid_form", None, ByStatus),
+            Self::Disconnected => (StatusCode::BAD_REQUEST, INVALID, "disconnected", None, ByStatus),
             Self::Audio { fault, .. } => {
                 let code = match fault {
                     AudioFault::Invalid => "invalid_audio",
@@ -434,6 +438,7 @@ mod tests {
             ),
             (Error::unsupported("known_speaker_names", "no"), 400, "unsupported_parameter"),
             (Error::Form("no".into()), 400, "invalid_form"),
+            (Error::Disconnected, 400, "disconnected"),
             (audio(AudioFault::Invalid), 400, "invalid_audio"),
             (audio(AudioFault::Unsupported), 400, "unsupported_audio"),
             (audio(AudioFault::TooLong), 400, "audio_too_long"),

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 use candle_nn::ops;
 
+use super::weight::cpu_slice;
 use super::{KvCache, Linear};
 use crate::Error;
 use crate::kernels::{AttentionRow, attend};
@@ -164,15 +165,6 @@ impl CustomOp1 for RaggedAttention<'_> {
         let mut out = vec![0f32; n * width];
         attend(&rows, self.n_heads, &mut out);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
-}
-
-fn cpu_slice<'a>(storage: &'a candle_core::Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (candle_core::Storage::Cpu(storage), Some((start, end))) => {
-            Ok(&storage.as_slice::<f32>()?[start..end])
-        }
-        _ => candle_core::bail!("ragged attention needs contiguous keys and values on the CPU"),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use candle_core::Tensor;
 
+use super::Weight;
 use crate::Error;
 use crate::params::{Init, Scope};
 
 /// A linear layer. `weight` is (out, in), as in checkpoints.
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
 }
 
@@ -18,12 +19,13 @@ impl Linear {
     /// What `Scope::get` refuses.
     pub fn load(scope: &Scope<'_>, n_in: usize, n_out: usize, bias: bool) -> Result<Self, Error> {
         let weight = scope.get("weight", &[n_out, n_in], Init::Normal { std: 0.02 })?;
+        let weight = Weight::new(scope, weight)?;
         let bias = if bias { Some(scope.get("bias", &[n_out], Init::Zeros)?) } else { None };
         Ok(Self { weight, bias })
     }
 
     /// A layer that shares another's weight, such as an output projection tied to the embedding.
-    pub fn tied(weight: Tensor) -> Self {
+    pub fn tied(weight: Weight) -> Self {
         Self { weight, bias: None }
     }
 
@@ -32,18 +34,71 @@ impl Linear {
     /// # Errors
     /// A last dimension other than `in`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (n_out, n_in) = self.weight.dims2()?;
+        let (n_out, n_in) = self.weight.dims()?;
         let mut dims = x.dims().to_vec();
         let n_rows = x.elem_count() / n_in.max(1);
         // One flat product: candle's batched matmul would run one GEMM per leading index.
-        let y = x.reshape((n_rows, n_in))?.matmul(&self.weight.t()?)?; // (rows, out)
-        let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        };
+        let y = self.weight.multiply(&x.reshape((n_rows, n_in))?, self.bias.as_ref())?; // (rows, out)
         if let Some(last) = dims.last_mut() {
             *last = n_out;
         }
         y.reshape(dims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+    use crate::Weights;
+    use crate::params::Params;
+
+    fn weights() -> Result<Weights, Error> {
+        Weights::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80").as_ref())
+    }
+
+    fn fc1(params: &Params) -> Result<Linear, Error> {
+        let tensors = weights()?;
+        let name = "model.encoder.layers.0.fc1";
+        let (_, shape, _) = tensors
+            .tensors()
+            .find(|(tensor, ..)| *tensor == format!("{name}.weight"))
+            .ok_or_else(|| Error::option("fixture", "has no such layer"))?;
+        Linear::load(&params.root().sub(name), shape[1], shape[0], true)
+    }
+
+    #[test]
+    fn a_frozen_layer_is_packed_and_agrees_with_the_trained_one_in_values_and_gradients() -> Result<(), Error>
+    {
+        let trained = fc1(&Params::trainable(weights()?, &Device::Cpu))?;
+        let frozen = fc1(&Params::frozen(weights()?, &Device::Cpu))?;
+        assert!(matches!((&trained.weight, &frozen.weight), (Weight::Dense(_), Weight::Packed(_))));
+        let (_, n_in) = frozen.weight.dims()?;
+        let x = Tensor::arange(0f32, (2 * 3 * n_in) as f32, &Device::Cpu)?.sin()?.reshape((2, 3, n_in))?;
+        let x = Var::from_tensor(&x)?;
+        let mut results = Vec::new();
+        for layer in [&trained, &frozen] {
+            let y = layer.forward(x.as_tensor())?;
+            let gradients = y.sqr()?.sum_all()?.backward()?;
+            let gradient = gradients.get(&x).ok_or_else(|| Error::option("x", "has no gradient"))?;
+            results.push([y.flatten_all()?, gradient.flatten_all()?]);
+        }
+        for (trained, frozen) in results[0].iter().zip(&results[1]) {
+            let difference = (trained - frozen)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(difference < 1e-4, "{difference}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_detached_layer_follows_the_live_weight() -> Result<(), Error> {
+        let params = Params::seeded(1, &Device::Cpu);
+        Linear::load(&params.root(), 3, 2, false)?;
+        let detached = Linear::load(&params.detached().root(), 3, 2, false)?;
+        params.vars()[0].1.set(&Tensor::new(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::Cpu)?)?;
+        let y = detached.forward(&Tensor::ones((1, 3), candle_core::DType::F32, &Device::Cpu)?)?;
+        assert_eq!(y.to_vec2::<f32>()?, [[6.0, 15.0]]);
+        Ok(())
     }
 }

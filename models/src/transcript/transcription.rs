@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use audio::vad::spans_from_probabilities;
 use audio::window::{Profile, cut_at_silences, energy_profile};
-use audio::{Features, Span, Vad, Waveform};
+use audio::{Features, Span, Vad, VadOptions, Waveform};
 
 use super::Segment;
 use super::longform::{LongForm, Plan, WindowTask};
@@ -49,7 +50,11 @@ impl Transcription {
             rate if rate == spec.sample_rate => waveform,
             _ => audio::resample(&waveform, spec.sample_rate)?,
         };
-        let speech = Vad::new().speech_spans(&waveform, &options.vad_options, keep_going)?;
+        let probabilities = Vad::new().probabilities(&waveform, keep_going)?;
+        let spans = |options: &VadOptions| {
+            spans_from_probabilities(&probabilities, waveform.duration_secs(), options)
+        };
+        let speech = spans(&options.vad_options)?;
         let config = &transcriber.whisper().config;
         let window_frames = config.max_source_frames();
         // In whole frames: a rest that is none does not make a recording longer than the window.
@@ -82,7 +87,8 @@ impl Transcription {
             max_context: (config.max_target_positions / 2).saturating_sub(1),
             language: if special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) },
         };
-        let mut long_form = LongForm::new(plan, speech)?;
+        // Held against the usual idea of speech: whatever the request's own leaves out is a gap.
+        let mut long_form = LongForm::new(plan, spans(&VadOptions::default())?)?;
         for stretch in &stretches {
             // A last frame that is not full holds nothing, unless it is all there is.
             long_form.add_track(stretch.start_secs, n_frames(samples_of(&waveform, *stretch)).max(1));

@@ -9,14 +9,14 @@ use candle_core::{Tensor, WithDType};
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{KeySpan, KvCache, LayerNorm, Linear, MultiHeadAttention};
+use crate::nn::{Embedding, KeySpan, KvCache, LayerNorm, Linear, MultiHeadAttention};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
 
 /// Token ids and hidden states of the encoder to logits.
 pub struct Decoder {
-    embedding: Tensor, // (V, D)
+    embedding: Embedding,
     positions: Tensor, // (U, D)
     blocks: Vec<DecoderBlock>,
     norm: LayerNorm,
@@ -86,10 +86,9 @@ impl Decoder {
                 })
             })
             .collect::<Result<_, Error>>()?;
-        let normal = Init::Normal { std: 0.02 };
-        let embedding = scope.sub("embed_tokens").get("weight", &[config.vocab_size, d], normal)?;
+        let embedding = Embedding::load(&scope.sub("embed_tokens"), config.vocab_size, d)?;
         let output = if config.tie_word_embeddings {
-            Linear::tied(embedding.clone())
+            embedding.tied()
         } else {
             Linear::load(&root.sub("proj_out"), d, config.vocab_size, false)?
         };
@@ -98,7 +97,7 @@ impl Decoder {
             positions: scope.sub("embed_positions").get(
                 "weight",
                 &[config.max_target_positions, d],
-                normal,
+                Init::Normal { std: 0.02 },
             )?,
             blocks,
             norm: LayerNorm::load(&scope.sub("layer_norm"), d, EPS)?,
@@ -114,8 +113,8 @@ impl Decoder {
     /// Sequences longer than the model's positions.
     pub fn forward(&self, ids: &Tensor, encoded: &Tensor) -> candle_core::Result<Tensor> {
         let (b, u) = ids.dims2()?;
-        let d = self.embedding.dim(1)?;
-        let tokens = self.embedding.index_select(&ids.flatten_all()?, 0)?.reshape((b, u, d))?;
+        let d = self.embedding.width()?;
+        let tokens = self.embedding.forward(&ids.flatten_all()?)?.reshape((b, u, d))?;
         let positions = self.positions.narrow(0, 0, u)?;
         let mut x = (tokens * self.embedding_scale)?.broadcast_add(&positions)?;
         let mask = causal_mask(u, ids.device())?;
@@ -154,8 +153,8 @@ impl Decoder {
     /// # Errors
     /// When the device has no memory for it.
     pub fn row_cache(&self, capacity: usize) -> candle_core::Result<RowCache> {
-        let (_, d) = self.embedding.dims2()?;
-        let cache = |_: &DecoderBlock| KvCache::new(capacity, d, self.embedding.device());
+        let (d, device) = (self.embedding.width()?, self.positions.device());
+        let cache = |_: &DecoderBlock| KvCache::new(capacity, d, device);
         Ok(RowCache { blocks: self.blocks.iter().map(cache).collect::<candle_core::Result<_>>()? })
     }
 
@@ -201,7 +200,7 @@ impl Decoder {
         rows: &mut [StepRow<'_>],
         watch: &mut dyn FnMut(usize, &Tensor) -> candle_core::Result<()>,
     ) -> candle_core::Result<Tensor> {
-        let device = self.embedding.device();
+        let device = self.positions.device();
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.tokens.iter().copied()).collect();
         let places: Vec<u32> = rows
             .iter()
@@ -210,9 +209,8 @@ impl Decoder {
                 (start..start + row.tokens.len()).map(|place| place as u32)
             })
             .collect();
-        let select = |table: &Tensor, ids: Vec<u32>| table.index_select(&vector(ids, device)?, 0);
-        let tokens = (select(&self.embedding, ids)? * self.embedding_scale)?;
-        let mut x = (tokens + select(&self.positions, places)?)?; // (N, D)
+        let tokens = (self.embedding.forward(&vector(ids, device)?)? * self.embedding_scale)?;
+        let mut x = (tokens + self.positions.index_select(&vector(places, device)?, 0)?)?; // (N, D)
         for (i, block) in self.blocks.iter().enumerate() {
             let h = block.self_norm.forward(&x)?;
             let (keys, values) = block.self_attention.keys_values(&h)?;

@@ -317,7 +317,7 @@ mod tests {
                 self.log.lock().expect("whole").push(*id);
                 match request.fails {
                     Some(Fault::Alone) => {
-                        tell(*id, Update::Failed(models::Error::Tokenizer("bad".to_owned())))
+                        tell(*id, Update::Failed(models::Error::Tokenizer("bad".to_owned())));
                     }
                     Some(Fault::Batch) => return Err(models::Error::Tokenizer("all bad".to_owned())),
                     Some(Fault::Panic) => panic!("as the test wants it"),

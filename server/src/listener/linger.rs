@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{Request, Version, header};
+use axum::http::{Request, header};
 use bytes::Bytes;
 use futures_util::future::poll_fn;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -18,23 +18,20 @@ const MAX_BYTES: u64 = 64 << 20;
 const MAX_TIME: Duration = Duration::from_secs(5);
 
 /// A request's body. Dropped before its end, it is read on and thrown away for a while: the system answers bytes that
-/// nobody reads with a reset, which can overtake the response.
+/// nobody reads with a reset, which can overtake the response. (HTTP/2 resets the stream alone, but there are clients
+/// that then forget the response, too.)
 pub(super) struct Linger {
     /// `None` once it is read on elsewhere.
     body: Option<Incoming>,
-    /// Whether the connection would be closed.
-    is_needed: bool,
     /// Whether the client sends it without waiting for us.
     is_coming: bool,
 }
 
 impl Linger {
     pub(super) fn new(request: Request<Incoming>) -> Request<Self> {
-        // HTTP/2 closes a stream, not the connection.
-        let is_needed = request.version() < Version::HTTP_2;
         // A client that asks first sends nothing when it is refused.
-        let is_coming = is_needed && !request.headers().contains_key(header::EXPECT);
-        request.map(|body| Self { body: Some(body), is_needed, is_coming })
+        let is_coming = !request.headers().contains_key(header::EXPECT);
+        request.map(|body| Self { body: Some(body), is_coming })
     }
 }
 
@@ -46,7 +43,7 @@ impl Body for Linger {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.is_coming = self.is_needed;
+        self.is_coming = true;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(context);
         if let Poll::Ready(None | Some(Err(_))) = polled {
@@ -66,10 +63,10 @@ impl Body for Linger {
 
 impl Drop for Linger {
     fn drop(&mut self) {
-        let Some(body) = self.body.take().filter(|body| self.is_needed && !body.is_end_stream()) else {
+        let Some(body) = self.body.take().filter(|body| self.is_coming && !body.is_end_stream()) else {
             return;
         };
-        // A connection has one such body at a time, and connections are limited.
+        // A connection has few such bodies at a time, and connections are limited.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(MAX_TIME, discard(body)));
         }

@@ -221,7 +221,7 @@ impl Form {
                 Some(Refusal::Stuck) => Error::Form("the headers of a part do not end".into()),
                 Some(Refusal::Idle) => slow("a pause", limits.upload_idle_secs),
                 Some(Refusal::Late) => slow("the whole of it", limits.upload_timeout_secs),
-                Some(Refusal::Broken) | None => Error::Form("the connection broke off".into()),
+                Some(Refusal::Broken) | None => Error::Disconnected,
             };
         }
         Error::Form(match error {

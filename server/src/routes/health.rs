@@ -19,7 +19,7 @@ pub(super) struct Health {
 
 const OK: Json<Health> = Json(Health { status: "ok" });
 
-/// Whether the process answers at all. Touches no model and no lock.
+/// Whether the process answers at all. Touches no model.
 #[utoipa::path(
     get, path = "/livez", tag = "health",
     responses((status = 200, description = "The process answers.", body = Health), Faults)

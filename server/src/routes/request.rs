@@ -26,6 +26,7 @@ pub(super) const MAX_CHUNKING_MS: u32 = 60_000;
 /// Of what a parser says about JSON.
 const MAX_REASON_CHARS: usize = 160;
 /// What thresholds may be.
+pub(super) const PATIENCES: RangeInclusive<f32> = 0.01..=16.0;
 pub(super) const COMPRESSION_RATIOS: RangeInclusive<f32> = 0.0..=1000.0;
 pub(super) const LOGPROBS: RangeInclusive<f32> = -1000.0..=0.0;
 pub(super) const PROBABILITIES: RangeInclusive<f32> = 0.0..=1.0;
@@ -198,7 +199,7 @@ fn decoding(fields: &mut Fields<'_>, settings: &mut Transcribe) -> Result<(), Er
     set(&mut settings.temperature, temperature);
     set(&mut settings.beam_size, fields.number("beam_size")?);
     set(&mut settings.best_of, fields.number("best_of")?);
-    set(&mut settings.patience, fields.threshold("patience", f32::MIN..=f32::MAX)?);
+    set(&mut settings.patience, fields.threshold("patience", PATIENCES)?);
     set(&mut settings.length_penalty, fields.number("length_penalty")?);
     let fallback = fields.switch("fallback")?;
     if fallback == Some(true) && temperature.is_some_and(|temperature| temperature > 0.0) {
@@ -296,14 +297,14 @@ impl Chunking {
     pub(super) const DEFAULT: Self =
         Self { prefix_padding_ms: 300, silence_duration_ms: 200, threshold: 0.5 };
 
-    /// As the detector takes it. Its other figures follow those of the tools that the threshold is known from: speech goes
-    /// on a little below it, and has to be well above it somewhere.
+    /// As the detector takes it. Speech goes on a little below the threshold, as in the tools that it is known from, and
+    /// nothing but the threshold is asked of it: between short pauses are short words, which may not get far above it.
     fn vad_options(self) -> VadOptions {
         let defaults = VadOptions::default();
         VadOptions {
             threshold: self.threshold,
             end_threshold: (self.threshold - (defaults.threshold - defaults.end_threshold)).max(0.0),
-            peak_threshold: defaults.peak_threshold.max(self.threshold),
+            peak_threshold: self.threshold,
             min_silence_secs: f64::from(self.silence_duration_ms) / 1000.0,
             pad_secs: f64::from(self.prefix_padding_ms) / 1000.0,
             ..defaults

@@ -11,13 +11,15 @@ use utoipa::{
     openapi::{
         Content, ContentBuilder, Ref, RefOr, Response, ResponseBuilder,
         schema::{
-            AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema,
-            SchemaFormat, Type,
+            AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder,
+            Schema, SchemaFormat, Type,
         },
     },
 };
 
-use super::request::{COMPRESSION_RATIOS, Chunking, LOGPROBS, MAX_CHUNKING_MS, MAX_LANGUAGES, PROBABILITIES};
+use super::request::{
+    COMPRESSION_RATIOS, Chunking, LOGPROBS, MAX_CHUNKING_MS, MAX_LANGUAGES, PATIENCES, PROBABILITIES,
+};
 use crate::{
     config::Vad,
     error::ErrorBody,
@@ -121,7 +123,9 @@ fn form(description: &str) -> ObjectBuilder {
 /// The fields beyond the OpenAI API: the command line's flags.
 fn decoding(form: ObjectBuilder) -> ObjectBuilder {
     let threshold = |range: RangeInclusive<f32>, description: &str| {
-        let number = number(f64::from(*range.start()), f64::from(*range.end()), "");
+        // Of 0.01, the shortest digits rather than the nearest binary fraction.
+        let exact = |limit: f32| limit.to_string().parse().unwrap_or_default();
+        let number = number(exact(*range.start()), exact(*range.end()), "");
         OneOfBuilder::new().item(number).item(words(&["off"], "")).description(Some(description))
     };
     form.property("hotwords[]", list(text("A word or phrase."), "Words that are likely to be said."))
@@ -133,15 +137,7 @@ fn decoding(form: ObjectBuilder) -> ObjectBuilder {
         )
         .property(
             "patience",
-            OneOfBuilder::new()
-                .item(
-                    ObjectBuilder::new()
-                        .schema_type(Type::Number)
-                        .exclusive_minimum(Some(0.0))
-                        .maximum(Some(16.0)),
-                )
-                .item(words(&["off"], ""))
-                .description(Some("Beam search ends after `beam_size` times this many hypotheses.")),
+            threshold(PATIENCES, "Beam search ends after `beam_size` times this many hypotheses."),
         )
         .property(
             "length_penalty",
@@ -240,7 +236,7 @@ pub(super) struct Transcription;
 
 impl IntoResponses for Transcription {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let json = OneOfBuilder::new()
+        let json = AnyOfBuilder::new()
             .item(Ref::from_schema_name(Json::name()))
             .item(Ref::from_schema_name(VerboseJson::name()));
         let plain = || Content::new(Some(text("")));

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    metrics::Phase,
+    metrics::{Metrics, Phase},
     state::{AppState, Serving},
 };
 
@@ -66,10 +66,7 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
         check(&state, &request)?.engine.admission().check()?;
     }
-    let receiving = state.metrics.count_cancelled(Phase::Upload);
-    let received = receive(&mut form).await;
-    receiving.over();
-    let upload = received?;
+    let upload = receive(&mut form, &state.metrics).await?;
     let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
     let serving = check(&state, &request)?;
     let upload = upload.ok_or(Error::Missing("file"))?;
@@ -98,13 +95,22 @@ fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Arc<Serving
 }
 
 /// The file of a form, and the fields after it.
-async fn receive(form: &mut Form) -> Result<Option<Upload>, Error> {
-    let upload = match form.is_at_end() {
-        true => None,
-        false => Some(form.spool_file().await?),
-    };
-    form.read_fields().await?;
-    Ok(upload)
+async fn receive(form: &mut Form, metrics: &Metrics) -> Result<Option<Upload>, Error> {
+    let receiving = metrics.count_cancelled(Phase::Upload);
+    let received = async {
+        let upload = match form.is_at_end() {
+            true => None,
+            false => Some(form.spool_file().await?),
+        };
+        form.read_fields().await?;
+        Ok(upload)
+    }
+    .await;
+    // A client that leaves while it sends is an error of its body, not the end of this future.
+    if !matches!(received, Err(Error::Disconnected)) {
+        receiving.over();
+    }
+    received
 }
 
 /// The server's patience, or the client's where that is shorter.

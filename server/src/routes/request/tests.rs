@@ -172,7 +172,8 @@ fn a_request_wins_over_the_configuration() {
 
 #[test]
 fn a_chunking_strategy_comes_in_four_spellings() {
-    let vad_options = VadOptions { min_silence_secs: 0.7, pad_secs: 0.3, ..VadOptions::default() };
+    let vad_options =
+        VadOptions { min_silence_secs: 0.7, pad_secs: 0.3, peak_threshold: 0.5, ..VadOptions::default() };
     let json = r#"{"type": "server_vad", "silence_duration_ms": 700}"#;
     for pairs in [
         &[("chunking_strategy", json)][..],

@@ -1,0 +1,92 @@
+use super::*;
+
+fn waves(n: usize, phase: f32) -> Vec<f32> {
+    (0..n).map(|i| (i as f32 * 0.37 + phase).sin()).collect()
+}
+
+/// What a product is, without blocks, panels and threads.
+fn twin(x: &[f32], weight: &[f32], n_in: usize, bias: Option<&[f32]>, n_rows: usize) -> Vec<f32> {
+    let n_out = weight.len().checked_div(n_in).unwrap_or(bias.map_or(0, <[f32]>::len));
+    let output = |i: usize, j: usize| {
+        let (x, weight) = (&x[i * n_in..][..n_in], &weight[j * n_in..][..n_in]);
+        let sum = x.iter().zip(weight).fold(0f32, |sum, (x, weight)| x.mul_add(*weight, sum));
+        bias.map_or(sum, |bias| sum + bias[j])
+    };
+    (0..n_rows).flat_map(|i| (0..n_out).map(move |j| (i, j))).map(|(i, j)| output(i, j)).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn every_instruction_set_equals_the_twin_to_the_bit() {
+    let shapes =
+        [(1, 1), (1, 0), (5, 0), (1, 37), (31, 1), (32, 64), (33, 400), (64, 385), (70, 769), (97, 13)];
+    for (n_out, n_in) in shapes {
+        let weight = waves(n_out * n_in, 0.1);
+        let bias = waves(n_out, 0.2);
+        let packed = PackedMatrix::pack(&weight, n_out, n_in);
+        for n_rows in (0..=17).chain([100]) {
+            let x = waves(n_rows * n_in, 0.3);
+            for bias in [None, Some(bias.as_slice())] {
+                let mut expected = twin(&x, &weight, n_in, bias, n_rows);
+                expected.resize(n_rows * n_out, 0.0); // without inputs and bias
+                for set in InstructionSet::available() {
+                    let mut y = vec![f32::NAN; n_rows * n_out];
+                    Product { weight: &packed, x: &x, step: n_in, bias, set }.compute(&mut y);
+                    assert_eq!(bits(&y), bits(&expected), "{set:?}: {n_rows} rows, {n_out} x {n_in}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_and_neighbouring_rows_do_not_change_a_bit() -> Result<(), rayon::ThreadPoolBuildError> {
+    let (n_rows, n_out, n_in) = (230, 333, 900);
+    let (x, weight) = (waves(n_rows * n_in, 0.1), waves(n_out * n_in, 0.2));
+    let packed = PackedMatrix::pack(&weight, n_out, n_in);
+    let expected = twin(&x, &weight, n_in, None, n_rows);
+    for n_threads in [1, 2, 5] {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?;
+        for rows in [0..1, 3..5, 7..20, 60..230, 0..230] {
+            let mut y = vec![f32::NAN; rows.len() * n_out];
+            threads.install(|| packed.multiply(&x[rows.start * n_in..rows.end * n_in], None, &mut y));
+            let expected = &expected[rows.start * n_out..rows.end * n_out];
+            assert_eq!(bits(&y), bits(expected), "{n_threads} threads, {rows:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn windows_may_overlap() {
+    let (n_rows, n_out, n_in, step) = (29, 40, 12, 5);
+    let x = waves((n_rows - 1) * step + n_in, 0.1);
+    let rows: Vec<f32> = (0..n_rows).flat_map(|i| x[i * step..][..n_in].to_vec()).collect();
+    let packed = PackedMatrix::pack(&waves(n_out * n_in, 0.2), n_out, n_in);
+    let (mut y, mut expected) = (vec![0.0; n_rows * n_out], vec![0.0; n_rows * n_out]);
+    packed.multiply_windows(&x, step, None, &mut y);
+    packed.multiply(&rows, None, &mut expected);
+    assert_eq!(y, expected);
+}
+
+#[test]
+fn a_packed_weight_is_read_back() {
+    for (n_out, n_in) in [(1, 1), (33, 17), (64, 40), (0, 3), (3, 0)] {
+        let weight = waves(n_out * n_in, 0.4);
+        let packed = PackedMatrix::pack(&weight, n_out, n_in);
+        assert_eq!(packed.unpack(), weight);
+        let mut row = vec![0.0; n_in];
+        for i in 0..n_out {
+            packed.copy_row(i, &mut row);
+            assert_eq!(row, &weight[i * n_in..][..n_in]);
+        }
+    }
+}
+
+#[test]
+fn estimates_do_not_overflow() {
+    assert!(estimated_nanos(usize::MAX / 8, usize::MAX / 8) > MIN_TASK_NANOS);
+}

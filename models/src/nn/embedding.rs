@@ -1,0 +1,85 @@
+//! Vectors by id.
+
+use candle_core::{Device, Tensor};
+
+use super::{Linear, Weight};
+use crate::Error;
+use crate::params::{Init, Scope};
+
+/// A table (V, D), which may also serve as the output projection.
+pub struct Embedding {
+    weight: Weight,
+}
+
+impl Embedding {
+    /// Loads `weight`.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub fn load(scope: &Scope<'_>, n_vectors: usize, width: usize) -> Result<Self, Error> {
+        let weight = scope.get("weight", &[n_vectors, width], Init::Normal { std: 0.02 })?;
+        Ok(Self { weight: Weight::new(scope, weight)? })
+    }
+
+    /// Ids (N) of u32 to vectors (N, D).
+    ///
+    /// # Errors
+    /// An id that is not in the table.
+    pub fn forward(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        let weight = match &self.weight {
+            Weight::Dense(weight) => return weight.index_select(ids, 0),
+            Weight::Packed(weight) => weight,
+        };
+        // Out of the packed weight, so that there is no second copy of the largest matrix for a few look-ups.
+        let (n_vectors, width) = (weight.n_out(), weight.n_in());
+        let ids = ids.to_vec1::<u32>()?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= n_vectors) {
+            candle_core::bail!("id {id} is not among the {n_vectors} of the embedding")
+        }
+        let mut vectors = vec![0f32; ids.len() * width];
+        for (id, vector) in ids.iter().zip(vectors.chunks_exact_mut(width.max(1))) {
+            weight.copy_row(*id as usize, vector);
+        }
+        Tensor::from_vec(vectors, (ids.len(), width), &Device::Cpu)
+    }
+
+    /// The layer that scores a hidden state (.., D) against every vector, (.., V).
+    pub fn tied(&self) -> Linear {
+        Linear::tied(self.weight.clone())
+    }
+
+    /// D.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn width(&self) -> candle_core::Result<usize> {
+        Ok(self.weight.dims()?.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Weights;
+    use crate::params::Params;
+
+    #[test]
+    fn packed_and_dense_tables_give_the_same_vectors() -> Result<(), Error> {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
+        let name = "model.decoder.embed_tokens";
+        let weights = Weights::open(dir.as_ref())?;
+        let (_, shape, _) = weights
+            .tensors()
+            .find(|(tensor, ..)| *tensor == format!("{name}.weight"))
+            .ok_or_else(|| Error::option("fixture", "has no embedding"))?;
+        let (n_vectors, width) = (shape[0], shape[1]);
+        let load = |params: &Params| Embedding::load(&params.root().sub(name), n_vectors, width);
+        let packed = load(&Params::frozen(Weights::open(dir.as_ref())?, &Device::Cpu))?;
+        let dense = load(&Params::trainable(Weights::open(dir.as_ref())?, &Device::Cpu))?;
+        assert!(matches!((&packed.weight, &dense.weight), (Weight::Packed(_), Weight::Dense(_))));
+        let ids = Tensor::new(&[3u32, 0, n_vectors as u32 - 1, 3], &Device::Cpu)?;
+        assert_eq!(packed.forward(&ids)?.to_vec2::<f32>()?, dense.forward(&ids)?.to_vec2::<f32>()?);
+        assert!(packed.forward(&Tensor::new(&[n_vectors as u32], &Device::Cpu)?).is_err());
+        Ok(())
+    }
+}

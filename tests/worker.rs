@@ -1,0 +1,157 @@
+//! Several transcriptions on one worker: each comes out as it would alone, each gets its turn, and who leaves is gone.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use audio::Waveform;
+use candle_core::Device;
+use models::{
+    Bundle, DecodeOptions, Error, TextPart, Timestamps, Transcriber, Transcript, Transcription,
+    TranscriptionWorker, Update, Worker,
+};
+
+use crate::support::fixture;
+
+fn transcriber() -> Result<Transcriber> {
+    Ok(Transcriber::load(Bundle::open(&fixture("whisper-80"))?, &Device::Cpu)?)
+}
+
+/// Bursts of noise with pauses: enough for the detector of speech to have an opinion, and different for each seed.
+fn recording(secs: f64, seed: u64) -> Waveform {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let n = (secs * 16_000.0) as usize;
+    let samples = (0..n).map(|i| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let loud = if (i / 12_000) % 3 == 0 { 0.01 } else { 0.3 };
+        loud * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+    });
+    Waveform { samples: samples.collect(), sample_rate: 16_000 }
+}
+
+/// Eight requests that have nothing in common but the model.
+fn request(transcriber: &Transcriber, id: u64) -> Result<Transcription> {
+    let mut options = DecodeOptions {
+        language: (!id.is_multiple_of(3)).then(|| "en".to_owned()),
+        max_new_tokens: Some(12 + id as usize),
+        vad: Some(false),
+        batch_size: 2,
+        seed: id,
+        ..DecodeOptions::default()
+    };
+    match id % 4 {
+        0 => options.timestamps = Timestamps::Segment,
+        1 => options.beam_size = 3,
+        2 => (options.temperature, options.fallback) = (0.7, false),
+        _ => (options.timestamps, options.prompt) = (Timestamps::Word, Some("one two".to_owned())),
+    }
+    let secs = [2.0, 75.0, 31.0, 5.0][id as usize % 4];
+    Ok(Transcription::prepare(transcriber, recording(secs, id), &options, &|| true)?)
+}
+
+/// What a worker told about each request.
+#[derive(Default)]
+struct Told {
+    text: BTreeMap<u64, String>,
+    done: Vec<(u64, Transcript)>,
+    failed: Vec<(u64, Error)>,
+}
+
+impl Told {
+    fn step(&mut self, worker: &mut TranscriptionWorker, is_wanted: &dyn Fn(u64) -> bool) -> Result<()> {
+        worker.step(is_wanted, &mut |id, update| match update {
+            Update::Progress(_) => {}
+            Update::Part(TextPart { delta, .. }) => *self.text.entry(id).or_default() += &delta,
+            Update::Done(done) => self.done.push((id, done.transcript)),
+            Update::Failed(error) => self.failed.push((id, error)),
+        })?;
+        ensure!(self.failed.iter().all(|(_, error)| matches!(error, Error::Cancelled)), "{:?}", self.failed);
+        Ok(())
+    }
+}
+
+fn alone(transcriber: &Transcriber, id: u64) -> Result<Transcript> {
+    let (mut worker, mut told) = (TranscriptionWorker::new(transcriber, usize::MAX), Told::default());
+    worker.join(id, request(transcriber, id)?);
+    while told.done.is_empty() {
+        told.step(&mut worker, &|_| true)?;
+    }
+    Ok(told.done.remove(0).1)
+}
+
+#[test]
+fn recordings_side_by_side_come_out_as_each_alone_and_their_deltas_add_up() -> Result<()> {
+    let transcriber = transcriber()?;
+    let (mut worker, mut told) = (TranscriptionWorker::new(&transcriber, 6), Told::default());
+    for id in 0..8 {
+        worker.join(id, request(&transcriber, id)?);
+        told.step(&mut worker, &|_| true)?;
+    }
+    while told.done.len() < 8 {
+        told.step(&mut worker, &|_| true)?;
+    }
+    for (id, transcript) in &told.done {
+        let alone = alone(&transcriber, *id)?;
+        ensure!(
+            serde_json::to_string(transcript)? == serde_json::to_string(&alone)?,
+            "{id}: alone it was {alone:?}"
+        );
+        ensure!(told.text.get(id).map_or("", String::as_str) == transcript.text, "{id}: {:?}", told.text);
+    }
+    ensure!(told.done.iter().any(|(_, transcript)| !transcript.text.is_empty()));
+    Ok(())
+}
+
+#[test]
+fn a_short_recording_is_not_behind_a_long_one() -> Result<()> {
+    let transcriber = transcriber()?;
+    let options = |vad| DecodeOptions {
+        language: Some("en".to_owned()),
+        fallback: false,
+        max_new_tokens: Some(8),
+        vad: Some(vad),
+        batch_size: 1,
+        ..DecodeOptions::default()
+    };
+    let long = Transcription::prepare(&transcriber, recording(300.0, 1), &options(false), &|| true)?;
+    let short = Transcription::prepare(&transcriber, recording(3.0, 2), &options(false), &|| true)?;
+    let (mut worker, mut told) = (TranscriptionWorker::new(&transcriber, 4), Told::default());
+    worker.join(0, long);
+    for _ in 0..3 {
+        told.step(&mut worker, &|_| true)?;
+    }
+    worker.join(1, short);
+    let mut n_steps = 0;
+    while told.done.is_empty() {
+        told.step(&mut worker, &|_| true)?;
+        n_steps += 1;
+    }
+    ensure!(told.done[0].0 == 1, "the long one was done first");
+    // Its window enters with the next step and takes one for each token.
+    ensure!(n_steps <= 10, "{n_steps} steps");
+    Ok(())
+}
+
+#[test]
+fn who_leaves_is_gone_and_the_others_notice_nothing() -> Result<()> {
+    let transcriber = transcriber()?;
+    let (mut worker, mut told) = (TranscriptionWorker::new(&transcriber, 8), Told::default());
+    for id in 0..4 {
+        worker.join(id, request(&transcriber, id)?);
+    }
+    // The first is given up while its window is encoded, the second in the middle of its text.
+    told.step(&mut worker, &|id| id != 0)?;
+    let [(0, Error::Cancelled)] = told.failed.as_slice() else { panic!("{:?}", told.failed) };
+    told.step(&mut worker, &|_| true)?;
+    ensure!(worker.leave(1), "work on it had begun");
+    ensure!(!worker.leave(1) && !worker.leave(99), "it is gone");
+    while told.done.len() < 2 {
+        told.step(&mut worker, &|_| true)?;
+    }
+    let (ids, _): (Vec<_>, Vec<_>) = told.done.iter().map(|(id, t)| (*id, t)).unzip();
+    ensure!(ids.contains(&2) && ids.contains(&3), "{ids:?}");
+    let (_, third) = told.done.iter().find(|(id, _)| *id == 3).context("done")?;
+    ensure!(serde_json::to_string(third)? == serde_json::to_string(&alone(&transcriber, 3)?)?);
+    Ok(())
+}
