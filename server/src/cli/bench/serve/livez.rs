@@ -18,10 +18,20 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// After which there is no answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// One question.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probe {
+    /// How much longer than it meant to this thread slept before: what whoever keeps the machine busy adds, be it the
+    /// service or somebody else.
+    pub(super) overslept: Duration,
+    /// From when it was due to its answer; `None` is a failure.
+    pub(super) answered: Option<Duration>,
+}
+
 /// Asks until it is stopped. It has its own thread, so that the load does not delay it more than other programs do.
 pub(super) struct Prober {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<anyhow::Result<Vec<Option<Duration>>>>,
+    thread: JoinHandle<anyhow::Result<Vec<Probe>>>,
 }
 
 impl Prober {
@@ -33,29 +43,30 @@ impl Prober {
         Ok(Self { stop, thread })
     }
 
-    /// The time of each answer from when the question was due; `None` is a failure.
-    pub(super) fn stop(self) -> anyhow::Result<Vec<Option<Duration>>> {
+    pub(super) fn stop(self) -> anyhow::Result<Vec<Probe>> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.join() {
-            Ok(answers) => answers.context("/livez"),
+            Ok(probes) => probes.context("/livez"),
             Err(_) => bail!("/livez: the thread that asks has panicked"),
         }
     }
 }
 
-fn probe(target: &Target, stop: &AtomicBool) -> anyhow::Result<Vec<Option<Duration>>> {
+fn probe(target: &Target, stop: &AtomicBool) -> anyhow::Result<Vec<Probe>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut client = Client::new(target.clone());
-    let mut answers = Vec::new();
+    let mut probes = Vec::new();
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         // A thread's sleep is finer than the runtime's timers, which count milliseconds.
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let wake_at = due.max(Instant::now());
+        thread::sleep(wake_at.saturating_duration_since(Instant::now()));
+        let overslept = wake_at.elapsed();
         let answer = runtime.block_on(client.ask(target.get("/livez")?, LIMIT));
         let is_alive = answer.is_ok_and(|answer| answer.status.is_success());
-        answers.push(is_alive.then(|| due.elapsed()));
+        probes.push(Probe { overslept, answered: is_alive.then(|| due.elapsed()) });
         // A late answer makes the next question late, and its time runs from when it was due.
         due += INTERVAL;
     }
-    Ok(answers)
+    Ok(probes)
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     Args,
     figures::Latency,
+    livez::Probe,
     load::{Outcome, Plan, Verdict},
     process::Usage,
     schedule::Kind,
@@ -89,7 +90,10 @@ pub(super) struct Failed {
 #[derive(Debug, Serialize)]
 struct Livez {
     failed: usize,
+    /// From when a question was due.
     latency: Option<Latency>,
+    /// The part of it for which the machine did not let the question be asked.
+    overslept: Option<Latency>,
 }
 
 /// Answers under load against those alone.
@@ -105,7 +109,7 @@ impl Report {
         rate_per_sec: f64,
         plan: &Plan,
         outcomes: &[Outcome],
-        livez: &[Option<Duration>],
+        livez: &[Probe],
         process: Option<Usage>,
     ) -> Self {
         let secs_of = |kind: Kind| plan.recordings[kind.recording].duration_secs;
@@ -192,8 +196,9 @@ impl Report {
             left,
             failed,
             livez: Livez {
-                failed: livez.iter().filter(|answer| answer.is_none()).count(),
-                latency: Latency::of(livez.iter().copied().flatten()),
+                failed: livez.iter().filter(|probe| probe.answered.is_none()).count(),
+                latency: Latency::of(livez.iter().filter_map(|probe| probe.answered)),
+                overslept: Latency::of(livez.iter().map(|probe| probe.overslept)),
             },
             process,
             verify: args.verify.then_some(Verify { compared: answered.len(), differences }),
@@ -238,6 +243,7 @@ impl Report {
         split_lines(&mut lines, &self.latency);
         latency_line(&mut lines, "  first event", self.first_event.as_ref());
         latency_line(&mut lines, "/livez", self.livez.latency.as_ref());
+        latency_line(&mut lines, "  of it asleep", self.livez.overslept.as_ref());
         if self.livez.failed > 0 {
             lines.push(format!("/livez            {} did not succeed", self.livez.failed));
         }
