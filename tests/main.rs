@@ -6,6 +6,7 @@ mod batching;
 #[path = "../audio/tests/hostile/bombs.rs"]
 mod bombs;
 mod bundles;
+mod canned_service;
 mod cli;
 mod connections;
 mod decode_worker;
@@ -14,6 +15,7 @@ mod gradients;
 mod hostile_bundles;
 mod http;
 mod hub;
+mod load;
 mod loopback_hub;
 mod loopback_server;
 mod parity;

@@ -1,19 +1,28 @@
-//! What the system says about this process.
+//! What the system says about this process, or another one.
 
-use std::fs;
+use std::{fmt::Display, fs};
 
 /// The memory that this process has in use now, where the system says it.
 pub(crate) fn memory_bytes() -> Option<u64> {
-    status_bytes("VmRSS:")
+    status_bytes("self", "VmRSS:")
 }
 
 /// The most memory that this process has had, where the system says it.
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
-    status_bytes("VmHWM:")
+    status_bytes("self", "VmHWM:")
 }
 
-fn status_bytes(line: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let value = status.lines().find_map(|candidate| candidate.strip_prefix(line))?;
-    value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+/// A size in the status of the process with this number, or of this one (`self`).
+pub(crate) fn status_bytes(id: impl Display, line: &str) -> Option<u64> {
+    status(id, line)?.strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+/// A count in the status of the process with this number.
+pub(crate) fn status_count(id: impl Display, line: &str) -> Option<u64> {
+    status(id, line)?.parse().ok()
+}
+
+fn status(id: impl Display, line: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    status.lines().find_map(|candidate| candidate.strip_prefix(line)).map(|value| value.trim().to_owned())
 }

@@ -95,6 +95,42 @@ impl Recording {
     }
 }
 
+/// The progress of requests to a service.
+pub(super) struct Requests {
+    style: Style,
+    name: String,
+    total: usize,
+    bar: Option<ProgressBar>,
+    last_line: Instant,
+}
+
+impl Requests {
+    pub(super) fn start(style: Style, name: &str, total: usize) -> Self {
+        let bar = style.bar("{msg} [{bar:30}] {pos}/{len} {per_sec}", name.to_owned());
+        if let Some(bar) = &bar {
+            bar.set_length(total as u64);
+        }
+        Self { style, name: name.to_owned(), total, bar, last_line: Instant::now() }
+    }
+
+    /// So many of them have ended.
+    pub(super) fn update(&mut self, ended: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(ended as u64);
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            self.style.note(&format!("{}: {ended} of {}", self.name, self.total));
+        }
+    }
+
+    /// Takes the bar off the terminal.
+    pub(super) fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// The progress of fetching a model, file after file.
 pub(super) struct Download {
     style: Style,

@@ -1,56 +1,47 @@
-//! `speechd bench`: how fast a model runs here. Medians of repeated runs; no figure decides anything.
+//! `speechd bench transcribe`: how fast a model runs here. Medians of repeated runs; no figure decides anything.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use audio::Waveform;
 use candle_core::Device;
-use clap::Subcommand;
 use models::{
     Bundle, DecodeOptions, Transcriber,
     decode::{Attempt, Rules, Strategy, Thresholds, WindowRequest},
 };
 use serde::Serialize;
 
-use super::{
-    Usage,
-    output::print,
-    progress::{Download, Style, bytes},
-    recognizer::decode_audio,
-};
+use super::middle;
 use crate::{
+    cli::{
+        Usage,
+        output::print,
+        progress::{Download, Style, bytes},
+        recognizer::decode_audio,
+    },
     config::Config,
     process,
     registry::{self, Hub},
 };
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: speechd bench transcribe --model openai/whisper-base talk.mp3")]
 pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Time encoder, decoder, loading and a whole transcription
-    #[command(after_help = "Example: speechd bench transcribe --model openai/whisper-base talk.mp3")]
-    Transcribe {
-        /// A recording to transcribe whole; without one, a minute of synthetic sound
-        #[arg(value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
-        #[arg(short, long, value_name = "PATH_OR_ID")]
-        model: String,
-        /// Runs of which the median is shown
-        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        runs: u32,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Read settings from FILE instead of the user's speechd.toml
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
+    /// A recording to transcribe whole; without one, a minute of synthetic sound
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
+    #[arg(short, long, value_name = "PATH_OR_ID")]
+    model: String,
+    /// Runs of which the median is shown
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Read settings from FILE instead of the user's speechd.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// What was measured.
@@ -86,7 +77,7 @@ struct DecoderSpeed {
 const TOKENS: usize = 128;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let Command::Transcribe { file, model, runs, json, config } = &args.command;
+    let Args { file, model, runs, json, config } = args;
     let config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let mut download = Download::new(Style::new(false));
     let directory = registry::resolve(model, &Hub::new(config.hub_options()), &mut |at| download.update(at));
@@ -212,11 +203,6 @@ fn median(runs: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Re
         seconds.push(started.elapsed().as_secs_f64());
     }
     Ok(middle(seconds))
-}
-
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Bursts of a harmonic tone with pauses: enough like speech to be cut into windows.

@@ -1,0 +1,33 @@
+//! `speechd bench`: how fast things run here.
+
+mod serve;
+mod transcribe;
+
+use clap::Subcommand;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Time encoder, decoder, loading and a whole transcription
+    Transcribe(transcribe::Args),
+    /// Load a running service, and time it
+    Serve(Box<serve::Args>),
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.command {
+        Command::Transcribe(args) => transcribe::run(args),
+        Command::Serve(args) => serve::run(args),
+    }
+}
+
+/// The value in the middle; NaN of nothing.
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
