@@ -67,6 +67,7 @@ def main():
             assert not [line for line in service.log if "panicked" in line], service.log[-5:]
     if "errors" in parts:
         errors.limits(report, speechd, model_dir, callers)
+        retries.stream_deadline(report, speechd, model_dir, callers)
     if "retries" in parts:
         retries.busy(report, speechd, model_dir, callers)
         retries.loading(report, speechd, model_dir, callers)
