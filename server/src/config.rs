@@ -126,6 +126,7 @@ pub struct Serve {
     pub max_queued_requests: usize,
     pub max_queued_audio_secs: f64,
     pub max_batch_rows: usize,
+    pub compute_niceness: i32,
     pub request_timeout_secs: Secs,
     pub drain_delay_secs: Secs,
     pub drain_secs: Secs,

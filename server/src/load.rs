@@ -86,6 +86,8 @@ impl Spec {
 /// Loads models one after the other and notes in `state` how far each is. A model that cannot be loaded stops neither
 /// the others nor the server. Takes its time: not for a thread that answers requests.
 pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
+    // Threads inherit it: the models', and those of the pool that these compute on.
+    give_way(state.config.serve.compute_niceness);
     let cores = Arc::new(CorePermit::default());
     for spec in specs {
         let started = Instant::now();
@@ -100,6 +102,17 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
                 state.models.set(&spec.name, ModelState::Failed(format!("{error:#}")));
             }
         }
+    }
+}
+
+/// Lets the threads that answer requests come first. On Linux it is the thread's own; elsewhere the process would be nicer
+/// as a whole, which helps nobody.
+fn give_way(niceness: i32) {
+    if cfg!(target_os = "linux")
+        && niceness > 0
+        && let Err(error) = rustix::process::nice(niceness)
+    {
+        tracing::warn!("models compute at the usual priority: {error}");
     }
 }
 

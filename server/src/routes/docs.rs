@@ -21,6 +21,12 @@ use crate::{
 #[derive(OpenApi)]
 #[openapi(
     info(title = "speechd", description = "Speech to text by your own models, in the shape of the OpenAI audio API."),
+    // In the order of the page.
+    tags(
+        (name = "audio", description = "Recordings to text"),
+        (name = "models", description = "What is served"),
+        (name = "health", description = "For whoever runs the server")
+    ),
     components(schemas(ErrorBody, Json<'static>, VerboseJson<'static>)),
     modifiers(&Key)
 )]
