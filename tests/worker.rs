@@ -59,7 +59,11 @@ struct Told {
 }
 
 impl Told {
-    fn step(&mut self, worker: &mut TranscriptionWorker, is_wanted: &dyn Fn(u64) -> bool) -> Result<()> {
+    fn step(
+        &mut self,
+        worker: &mut TranscriptionWorker,
+        is_wanted: &(dyn Fn(u64) -> bool + Sync),
+    ) -> Result<()> {
         worker.step(is_wanted, &mut |id, update| match update {
             Update::Progress(_) => {}
             Update::Part(TextPart { delta, .. }) => *self.text.entry(id).or_default() += &delta,

@@ -21,14 +21,14 @@ pub trait Worker: Send {
     /// Drops all requests.
     fn clear(&mut self);
 
-    /// One step of all requests that are in the batch; at most one of those that wait enters it. `is_wanted` is
-    /// asked within the step too. A request is left after the update that ends it.
+    /// One step of all requests that are in the batch; a few of those that wait enter it, as many as are prepared
+    /// side by side. `is_wanted` is asked within the step too. A request is left after the update that ends it.
     ///
     /// # Errors
     /// When the batch as a whole failed: no request in it can go on, and `clear` is due.
     fn step(
         &mut self,
-        is_wanted: &dyn Fn(u64) -> bool,
+        is_wanted: &(dyn Fn(u64) -> bool + Sync),
         tell: &mut dyn FnMut(u64, Update<Self::Part, Self::Output>),
     ) -> Result<StepReport, Error>;
 }

@@ -30,6 +30,14 @@ pub struct Transcription {
     prepare_secs: f64,
 }
 
+/// What was heard in a window.
+pub(super) struct Heard {
+    /// What decoder rows listen to.
+    pub cross: Arc<CrossCache>,
+    /// The most probable language and how probable it is, when nobody has said it yet.
+    language: Option<(String, f32)>,
+}
+
 impl Transcription {
     /// Finds speech, divides the recording and computes the features of what is longer than a window: all that can
     /// be done without the model. `keep_going` is asked now and then.
@@ -146,32 +154,30 @@ impl Transcription {
         (0..self.stretches.len()).all(|track| self.long_form.is_done(track))
     }
 
-    /// What decoder rows listen to in a window. The first window decides the language if nobody else does.
-    pub(super) fn encode(
-        &mut self,
-        task: WindowTask,
-        keep_going: &dyn Fn() -> bool,
-    ) -> Result<Arc<CrossCache>, Error> {
+    /// What decoder rows listen to in a window, and the language that is spoken there if nobody has said it yet.
+    pub(super) fn encode(&self, task: WindowTask, keep_going: &dyn Fn() -> bool) -> Result<Heard, Error> {
         let features = self.window_features(task, keep_going)?;
         let cross = self.transcriber.listen(&self.transcriber.encode_while(features, keep_going)?)?;
-        let plan = &mut self.long_form.plan;
-        if plan.language.is_none() {
-            let detected = self.transcriber.detect_language(&cross, &plan.options.languages)?;
-            if let Some((language, probability)) = detected.into_iter().next() {
-                plan.language = Some(language);
-                self.language_probability = Some(probability);
-            }
+        let plan = &self.long_form.plan;
+        let language = match plan.language {
+            None => self.transcriber.detect_language(&cross, &plan.options.languages)?.into_iter().next(),
+            Some(_) => None,
+        };
+        Ok(Heard { cross, language })
+    }
+
+    /// The first window decides the language of the recording if nobody else does.
+    pub(super) fn settle_language(&mut self, heard: &mut Heard) {
+        let language = &mut self.long_form.plan.language;
+        if let (None, Some((code, probability))) = (&language, heard.language.take()) {
+            *language = Some(code);
+            self.language_probability = Some(probability);
         }
-        Ok(cross)
     }
 
     /// Features of a window, padded to its full length. A short track has one window, which is computed here; those
     /// of a long one are dropped after its last window: an hour has a hundred and fifty megabytes of them.
-    fn window_features(
-        &mut self,
-        task: WindowTask,
-        keep_going: &dyn Fn() -> bool,
-    ) -> Result<Features, Error> {
+    fn window_features(&self, task: WindowTask, keep_going: &dyn Fn() -> bool) -> Result<Features, Error> {
         let n_frames = self.transcriber.whisper().config.max_source_frames();
         let features = match self.features.get(&task.track) {
             Some(features) => Cow::Borrowed(features),

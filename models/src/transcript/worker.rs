@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use super::longform::WindowTask;
 use super::{Segment, Transcript, Transcription};
 use crate::decode::Session;
@@ -65,6 +67,12 @@ struct Request {
     work: Work,
 }
 
+/// A window on its way into the batch.
+struct Taken {
+    request: u64,
+    task: WindowTask,
+}
+
 /// A window in the batch.
 struct Window {
     id: u64,
@@ -87,35 +95,82 @@ impl TranscriptionWorker {
         }
     }
 
-    /// Index of the request whose window enters the batch next. If that window does not fit yet then nobody's does:
-    /// one that needs many rows would else wait for ever.
-    fn next_in_turn(&self) -> Option<usize> {
-        let n_windows = |id| self.windows.iter().filter(|window| window.request == id).count();
-        let index = self.requests.iter().position(|request| {
-            let transcription = &request.transcription;
-            transcription.has_window() && n_windows(request.id) < transcription.options().batch_size
-        })?;
-        let n_rows = self.requests[index].transcription.n_first_rows();
-        let has_room =
-            self.session.is_empty() || self.session.n_rows().saturating_add(n_rows) <= self.max_rows;
-        has_room.then_some(index)
+    /// Takes the windows that enter the batch next, at most `n`, each from the request whose turn it is. If a window
+    /// does not fit then nobody's does: one that needs many rows would else wait for ever.
+    fn take_windows(&mut self, n: usize) -> Vec<Taken> {
+        let mut taken: Vec<Taken> = Vec::new();
+        let mut n_rows = self.session.n_rows();
+        while taken.len() < n {
+            let n_windows = |id| {
+                self.windows.iter().filter(|window| window.request == id).count()
+                    + taken.iter().filter(|window| window.request == id).count()
+            };
+            let next = self.requests.iter().position(|request| {
+                let transcription = &request.transcription;
+                transcription.has_window() && n_windows(request.id) < transcription.options().batch_size
+            });
+            let Some(mut request) = next.and_then(|index| self.requests.remove(index)) else { break };
+            let n_new_rows = request.transcription.n_first_rows();
+            let has_room = n_rows == 0 || n_rows.saturating_add(n_new_rows) <= self.max_rows;
+            let Some(task) = has_room.then(|| request.transcription.next_window()).flatten() else {
+                self.requests.push_front(request);
+                break;
+            };
+            n_rows += n_new_rows;
+            if request.work.n_windows == 0 {
+                request.work.queue_secs = request.joined.elapsed().as_secs_f64();
+            }
+            request.work.n_windows += 1;
+            taken.push(Taken { request: request.id, task });
+            // Its next window comes after everybody else's.
+            self.requests.push_back(request);
+        }
+        taken
     }
 
-    /// Encodes the next window of a request and puts it into the batch.
-    fn start_window(&mut self, index: usize, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
-        let began = Instant::now();
-        let Request { id, transcription, joined, work } = &mut self.requests[index];
-        if work.n_windows == 0 {
-            work.queue_secs = joined.elapsed().as_secs_f64();
+    /// Encodes windows, a core each, and puts them into the batch. Says which requests failed.
+    fn start_windows(
+        &mut self,
+        taken: &[Taken],
+        is_wanted: &(dyn Fn(u64) -> bool + Sync),
+    ) -> Vec<(u64, Error)> {
+        let requests = &self.requests;
+        let encode = |window: &Taken| {
+            let began = Instant::now();
+            let request = requests.iter().find(|request| request.id == window.request)?;
+            let heard = request.transcription.encode(window.task, &|| is_wanted(window.request));
+            Some((heard, began.elapsed().as_secs_f64()))
+        };
+        // One alone has the products within it for all cores.
+        let encoded: Vec<_> = match taken {
+            [window] => vec![encode(window)],
+            taken => taken.par_iter().map(encode).collect(),
+        };
+        let mut failed = Vec::new();
+        for (window, outcome) in taken.iter().zip(encoded) {
+            let Some(request) = self.requests.iter_mut().find(|request| request.id == window.request) else {
+                continue;
+            };
+            let Some((heard, encode_secs)) = outcome else { continue };
+            request.work.encode_secs += encode_secs;
+            let joined = heard.and_then(|mut heard| {
+                request.transcription.settle_language(&mut heard);
+                let window_request = request.transcription.request(window.task, &heard.cross)?;
+                self.session.join(self.next_window, window_request)?;
+                Ok(heard.cross)
+            });
+            match joined {
+                Ok(cross) => {
+                    let (id, request, task) = (self.next_window, window.request, window.task);
+                    self.windows.push(Window { id, request, task, cross });
+                    self.next_window += 1;
+                }
+                // Of several windows of a request one failure is enough.
+                Err(_) if failed.iter().any(|(id, _)| *id == window.request) => {}
+                Err(error) => failed.push((window.request, error)),
+            }
         }
-        let Some(task) = transcription.next_window() else { return Ok(()) };
-        let cross = transcription.encode(task, keep_going)?;
-        self.session.join(self.next_window, transcription.request(task, &cross)?)?;
-        self.windows.push(Window { id: self.next_window, request: *id, task, cross });
-        self.next_window += 1;
-        work.n_windows += 1;
-        work.encode_secs += began.elapsed().as_secs_f64();
-        Ok(())
+        failed
     }
 
     fn end(&mut self, id: u64) -> Option<Request> {
@@ -152,23 +207,13 @@ impl Worker for TranscriptionWorker {
 
     fn step(
         &mut self,
-        is_wanted: &dyn Fn(u64) -> bool,
+        is_wanted: &(dyn Fn(u64) -> bool + Sync),
         tell: &mut dyn FnMut(u64, Update<TextPart, Transcribed>),
     ) -> Result<StepReport, Error> {
-        if let Some(index) = self.next_in_turn() {
-            let id = self.requests[index].id;
-            match self.start_window(index, &|| is_wanted(id)) {
-                Ok(()) => {
-                    // Its next window comes after everybody else's.
-                    if let Some(request) = self.requests.remove(index) {
-                        self.requests.push_back(request);
-                    }
-                }
-                Err(error) => {
-                    self.end(id);
-                    tell(id, Update::Failed(error));
-                }
-            }
+        let taken = self.take_windows(rayon::current_num_threads());
+        for (id, error) in self.start_windows(&taken, is_wanted) {
+            self.end(id);
+            tell(id, Update::Failed(error));
         }
 
         let began = Instant::now();

@@ -305,7 +305,7 @@ mod tests {
 
         fn step(
             &mut self,
-            _: &dyn Fn(u64) -> bool,
+            _: &(dyn Fn(u64) -> bool + Sync),
             tell: &mut dyn FnMut(u64, Update<usize, usize>),
         ) -> Result<StepReport, models::Error> {
             while !self.gate.load(Ordering::Acquire) {
