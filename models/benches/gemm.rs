@@ -1,0 +1,110 @@
+//! Products with a packed weight against candle's matmul, turn by turn in one run: `cargo bench -p models --bench gemm`.
+//!
+//! Weights of small products alternate between copies that together exceed the caches, as in a decoding step, where
+//! all other weights pass by before one comes again. Both sides allocate their result.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use models::kernels::PackedMatrix;
+
+/// (rows, outputs, inputs): the linear layers of Whisper tiny, base, small and large in decoding (1 row, 8 rows) and in
+/// the encoder (1500), tiny's vocabulary, and a square.
+const SHAPES: [(usize, usize, usize); 23] = [
+    (1, 384, 384),
+    (1, 1536, 384),
+    (1, 384, 1536),
+    (1, 2048, 512),
+    (1, 5120, 1280),
+    (1, 51865, 384),
+    (8, 384, 384),
+    (8, 1536, 384),
+    (8, 384, 1536),
+    (8, 2048, 512),
+    (8, 5120, 1280),
+    (8, 51865, 384),
+    (40, 1536, 384),
+    (40, 51865, 384),
+    (1500, 384, 384),
+    (1500, 1536, 384),
+    (1500, 384, 1536),
+    (1500, 2048, 512),
+    (1500, 512, 2048),
+    (1500, 3072, 768),
+    (1500, 5120, 1280),
+    (1500, 1280, 5120),
+    (2048, 2048, 2048),
+];
+
+/// Bytes of all copies of a weight that is used for few rows.
+const BYTES_OF_COPIES: usize = 256 << 20;
+
+/// For each shape and side, at least.
+const MIN_TIME: Duration = Duration::from_millis(400);
+const MIN_TURNS: usize = 9;
+
+/// Numbers between -1 and 1 without a pattern (a linear congruential generator).
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn median(durations: &mut [Duration]) -> f64 {
+    durations.sort();
+    durations[durations.len() / 2].as_secs_f64()
+}
+
+fn main() -> candle_core::Result<()> {
+    println!("{} threads; medians; ratio: candle's time over ours", rayon::current_num_threads());
+    println!("    m     n     k |  ours ms  GFLOP/s   GB/s | candle ms  GFLOP/s | ratio | packing ms");
+    for (m, n, k) in SHAPES {
+        let n_copies = if m < 100 { (BYTES_OF_COPIES / (4 * n * k)).max(2) } else { 1 };
+        let weight = noise(n * k, 1);
+        let started = Instant::now();
+        let packed: Vec<_> = (0..n_copies).map(|_| PackedMatrix::pack(&weight, n, k)).collect();
+        let packing_secs = started.elapsed().as_secs_f64() / n_copies as f64;
+        let dense = (0..n_copies)
+            .map(|_| Tensor::from_slice(&weight, (n, k), &Device::Cpu))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let x = noise(m * k, 2);
+        let x_tensor = Tensor::from_slice(&x, (m, k), &Device::Cpu)?;
+        let (mut ours, mut candles) = (Vec::new(), Vec::new());
+        let mut worst = 0f32;
+        while ours.iter().chain(&candles).sum::<Duration>() < 2 * MIN_TIME || ours.len() < MIN_TURNS {
+            let turn = ours.len() % n_copies;
+            let started = Instant::now();
+            let mut y = vec![0f32; m * n];
+            packed[turn].multiply(&x, None, &mut y);
+            ours.push(started.elapsed());
+            let started = Instant::now();
+            let y_tensor = black_box(x_tensor.matmul(&dense[turn].t()?)?);
+            candles.push(started.elapsed());
+            if ours.len() == 1 {
+                let theirs = y_tensor.flatten_all()?.to_vec1::<f32>()?;
+                worst = y.iter().zip(theirs).fold(0.0, |worst, (a, b)| worst.max((a - b).abs()));
+            }
+            black_box(y);
+        }
+        assert!(worst < 1e-3, "{m} {n} {k}: the two differ by {worst}");
+        let (ours, candles) = (median(&mut ours), median(&mut candles));
+        let (gflop, gigabytes) = (2e-9 * (m * n * k) as f64, 4e-9 * (n * k) as f64);
+        println!(
+            "{m:5} {n:5} {k:5} | {:8.3} {:8.0} {:6.1} | {:9.3} {:8.0} | {:5.2} | {:8.2}",
+            1e3 * ours,
+            gflop / ours,
+            gigabytes / ours,
+            1e3 * candles,
+            gflop / candles,
+            candles / ours,
+            1e3 * packing_secs
+        );
+    }
+    Ok(())
+}
