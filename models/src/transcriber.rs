@@ -97,6 +97,11 @@ impl Transcriber {
         self.whisper.config.max_source_frames() as f64 / self.features.spec().frame_rate()
     }
 
+    /// Seconds that the encoder works through for a recording: whole windows, silence included. What it costs.
+    pub fn padded_secs(&self, duration_secs: f64) -> f64 {
+        (duration_secs / self.window_secs()).ceil().max(1.0) * self.window_secs()
+    }
+
     /// What the model hears.
     pub fn feature_spec(&self) -> &FeatureSpec {
         self.features.spec()

@@ -192,7 +192,7 @@ impl Metrics {
         );
         to.register(
             "speechd_queue_audio_seconds",
-            "Sound that waits or is worked on",
+            "Sound that waits or is worked on, in whole windows",
             self.queue_audio_secs.clone(),
         );
         to.register("speechd_audio_seconds", "Sound that was worked through", self.audio_secs.clone());

@@ -105,7 +105,7 @@ def preparing(service, rng):
 
 def queued(service, rng):
     """Many that wait for each other; all leave, so that what is still computed is theirs."""
-    exchanges = [wire.Exchange(service, {"model": "m"}, long(60)) for _ in range(40)]
+    exchanges = [wire.Exchange(service, {"model": "m"}, long(240)) for _ in range(25)]
     wait_for("queued", lambda: counter(service, 'speechd_queue_requests{model="m"}') == len(exchanges))
     working_on(service, 0)
     return exchanges
@@ -137,7 +137,7 @@ PHASES = [
     ("during the upload", upload),
     ("while its sound was decoded", decoding_sound),
     ("while speech was looked for", preparing),
-    ("while 40 waited", queued),
+    ("while 25 waited", queued),
     ("during a stream", streaming),
 ]
 

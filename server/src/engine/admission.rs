@@ -1,5 +1,5 @@
 //! Who may come in: a bound on the requests and on the seconds of audio that wait or are being decoded, and how long
-//! those who may not should stay away.
+//! those who may not should stay away. Seconds are what the model works through: whole windows.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -58,11 +58,14 @@ pub enum BusyReason {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
+    audio_secs: f64,
     remaining_secs: f64,
 }
 
 /// Working time after which half of what was measured before is forgotten.
 const MEMORY_SECS: f64 = 10.0;
+/// Working time after which the pace is known well enough to refuse somebody for it.
+const MIN_KNOWN_SECS: f64 = 1.0;
 /// Shortest and longest advice, seconds: clients take anything above 120 for "never".
 const RETRY_SECS: (f64, f64) = (0.1, 60.0);
 /// Advice while nothing was measured yet.
@@ -101,7 +104,8 @@ impl Admission {
         if load.n_requests > 0 && excess_secs > 0.0 {
             return Err(load.busy(BusyReason::Audio, excess_secs));
         }
-        if let (Some(patience), Some(pace)) = (patience, load.pace()) {
+        let known_pace = load.pace().filter(|_| load.busy_secs >= MIN_KNOWN_SECS);
+        if let (Some(patience), Some(pace)) = (patience, known_pace) {
             // Requests take turns, so at worst everything inside is done first.
             let late_secs = (load.audio_secs + audio_secs) * pace - patience.as_secs_f64();
             // An empty room cannot become emptier: then it is for the client to decide how long it waits.
@@ -111,7 +115,7 @@ impl Admission {
         }
         load.n_requests += 1;
         load.audio_secs += audio_secs;
-        Ok(Permit { admission: self.clone(), remaining_secs: audio_secs })
+        Ok(Permit { admission: self.clone(), audio_secs, remaining_secs: audio_secs })
     }
 
     /// Notes working time: what the advice is made of.
@@ -148,9 +152,9 @@ impl Load {
 }
 
 impl Permit {
-    /// Notes that so much of the recording has been decoded by now.
-    pub fn decoded(&mut self, remaining_secs: f64) {
-        let done_secs = (self.remaining_secs - remaining_secs).clamp(0.0, self.remaining_secs);
+    /// Notes that so much of the recording is still to be decoded.
+    pub fn remains(&mut self, share: f64) {
+        let done_secs = (self.remaining_secs - share * self.audio_secs).clamp(0.0, self.remaining_secs);
         self.remaining_secs -= done_secs;
         let mut load = self.admission.lock();
         load.audio_secs = (load.audio_secs - done_secs).max(0.0);
@@ -190,7 +194,7 @@ mod tests {
         );
         // 2 s for 20 s of audio; 40 are left, so 50 fit, 70 come ten too many: a second.
         room.worked(2.0);
-        first.decoded(40.0);
+        first.remains(2.0 / 3.0);
         let busy = room.enter(70.0, None).expect_err("too much");
         assert_eq!((busy.retry_after, busy.reason), (Duration::from_secs(1), BusyReason::Audio));
         let (_second, _third) = (room.enter(50.0, None).expect("fits"), room.enter(1.0, None).expect("fits"));
@@ -204,7 +208,7 @@ mod tests {
         let room = room(9, 1e6);
         let mut first = room.enter(100.0, None).expect("empty");
         room.worked(1.0);
-        first.decoded(90.0);
+        first.remains(0.9);
         // A tenth of a second per second: 90 + 10 take ten seconds.
         let patience = |secs| Some(Duration::from_secs(secs));
         assert_eq!(room.enter(10.0, patience(8)).expect_err("late").reason, BusyReason::Deadline);
@@ -225,13 +229,13 @@ mod tests {
     proptest! {
         #[test]
         fn the_room_is_empty_when_everybody_left(
-            steps in prop::collection::vec((0.0..50.0f64, 0.0..60.0f64, any::<bool>()), 0..40),
+            steps in prop::collection::vec((0.0..50.0f64, -0.5..1.5f64, any::<bool>()), 0..40),
         ) {
             let room = room(8, 200.0);
             let mut inside = Vec::new();
-            for (audio_secs, remaining_secs, leaves) in steps {
+            for (audio_secs, share, leaves) in steps {
                 if let Ok(mut permit) = room.enter(audio_secs, Some(Duration::from_secs(5))) {
-                    permit.decoded(remaining_secs);
+                    permit.remains(share);
                     room.worked(0.1);
                     inside.push(permit);
                 }

@@ -49,6 +49,7 @@ pub struct Engine<W: Worker> {
     /// `None` once the engine is told to end.
     jobs: Option<mpsc::Sender<Job<W>>>,
     preparing: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,14 +82,15 @@ impl<W: Worker + 'static> Engine<W> {
         let admission = Admission::new(bounds);
         // Permits are fewer than places: the queue cannot be full.
         let (jobs, queue) = mpsc::channel(bounds.max_requests.max(1));
-        let room = admission.clone();
+        let (room, counts) = (admission.clone(), metrics.clone());
         let thread = thread::Builder::new().name(format!("model-{name}")).spawn(move || {
-            Desk { worker, queue, callers: BTreeMap::new(), next_id: 0, cores, room, metrics }.work();
+            Desk { worker, queue, callers: BTreeMap::new(), next_id: 0, cores, room, metrics: counts }.work();
         })?;
         Ok(Self {
             admission,
             jobs: Some(jobs),
             preparing: Arc::new(Semaphore::new(n_preparing.max(1))),
+            metrics,
             thread: Some(thread),
         })
     }
@@ -111,7 +113,7 @@ impl<W: Worker + 'static> Engine<W> {
         prepare: impl FnOnce(&dyn Fn() -> bool) -> Result<W::Request, models::Error> + Send + 'static,
     ) -> Events<W::Part, W::Output> {
         let (events, receiver) = mpsc::channel(MAX_UNREAD_UPDATES);
-        let jobs = self.jobs.clone();
+        let (jobs, metrics) = (self.jobs.clone(), self.metrics.clone());
         // The semaphore is never closed.
         let turn = self.preparing.clone().acquire_owned().await.ok();
         let span = Span::current();
@@ -124,6 +126,7 @@ impl<W: Worker + 'static> Engine<W> {
                     // Without a thread the job is dropped here, and the caller sees its events end.
                     jobs.map(|jobs| jobs.try_send(job).is_ok());
                 }
+                Err(models::Error::Cancelled) => metrics.cancelled(Phase::Prepare),
                 Err(error) => drop(events.try_send(Event::Failed(error))),
             }
         });
@@ -222,7 +225,8 @@ impl<W: Worker> Desk<W> {
         let Some(caller) = self.callers.get_mut(&id) else { return };
         let (event, is_last) = match update {
             Update::Progress(Progress { decoded_secs, duration_secs }) => {
-                return caller.permit.decoded((duration_secs - decoded_secs).max(0.0));
+                let share = if duration_secs > 0.0 { 1.0 - decoded_secs / duration_secs } else { 0.0 };
+                return caller.permit.remains(share);
             }
             Update::Part(part) => (Event::Part(part), false),
             Update::Done(output) => (Event::Done(output), true),
@@ -235,7 +239,7 @@ impl<W: Worker> Desk<W> {
             Update::Failed(error) => (Event::Failed(error), true),
         };
         if is_last && matches!(event, Event::Done(_)) {
-            caller.permit.decoded(0.0);
+            caller.permit.remains(0.0);
         }
         let was_read = caller.events.try_send(event).is_ok();
         if is_last {

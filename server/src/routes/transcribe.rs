@@ -101,8 +101,9 @@ pub(super) async fn transcribe(
         logprobs: request.logprobs,
     };
     let (streams, options) = (request.stream, request.options);
+    let audio_secs = serving.transcriber.padded_secs(waveform.duration_secs());
     let patience = terms.deadline.saturating_duration_since(Instant::now());
-    let permit = serving.engine.admission().enter(waveform.duration_secs(), Some(patience))?;
+    let permit = serving.engine.admission().enter(audio_secs, Some(patience))?;
     let transcriber = serving.transcriber.clone();
     let submitted = Instant::now();
     let prepare = move |keep_going: &dyn Fn() -> bool| {
