@@ -265,9 +265,12 @@ impl Metrics {
         self.cancelled.get_or_create(&PhaseLabels { phase: phase.name() }).inc();
     }
 
-    /// Counts a cancellation in this phase, unless it is over before what is returned is dropped.
-    pub fn count_cancelled(&self, phase: Phase) -> InPhase<'_> {
-        InPhase { metrics: self, phase, is_over: false }
+    /// Awaits a phase of a request, and counts a cancellation in it when it is dropped before its end.
+    pub async fn during<T>(&self, phase: Phase, work: impl Future<Output = T>) -> T {
+        let mut counted = InPhase { metrics: self, phase, is_over: false };
+        let outcome = work.await;
+        counted.is_over = true;
+        outcome
     }
 
     /// A phase of a request is over.
@@ -306,18 +309,10 @@ impl Metrics {
 }
 
 /// A request in a phase: a future that is dropped here belongs to a client that left.
-#[derive(Debug)]
-pub struct InPhase<'a> {
+struct InPhase<'a> {
     metrics: &'a Metrics,
     phase: Phase,
     is_over: bool,
-}
-
-impl InPhase<'_> {
-    /// The phase came to its end, good or bad.
-    pub fn over(mut self) {
-        self.is_over = true;
-    }
 }
 
 impl Drop for InPhase<'_> {

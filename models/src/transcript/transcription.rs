@@ -9,7 +9,7 @@ use audio::vad::spans_from_probabilities;
 use audio::window::{Profile, cut_at_silences, energy_profile};
 use audio::{Features, Span, Vad, VadOptions, Waveform};
 
-use super::Segment;
+use super::TextPart;
 use super::longform::{LongForm, Plan, WindowTask};
 use crate::decode::{Attempt, LADDER, Strategy, Thresholds, WindowRequest, WindowResult};
 use crate::whisper::CrossCache;
@@ -243,8 +243,8 @@ impl Transcription {
         Ok(())
     }
 
-    /// Text that is new since the last call, and the segments that it is from.
-    pub(super) fn take_text(&mut self) -> (String, Vec<Segment>) {
+    /// Text that is new since the last call.
+    pub(super) fn take_text(&mut self) -> Vec<TextPart> {
         self.long_form.take_text()
     }
 

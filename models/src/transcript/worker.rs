@@ -19,8 +19,8 @@ use crate::{Error, Transcriber};
 pub struct TextPart {
     /// What comes after what was told before.
     pub delta: String,
-    /// Where it is from. Their ids and their times at the very end of the recording are settled in the transcript.
-    pub segments: Vec<Segment>,
+    /// Where it is from. Its id and its times at the very end of the recording are settled in the transcript.
+    pub segment: Segment,
 }
 
 /// A transcript, and what it took.
@@ -236,9 +236,8 @@ impl Worker for TranscriptionWorker {
                 continue;
             }
             tell(id, Update::Progress(request.transcription.progress()));
-            let (delta, segments) = request.transcription.take_text();
-            if !segments.is_empty() {
-                tell(id, Update::Part(TextPart { delta, segments }));
+            for part in request.transcription.take_text() {
+                tell(id, Update::Part(part));
             }
         }
 

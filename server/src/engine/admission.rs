@@ -11,7 +11,7 @@ use std::{
 pub struct Bounds {
     /// Requests.
     pub max_requests: usize,
-    /// Seconds of audio of all requests. One request alone may have more, or it would never come in.
+    /// Seconds of audio of all requests, above which nobody comes in. The last to come in may exceed it.
     pub max_audio_secs: f64,
 }
 
@@ -100,9 +100,9 @@ impl Admission {
         if load.n_requests >= self.bounds.max_requests {
             return Err(load.busy(BusyReason::Requests, load.mean_request_secs()));
         }
-        let excess_secs = load.audio_secs + audio_secs - self.bounds.max_audio_secs;
-        if load.n_requests > 0 && excess_secs > 0.0 {
-            return Err(load.busy(BusyReason::Audio, excess_secs));
+        // Not the sum: a long recording would be kept out for ever by short ones that come and go.
+        if load.n_requests > 0 && load.audio_secs >= self.bounds.max_audio_secs {
+            return Err(load.busy(BusyReason::Audio, load.audio_secs - self.bounds.max_audio_secs));
         }
         let known_pace = load.pace().filter(|_| load.busy_secs >= MIN_KNOWN_SECS);
         if let (Some(patience), Some(pace)) = (patience, known_pace) {
@@ -137,7 +137,8 @@ impl Admission {
 impl Load {
     /// Working time per second of audio, once it was measured.
     pub fn pace(&self) -> Option<f64> {
-        (self.decoded_secs > 0.0).then(|| self.busy_secs / self.decoded_secs)
+        let pace = self.busy_secs / self.decoded_secs;
+        pace.is_finite().then_some(pace)
     }
 
     fn mean_request_secs(&self) -> f64 {
@@ -187,17 +188,19 @@ mod tests {
     #[test]
     fn a_full_room_says_when_there_will_be_place() {
         let room = room(3, 100.0);
-        let mut first = room.enter(60.0, None).expect("empty");
+        let mut first = room.enter(150.0, None).expect("empty");
         assert_eq!(
             room.enter(50.0, None).expect_err("too much"),
             Busy { retry_after: Duration::from_secs(1), reason: BusyReason::Audio }
         );
-        // 2 s for 20 s of audio; 40 are left, so 50 fit, 70 come ten too many: a second.
+        // 2 s for 30 s of audio; 20 of those that are left are too many.
         room.worked(2.0);
-        first.remains(2.0 / 3.0);
-        let busy = room.enter(70.0, None).expect_err("too much");
-        assert_eq!((busy.retry_after, busy.reason), (Duration::from_secs(1), BusyReason::Audio));
-        let (_second, _third) = (room.enter(50.0, None).expect("fits"), room.enter(1.0, None).expect("fits"));
+        first.remains(0.8);
+        let busy = room.enter(1.0, None).expect_err("too much");
+        assert_eq!((busy.retry_after.as_millis(), busy.reason), (1333, BusyReason::Audio));
+        first.remains(0.5);
+        let (_second, _third) =
+            (room.enter(20.0, None).expect("fits"), room.enter(900.0, None).expect("fits"));
         assert_eq!(room.check().expect_err("full").reason, BusyReason::Requests);
         drop(first);
         assert!(room.check().is_ok());
@@ -244,7 +247,7 @@ mod tests {
                 }
                 let load = room.load();
                 prop_assert!(load.n_requests == inside.len() && load.n_requests <= 8);
-                prop_assert!(load.audio_secs >= 0.0 && load.audio_secs <= 200.0 + 1e-6);
+                prop_assert!(load.audio_secs >= 0.0 && load.audio_secs <= 250.0 + 1e-6);
             }
             inside.clear();
             let load = room.load();

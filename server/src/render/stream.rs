@@ -1,6 +1,8 @@
 //! What a stream of server-sent events says: the events of the OpenAI API, of which no others may be made up, because
 //! clients take unknown ones for something else. What is ours goes into further keys of known events.
 
+use std::slice;
+
 use models::{Segment, TextPart, TextToken, Transcript};
 use serde::Serialize;
 
@@ -61,7 +63,7 @@ pub fn delta<'a>(part: &'a TextPart, tokens: Tokens<'_>) -> Delta<'a> {
     Delta {
         r#type: "transcript.text.delta",
         delta: &part.delta,
-        logprobs: tokens.map(|tokens| logprobs(&part.segments, tokens)),
+        logprobs: tokens.map(|tokens| logprobs(slice::from_ref(&part.segment), tokens)),
     }
 }
 
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn events_are_those_of_the_api() {
         let spoken = segment(0, 0.0, 1.0, " سلام");
-        let part = TextPart { delta: "سلام".to_owned(), segments: vec![spoken.clone()] };
+        let part = TextPart { delta: "سلام".to_owned(), segment: spoken.clone() };
         assert_eq!(
             serde_json::to_string(&delta(&part, None)).expect("serialised"),
             r#"{"type":"transcript.text.delta","delta":"سلام"}"#

@@ -21,6 +21,8 @@ use crate::{
 
 /// Languages that a request may name as candidates.
 pub(super) const MAX_LANGUAGES: usize = 100;
+/// All hotwords and keywords together: many times what fits before a text.
+const MAX_HOTWORDS_BYTES: usize = 4096;
 /// The longest pause or margin that a chunking strategy may ask for.
 pub(super) const MAX_CHUNKING_MS: u32 = 60_000;
 /// Of what a parser says about JSON.
@@ -167,6 +169,10 @@ impl TranscriptionRequest {
         if !hotwords.is_empty() {
             hotwords.retain(|word| !word.is_empty());
             settings.hotwords = hotwords.join(", ");
+            if settings.hotwords.len() > MAX_HOTWORDS_BYTES {
+                let message = format!("more than {MAX_HOTWORDS_BYTES} bytes; no model has room for them");
+                return Err(Error::invalid("hotwords", message));
+            }
         }
         fields.finish()?;
 

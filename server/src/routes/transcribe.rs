@@ -71,11 +71,9 @@ struct Running {
 /// Audio that is refused, faults of ours.
 pub(super) async fn decode(state: &AppState, serving: &Serving, upload: Upload) -> Result<Waveform, Error> {
     let began = Instant::now();
-    let counted = state.metrics.count_cancelled(Phase::Decode);
     let sample_rate = serving.transcriber.feature_spec().sample_rate;
-    let decoded = state.decoder.decode(upload.file, sample_rate).await;
-    counted.over();
-    let DecodedAudio { waveform, warnings, .. } = decoded?;
+    let decoding = state.decoder.decode(upload.file, sample_rate);
+    let DecodedAudio { waveform, warnings, .. } = state.metrics.during(Phase::Decode, decoding).await?;
     state.metrics.phase(Phase::Decode, began.elapsed());
     for warning in warnings {
         tracing::info!("the upload is not sound: {warning}");
@@ -109,7 +107,7 @@ pub(super) async fn transcribe(
     let prepare = move |keep_going: &dyn Fn() -> bool| {
         Transcription::prepare(&transcriber, waveform, &options, keep_going)
     };
-    let events = serving.engine.submit(permit, prepare).await;
+    let events = state.metrics.during(Phase::Prepare, serving.engine.submit(permit, prepare)).await;
     let running = Running { state, serving, shape, terms, submitted, has_text: false, events };
     if streams { Ok(running.into_stream()) } else { running.into_response().await }
 }

@@ -7,12 +7,13 @@ use std::{
 };
 
 use axum::{
+    body::Body,
     extract::{Request, State},
     http::HeaderMap,
     response::Response,
 };
 use models::Task;
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     form::{Form, Upload},
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    metrics::{Metrics, Phase},
+    metrics::Phase,
     state::{AppState, Serving},
 };
 
@@ -62,20 +63,15 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let limit = time_limit(&head.headers, state.config.serve.request_timeout_secs.duration());
-    let mut form = Form::open(&head.headers, body, &state.config.serve)?;
-    let defaults = &state.config.transcribe;
-    // The official clients send the file last: nearly always, all is known before it comes.
-    form.read_fields().await?;
-    if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
-        check(&state, &request)?.engine.admission().check()?;
-    }
-    // Whoever sends has a file on the disk until it is decoded.
-    let place = Arc::clone(&state.uploads).try_acquire_owned();
-    let place = place.map_err(|_| Error::Busy { reason: BUSY_UPLOADS, retry_after: UPLOADS_RETRY })?;
-    let upload = receive(&mut form, &state.metrics).await?;
-    let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
-    let serving = check(&state, &request)?;
-    let upload = upload.ok_or(Error::Missing("file"))?;
+    let received = state.metrics.during(Phase::Upload, receive(&state, task, &head.headers, body)).await;
+    let Received { request, serving, upload, place } = match received {
+        // A client that leaves while it sends is an error of its body, not the end of this future.
+        Err(Error::Disconnected) => {
+            state.metrics.cancelled(Phase::Upload);
+            return Err(Error::Disconnected);
+        }
+        received => received?,
+    };
     state.metrics.phase(Phase::Upload, started.elapsed());
     tracing::debug!(model = request.model, bytes = upload.bytes, "request received");
     // The client counts from here: while it sends, it does not wait.
@@ -109,23 +105,34 @@ fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Arc<Serving
     Ok(serving)
 }
 
-/// The file of a form, and the fields after it.
-async fn receive(form: &mut Form, metrics: &Metrics) -> Result<Option<Upload>, Error> {
-    let receiving = metrics.count_cancelled(Phase::Upload);
-    let received = async {
-        let upload = match form.is_at_end() {
-            true => None,
-            false => Some(form.spool_file().await?),
-        };
-        form.read_fields().await?;
-        Ok(upload)
+/// A request that has arrived.
+struct Received {
+    request: TranscriptionRequest,
+    serving: Arc<Serving>,
+    upload: Upload,
+    /// Held while the file is on the disk.
+    place: OwnedSemaphorePermit,
+}
+
+/// Reads a form. What can be refused before the recording comes is refused then.
+async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) -> Result<Received, Error> {
+    let place = Arc::clone(&state.uploads).try_acquire_owned();
+    let place = place.map_err(|_| Error::Busy { reason: BUSY_UPLOADS, retry_after: UPLOADS_RETRY })?;
+    let mut form = Form::open(headers, body, &state.config.serve)?;
+    let defaults = &state.config.transcribe;
+    // The official clients send the file last: nearly always, all is known before it comes.
+    form.read_fields().await?;
+    if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
+        check(state, &request)?.engine.admission().check()?;
     }
-    .await;
-    // A client that leaves while it sends is an error of its body, not the end of this future.
-    if !matches!(received, Err(Error::Disconnected)) {
-        receiving.over();
-    }
-    received
+    let upload = match form.is_at_end() {
+        true => None,
+        false => Some(form.spool_file().await?),
+    };
+    form.read_fields().await?;
+    let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
+    let serving = check(state, &request)?;
+    Ok(Received { request, serving, upload: upload.ok_or(Error::Missing("file"))?, place })
 }
 
 /// The server's patience, or the client's where that is shorter.

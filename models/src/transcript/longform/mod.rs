@@ -12,7 +12,7 @@ use super::coverage::{Outcome, coverage};
 use super::running_text::RunningText;
 use super::segment::{Piece, Split, split};
 use super::words::{assign_words, time_words};
-use super::{GapReason, Segment, Transcript};
+use super::{GapReason, Segment, TextPart, Transcript};
 use crate::decode::{Rules, WindowResult};
 use crate::tokenizer::Tokenizer;
 use crate::whisper::SpecialTokens;
@@ -360,16 +360,16 @@ impl LongForm {
         }
     }
 
-    /// Text that is new since the last call, in order and never taken back, and the segments that it is from.
-    /// What was told in all calls, put together, is the transcript's text.
-    pub fn take_text(&mut self) -> (String, Vec<Segment>) {
+    /// Text that is new since the last call, in order and never taken back, a part for each segment: what belongs
+    /// together does not depend on which window was ready first. All deltas put together are the transcript's text.
+    pub fn take_text(&mut self) -> Vec<TextPart> {
         let is_spaced = !self.plan.language.as_deref().is_some_and(Tokenizer::is_unspaced);
-        let mut segments = Vec::new();
+        let mut parts = Vec::new();
         let (track, place) = &mut self.next_segment;
         while let Some(state) = self.tracks.get(*track) {
             for segment in &state.segments[*place..] {
                 self.text.push(&segment.text, is_spaced);
-                segments.push(segment.clone());
+                parts.push(TextPart { delta: self.text.take().to_owned(), segment: segment.clone() });
             }
             *place = state.segments.len();
             if state.is_busy || state.has_window() {
@@ -377,7 +377,7 @@ impl LongForm {
             }
             (*track, *place) = (*track + 1, 0);
         }
-        (self.text.take().to_owned(), segments)
+        parts
     }
 
     /// The transcript of what was accepted.
