@@ -200,7 +200,7 @@ mod tests {
         assert_eq!((busy.retry_after.as_millis(), busy.reason), (1333, BusyReason::Audio));
         first.remains(0.5);
         let (_second, _third) =
-            (room.enter(20.0, None).expect("fits"), room.enter(900.0, None).expect("fits"));
+            (room.enter(20.0, None).expect("fits"), room.enter(10.0, None).expect("fits"));
         assert_eq!(room.check().expect_err("full").reason, BusyReason::Requests);
         drop(first);
         assert!(room.check().is_ok());
