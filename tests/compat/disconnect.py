@@ -88,7 +88,7 @@ def upload(service, rng):
 
 
 def decoding_sound(service, rng):
-    exchange = wire.Exchange(service, {"model": "m"}, recordings.long_mp3(7000))
+    exchange = wire.Exchange(service, {"model": "m"}, recordings.mp3(7000))
     wait_for("decoding", lambda: service.children())
     time.sleep(0.3)
     return [exchange]
@@ -98,7 +98,7 @@ def preparing(service, rng):
     """Speech is looked for in an hour of sound."""
     decoded = 'speechd_phase_seconds_count{phase="decode"}'
     before = counter(service, decoded)
-    exchange = wire.Exchange(service, {"model": "m"}, recordings.long_mp3(7000))
+    exchange = wire.Exchange(service, {"model": "m"}, recordings.mp3(7000))
     wait_for("decoded", lambda: counter(service, decoded) > before)
     return [exchange]
 

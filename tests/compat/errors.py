@@ -74,7 +74,7 @@ def limits(report, speechd, model_dir, make_callers):
                 error = caller.refused(method, openai.APIStatusError)
                 assert error.status_code == 413, error
             with report.check("errors", f"a recording over the limit, {caller.name}"):
-                method = lambda client: client.audio.transcriptions.create(model="m", file=recordings.long_mp3(8))  # noqa: E731
+                method = lambda client: client.audio.transcriptions.create(model="m", file=recordings.mp3(8))  # noqa: E731
                 error = caller.refused(method, openai.BadRequestError, param="file")
                 assert "5" in error.body["message"], error
         for name, key in [("wrong", "third-key"), ("a prefix", "second-ke"), ("longer", "second-key2")]:

@@ -25,11 +25,12 @@ def repeated(path, duration_secs):
     return f"{duration_secs}s.wav", out.getvalue()
 
 
-def long_mp3(duration_secs):
-    """An MP3 file of this length as (name, bytes): small, and long to decode."""
+def mp3(duration_secs):
+    """The digits over and over as an MP3 file of this length, as (name, bytes): small, and slow to decode."""
     sound = digits("mp3").read_bytes()
     # 64 kbit/s at 16 kHz. The first frame holds no sound but says how many frames follow it.
     frame_bytes, frame_secs = 288, 0.036
-    frames = sound[sound.index(b"Info") - 13 + frame_bytes :]
-    n_frames = len(frames) // frame_bytes
-    return f"{duration_secs}s.mp3", frames[: n_frames * frame_bytes] * round(duration_secs / (n_frames * frame_secs))
+    start = sound.index(b"Info") - 13 + frame_bytes
+    frames = sound[start : start + (len(sound) - start) // frame_bytes * frame_bytes]
+    n_bytes = round(duration_secs / frame_secs) * frame_bytes
+    return f"{duration_secs}s.mp3", (frames * (n_bytes // len(frames) + 1))[:n_bytes]

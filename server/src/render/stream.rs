@@ -5,6 +5,7 @@ use std::slice;
 
 use models::{Segment, TextPart, TextToken, Transcript};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     json::{LanguageJson, LogprobJson, logprobs},
@@ -12,8 +13,10 @@ use super::{
 };
 
 /// More of the text. All deltas put together are the text of [`Done`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = TextDelta)]
 pub struct Delta<'a> {
+    #[schema(example = "transcript.text.delta")]
     r#type: &'static str,
     /// What comes after what was told before.
     pub delta: &'a str,
@@ -23,8 +26,10 @@ pub struct Delta<'a> {
 }
 
 /// The last event.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = TextDone)]
 pub struct Done<'a> {
+    #[schema(example = "transcript.text.done")]
     r#type: &'static str,
     /// All of the text.
     pub text: &'a str,
@@ -41,8 +46,9 @@ pub struct Done<'a> {
 }
 
 /// Tokens that went in and came out; a stream's usage has no other form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TokenUsage {
+    #[schema(example = "tokens")]
     r#type: &'static str,
     /// Positions of the encoder that hold sound: fifty a second.
     pub input_tokens: u64,

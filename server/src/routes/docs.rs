@@ -14,7 +14,7 @@ use utoipa::{
 
 use crate::{
     error::{Error, ErrorBody},
-    render::{Json, VerboseJson},
+    render::{Json, VerboseJson, stream},
 };
 
 /// What does not belong to one path.
@@ -27,7 +27,7 @@ use crate::{
         (name = "models", description = "What is served"),
         (name = "health", description = "For whoever runs the server")
     ),
-    components(schemas(ErrorBody, Json<'static>, VerboseJson<'static>)),
+    components(schemas(ErrorBody, Json<'static>, VerboseJson<'static>, stream::Delta<'static>, stream::Done<'static>)),
     modifiers(&Key)
 )]
 pub(super) struct Document;

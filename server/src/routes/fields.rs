@@ -67,6 +67,11 @@ impl<'a> Fields<'a> {
         self.text(name)?.map(|text| number(name, text)).transpose()
     }
 
+    /// A number with a fraction.
+    pub(super) fn decimal(&mut self, name: &'static str) -> Result<Option<f32>, Error> {
+        self.text(name)?.map(|text| decimal(name, text)).transpose()
+    }
+
     /// A number in a range, or `off`.
     pub(super) fn threshold(
         &mut self,
@@ -77,10 +82,10 @@ impl<'a> Fields<'a> {
         if text == "off" {
             return Ok(Some(Threshold::Word(Off::Off)));
         }
+        let (from, to) = (exact(*range.start()), exact(*range.end()));
         match number(name, text) {
-            Ok(number) if range.contains(&number) => Ok(Some(Threshold::At(number))),
+            Ok(number) if (from..=to).contains(&number) => Ok(Some(Threshold::At(number as f32))),
             _ => {
-                let (from, to) = range.into_inner();
                 let message = format!("{} is neither a number from {from} to {to} nor \"off\"", quoted(text));
                 Err(Error::invalid(name, message))
             }
@@ -105,6 +110,26 @@ impl<'a> Fields<'a> {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// A number with a fraction.
+pub(super) fn decimal(name: impl Into<Cow<'static, str>>, text: &str) -> Result<f32, Error> {
+    number(name, text).map(narrowed)
+}
+
+/// Of 0.01, the shortest digits rather than the nearest binary fraction.
+pub(super) fn exact(limit: f32) -> f64 {
+    limit.to_string().parse().unwrap_or_default()
+}
+
+/// The nearest number that the options can hold, except that one beyond a limit stays beyond it: limits are whole.
+pub(super) fn narrowed(number: f64) -> f32 {
+    let nearest = number as f32;
+    match number - f64::from(nearest) {
+        over if over > 0.0 && nearest.fract() == 0.0 => nearest.next_up(),
+        under if under < 0.0 && nearest.fract() == 0.0 => nearest.next_down(),
+        _ => nearest,
     }
 }
 

@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use audio::VadOptions;
 use clap::ValueEnum;
 use models::{DecodeOptions, Task};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{
-    fields::{Fields, number},
+    fields::{Fields, decimal, narrowed, number},
     form::{Field, shown_name},
 };
 use crate::{
@@ -201,12 +201,12 @@ fn decoding(fields: &mut Fields<'_>, settings: &mut Transcribe) -> Result<(), Er
     if let Some(prompt) = fields.text("prompt")? {
         prompt.clone_into(&mut settings.prompt);
     }
-    let temperature = fields.number("temperature")?;
+    let temperature = fields.decimal("temperature")?;
     set(&mut settings.temperature, temperature);
     set(&mut settings.beam_size, fields.number("beam_size")?);
     set(&mut settings.best_of, fields.number("best_of")?);
     set(&mut settings.patience, fields.threshold("patience", PATIENCES)?);
-    set(&mut settings.length_penalty, fields.number("length_penalty")?);
+    set(&mut settings.length_penalty, fields.decimal("length_penalty")?);
     let fallback = fields.switch("fallback")?;
     if fallback == Some(true) && temperature.is_some_and(|temperature| temperature > 0.0) {
         return Err(Error::invalid(
@@ -262,15 +262,15 @@ fn known_language(name: &'static str, text: &str) -> Result<String, Error> {
 }
 
 fn candidates(texts: &[&str]) -> Result<Vec<String>, Error> {
+    if texts.len() > MAX_LANGUAGES {
+        return Err(Error::invalid("languages", format!("more than {MAX_LANGUAGES}")));
+    }
     let mut languages: Vec<String> = Vec::new();
     for text in texts {
         let language = known_language("languages", text)?;
         if !languages.contains(&language) {
             languages.push(language);
         }
-    }
-    if languages.len() > MAX_LANGUAGES {
-        return Err(Error::invalid("languages", format!("more than {MAX_LANGUAGES}")));
     }
     Ok(languages)
 }
@@ -322,9 +322,16 @@ impl Chunking {
         #[serde(deny_unknown_fields)]
         struct Strategy {
             r#type: ServerVad,
+            #[serde(default, deserialize_with = "given")]
             prefix_padding_ms: Option<u32>,
+            #[serde(default, deserialize_with = "given")]
             silence_duration_ms: Option<u32>,
-            threshold: Option<f32>,
+            #[serde(default, deserialize_with = "given")]
+            threshold: Option<f64>,
+        }
+        /// Left out or a number: `null` is neither.
+        fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
+            T::deserialize(value).map(Some)
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "snake_case")]
@@ -341,7 +348,7 @@ impl Chunking {
         Self {
             prefix_padding_ms: strategy.prefix_padding_ms.unwrap_or(Self::DEFAULT.prefix_padding_ms),
             silence_duration_ms: strategy.silence_duration_ms.unwrap_or(Self::DEFAULT.silence_duration_ms),
-            threshold: strategy.threshold.unwrap_or(Self::DEFAULT.threshold),
+            threshold: strategy.threshold.map_or(Self::DEFAULT.threshold, narrowed),
         }
         .check()
     }
@@ -360,7 +367,7 @@ impl Chunking {
                 "type" => return Err(Error::invalid(param, format!("{} is not server_vad", quoted(value)))),
                 "prefix_padding_ms" => chunking.prefix_padding_ms = number(param, value)?,
                 "silence_duration_ms" => chunking.silence_duration_ms = number(param, value)?,
-                "threshold" => chunking.threshold = number(param, value)?,
+                "threshold" => chunking.threshold = decimal(param, value)?,
                 _ => {
                     let known = "type, prefix_padding_ms, silence_duration_ms, threshold".to_owned();
                     return Err(Error::Unknown { param, known });

@@ -17,13 +17,16 @@ use utoipa::{
     },
 };
 
-use super::request::{
-    COMPRESSION_RATIOS, Chunking, LOGPROBS, MAX_CHUNKING_MS, MAX_LANGUAGES, PATIENCES, PROBABILITIES,
+use super::{
+    fields::exact,
+    request::{
+        COMPRESSION_RATIOS, Chunking, LOGPROBS, MAX_CHUNKING_MS, MAX_LANGUAGES, PATIENCES, PROBABILITIES,
+    },
 };
 use crate::{
     config::Vad,
     error::ErrorBody,
-    render::{Format, Json, VerboseJson},
+    render::{Format, Json, VerboseJson, stream},
 };
 
 /// The form of `POST /v1/audio/transcriptions`.
@@ -123,8 +126,6 @@ fn form(description: &str) -> ObjectBuilder {
 /// The fields beyond the OpenAI API: the command line's flags.
 fn decoding(form: ObjectBuilder) -> ObjectBuilder {
     let threshold = |range: RangeInclusive<f32>, description: &str| {
-        // Of 0.01, the shortest digits rather than the nearest binary fraction.
-        let exact = |limit: f32| limit.to_string().parse().unwrap_or_default();
         let number = number(exact(*range.start()), exact(*range.end()), "");
         OneOfBuilder::new().item(number).item(words(&["off"], "")).description(Some(description))
     };
@@ -225,7 +226,8 @@ fn chunking() -> OneOfBuilder {
                 .default(Some(json!(defaults.threshold))),
         )
         .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
-    OneOfBuilder::new().item(words(&["auto"], "")).item(server_vad).description(Some(
+    let nothing = ObjectBuilder::new().schema_type(Type::Null);
+    OneOfBuilder::new().item(words(&["auto"], "")).item(server_vad).item(nothing).description(Some(
         "How the recording is cut; not with `vad`. An object comes as JSON, or field by field as \
          `chunking_strategy[type]`.",
     ))
@@ -246,11 +248,23 @@ impl IntoResponses for Transcription {
             .content(Format::Text.content_type(), plain())
             .content(Format::Srt.content_type(), plain())
             .content(Format::Vtt.content_type(), plain())
-            .content("text/event-stream", plain());
+            .content("text/event-stream", Content::new(Some(event())));
         let mut responses = BTreeMap::from([("200".to_owned(), found.build().into())]);
         responses.extend(refusals(&[400, 401, 404, 405, 413, 415, 429, 500, 503, 504]));
         responses
     }
+}
+
+/// One event of a stream.
+fn event() -> ObjectBuilder {
+    let data = AnyOfBuilder::new()
+        .item(Ref::from_schema_name(stream::Delta::name()))
+        .item(Ref::from_schema_name(stream::Done::name()))
+        .item(Ref::from_schema_name(ErrorBody::name()));
+    let data = text("More of the text; at the end all of it, or why there is none.")
+        .content_media_type("application/json")
+        .content_schema(Some(Schema::AnyOf(data.build())));
+    ObjectBuilder::new().property("data", data).required("data")
 }
 
 /// How `GET /v1/models` and what is below it fail.

@@ -211,6 +211,11 @@ fn what_cannot_be_is_refused_by_name() {
         (vec![("known_speaker_names[]", "Aisha")], "unsupported_parameter", "known_speaker_names"),
         (vec![("known_speaker_references[]", "data:,")], "unsupported_parameter", "known_speaker_references"),
         (vec![("temperature", "1.5")], "invalid_value", "temperature"),
+        // Beyond a limit by less than the options can tell apart.
+        (vec![("temperature", "1.000000001")], "invalid_value", "temperature"),
+        (vec![("temperature", "-1e-60")], "invalid_value", "temperature"),
+        (vec![("patience", "16.000000000000004")], "invalid_value", "patience"),
+        (vec![("patience", "0.00999999999")], "invalid_value", "patience"),
         (vec![("temperature", "NaN")], "invalid_value", "temperature"),
         (vec![("temperature", "inf")], "invalid_value", "temperature"),
         (vec![("temperature", "1e40")], "invalid_value", "temperature"),
@@ -233,6 +238,7 @@ fn what_cannot_be_is_refused_by_name() {
         (strategy("sometimes"), "invalid_value", "chunking_strategy"),
         (strategy("{}"), "invalid_value", "chunking_strategy"),
         (strategy("{\"type\":\"server_vad\",\"eagerness\":1}"), "invalid_value", "chunking_strategy"),
+        (strategy("{\"type\":\"server_vad\",\"threshold\":null}"), "invalid_value", "chunking_strategy"),
         (
             strategy("{\"type\":\"server_vad\",\"threshold\":2}"),
             "invalid_value",
