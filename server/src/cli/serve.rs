@@ -44,6 +44,8 @@ Clients of the OpenAI API work unchanged with the base URL http://127.0.0.1:8000
 SIGTERM and SIGINT let requests in flight finish; a second one does not.
 Exit code: 0 all of them were answered, 1 some were not, 2 wrong arguments or configuration.";
 
+/// After the second signal: connections that are only idle close in this time, and are not cut off.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
 /// Beyond this, threads that are busy at the end are left behind.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -152,7 +154,7 @@ async fn serve(plan: Plan) -> anyhow::Result<bool> {
         .context("no thread")?;
 
     let count = signals.count();
-    let (stop, abort) = (stop(Arc::clone(&state), count.clone()), received(count, 2));
+    let (stop, abort) = (stop(Arc::clone(&state), count.clone()), abort(count));
     let finished = listener::serve(listener, app, state, stop, abort).await;
     if !finished {
         tracing::warn!("requests in flight were cut off");
@@ -169,6 +171,12 @@ async fn stop(state: Arc<AppState>, signals: watch::Receiver<u32>) {
         () = sleep(state.config.serve.drain_delay_secs.duration()) => {}
         () = received(signals, 2) => {}
     }
+}
+
+/// Ends when requests in flight are to be cut off.
+async fn abort(signals: watch::Receiver<u32>) {
+    received(signals, 2).await;
+    sleep(LAST_MOMENT).await;
 }
 
 async fn received(mut signals: watch::Receiver<u32>, n: u32) {
