@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::loopback_server::{Connection, LoopbackServer, MODEL, form, head, part};
+use server::listener::SPARE_CONNECTIONS;
+
+use crate::loopback_server::{Connection, LoopbackServer, MODEL, form, head, part, post};
 
 const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
 
@@ -159,25 +161,63 @@ fn idle_connections_are_closed() {
     assert!(connection.is_closed());
 }
 
-#[test]
-fn further_connections_are_closed_at_once_and_counted() {
-    let server = LoopbackServer::start("max_connections = 2", "");
-    let mut held = [server.connect(), server.connect()];
+/// Whether there is room for a client, which spare connections are not for.
+fn has_room(server: &LoopbackServer) -> bool {
+    let mut connection = server.connect();
+    connection.write(&get("/v1/models"));
+    connection.read().is_some_and(|response| response.status == 200)
+}
+
+/// Connections that have each had a request.
+fn held(server: &LoopbackServer, n: usize) -> Vec<Connection> {
+    let mut held: Vec<_> = (0..n).map(|_| server.connect()).collect();
     for connection in &mut held {
-        connection.write(&get("/livez"));
+        connection.write(&get("/v1/models"));
         assert_eq!(connection.read().expect("a response").status, 200);
     }
+    held
+}
+
+/// Else a server that is merely full would be killed for not living.
+#[test]
+fn a_full_server_answers_its_probes_and_sends_others_away() {
+    let server = LoopbackServer::start("max_connections = 2", "");
+    let held = held(&server, 2);
+    for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
+        let mut probe = server.connect();
+        // Were it kept, the second request would be answered, too.
+        probe.write(&get(path).repeat(2));
+        assert_eq!(probe.read().expect(path).status, 200, "{path}");
+        assert!(probe.is_closed(), "{path}");
+    }
+    let upload = form(&[("model", MODEL)], Some(&vec![0; 4 << 20]));
+    for request in [post(TRANSCRIPTIONS, &upload), get("/v1/models"), get("/docs/"), get("/openapi.json")] {
+        let mut client = server.connect();
+        client.write(&request);
+        let refused = client.read().expect("a response");
+        assert_eq!((refused.status, refused.error().0.as_str()), (503, "too_many_connections"));
+        assert_eq!((&*refused.headers["connection"], &*refused.headers["retry-after-ms"]), ("close", "1000"));
+        assert!(client.is_closed());
+    }
+    // Those who come without a request do not keep the spare connections.
+    let mut silent: Vec<_> = (0..SPARE_CONNECTIONS).map(|_| server.connect()).collect();
+    assert!(silent.iter_mut().all(Connection::is_closed));
+    assert_eq!(server.get("/livez").status, 200);
+    drop(held);
+    assert!(eventually(|| has_room(&server)));
+}
+
+#[test]
+fn connections_beyond_the_spare_ones_are_closed_at_once_and_counted() {
+    let server = LoopbackServer::start("max_connections = 2", "");
+    let mut held = held(&server, 2);
+    let spare: Vec<_> = (0..SPARE_CONNECTIONS).map(|_| server.connect()).collect();
     assert!(server.connect().is_closed());
     held[0].write(&get("/metrics"));
     let page = held[0].read().expect("a response").text();
     assert!(page.contains(r#"speechd_rejected_total{reason="connections"} 1"#), "{page}");
-    drop(held);
-    let served = || {
-        let mut connection = server.connect();
-        connection.write(&get("/livez"));
-        connection.read().is_some_and(|response| response.status == 200)
-    };
-    assert!(eventually(served));
+    drop((held, spare));
+    assert!(eventually(|| has_room(&server)));
 }
 
 /// A client that asks for more than it takes does not keep its place.
@@ -186,12 +226,9 @@ fn clients_that_do_not_read_are_cut_off() {
     let server = LoopbackServer::start("max_connections = 1\nwrite_timeout_secs = 0.2", "");
     let mut greedy = server.connect();
     greedy.write(&get("/docs/swagger-ui-bundle.js").repeat(20));
-    let served = || {
-        let mut connection = server.connect();
-        connection.write(&get("/livez"));
-        connection.read().is_some_and(|response| response.status == 200)
-    };
-    assert!(eventually(served));
+    assert!(eventually(|| has_room(&server)));
+    let page = server.get("/metrics").text();
+    assert!(page.contains(r#"speechd_rejected_total{reason="read_timeout"} 1"#), "{page}");
     drop(greedy);
 }
 

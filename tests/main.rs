@@ -14,6 +14,7 @@ mod digits;
 mod gradients;
 mod hostile_bundles;
 mod http;
+mod http2;
 mod hub;
 mod load;
 mod loopback_hub;

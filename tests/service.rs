@@ -191,18 +191,36 @@ fn a_signal_is_heeded_while_models_are_loaded() {
     assert_eq!(service.join(), Some(0));
 }
 
+/// `speechd serve` under a limit on open files that `ulimit` sets in this way.
+fn serve_with_files(home: &std::path::Path, ulimit: &str) -> Service {
+    // The shell gives the limit on to the program that takes its place.
+    let script = format!("ulimit {ulimit} 40; exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_speechd"), "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--model", &tiny()]).env("HOME", home);
+    Service::start(&mut command)
+}
+
 #[test]
 fn running_out_of_files_is_survived() {
     let home = home();
-    // The shell gives the limit on to the program that takes its place.
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_speechd"), "serve"]);
-    command.args(["--listen", "127.0.0.1:0", "--model", &tiny()]).env("HOME", home.path());
-    let service = Service::start(&mut command);
+    let service = serve_with_files(home.path(), "-n");
     let held: Vec<_> = (0..60).map(|_| Connection::open(service.address)).collect();
     assert!(eventually(|| service.log().contains("no connection can be accepted")), "{}", service.log());
     drop(held);
     assert!(eventually(|| service.status("/livez") == Some(200)));
+    service.signal("TERM");
+    assert_eq!(service.join(), Some(0));
+}
+
+/// Systems begin with fewer than they allow.
+#[test]
+fn as_many_files_as_may_be_are_used() {
+    let home = home();
+    let service = serve_with_files(home.path(), "-S -n");
+    let held: Vec<_> = (0..60).map(|_| Connection::open(service.address)).collect();
+    assert_eq!(service.status("/livez"), Some(200));
+    drop(held);
     service.signal("TERM");
     assert_eq!(service.join(), Some(0));
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A recording of noise: the model, whose weights are random, writes something about it.
-fn noise(secs: f64, seed: u64) -> Vec<u8> {
+pub fn noise(secs: f64, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let samples = (0..(secs * 16_000.0) as usize).map(|i| {
         state ^= state << 13;
@@ -63,13 +63,13 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn metric(server: &LoopbackServer, name: &str) -> f64 {
+pub fn metric(server: &LoopbackServer, name: &str) -> f64 {
     let page = server.get("/metrics").text();
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.unwrap_or(0.0)
 }
 
-fn n_running(server: &LoopbackServer) -> f64 {
+pub fn n_running(server: &LoopbackServer) -> f64 {
     metric(server, &format!("speechd_queue_requests{{model=\"{MODEL}\"}}"))
 }
 
@@ -225,7 +225,7 @@ fn the_patience_of_a_client_ends_the_work() {
 fn a_client_that_leaves_stops_the_work_wherever_it_is() {
     let server = LoopbackServer::start("max_batch_rows = 8", "");
     let n_cancelled = || -> f64 {
-        let phases = ["upload", "decode", "prepare", "queue", "encode", "decode_steps"];
+        let phases = ["upload", "decode", "prepare", "queue", "encode", "decode_steps", "render"];
         phases
             .iter()
             .map(|phase| metric(&server, &format!("speechd_cancelled_total{{phase=\"{phase}\"}}")))

@@ -104,12 +104,24 @@ pub enum Error {
         /// How long it may take.
         limit_secs: f64,
     },
+    /// The client did not take its response. Its status is sent long ago, and nobody reads another.
+    #[error("the client took nothing of its response for {limit_secs} s")]
+    SlowReader {
+        /// How long it may take nothing.
+        limit_secs: f64,
+    },
     /// There is no room for the request, or not in time.
     #[error("the server is busy: {reason}; try again in {:.1} s", retry_after.as_secs_f32())]
     Busy {
         /// What there is too much of.
         reason: &'static str,
         /// When there will be room, as estimated.
+        retry_after: Duration,
+    },
+    /// There are `serve.max_connections` connections already; those beyond are for probes.
+    #[error("the server has as many connections as it may; try again in {:.1} s", retry_after.as_secs_f32())]
+    Full {
+        /// When to ask again.
         retry_after: Duration,
     },
     /// A model is still being loaded.
@@ -247,6 +259,7 @@ impl Error {
                 (StatusCode::BAD_REQUEST, INVALID, code, Some("file"), ByStatus)
             }
             Self::SlowUpload { .. } => (StatusCode::BAD_REQUEST, INVALID, "upload_timeout", None, ByStatus),
+            Self::SlowReader { .. } => (StatusCode::BAD_REQUEST, INVALID, "read_timeout", None, ByStatus),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key", None, ByStatus),
             Self::ModelNotFound(_) => {
                 (StatusCode::NOT_FOUND, INVALID, "model_not_found", Some("model"), ByStatus)
@@ -273,6 +286,9 @@ impl Error {
             ),
             Self::Loading { retry_after, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "model_loading", Some("model"), After(*retry_after))
+            }
+            Self::Full { retry_after } => {
+                (StatusCode::SERVICE_UNAVAILABLE, SERVER, "too_many_connections", None, After(*retry_after))
             }
             Self::Draining { retry_after } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "shutting_down", None, After(*retry_after))
@@ -443,6 +459,7 @@ mod tests {
             (audio(AudioFault::Unsupported), 400, "unsupported_audio"),
             (audio(AudioFault::TooLong), 400, "audio_too_long"),
             (Error::SlowUpload { what: "the body", limit_secs: 1.0 }, 400, "upload_timeout"),
+            (Error::SlowReader { limit_secs: 1.0 }, 400, "read_timeout"),
             (Error::Unauthorized, 401, "invalid_api_key"),
             (Error::ModelNotFound(model()), 404, "model_not_found"),
             (Error::NoRoute, 404, "not_found"),
@@ -453,6 +470,7 @@ mod tests {
             (Error::Busy { reason: "no", retry_after }, 429, "rate_limit_exceeded"),
             (Error::Internal(anyhow::anyhow!("/etc/secret")), 500, "internal_error"),
             (Error::Loading { model: model(), retry_after }, 503, "model_loading"),
+            (Error::Full { retry_after }, 503, "too_many_connections"),
             (Error::Draining { retry_after }, 503, "shutting_down"),
             (Error::Unavailable { model: model(), message: "no" }, 503, "model_unavailable"),
             (Error::NoSpace { retry_after }, 503, "no_space"),
@@ -487,8 +505,14 @@ mod tests {
         for (error, status, code) in every_error() {
             let headers = error.into_response().headers().clone();
             let get = |name: &str| headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
-            let waits =
-                matches!(code, "rate_limit_exceeded" | "model_loading" | "shutting_down" | "no_space");
+            let waits = matches!(
+                code,
+                "rate_limit_exceeded"
+                    | "too_many_connections"
+                    | "model_loading"
+                    | "shutting_down"
+                    | "no_space"
+            );
             assert_eq!(get("retry-after-ms").as_deref(), waits.then_some("1500"), "{code}");
             assert_eq!(get("retry-after").as_deref(), waits.then_some("2"), "{code}");
             let never = matches!(code, "model_unavailable" | "timeout");

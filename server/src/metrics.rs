@@ -1,6 +1,8 @@
 //! All that is counted and measured, declared once. Label values come from closed sets: routes as they are written in the
 //! router, models as they were named at the start, codes and phases as the program knows them.
 
+mod timeline;
+
 use std::{
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -24,6 +26,8 @@ use crate::{
     state::{ModelState, Models},
 };
 
+pub use timeline::{Arrival, Spent, Timeline};
+
 /// What `/metrics` answers with.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -38,20 +42,21 @@ const RTF_BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1
 /// Rows.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// A part of a request's way.
+/// A part of a request's way. Those of a transcription that succeeds add up to its time, from its head until its response
+/// can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The body arrives.
     Upload,
-    /// The file becomes samples.
+    /// The file becomes samples; it may wait for a decoder.
     Decode,
-    /// It waits for the model.
+    /// It waits: to be prepared, for the model, for others that share it.
     Queue,
     /// Samples become windows and features.
     Prepare,
-    /// The encoder runs.
+    /// The encoder runs for it.
     Encode,
-    /// The decoder runs.
+    /// The decoder runs for it, and perhaps for others.
     DecodeSteps,
     /// The transcript becomes a response.
     Render,
@@ -196,13 +201,21 @@ impl Metrics {
             self.queue_audio_secs.clone(),
         );
         to.register("speechd_audio_seconds", "Sound that was worked through", self.audio_secs.clone());
-        to.register("speechd_rtf", "Seconds from upload to result per second of sound", self.rtf.clone());
+        to.register(
+            "speechd_rtf",
+            "Seconds from the end of the upload to the response per second of sound",
+            self.rtf.clone(),
+        );
         to.register(
             "speechd_ttft_seconds",
             "Time from the end of the upload to the first text",
             self.ttft_secs.clone(),
         );
-        to.register("speechd_phase_seconds", "Time spent in each part of a request", self.phase_secs.clone());
+        to.register(
+            "speechd_phase_seconds",
+            "Time spent in each part of a request; those of a transcription add up",
+            self.phase_secs.clone(),
+        );
         to.register("speechd_tokens", "Tokens that were produced", self.tokens.clone());
         to.register(
             "speechd_cancelled",
@@ -211,7 +224,7 @@ impl Metrics {
         );
         to.register(
             "speechd_rejected",
-            "Requests that were refused, by the error's code",
+            "Requests that were refused or cut off, by the error's code",
             self.rejected.clone(),
         );
         to.register("speechd_batch_size", "Rows that were decoded together", self.batch_size.clone());
@@ -278,7 +291,8 @@ impl Metrics {
         self.phase_secs.get_or_create(&PhaseLabels { phase: phase.name() }).observe(time.as_secs_f64());
     }
 
-    /// A transcript is ready: so much sound in so much time, so much of its speech without text.
+    /// A transcript is ready: so much sound, so much time from the end of its upload, so much of its speech without
+    /// text.
     pub fn transcribed(&self, model: &str, task: Task, audio_secs: f64, time: Duration, gap_secs: f64) {
         let labels = ModelLabels { model: model.to_owned() };
         if audio_secs > 0.0 {
@@ -292,7 +306,7 @@ impl Metrics {
         self.audio_secs.get_or_create(&TaskLabels { task, model: labels.model }).inc_by(audio_secs);
     }
 
-    /// The first text of a request is there.
+    /// The first text of a request is there, so much time after the end of its upload.
     pub fn first_text(&self, time: Duration) {
         self.ttft_secs.observe(time.as_secs_f64());
     }

@@ -1,6 +1,15 @@
-//! What the system says about this process, or another one.
+//! What the system says about this process, or another one, and what it lets this one have.
 
-use std::{fmt::Display, fs};
+use std::{fmt::Display, fs, io};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Lets this process have as many files open as it may have at all. What it begins with is often 1024, for the sake of programs
+/// that count no further; connections, uploads and decoders are files, and a server without any left answers no probe.
+pub(crate) fn raise_file_limit() -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
 
 /// The memory that this process has in use now, where the system says it.
 pub(crate) fn memory_bytes() -> Option<u64> {

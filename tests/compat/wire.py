@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import select
 
 BOUNDARY = "speechd-compat-7a1f0c9e55d2"
 PATH = "/v1/audio/transcriptions"
@@ -45,6 +46,10 @@ class Exchange:
             if line.startswith(b"data:"):
                 return json.loads(line[5:])
         raise AssertionError(f"a stream without events: status {response.status}")
+
+    def is_answered(self):
+        """Whether there is something to read: a response, or the end of the connection."""
+        return bool(select.select([self.connection.sock], [], [], 0)[0])
 
     def hang_up(self):
         self.connection.close()

@@ -27,6 +27,7 @@ use crate::{
     decode::{self, DecodePool},
     listener,
     load::{Spec, load_models},
+    process,
     registry::Hub,
     render, routes,
     state::{AppState, Models},
@@ -126,6 +127,9 @@ impl Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let plan = args.plan()?;
+    if let Err(error) = process::raise_file_limit() {
+        tracing::warn!("no more files than usual may be open: {error}");
+    }
     let runtime = runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
     let finished = runtime.block_on(serve(plan));
     // A model that is still being read does not hold up the end.

@@ -10,20 +10,20 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
 };
+
+use super::stall::Stall;
 
 /// A stream on which a write that gets nowhere for too long fails.
 pub(super) struct Patient {
     stream: TcpStream,
-    limit: Duration,
     /// Runs while nothing can be written.
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Stall,
 }
 
 impl Patient {
     pub(super) fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, stall: None }
+        Self { stream, stall: Stall::new(limit) }
     }
 
     fn watch<T>(
@@ -33,11 +33,10 @@ impl Patient {
     ) -> Poll<io::Result<T>> {
         let polled = write(Pin::new(&mut self.stream), context);
         if polled.is_ready() {
-            self.stall = None;
+            self.stall.over();
             return polled;
         }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(self.limit)));
-        stall.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.stall.poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

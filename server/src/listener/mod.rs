@@ -1,37 +1,31 @@
 //! Connections: accepted, limited in number and patience, finished before the program stops.
 
+mod connection;
 mod io;
 mod linger;
+mod spare;
+mod stall;
+mod stream;
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io::ErrorKind,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{future::Future, io::ErrorKind, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
-use hyper::{Request, body::Incoming};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
+use axum::Router;
+use hyper_util::{rt::TokioTimer, server::conn::auto};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::TcpListener,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tower::ServiceExt;
 
-use self::{io::Patient, linger::Linger};
+use self::{
+    connection::{Place, Shared},
+    stream::Streams,
+};
 use crate::state::AppState;
+
+pub use self::spare::SPARE_CONNECTIONS;
+pub(crate) use self::spare::refuse as refuse_on_spare_connections;
 
 /// A connection's buffer, and so the largest head of a request and the largest piece of a body.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -40,6 +34,8 @@ const MAX_STREAMS: u32 = 64;
 /// What an HTTP/2 client may send ahead on one request, and on all of one connection.
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
+/// What of a response may wait for the socket, for each request of an HTTP/2 connection.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// An HTTP/2 client is asked whether it is there, and has so long to say yes.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -56,9 +52,15 @@ pub async fn serve(
     abort: impl Future<Output = ()>,
 ) -> bool {
     let limits = &state.config.serve;
-    let server = Arc::new(builder(limits.keep_alive_secs.duration()));
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
-    let graceful = GracefulShutdown::new();
+    let spares = Arc::new(Semaphore::new(SPARE_CONNECTIONS));
+    let (stopping, stop_of_all) = watch::channel(false);
+    let shared = Shared {
+        app,
+        server: Arc::new(builder(limits.keep_alive_secs.duration(), Streams(Arc::clone(&state)))),
+        state: Arc::clone(&state),
+        stop: stop_of_all,
+    };
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
@@ -78,33 +80,30 @@ pub async fn serve(
                 continue;
             }
         };
+        let take = |room: &Arc<Semaphore>, is_spare| {
+            Arc::clone(room).try_acquire_owned().map(|permit| Place { is_spare, _permit: permit })
+        };
         // Closed at once: a client that waits in a queue of connections learns nothing.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(place) = take(&places, false).or_else(|_| take(&spares, true)) else {
             state.metrics.rejected("connections");
             continue;
         };
-        let watcher = graceful.watcher();
-        connections.spawn(connection(
-            stream,
-            app.clone(),
-            Arc::clone(&server),
-            Arc::clone(&state),
-            watcher,
-            place,
-        ));
+        connections.spawn(shared.clone().serve(stream, place));
     }
     drop(listener);
+    stopping.send_replace(true);
+    let ended = async { while connections.join_next().await.is_some() {} };
     let finished = tokio::select! {
         biased;
-        finished = timeout(limits.drain_secs.duration(), graceful.shutdown()) => finished.is_ok(),
+        finished = timeout(limits.drain_secs.duration(), ended) => finished.is_ok(),
         () = abort => false,
     };
     connections.shutdown().await;
     finished
 }
 
-fn builder(keep_alive: Duration) -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
+fn builder(keep_alive: Duration, streams: Streams) -> auto::Builder<Streams> {
+    let mut server = auto::Builder::new(streams);
     server
         .http1()
         .timer(TokioTimer::new())
@@ -118,51 +117,10 @@ fn builder(keep_alive: Duration) -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(BUFFER_BYTES as u32)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     server
-}
-
-async fn connection(
-    stream: TcpStream,
-    app: Router,
-    server: Arc<auto::Builder<TokioExecutor>>,
-    state: Arc<AppState>,
-    watcher: hyper_util::server::graceful::Watcher,
-    _place: OwnedSemaphorePermit,
-) {
-    let limits = &state.config.serve;
-    let _ = stream.set_nodelay(true);
-    let has_begun = Arc::new(AtomicBool::new(false));
-    let noted = Arc::clone(&has_begun);
-    let service = tower::service_fn(move |request: Request<Incoming>| {
-        noted.store(true, Relaxed);
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(respond(app, request).await) }
-    });
-    let stream = TokioIo::new(Patient::new(stream, limits.write_timeout_secs.duration()));
-    let connection = server.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
-    let mut connection = pin!(watcher.watch(connection));
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = sleep(limits.header_timeout_secs.duration()) => {
-            if !has_begun.load(Relaxed) {
-                tracing::debug!("connection closed: no request came");
-                return;
-            }
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!("connection closed: {error}");
-    }
-}
-
-async fn respond(app: Router, request: Request<Incoming>) -> axum::response::Response {
-    match app.oneshot(Linger::new(request).map(Body::new)).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
 }
 
 fn is_of_the_client(kind: ErrorKind) -> bool {

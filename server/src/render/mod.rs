@@ -10,7 +10,7 @@ mod verbose_json;
 mod vtt;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 pub use json::{Json, LanguageJson, LogprobJson, Usage, json};
 pub use language::{LANGUAGES, name as language_name, parse as parse_language};

@@ -1,8 +1,8 @@
-//! A transcript for the tests of this folder.
+//! A transcript for the tests of this folder, and of those who write it.
 
 use models::{Coverage, Gap, GapReason, Segment, Task, Transcript, Word};
 
-pub(super) fn segment(id: usize, start_secs: f64, end_secs: f64, text: &str) -> Segment {
+pub(crate) fn segment(id: usize, start_secs: f64, end_secs: f64, text: &str) -> Segment {
     Segment {
         id,
         seek_secs: 30.0 * id as f64,
@@ -19,7 +19,7 @@ pub(super) fn segment(id: usize, start_secs: f64, end_secs: f64, text: &str) -> 
     }
 }
 
-pub(super) fn transcript(segments: Vec<Segment>) -> Transcript {
+pub(crate) fn transcript(segments: Vec<Segment>) -> Transcript {
     let text: String = segments.iter().map(|segment| segment.text.as_str()).collect();
     Transcript {
         text: text.trim().to_owned(),
@@ -36,6 +36,6 @@ pub(super) fn transcript(segments: Vec<Segment>) -> Transcript {
     }
 }
 
-pub(super) fn word(text: &str, start_secs: f64, end_secs: f64) -> Word {
+pub(crate) fn word(text: &str, start_secs: f64, end_secs: f64) -> Word {
     Word { text: text.to_owned(), start_secs, end_secs, probability: 0.5 }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::{HeaderName, HeaderValue, Method, header},
-    middleware::{from_fn_with_state, map_response},
+    middleware::{from_fn, from_fn_with_state, map_response},
 };
 use tower::util::option_layer;
 use tower_http::{
@@ -28,14 +28,16 @@ use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{access, auth, error::Error, state::AppState};
+use crate::{access, auth, error::Error, listener::refuse_on_spare_connections, state::AppState};
 
 /// All paths, with what every request gets.
 pub fn router(state: &Arc<AppState>) -> Router {
     let swagger: Router<Arc<AppState>> = SwaggerUi::new("/docs").url("/openapi.json", document()).into();
-    let swagger = swagger.layer(map_response(docs::explain_missing));
+    let swagger =
+        swagger.layer(map_response(docs::explain_missing)).layer(from_fn(refuse_on_spare_connections));
     // Keys are asked for where routes are declared, so that no spelling of a path gets around them.
     let v1 = v1().layer(from_fn_with_state(Arc::clone(state), auth::require_key));
+    let v1 = v1.layer(from_fn(refuse_on_spare_connections));
     let routes: Router<Arc<AppState>> = v1.merge(operations()).into();
     let origins = &state.config.serve.cors_origins;
     routes

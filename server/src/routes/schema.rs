@@ -272,7 +272,7 @@ pub(super) struct Refusals;
 
 impl IntoResponses for Refusals {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        refusals(&[401, 404, 405, 500])
+        refusals(&[401, 404, 405, 500, 503])
     }
 }
 

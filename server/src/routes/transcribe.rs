@@ -16,7 +16,7 @@ use axum::{
     },
 };
 use futures_util::{Stream, stream};
-use models::{Segment, TextPart, TextToken, Transcribed, Transcriber, Transcription};
+use models::{Segment, TextPart, TextToken, Transcribed, Transcriber, Transcript, Transcription};
 use tokio::{task::spawn_blocking, time::timeout_at};
 use tracing::Instrument;
 
@@ -26,13 +26,16 @@ use crate::{
     decode::DecodedAudio,
     engine::{Event, Events},
     error::Error,
-    metrics::Phase,
+    metrics::{Arrival, Phase, Timeline},
     render::{self, Format, stream::Tokens},
     state::{AppState, Serving},
 };
 
 /// A comment is sent when nothing else was for so long: what stands between here and the client may take silence for death.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// An event with more tokens takes longer to write than a thread that answers requests should be kept: a segment has
+/// fewer, the whole text has any number.
+const MAX_INLINE_TOKENS: usize = 512;
 
 /// How a request's result is written.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +51,8 @@ struct Shape {
 pub(super) struct Terms {
     /// Names the request in errors and in the log.
     pub(super) id: Option<RequestId>,
+    /// When it came.
+    pub(super) arrival: Arrival,
     /// How long the client, or the server, waits.
     pub(super) limit: Duration,
     /// When that is over.
@@ -60,7 +65,6 @@ struct Running {
     serving: Arc<Serving>,
     shape: Shape,
     terms: Terms,
-    submitted: Instant,
     has_text: bool,
     events: Events<TextPart, Transcribed>,
 }
@@ -70,11 +74,9 @@ struct Running {
 /// # Errors
 /// Audio that is refused, faults of ours.
 pub(super) async fn decode(state: &AppState, serving: &Serving, upload: Upload) -> Result<Waveform, Error> {
-    let began = Instant::now();
     let sample_rate = serving.transcriber.feature_spec().sample_rate;
     let decoding = state.decoder.decode(upload.file, sample_rate);
     let DecodedAudio { waveform, warnings, .. } = state.metrics.during(Phase::Decode, decoding).await?;
-    state.metrics.phase(Phase::Decode, began.elapsed());
     for warning in warnings {
         tracing::info!("the upload is not sound: {warning}");
     }
@@ -103,12 +105,11 @@ pub(super) async fn transcribe(
     let patience = terms.deadline.saturating_duration_since(Instant::now());
     let permit = serving.engine.admission().enter(audio_secs, Some(patience))?;
     let transcriber = serving.transcriber.clone();
-    let submitted = Instant::now();
     let prepare = move |keep_going: &dyn Fn() -> bool| {
         Transcription::prepare(&transcriber, waveform, &options, keep_going)
     };
     let events = state.metrics.during(Phase::Prepare, serving.engine.submit(permit, prepare)).await;
-    let running = Running { state, serving, shape, terms, submitted, has_text: false, events };
+    let running = Running { state, serving, shape, terms, has_text: false, events };
     if streams { Ok(running.into_stream()) } else { running.into_response().await }
 }
 
@@ -125,10 +126,7 @@ impl Running {
             Some(event) => {
                 if !self.has_text {
                     self.has_text = true;
-                    self.state.metrics.first_text(self.submitted.elapsed());
-                }
-                if let Event::Done(done) = &event {
-                    self.note(done);
+                    self.state.metrics.first_text(self.terms.arrival.received.elapsed());
                 }
                 Ok(event)
             }
@@ -136,59 +134,74 @@ impl Running {
     }
 
     /// Log and metrics of what is done.
-    fn note(&self, Transcribed { transcript, work }: &Transcribed) {
+    fn note(&self, Transcribed { transcript, work }: &Transcribed, timeline: &Timeline) {
         let metrics = &self.state.metrics;
-        let total = self.submitted.elapsed();
         let gaps = transcript.coverage.gaps.iter();
         let gap_secs = gaps.fold(0.0, |secs, gap| secs + gap.end_secs - gap.start_secs);
-        metrics.transcribed(&self.serving.name, transcript.task, transcript.duration_secs, total, gap_secs);
+        let (audio_secs, wait) = (transcript.duration_secs, timeline.wait());
+        metrics.transcribed(&self.serving.name, transcript.task, audio_secs, wait, gap_secs);
         metrics.tokens(work.n_tokens);
-        for (phase, secs) in [
-            (Phase::Prepare, work.prepare_secs),
-            (Phase::Queue, work.queue_secs),
-            (Phase::Encode, work.encode_secs),
-            (Phase::DecodeSteps, work.decode_secs),
-        ] {
-            metrics.phase(phase, Duration::from_secs_f64(secs.max(0.0)));
+        let spent = timeline.spent(work);
+        for (phase, time) in spent.after_decode() {
+            metrics.phase(phase, time);
         }
         tracing::info!(
             model = &*self.serving.name,
-            audio_secs = transcript.duration_secs,
+            audio_secs,
             n_windows = work.n_windows,
             n_tokens = work.n_tokens,
-            prepare_secs = work.prepare_secs,
-            queue_secs = work.queue_secs,
-            encode_secs = work.encode_secs,
-            decode_secs = work.decode_secs,
+            total_secs = timeline.total().as_secs_f64(),
+            upload_secs = spent.upload.as_secs_f64(),
+            decode_secs = spent.decode.as_secs_f64(),
+            prepare_secs = spent.prepare.as_secs_f64(),
+            queue_secs = spent.queue.as_secs_f64(),
+            encode_secs = spent.encode.as_secs_f64(),
+            decode_steps_secs = spent.decode_steps.as_secs_f64(),
+            render_secs = spent.render.as_secs_f64(),
             gap_secs,
             "transcribed"
         );
     }
 
+    /// Writes the result, and notes what it took.
+    async fn finish<T: Send + 'static>(
+        &self,
+        done: Transcribed,
+        write: fn(Shape, &Transcript, &Transcriber) -> T,
+    ) -> Result<T, Error> {
+        let finished = Instant::now();
+        let (shape, serving) = (self.shape, Arc::clone(&self.serving));
+        // Tens of thousands of tokens take a while to write.
+        let writing = spawn_blocking(move || (write(shape, &done.transcript, &serving.transcriber), done));
+        let written = self.state.metrics.during(Phase::Render, writing).await;
+        let (written, done) = written.map_err(Error::internal)?;
+        let arrival = self.terms.arrival;
+        self.note(&done, &Timeline { arrival, finished, written: Instant::now() });
+        Ok(written)
+    }
+
     async fn into_response(mut self) -> Result<Response, Error> {
         loop {
             if let Event::Done(done) = self.next().await? {
-                let began = Instant::now();
-                let Self { state, serving, shape, .. } = self;
-                // Tens of thousands of tokens take a while to write.
-                let written = spawn_blocking(move || shape.write(&done, &serving.transcriber)).await;
-                state.metrics.phase(Phase::Render, began.elapsed());
-                return written.map_err(Error::internal);
+                return self.finish(done, Shape::write).await;
             }
         }
     }
 
     /// What happened as an event of the stream.
-    fn tell(&self, event: Result<Event<TextPart, Transcribed>, Error>) -> sse::Event {
-        let tokens = |segment: &Segment| self.serving.transcriber.text_tokens(segment);
-        let tokens = self.shape.tokens(&tokens);
-        let data = match event {
-            Ok(Event::Part(part)) => json(&render::stream::delta(&part, tokens)),
-            Ok(Event::Done(done)) => json(&render::stream::done(&done.transcript, tokens)),
-            Ok(Event::Failed(error)) => self.fail(&error.into()),
-            Err(error) => self.fail(&error),
+    async fn tell(&self, event: Result<Event<TextPart, Transcribed>, Error>) -> sse::Event {
+        let told = match event {
+            Ok(Event::Part(part)) if part.segment.token_ids.len() > MAX_INLINE_TOKENS => {
+                let (shape, serving) = (self.shape, Arc::clone(&self.serving));
+                let told = spawn_blocking(move || shape.delta(&part, &serving.transcriber)).await;
+                told.map_err(Error::internal)
+            }
+            Ok(Event::Part(part)) => Ok(self.shape.delta(&part, &self.serving.transcriber)),
+            Ok(Event::Done(done)) => self.finish(done, Shape::done).await,
+            Ok(Event::Failed(error)) => Err(error.into()),
+            Err(error) => Err(error),
         };
-        sse::Event::default().data(data)
+        told.unwrap_or_else(|error| sse::Event::default().data(self.fail(&error)))
     }
 
     /// The status is sent long ago: a stream's errors are told in the stream.
@@ -205,7 +218,9 @@ impl Running {
                 let mut running = running?;
                 let event = running.next().await;
                 let is_last = !matches!(event, Ok(Event::Part(_)));
-                Some((running.tell(event), (!is_last).then_some(running)))
+                // The next one is not asked for before this one is written: they stay in order.
+                let told = running.tell(event).await;
+                Some((told, (!is_last).then_some(running)))
             }
             .instrument(span.clone())
         });
@@ -219,8 +234,17 @@ fn respond(events: impl Stream<Item = sse::Event> + Send + 'static) -> Response 
 }
 
 impl Shape {
-    fn write(self, done: &Transcribed, transcriber: &Transcriber) -> Response {
-        let transcript = &done.transcript;
+    fn delta(self, part: &TextPart, transcriber: &Transcriber) -> sse::Event {
+        let tokens = |segment: &Segment| transcriber.text_tokens(segment);
+        sse::Event::default().data(json(&render::stream::delta(part, self.tokens(&tokens))))
+    }
+
+    fn done(self, transcript: &Transcript, transcriber: &Transcriber) -> sse::Event {
+        let tokens = |segment: &Segment| transcriber.text_tokens(segment);
+        sse::Event::default().data(json(&render::stream::done(transcript, self.tokens(&tokens))))
+    }
+
+    fn write(self, transcript: &Transcript, transcriber: &Transcriber) -> Response {
         let tokens = |segment: &Segment| transcriber.text_tokens(segment);
         let body = match self.format {
             Format::Text => render::text(transcript),
@@ -241,3 +265,6 @@ fn json(value: &impl serde::Serialize) -> String {
     // Strings, finite numbers and lists of them: nothing that JSON cannot hold.
     serde_json::to_string(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

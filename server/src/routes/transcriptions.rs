@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    metrics::Phase,
+    metrics::{Arrival, Phase},
     state::{AppState, Serving},
 };
 
@@ -72,18 +72,20 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
         }
         received => received?,
     };
-    state.metrics.phase(Phase::Upload, started.elapsed());
-    tracing::debug!(model = request.model, bytes = upload.bytes, "request received");
     // The client counts from here: while it sends, it does not wait.
-    let began = Instant::now();
+    let received = Instant::now();
+    state.metrics.phase(Phase::Upload, received - started);
+    tracing::debug!(model = request.model, bytes = upload.bytes, "request received");
     let id = head.extensions.get().cloned();
     let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
     let answered = async {
         let waveform = decode(&state, &serving, upload).await?;
         drop(place);
+        let arrival = Arrival { started, received, decoded: Instant::now() };
+        state.metrics.phase(Phase::Decode, arrival.decode());
         // What a client says is how long it waits for the next bytes; a stream sends some all the time.
         let limit = if request.stream { state.config.serve.request_timeout_secs.duration() } else { limit };
-        let terms = Terms { id, limit, deadline: began + limit };
+        let terms = Terms { id, arrival, limit, deadline: received + limit };
         transcribe(state, serving, request, waveform, terms).await
     };
     timeout(limit, answered).await.map_err(late)?
