@@ -1,3 +1,13 @@
-//! Recordings to models. For now: the scores by which a recogniser is judged.
+//! Recordings to models: the training loop and what it is made of, and the scores by which a recogniser is judged.
 
+mod average;
+pub mod checkpoint;
+mod error;
+pub mod loader;
 pub mod metrics;
+pub mod optim;
+pub mod schedule;
+pub mod task;
+pub mod train;
+
+pub use error::Error;

@@ -1,0 +1,48 @@
+//! What can go wrong between a manifest and a model, as far as a caller has to tell the cases apart.
+
+use std::path::{Path, PathBuf};
+
+/// Failure of preparing data or of training.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A setting makes no sense.
+    #[error("{key}: {message}")]
+    Config {
+        /// Its key in the recipe, with dots.
+        key: String,
+        /// What is wrong with the value and what is allowed.
+        message: String,
+    },
+    /// A model or a bundle refuses.
+    #[error(transparent)]
+    Model(#[from] models::Error),
+    /// A recording cannot be read.
+    #[error(transparent)]
+    Audio(#[from] audio::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over errors and texts that they just made"
+    )]
+    pub(crate) fn file(path: &Path, message: impl ToString) -> Self {
+        Self::File { path: path.to_owned(), message: message.to_string() }
+    }
+
+    pub(crate) fn config(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Config { key: key.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,396 @@
+//! The training loop: one readable function, whatever is trained.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::average::MovingAverage;
+use crate::checkpoint::{Best, Checkpoints, State, restore, write_training};
+use crate::loader::{Fault, Loaded, Loader, Source};
+use crate::optim::{AdamW, Gradients, OptimizerConfig};
+use crate::schedule::{Branch, Schedule, ScheduleConfig, Stage};
+use crate::task::{Extent, Figures, Task};
+
+/// How a run goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Updates to make.
+    pub max_steps: u64,
+    /// Batches that go into one update.
+    pub accumulate: usize,
+    /// Threads that load recordings.
+    pub loader_threads: usize,
+    /// Updates between evaluations; 0 evaluates only at the end.
+    pub evaluate_every: u64,
+    /// Updates between checkpoints; 0 writes one only at the end.
+    pub save_every: u64,
+    /// Checkpoints that are kept beside the best one; 0 keeps all.
+    pub keep: usize,
+    /// The figure of an evaluation that says which checkpoint is the best; the lowest counts.
+    pub best_by: String,
+    /// Evaluations without a better one after which the run ends; 0 never ends it early.
+    pub patience: u32,
+    /// Updates in a row that may be skipped because something is not finite; one more ends the run.
+    pub max_skipped: u32,
+    /// Decay of the weights' moving average, which is what is evaluated and served; 0 is none.
+    pub average_decay: f64,
+}
+
+/// What a run tells while it goes.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// It begins, or goes on where a checkpoint left it.
+    Began {
+        /// Updates that are made already.
+        step: u64,
+        /// Updates in all.
+        n_steps: u64,
+    },
+    /// An update was made, or skipped.
+    Step(StepReport),
+    /// A recording was left out.
+    Fault(Fault),
+    /// The model was evaluated.
+    Evaluated {
+        /// After this update.
+        step: u64,
+        /// What came out.
+        figures: Figures,
+        /// Whether it is the best so far.
+        is_best: bool,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// After this update.
+        step: u64,
+    },
+    /// A checkpoint could not be written. The run goes on: the next one may be.
+    SaveFailed {
+        /// After this update.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What an update was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Its number, from 1 on.
+    pub step: u64,
+    /// How many there will be.
+    pub n_steps: u64,
+    /// Times that all data were seen before.
+    pub epoch: u64,
+    /// What was minimised.
+    pub loss: f64,
+    /// Its terms by name, each a mean, not yet scaled.
+    pub terms: Vec<(&'static str, f64)>,
+    /// The learning rate.
+    pub rate: f64,
+    /// Where the schedule is.
+    pub stage: Stage,
+    /// Global norm of the gradients, before they were scaled down.
+    pub gradient_norm: f64,
+    /// Whether it was skipped because something was not finite.
+    pub is_skipped: bool,
+    /// What its batches were made of.
+    pub extent: Extent,
+    /// Time that it took, waiting for recordings included.
+    pub busy_secs: f64,
+    /// Of it, time spent waiting for recordings.
+    pub wait_secs: f64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All updates are made.
+    Complete,
+    /// It got no better for too long.
+    NoBetter,
+    /// It was asked to stop. What it did is saved.
+    Stopped,
+}
+
+/// Trains until the end, or until `stop` says so, from where the newest checkpoint is.
+///
+/// # Errors
+/// Settings that make no sense, checkpoints of another run, data that cannot be loaded at all, too many updates in a row
+/// that are not finite, a last checkpoint that cannot be written.
+pub fn train<T: Task, S: Source<Batch = T::Batch>>(
+    task: &T,
+    source: &S,
+    run: &Run<'_>,
+    stop: &AtomicBool,
+    tell: &mut dyn FnMut(Event),
+) -> Result<(Ending, State), Error> {
+    let config = run.train;
+    let schedule = Schedule::new(run.schedule, run.optimizer.learning_rate, config.max_steps)?;
+    let mut trainer = Trainer {
+        optimizer: AdamW::new(run.optimizer, task.vars())?,
+        average: MovingAverage::new(config.average_decay, &task.vars())?,
+        state: State { data_digest: run.data_digest.to_owned(), ..State::default() },
+        run,
+        task,
+        tell,
+    };
+    trainer.resume()?;
+    let n_steps = schedule.n_steps();
+    (trainer.tell)(Event::Began { step: trainer.state.step, n_steps });
+
+    let ending = thread::scope(|scope| {
+        let from = trainer.state.at;
+        let mut loader = Loader::start(scope, source, config.loader_threads, from)
+            .map_err(|error| Error::config("train.loader_threads", error.to_string()))?;
+        let mut n_skipped_in_a_row = 0;
+        while trainer.state.step < n_steps {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Ending::Stopped);
+            }
+            let step = trainer.state.step + 1;
+            let report = trainer.update(&mut loader, source, &schedule, step)?;
+            n_skipped_in_a_row = if report.is_skipped { n_skipped_in_a_row + 1 } else { 0 };
+            (trainer.tell)(Event::Step(report));
+            if n_skipped_in_a_row > config.max_skipped {
+                return Err(Error::config(
+                    "train.max_skipped",
+                    format!(
+                        "{n_skipped_in_a_row} updates in a row were not finite, the last one number {step}; lower \
+                         optimizer.learning_rate or look at the data of the latest batches"
+                    ),
+                ));
+            }
+            trainer.state.is_settled = schedule.ends_period(step);
+            if is_due(step, config.evaluate_every) || trainer.state.is_settled || step == n_steps {
+                trainer.evaluate(step)?;
+            }
+            let branch = schedule.branch(step);
+            if branch == Some(Branch::Leave) {
+                trainer.state.branch = Some(step);
+            }
+            if branch.is_some() || is_due(step, config.save_every) || trainer.state.is_settled {
+                trainer.save(step, branch.is_some())?;
+            }
+            if branch == Some(Branch::Return) {
+                trainer.go_back()?;
+            }
+            if config.patience > 0 && trainer.state.n_worse >= config.patience {
+                return Ok(Ending::NoBetter);
+            }
+        }
+        Ok(Ending::Complete)
+    })?;
+    let step = trainer.state.step;
+    if run.checkpoints.steps()?.last() != Some(&step) {
+        trainer.save(step, true)?;
+    }
+    Ok((ending, trainer.state))
+}
+
+/// All that decides a run beside its task and its data.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// How it goes.
+    pub train: &'a TrainConfig,
+    /// How weights follow gradients.
+    pub optimizer: &'a OptimizerConfig,
+    /// How the learning rate goes.
+    pub schedule: &'a ScheduleConfig,
+    /// Where checkpoints are written, and found when the run goes on.
+    pub checkpoints: &'a Checkpoints,
+    /// Identifies data, buckets and order.
+    pub data_digest: &'a str,
+}
+
+struct Trainer<'a, T: Task> {
+    task: &'a T,
+    run: &'a Run<'a>,
+    optimizer: AdamW,
+    average: MovingAverage,
+    state: State,
+    tell: &'a mut dyn FnMut(Event),
+}
+
+fn is_due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+impl<T: Task> Trainer<'_, T> {
+    /// Goes on where the newest checkpoint is.
+    fn resume(&mut self) -> Result<(), Error> {
+        let checkpoints = self.run.checkpoints;
+        let Some(&step) = checkpoints.steps()?.last() else { return Ok(()) };
+        let dir = checkpoints.path(step);
+        let state = State::read(&dir)?;
+        if state.data_digest != self.run.data_digest {
+            let message =
+                "was trained on other data or in another order; give this run another name, or the data back";
+            return Err(Error::file(&dir, message));
+        }
+        restore(&dir, &mut self.optimizer, &mut |name, value| self.average.set(name, value))?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// One update: some batches forward and backward, then the weights.
+    fn update<S: Source<Batch = T::Batch>>(
+        &mut self,
+        loader: &mut Loader<T::Batch>,
+        source: &S,
+        schedule: &Schedule,
+        step: u64,
+    ) -> Result<StepReport, Error> {
+        let began = Instant::now();
+        let epoch = self.state.at.epoch;
+        let batches = self.take(loader)?;
+        let wait_secs = began.elapsed().as_secs_f64();
+
+        // All weights are known before the first backward pass: sums are divided by those of the whole update.
+        let terms: Vec<_> = batches.iter().map(|batch| self.task.terms(batch)).collect();
+        let mut totals: Vec<(&'static str, f64, f64)> = Vec::new(); // name, weight, sum
+        for term in terms.iter().flatten() {
+            match totals.iter_mut().find(|total| total.0 == term.name) {
+                Some(total) => total.1 += term.weight,
+                None => totals.push((term.name, term.weight, 0.0)),
+            }
+        }
+        let mut gradients = Gradients::none(self.optimizer.vars().len());
+        let (mut loss, mut extent) = (0.0, Extent::default());
+        for (batch, terms) in batches.iter().zip(&terms) {
+            extent.add(self.task.extent(batch));
+            let mut parts: Option<Tensor> = None;
+            for (term, sum) in terms.iter().zip(self.task.sums(batch)?) {
+                let Some(total) = totals.iter_mut().find(|total| total.0 == term.name && total.1 > 0.0)
+                else {
+                    continue;
+                };
+                total.2 += f64::from(sum.to_scalar::<f32>()?);
+                let part = (sum * (term.scale / total.1))?;
+                parts = Some(match parts {
+                    Some(parts) => (parts + part)?,
+                    None => part,
+                });
+            }
+            let Some(parts) = parts else { continue };
+            let value = f64::from(parts.to_scalar::<f32>()?);
+            loss += value;
+            if !value.is_finite() {
+                break;
+            }
+            gradients.add(&mut parts.backward()?, self.optimizer.vars())?;
+        }
+        let gradient_norm = gradients.norm()?;
+        let is_skipped = !(loss.is_finite() && gradient_norm.is_finite());
+        let rate = schedule.rate(step);
+        if is_skipped {
+            self.state.n_skipped += 1;
+        } else {
+            let clip = self.run.optimizer.clip_norm;
+            let scale = if clip > 0.0 && gradient_norm > clip { clip / gradient_norm } else { 1.0 };
+            self.optimizer.step(&gradients, scale, step - self.state.n_skipped, rate)?;
+            self.average.follow(self.optimizer.vars())?;
+        }
+        let busy_secs = began.elapsed().as_secs_f64();
+        self.state.step = step;
+        self.state.at = self.state.at.after(self.run.train.accumulate.max(1), source);
+        self.state.audio_secs += extent.audio_secs;
+        self.state.busy_secs += busy_secs;
+        let terms = totals.iter().map(|(name, weight, sum)| (*name, sum / weight)).collect();
+        Ok(StepReport {
+            step,
+            n_steps: schedule.n_steps(),
+            epoch,
+            loss,
+            terms,
+            rate,
+            stage: schedule.stage(step),
+            gradient_norm,
+            is_skipped,
+            extent,
+            busy_secs,
+            wait_secs,
+        })
+    }
+
+    /// The batches of one update.
+    fn take(&mut self, loader: &mut Loader<T::Batch>) -> Result<Vec<T::Batch>, Error> {
+        let mut batches = Vec::new();
+        for _ in 0..self.run.train.accumulate.max(1) {
+            let Loaded { batch, faults } = loader.take()?;
+            self.state.n_faults += faults.len() as u64;
+            for fault in faults {
+                (self.tell)(Event::Fault(fault));
+            }
+            batches.extend(batch);
+        }
+        Ok(batches)
+    }
+
+    fn evaluate(&mut self, step: u64) -> Result<(), Error> {
+        self.average.swap(self.optimizer.vars())?;
+        let evaluated = self.task.evaluate();
+        self.average.swap(self.optimizer.vars())?;
+        let figures = evaluated?;
+        if figures.is_empty() {
+            return Ok(());
+        }
+        let best_by = &self.run.train.best_by;
+        let Some(&value) = figures.get(best_by) else {
+            let known: Vec<&str> = figures.keys().map(String::as_str).collect();
+            let message = format!("`{best_by}` is none of what an evaluation gives: {}", known.join(", "));
+            return Err(Error::config("train.best_by", message));
+        };
+        let is_best = self.state.best.is_none_or(|best| value < best.value);
+        if is_best {
+            self.state.best = Some(Best { step, value });
+            self.state.n_worse = 0;
+            self.save(step, false)?;
+        } else {
+            self.state.n_worse += 1;
+        }
+        (self.tell)(Event::Evaluated { step, figures, is_best });
+        Ok(())
+    }
+
+    /// Writes a checkpoint. If it cannot be written the run goes on, unless the checkpoint `is_needed`.
+    fn save(&mut self, step: u64, is_needed: bool) -> Result<(), Error> {
+        let (state, optimizer, task) = (&self.state, &self.optimizer, self.task);
+        let is_averaged = self.average.is_on();
+        self.average.swap(optimizer.vars())?;
+        let trained = is_averaged.then(|| self.average.kept());
+        let written = self.run.checkpoints.write(step, |dir| {
+            task.save(dir)?;
+            write_training(dir, state, optimizer, trained)
+        });
+        self.average.swap(self.optimizer.vars())?;
+        match written {
+            Ok(_) => {
+                (self.tell)(Event::Saved { step });
+                let protected: Vec<u64> =
+                    self.state.best.map(|best| best.step).into_iter().chain(self.state.branch).collect();
+                self.run.checkpoints.prune(self.run.train.keep, &protected)
+            }
+            Err(error) if is_needed => Err(error),
+            Err(error) => {
+                (self.tell)(Event::SaveFailed { step, reason: error.to_string() });
+                Ok(())
+            }
+        }
+    }
+
+    /// Back to the weights and moments before the decay. Data go on where they are.
+    fn go_back(&mut self) -> Result<(), Error> {
+        let Some(step) = self.state.branch.take() else { return Ok(()) };
+        let dir = self.run.checkpoints.path(step);
+        restore(&dir, &mut self.optimizer, &mut |name, value| self.average.set(name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests;
