@@ -95,6 +95,8 @@ fn forms_that_mean_harm_are_refused() {
     assert_eq!(code(&form(&[(&deep, "")], None)), (400, "unknown_parameter".to_owned()));
     let twice = [part("file", "x"), part("file", "x"), "--b0undary--\r\n".to_owned()].concat();
     assert_eq!(code(twice.as_bytes()), (400, "invalid_value".to_owned()));
+    let large = "x".repeat(60_000);
+    assert_eq!(code(&form(&[("keywords[]", large.as_str()); 20], None)), refused);
     let response = server.transcribe(&[("model", MODEL), ("prompt", &"x".repeat(70_000))]);
     assert_eq!(response.error(), ("invalid_value".to_owned(), Some("prompt".to_owned())));
     // A megabyte of name is not repeated to whoever sent it.

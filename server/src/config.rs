@@ -118,6 +118,7 @@ pub struct Serve {
     pub max_uploads: usize,
     pub max_fields: usize,
     pub max_field_bytes: usize,
+    pub max_form_text_bytes: usize,
     pub header_timeout_secs: Secs,
     pub keep_alive_secs: Secs,
     pub upload_idle_secs: Secs,

@@ -24,6 +24,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config.serve.max_upload_bytes = 64 << 10;
     config.serve.max_field_bytes = 256;
     config.serve.max_fields = 32;
+    config.serve.max_form_text_bytes = 2048;
     config
 });
 

@@ -62,6 +62,8 @@ pub struct Form {
     limits: Serve,
     fields: Vec<Field>,
     n_parts: usize,
+    /// Of all names and values.
+    n_text_bytes: usize,
     /// The file's part, where reading the fields came to it.
     file: Option<multer::Field<'static>>,
     has_had_file: bool,
@@ -102,6 +104,7 @@ impl Form {
             limits: limits.clone(),
             fields: Vec::new(),
             n_parts: 0,
+            n_text_bytes: 0,
             file: None,
             has_had_file: false,
             is_at_end: false,
@@ -152,6 +155,7 @@ impl Form {
                 self.has_had_file = true;
                 self.file = Some(part);
             } else {
+                self.count_text(name.len())?;
                 let value = self.read_text(&name, part).await?;
                 self.fields.push(Field { name, value });
             }
@@ -192,9 +196,21 @@ impl Form {
                 let message = format!("longer than {} bytes", self.limits.max_field_bytes);
                 return Err(Error::invalid(shown_name(name), message));
             }
+            self.count_text(chunk.len())?;
             text.extend_from_slice(&chunk);
         }
         String::from_utf8(text).map_err(|_| Error::invalid(shown_name(name), "not UTF-8"))
+    }
+
+    /// Names and values are kept until the request is done: what one may have, all of them together may not.
+    fn count_text(&mut self, n_bytes: usize) -> Result<(), Error> {
+        self.n_text_bytes += n_bytes;
+        let limit_bytes = self.limits.max_form_text_bytes;
+        if self.n_text_bytes > limit_bytes {
+            let message = format!("its text fields have more than {limit_bytes} bytes together");
+            return Err(Error::Form(message.into()));
+        }
+        Ok(())
     }
 
     async fn next_part(&mut self) -> Result<Option<multer::Field<'static>>, Error> {

@@ -205,6 +205,27 @@ fn small_parts_do_not_pull_large_pieces() {
     assert_eq!(taken.load(Relaxed), 1);
 }
 
+/// Many fields, none of them too long, would fill the memory.
+#[test]
+fn the_text_of_all_fields_together_is_limited() {
+    let settings = "max_fields = 5000\nmax_form_text_bytes = 100000";
+    let limits = limits(settings);
+    let of = |name: &str, n_bytes: usize, n_parts: usize| {
+        let file = part("file", "; filename=\"a.wav\"", b"RIFF");
+        let body = [part(name, "", &vec![b'x'; n_bytes]).repeat(n_parts), file, end()].concat();
+        read_bytes(body, &limits).map(|contents| contents.fields.len())
+    };
+    // Names count: with four bytes each, and a thousand of a name alone.
+    assert_eq!(of("word", 9_996, 10).expect("as much as may be"), 10);
+    let long_name = "n".repeat(1000);
+    assert_eq!(of(&long_name, 0, 100).expect("as much as may be"), 100);
+    for (name, n_bytes, n_parts) in [("word", 9_997, 10), ("words", 9_996, 10), (&long_name, 0, 101)] {
+        let error = of(name, n_bytes, n_parts).expect_err("refused");
+        assert_eq!((error.status().as_u16(), error.code()), (400, "invalid_form"));
+        assert!(error.to_string().contains("more than 100000 bytes together"), "{error}");
+    }
+}
+
 #[test]
 fn slow_uploads_are_given_up() {
     let never =
