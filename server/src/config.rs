@@ -116,6 +116,7 @@ pub struct Serve {
     pub max_connections: usize,
     pub max_upload_bytes: u64,
     pub max_uploads: usize,
+    pub upload_min_bytes_per_sec: u64,
     pub max_fields: usize,
     pub max_field_bytes: usize,
     pub max_form_text_bytes: usize,

@@ -104,6 +104,16 @@ pub enum Error {
         /// How long it may take.
         limit_secs: f64,
     },
+    /// There is no place for uploads left, and this one came too slowly to keep its own. The official clients would send it
+    /// again, as slowly, were they not told not to.
+    #[error(
+        "the upload was too slow: it gave its place to another one, because as many come in as may and it came with less than \
+         {min_bytes_per_sec} bytes a second"
+    )]
+    Displaced {
+        /// The rate that keeps its place.
+        min_bytes_per_sec: u64,
+    },
     /// There is no room for the request, or not in time.
     #[error("the server is busy: {reason}; try again in {:.1} s", retry_after.as_secs_f32())]
     Busy {
@@ -258,6 +268,7 @@ impl Error {
             Self::TooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "file_too_large", Some("file"), ByStatus)
             }
+            Self::Displaced { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, "upload_displaced", None, Never),
             Self::ContentType { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_content_type", None, ByStatus)
             }
@@ -339,7 +350,7 @@ impl Error {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // What is still to come of the body is not waited for.
-            Self::SlowUpload { .. } => {
+            Self::SlowUpload { .. } | Self::Displaced { .. } => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
@@ -444,6 +455,7 @@ mod tests {
             (audio(AudioFault::TooLong), 400, "audio_too_long"),
             (Error::SlowUpload { what: "the body", limit_secs: 1.0 }, 400, "upload_timeout"),
             (Error::Unauthorized, 401, "invalid_api_key"),
+            (Error::Displaced { min_bytes_per_sec: 1 }, 408, "upload_displaced"),
             (Error::ModelNotFound(model()), 404, "model_not_found"),
             (Error::NoRoute, 404, "not_found"),
             (Error::MethodNotAllowed, 405, "method_not_allowed"),
@@ -491,7 +503,7 @@ mod tests {
                 matches!(code, "rate_limit_exceeded" | "model_loading" | "shutting_down" | "no_space");
             assert_eq!(get("retry-after-ms").as_deref(), waits.then_some("1500"), "{code}");
             assert_eq!(get("retry-after").as_deref(), waits.then_some("2"), "{code}");
-            let never = matches!(code, "model_unavailable" | "timeout");
+            let never = matches!(code, "upload_displaced" | "model_unavailable" | "timeout");
             assert_eq!(get("x-should-retry").as_deref(), never.then_some("false"), "{code}");
             let is_retried = matches!(status, 408 | 409 | 429) || status >= 500;
             assert!(!is_retried || waits || never || code == "internal_error", "{code}");

@@ -24,6 +24,7 @@ use super::body::{Gate, Metered, Refusal};
 use crate::{
     config::Serve,
     error::{AudioFault, Error, quoted},
+    uploads::Meter,
 };
 
 /// The only type of body that uploads come in.
@@ -71,11 +72,11 @@ pub struct Form {
 }
 
 impl Form {
-    /// A form that no byte of was read yet.
+    /// A form that no byte of was read yet. `meter` hears how it comes in.
     ///
     /// # Errors
     /// A body that is no form, is compressed, or says that it is too large.
-    pub fn open(headers: &HeaderMap, body: Body, limits: &Serve) -> Result<Self, Error> {
+    pub fn open(headers: &HeaderMap, body: Body, limits: &Serve, meter: Meter) -> Result<Self, Error> {
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
             // Nothing that unpacks is unpacked: a small body stays small.
             if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
@@ -97,7 +98,7 @@ impl Form {
             return Err(Error::TooLarge { limit_bytes: limits.max_upload_bytes });
         }
         let gate = Gate::default();
-        let body = Metered::new(body.into_data_stream(), gate.clone(), limits);
+        let body = Metered::new(body.into_data_stream(), gate.clone(), meter, limits);
         Ok(Self {
             multipart: Multipart::new(body, boundary),
             gate,
@@ -237,6 +238,9 @@ impl Form {
                 Some(Refusal::Stuck) => Error::Form("the headers of a part do not end".into()),
                 Some(Refusal::Idle) => slow("a pause", limits.upload_idle_secs),
                 Some(Refusal::Late) => slow("the whole of it", limits.upload_timeout_secs),
+                Some(Refusal::Displaced) => {
+                    Error::Displaced { min_bytes_per_sec: limits.upload_min_bytes_per_sec }
+                }
                 Some(Refusal::Broken) | None => Error::Disconnected,
             };
         }
