@@ -182,8 +182,8 @@ pub struct Limits {
     pub max_samples_bytes: u64,
     /// Channels before mixing.
     pub max_channels: u16,
-    /// Time spent on decoding a file into samples.
-    pub max_wall_secs: f64,
+    /// Processor time for decoding a file into samples.
+    pub max_cpu_secs: f64,
 }
 
 /// `[uploads]`: what an upload to the service may be, and what decoding it may cost.

@@ -68,7 +68,7 @@ fn decode(args: &Args) -> Result<(Head, Vec<f32>), Refusal> {
         max_input_bytes: u64::MAX,
         max_samples_bytes,
         max_channels: args.max_channels,
-        max_wall_secs: args.max_decode_secs,
+        max_cpu_secs: args.max_decode_secs,
     };
     let options = decode_audio(limits, ChannelChoice::Mix);
     let input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(audio::Error::Io)?);
