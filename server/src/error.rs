@@ -19,6 +19,8 @@ use crate::{
 
 /// Beyond this, the official clients do not come back at all.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+/// When to try again after a machine was too busy to decode a recording: it does not pass in a moment.
+const SLOW_DECODE_RETRY: Duration = Duration::from_secs(30);
 /// Characters of a client's own text that a message repeats.
 const MAX_QUOTED_CHARS: usize = 64;
 
@@ -143,6 +145,14 @@ pub enum Error {
         model: String,
         /// Why, without paths or causes.
         message: &'static str,
+    },
+    /// The machine was too busy to decode the recording in time; nothing is said against the file.
+    #[error("the server is busy: decoding was not done within {limit_secs} s")]
+    SlowDecode {
+        /// How long it may take.
+        limit_secs: f64,
+        /// When to try again.
+        retry_after: Duration,
     },
     /// The temporary folder is full.
     #[error("there is no room for the upload at the moment")]
@@ -291,6 +301,9 @@ impl Error {
             Self::Unavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "model_unavailable", Some("model"), Never)
             }
+            Self::SlowDecode { retry_after, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, SERVER, "decode_timeout", Some("file"), After(*retry_after))
+            }
             Self::NoSpace { retry_after } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "no_space", None, After(*retry_after))
             }
@@ -399,6 +412,9 @@ impl From<DecodeError> for Error {
             E::Invalid(_) | E::Timeout { .. } | E::Crashed => AudioFault::Invalid,
             E::Unsupported(_) | E::Layout(_) => AudioFault::Unsupported,
             E::TooLong(_) | E::TooLarge(_) => AudioFault::TooLong,
+            E::Busy { limit_secs } => {
+                return Self::SlowDecode { limit_secs: *limit_secs, retry_after: SLOW_DECODE_RETRY };
+            }
             E::Worker(_) => return Self::internal(error),
         };
         Self::Audio { fault, message: error.to_string() }
@@ -467,6 +483,7 @@ mod tests {
             (Error::Loading { model: model(), retry_after }, 503, "model_loading"),
             (Error::Draining { retry_after }, 503, "shutting_down"),
             (Error::Unavailable { model: model(), message: "no" }, 503, "model_unavailable"),
+            (Error::SlowDecode { limit_secs: 1.0, retry_after }, 503, "decode_timeout"),
             (Error::NoSpace { retry_after }, 503, "no_space"),
             (Error::Deadline { limit_secs: 1.0 }, 504, "timeout"),
         ]
@@ -499,8 +516,10 @@ mod tests {
         for (error, status, code) in every_error() {
             let headers = error.into_response().headers().clone();
             let get = |name: &str| headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
-            let waits =
-                matches!(code, "rate_limit_exceeded" | "model_loading" | "shutting_down" | "no_space");
+            let waits = matches!(
+                code,
+                "rate_limit_exceeded" | "model_loading" | "shutting_down" | "decode_timeout" | "no_space"
+            );
             assert_eq!(get("retry-after-ms").as_deref(), waits.then_some("1500"), "{code}");
             assert_eq!(get("retry-after").as_deref(), waits.then_some("2"), "{code}");
             let never = matches!(code, "upload_displaced" | "model_unavailable" | "timeout");
@@ -529,6 +548,11 @@ mod tests {
         let channels = audio::Error::TooManyChannels { channels: 255, limit: 32 };
         assert_eq!(code(models::Error::Audio(channels).into()).0, "unsupported_audio");
         assert_eq!(code(audio::Error::Io(std::io::Error::other("x")).into()).0, "internal_error");
+        // Too much for the file's own good; the machine's doing, which passes.
+        assert_eq!(code(DecodeError::Timeout { limit_secs: 1.0 }.into()).0, "invalid_audio");
+        let busy = Error::from(DecodeError::Busy { limit_secs: 1.0 });
+        assert_eq!((busy.status().as_u16(), busy.code()), (503, "decode_timeout"));
+        assert_eq!(busy.into_response().headers()["retry-after"], "30");
     }
 
     #[test]
