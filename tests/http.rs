@@ -1,5 +1,7 @@
 //! The HTTP service as clients meet it: what is refused, how, and that nothing else happens.
 
+use std::{io::Write, net::Shutdown, thread, time::Duration};
+
 use serde_json::json;
 
 use crate::loopback_server::{BROKEN, LoopbackServer, MODEL, form, head, part, post};
@@ -95,6 +97,8 @@ fn forms_that_mean_harm_are_refused() {
     assert_eq!(code(&form(&[(&deep, "")], None)), (400, "unknown_parameter".to_owned()));
     let twice = [part("file", "x"), part("file", "x"), "--b0undary--\r\n".to_owned()].concat();
     assert_eq!(code(twice.as_bytes()), (400, "invalid_value".to_owned()));
+    let large = "x".repeat(60_000);
+    assert_eq!(code(&form(&[("keywords[]", large.as_str()); 20], None)), refused);
     let response = server.transcribe(&[("model", MODEL), ("prompt", &"x".repeat(70_000))]);
     assert_eq!(response.error(), ("invalid_value".to_owned(), Some("prompt".to_owned())));
     // A megabyte of name is not repeated to whoever sent it.
@@ -128,12 +132,12 @@ fn slow_uploads_are_given_up() {
 
     let mut dripping = server.connect();
     dripping.write(&head(TRANSCRIPTIONS, "", 1000));
-    let drip = std::thread::spawn({
+    let drip = thread::spawn({
         let mut stream = dripping.stream.try_clone().expect("cloned");
         move || {
             for _ in 0..1000 {
-                std::thread::sleep(std::time::Duration::from_millis(20));
-                if std::io::Write::write_all(&mut stream, b"x").is_err() {
+                thread::sleep(Duration::from_millis(20));
+                if stream.write_all(b"x").is_err() {
                     break;
                 }
             }
@@ -141,8 +145,67 @@ fn slow_uploads_are_given_up() {
     });
     let response = dripping.read().expect("a response");
     assert!(response.text().contains("0.8 s"), "{}", response.text());
-    let _ = dripping.stream.shutdown(std::net::Shutdown::Both);
+    let _ = dripping.stream.shutdown(Shutdown::Both);
     drip.join().expect("no panic");
+}
+
+/// Bytes that trickle hold a place only while nobody else wants it.
+#[test]
+fn clients_that_trickle_cannot_keep_an_honest_client_out() {
+    let server = LoopbackServer::start("max_uploads = 3", "");
+    let begin = [part("model", MODEL), part("file", "RIFF")].concat();
+    let mut trickling = [(); 3].map(|()| {
+        let mut connection = server.connect();
+        connection.write(&head(TRANSCRIPTIONS, "Expect: 100-continue\r\n", 1_000_000));
+        assert_eq!(connection.read().expect("the request is begun").status, 100);
+        connection.write(begin.trim_end().as_bytes());
+        let mut stream = connection.stream.try_clone().expect("cloned");
+        let trickle = thread::spawn(move || {
+            while stream.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        (connection, trickle)
+    });
+    // It is served before the official client, which comes back twice, gives up.
+    let honest = || server.transcribe_file(&[("model", MODEL)], b"");
+    let mut n_refused = 0;
+    loop {
+        let response = honest();
+        if response.status != 429 {
+            assert_eq!(response.error().0, "invalid_audio");
+            break;
+        }
+        n_refused += 1;
+        assert!(n_refused <= 2, "kept out");
+        let wait_ms = response.headers["retry-after-ms"].parse().expect("a number");
+        thread::sleep(Duration::from_millis(wait_ms));
+    }
+    // One place is enough for all who come one after the other: the others trickle on.
+    for _ in 0..10 {
+        assert_eq!(honest().error().0, "invalid_audio");
+    }
+    let page = server.get("/metrics").text();
+    assert!(page.contains(r#"speechd_rejected_total{reason="upload_displaced"} 1"#), "{page}");
+    // Who lost its place learns why, and that sending the same again as slowly is of no use.
+    let mut n_displaced = 0;
+    for (connection, _) in &mut trickling {
+        connection.stream.set_read_timeout(Some(Duration::from_millis(50))).expect("set");
+        if connection.stream.peek(&mut [0]).is_ok() {
+            let response = connection.read().expect("a response");
+            assert_eq!((response.status, response.error().0.as_str()), (408, "upload_displaced"));
+            assert_eq!(
+                (&*response.headers["x-should-retry"], &*response.headers["connection"]),
+                ("false", "close")
+            );
+            n_displaced += 1;
+        }
+    }
+    assert_eq!(n_displaced, 1);
+    for (connection, trickle) in trickling {
+        let _ = connection.stream.shutdown(Shutdown::Both);
+        trickle.join().expect("no panic");
+    }
 }
 
 #[test]

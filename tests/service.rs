@@ -146,6 +146,35 @@ fn keys_are_not_logged_however_much_is() {
     assert!(!log.contains("s3cret"), "{log}");
 }
 
+/// Each thread has a priority of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_computes_gives_way_to_what_answers() {
+    let home = home();
+    let mut command = serve(home.path(), &["--model", &tiny()]);
+    let service = Service::start(command.env("SPEECHD_SERVE__COMPUTE_NICENESS", "4"));
+    assert!(eventually(|| service.status("/readyz") == Some(200)), "{}", service.log());
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.child.id())).expect("alive");
+    let niceness: Vec<(String, i32)> = tasks
+        .filter_map(|task| {
+            // `1 (name) S ...`: the niceness is the 19th field.
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+            Some((name.to_owned(), rest.split(' ').nth(16)?.parse().ok()?))
+        })
+        .collect();
+    let of = |name: &str| -> Vec<i32> {
+        niceness.iter().filter(|(thread, _)| thread.starts_with(name)).map(|(_, nice)| *nice).collect()
+    };
+    let usual = of("tokio-").into_iter().max().expect("threads that answer");
+    let given_way = (usual + 4).min(19);
+    for name in ["model-tiny", "prepare-tiny"] {
+        let all = of(name);
+        assert!(!all.is_empty() && all.iter().all(|nice| *nice == given_way), "{name}: {niceness:?}");
+    }
+    assert!(of("tokio-").iter().all(|nice| *nice == usual), "{niceness:?}");
+}
+
 #[test]
 fn the_first_signal_drains_and_the_second_ends() {
     let home = home();

@@ -41,10 +41,10 @@ pub enum Error {
         /// The limit.
         limit: u16,
     },
-    /// Decoding took longer than [`Limits::max_wall_secs`](crate::Limits::max_wall_secs).
-    #[error("decoding took longer than {limit_secs} s")]
+    /// Decoding took more than [`Limits::max_cpu_secs`](crate::Limits::max_cpu_secs).
+    #[error("decoding took more than {limit_secs} s of processor time")]
     Timeout {
-        /// The limit, wall-clock seconds.
+        /// The limit, seconds of processor time.
         limit_secs: f64,
     },
     /// A sample rate that is zero, out of the accepted range, or not the one a function needs.

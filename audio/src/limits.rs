@@ -19,8 +19,9 @@ pub struct Limits {
     pub min_sample_rate: u32,
     /// Highest sample rate, Hz. Default 768000.
     pub max_sample_rate: u32,
-    /// Longest time spent decoding, wall-clock seconds. Default 120 s.
-    pub max_wall_secs: f64,
+    /// Most processor time of the thread that decodes, seconds, whatever else the machine is busy with. Wall-clock seconds
+    /// on systems that do not measure a thread (other than Linux, FreeBSD and Apple's). Default 120 s.
+    pub max_cpu_secs: f64,
 }
 
 impl Default for Limits {
@@ -32,7 +33,7 @@ impl Default for Limits {
             max_channels: 32,
             min_sample_rate: 1_000,
             max_sample_rate: 768_000,
-            max_wall_secs: 120.0,
+            max_cpu_secs: 120.0,
         }
     }
 }

@@ -116,8 +116,10 @@ pub struct Serve {
     pub max_connections: usize,
     pub max_upload_bytes: u64,
     pub max_uploads: usize,
+    pub upload_min_bytes_per_sec: u64,
     pub max_fields: usize,
     pub max_field_bytes: usize,
+    pub max_form_text_bytes: usize,
     pub header_timeout_secs: Secs,
     pub keep_alive_secs: Secs,
     pub upload_idle_secs: Secs,
@@ -180,8 +182,8 @@ pub struct Limits {
     pub max_samples_bytes: u64,
     /// Channels before mixing.
     pub max_channels: u16,
-    /// Time spent on decoding a file into samples.
-    pub max_wall_secs: f64,
+    /// Processor time for decoding a file into samples.
+    pub max_cpu_secs: f64,
 }
 
 /// `[uploads]`: what an upload to the service may be, and what decoding it may cost.
@@ -194,12 +196,16 @@ pub struct Uploads {
     pub max_samples_bytes: u64,
     /// Channels before mixing.
     pub max_channels: u16,
-    /// Time spent on decoding it into samples.
-    pub max_decode_secs: f64,
+    /// Processor time for decoding it into samples.
+    pub max_decode_cpu_secs: f64,
+    /// The same by the clock on the wall.
+    pub max_decode_wall_secs: f64,
     /// Address space of the process that decodes it.
     pub max_decode_memory_bytes: u64,
     /// Processes that decode at once; 0: one for each core.
     pub decode_children: usize,
+    /// Up to this size an upload is small: one more process is there for such ones; 0: none is.
+    pub small_upload_bytes: u64,
 }
 
 /// `[hub]`: where models come from.
@@ -314,6 +320,16 @@ impl Uploads {
             0 => thread::available_parallelism().map_or(1, NonZero::get),
             n => n,
         }
+    }
+
+    /// Whether an upload of this size counts as small.
+    pub(crate) fn is_small(&self, upload_bytes: u64) -> bool {
+        self.small_upload_bytes > 0 && upload_bytes <= self.small_upload_bytes
+    }
+
+    /// How long decoding may take by the clock on the wall. A file cannot get all of its processor time in less.
+    pub(crate) fn max_wall_secs(&self) -> f64 {
+        self.max_decode_wall_secs.max(self.max_decode_cpu_secs)
     }
 
     /// The most samples that an upload can become at `sample_rate`.

@@ -19,6 +19,8 @@ use crate::{
 
 /// Beyond this, the official clients do not come back at all.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+/// When to try again after a machine was too busy to decode a recording: it does not pass in a moment.
+const SLOW_DECODE_RETRY: Duration = Duration::from_secs(30);
 /// Characters of a client's own text that a message repeats.
 const MAX_QUOTED_CHARS: usize = 64;
 
@@ -110,6 +112,16 @@ pub enum Error {
         /// How long it may take nothing.
         limit_secs: f64,
     },
+    /// There is no place for uploads left, and this one came too slowly to keep its own. The official clients would send it
+    /// again, as slowly, were they not told not to.
+    #[error(
+        "the upload was too slow: it gave its place to another one, because as many come in as may and it came with less than \
+         {min_bytes_per_sec} bytes a second"
+    )]
+    Displaced {
+        /// The rate that keeps its place.
+        min_bytes_per_sec: u64,
+    },
     /// There is no room for the request, or not in time.
     #[error("the server is busy: {reason}; try again in {:.1} s", retry_after.as_secs_f32())]
     Busy {
@@ -145,6 +157,14 @@ pub enum Error {
         model: String,
         /// Why, without paths or causes.
         message: &'static str,
+    },
+    /// The machine was too busy to decode the recording in time; nothing is said against the file.
+    #[error("the server is busy: decoding was not done within {limit_secs} s")]
+    SlowDecode {
+        /// How long it may take.
+        limit_secs: f64,
+        /// When to try again.
+        retry_after: Duration,
     },
     /// The temporary folder is full.
     #[error("there is no room for the upload at the moment")]
@@ -271,6 +291,7 @@ impl Error {
             Self::TooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "file_too_large", Some("file"), ByStatus)
             }
+            Self::Displaced { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, "upload_displaced", None, Never),
             Self::ContentType { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_content_type", None, ByStatus)
             }
@@ -295,6 +316,9 @@ impl Error {
             }
             Self::Unavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "model_unavailable", Some("model"), Never)
+            }
+            Self::SlowDecode { retry_after, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, SERVER, "decode_timeout", Some("file"), After(*retry_after))
             }
             Self::NoSpace { retry_after } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "no_space", None, After(*retry_after))
@@ -355,7 +379,7 @@ impl Error {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // What is still to come of the body is not waited for.
-            Self::SlowUpload { .. } => {
+            Self::SlowUpload { .. } | Self::Displaced { .. } => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
@@ -404,6 +428,9 @@ impl From<DecodeError> for Error {
             E::Invalid(_) | E::Timeout { .. } | E::Crashed => AudioFault::Invalid,
             E::Unsupported(_) | E::Layout(_) => AudioFault::Unsupported,
             E::TooLong(_) | E::TooLarge(_) => AudioFault::TooLong,
+            E::Busy { limit_secs } => {
+                return Self::SlowDecode { limit_secs: *limit_secs, retry_after: SLOW_DECODE_RETRY };
+            }
             E::Worker(_) => return Self::internal(error),
         };
         Self::Audio { fault, message: error.to_string() }
@@ -461,6 +488,7 @@ mod tests {
             (Error::SlowUpload { what: "the body", limit_secs: 1.0 }, 400, "upload_timeout"),
             (Error::SlowReader { limit_secs: 1.0 }, 400, "read_timeout"),
             (Error::Unauthorized, 401, "invalid_api_key"),
+            (Error::Displaced { min_bytes_per_sec: 1 }, 408, "upload_displaced"),
             (Error::ModelNotFound(model()), 404, "model_not_found"),
             (Error::NoRoute, 404, "not_found"),
             (Error::MethodNotAllowed, 405, "method_not_allowed"),
@@ -473,6 +501,7 @@ mod tests {
             (Error::Full { retry_after }, 503, "too_many_connections"),
             (Error::Draining { retry_after }, 503, "shutting_down"),
             (Error::Unavailable { model: model(), message: "no" }, 503, "model_unavailable"),
+            (Error::SlowDecode { limit_secs: 1.0, retry_after }, 503, "decode_timeout"),
             (Error::NoSpace { retry_after }, 503, "no_space"),
             (Error::Deadline { limit_secs: 1.0 }, 504, "timeout"),
         ]
@@ -511,11 +540,12 @@ mod tests {
                     | "too_many_connections"
                     | "model_loading"
                     | "shutting_down"
+                    | "decode_timeout"
                     | "no_space"
             );
             assert_eq!(get("retry-after-ms").as_deref(), waits.then_some("1500"), "{code}");
             assert_eq!(get("retry-after").as_deref(), waits.then_some("2"), "{code}");
-            let never = matches!(code, "model_unavailable" | "timeout");
+            let never = matches!(code, "upload_displaced" | "model_unavailable" | "timeout");
             assert_eq!(get("x-should-retry").as_deref(), never.then_some("false"), "{code}");
             let is_retried = matches!(status, 408 | 409 | 429) || status >= 500;
             assert!(!is_retried || waits || never || code == "internal_error", "{code}");
@@ -541,6 +571,11 @@ mod tests {
         let channels = audio::Error::TooManyChannels { channels: 255, limit: 32 };
         assert_eq!(code(models::Error::Audio(channels).into()).0, "unsupported_audio");
         assert_eq!(code(audio::Error::Io(std::io::Error::other("x")).into()).0, "internal_error");
+        // Too much for the file's own good; the machine's doing, which passes.
+        assert_eq!(code(DecodeError::Timeout { limit_secs: 1.0 }.into()).0, "invalid_audio");
+        let busy = Error::from(DecodeError::Busy { limit_secs: 1.0 });
+        assert_eq!((busy.status().as_u16(), busy.code()), (503, "decode_timeout"));
+        assert_eq!(busy.into_response().headers()["retry-after"], "30");
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Spec {
 /// Loads models one after the other and notes in `state` how far each is. A model that cannot be loaded stops neither
 /// the others nor the server. Takes its time: not for a thread that answers requests.
 pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
-    // Threads inherit it: the models', and those of the pool that these compute on.
+    // Threads inherit it: the models', those that prepare for them, and those of the pool on which models compute.
     give_way(state.config.serve.compute_niceness);
     let cores = Arc::new(CorePermit::default());
     for spec in specs {
@@ -133,7 +133,7 @@ pub(crate) fn load(
     let n_preparing = thread::available_parallelism().map_or(1, NonZero::get);
     let engine =
         Engine::start(name, worker, bounds, n_preparing, Arc::clone(cores), Arc::clone(&state.metrics))
-            .context("no thread for the model")?;
+            .context("no threads for the model")?;
     Ok(Serving { name: name.into(), created: created.as_secs(), transcriber, engine })
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use models::{Transcriber, TranscriptionWorker};
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::{
     auth::Keys,
@@ -13,6 +13,7 @@ use crate::{
     engine::Engine,
     error::{Error, quoted},
     metrics::Metrics,
+    uploads::UploadPlaces,
 };
 
 /// When to ask again for a model that is being loaded.
@@ -32,7 +33,7 @@ pub struct AppState {
     /// Turns uploads into samples.
     pub decoder: DecodePool,
     /// Places for requests that are received or decoded.
-    pub uploads: Arc<Semaphore>,
+    pub uploads: Arc<UploadPlaces>,
     /// The models that are served, and how far each is.
     pub models: Models,
     /// Whether the server is about to stop.
@@ -43,7 +44,7 @@ impl AppState {
     /// A server for these models, each still to be loaded.
     pub fn new(config: Config, keys: Keys, models: Models, decoder: DecodePool) -> Self {
         let metrics = Arc::new(Metrics::new(models.names()));
-        let uploads = Arc::new(Semaphore::new(config.serve.max_uploads.min(Semaphore::MAX_PERMITS)));
+        let uploads = UploadPlaces::new(&config.serve);
         Self { config, keys, metrics, decoder, uploads, models, draining: watch::Sender::new(false) }
     }
 

@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let limits = Limits {
         max_duration_secs: 600.0,
         max_samples_bytes: 64 << 20,
-        max_wall_secs: 5.0,
+        max_cpu_secs: 5.0,
         ..Limits::default()
     };
     if let Ok(decoded) = decode_bytes(bytes.to_vec(), None, &DecodeAudio { limits, ..DecodeAudio::default() }) {

@@ -169,13 +169,13 @@ impl<'a> Mono<'a> {
 mod tests {
     use super::*;
 
-    fn joined(limits: &Limits, wall_secs: f64) -> Result<Option<Waveform>, Error> {
+    fn joined(limits: &Limits, cpu_secs: f64) -> Result<Option<Waveform>, Error> {
         let mut mono = Mono::new(limits, ChannelChoice::Mix);
         for sample_rate in [16_000, 8_000, 16_000] {
             mono.admit(1_000, 1, sample_rate)?;
             mono.push(&[0.5; 1_000], 1, sample_rate)?;
         }
-        mono.finish(Deadline::after(wall_secs), &mut Vec::new())
+        mono.finish(Deadline::after(cpu_secs), &mut Vec::new())
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn decode(
     hint: Option<&str>,
     options: &DecodeAudio,
 ) -> Result<Decoded, Error> {
-    let deadline = Deadline::after(options.limits.max_wall_secs);
+    let deadline = Deadline::after(options.limits.max_cpu_secs);
     refuse_known_unsupported(source.as_mut())?;
     // What cannot be read here, the demuxer will complain about.
     let is_cut = ogg_end::is_cut(source.as_mut()).unwrap_or(false);

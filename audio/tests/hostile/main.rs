@@ -59,7 +59,7 @@ static ALLOCATOR: Counting = Counting;
 
 /// Ten minutes, 64 MiB of samples.
 fn limits() -> Limits {
-    Limits { max_duration_secs: 600.0, max_samples_bytes: 64 << 20, max_wall_secs: 5.0, ..Limits::default() }
+    Limits { max_duration_secs: 600.0, max_samples_bytes: 64 << 20, max_cpu_secs: 5.0, ..Limits::default() }
 }
 
 /// Beyond the samples: buffers of demuxers and decoders.

@@ -17,6 +17,7 @@ use server::{
     config::Config,
     error::Error,
     routes::{form::Form, request::TranscriptionRequest},
+    uploads::Meter,
 };
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
@@ -24,13 +25,14 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config.serve.max_upload_bytes = 64 << 10;
     config.serve.max_field_bytes = 256;
     config.serve.max_fields = 32;
+    config.serve.max_form_text_bytes = 2048;
     config
 });
 
 async fn read(task: Task, body: Body) -> Result<TranscriptionRequest, Error> {
     let form_data = HeaderValue::from_static("multipart/form-data; boundary=b0undary");
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, form_data)]);
-    let mut form = Form::open(&headers, body, &CONFIG.serve)?;
+    let mut form = Form::open(&headers, body, &CONFIG.serve, Meter::default())?;
     form.read_fields().await?;
     TranscriptionRequest::begin(task, form.fields(), &CONFIG.transcribe)?;
     if !form.is_at_end() {

@@ -16,9 +16,6 @@ use crate::{
     decode::{Head, Refusal, Reply, write_reply},
 };
 
-/// Added to the niceness: the server's own threads come first.
-const NICENESS: i32 = 5;
-
 /// Three are open from the start, one more is the second name of the standard input.
 const MAX_OPEN_FILES: u64 = 16;
 
@@ -36,12 +33,15 @@ pub(super) struct Args {
     /// Channels before mixing
     #[arg(long)]
     max_channels: u16,
-    /// Time for decoding
+    /// Processor time for decoding
     #[arg(long)]
-    max_decode_secs: f64,
+    max_cpu_secs: f64,
     /// Memory for everything, the program's own code included
     #[arg(long)]
     max_memory_bytes: u64,
+    /// Added to the niceness: how far to give way to the server's own threads, and to other workers
+    #[arg(long)]
+    niceness: i32,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -68,7 +68,7 @@ fn decode(args: &Args) -> Result<(Head, Vec<f32>), Refusal> {
         max_input_bytes: u64::MAX,
         max_samples_bytes,
         max_channels: args.max_channels,
-        max_wall_secs: args.max_decode_secs,
+        max_cpu_secs: args.max_cpu_secs,
     };
     let options = decode_audio(limits, ChannelChoice::Mix);
     let input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(audio::Error::Io)?);
@@ -106,12 +106,12 @@ fn confine(args: &Args) -> io::Result<()> {
     #[cfg(not(target_os = "openbsd"))]
     lower(Resource::As, args.max_memory_bytes, args.max_memory_bytes)?;
     // Whole seconds. The first limit sends a signal of its own, by which the parent knows the reason.
-    let max_cpu_secs = (args.max_decode_secs.ceil() as u64).max(1);
+    let max_cpu_secs = (args.max_cpu_secs.ceil() as u64).max(1);
     lower(Resource::Cpu, max_cpu_secs, max_cpu_secs.saturating_add(1))?;
     lower(Resource::Core, 0, 0)?;
     lower(Resource::Fsize, 0, 0)?;
     lower(Resource::Nofile, MAX_OPEN_FILES, MAX_OPEN_FILES)?;
-    nice(NICENESS)?;
+    nice(args.niceness)?;
     Ok(())
 }
 

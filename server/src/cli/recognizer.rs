@@ -55,7 +55,7 @@ pub(super) fn decode_audio(limits: Limits, channel: ChannelChoice) -> DecodeAudi
         max_input_bytes: limits.max_input_bytes,
         max_samples_bytes: limits.max_samples_bytes,
         max_channels: limits.max_channels,
-        max_wall_secs: limits.max_wall_secs,
+        max_cpu_secs: limits.max_cpu_secs,
         ..audio::Limits::default()
     };
     DecodeAudio { limits, channel }

@@ -5,16 +5,18 @@
 //!
 //! 1. [`audio::Limits`], within the child: what a file says of itself or unpacks to. Length, samples, channels,
 //!    rates, packet by packet. A typed error that names the limit.
-//! 2. The deadline clock of the same limits, within the child: files that take long, and demuxers that read in
-//!    circles. It is looked at between packets and at every read. A typed error.
+//! 2. The clock of the same limits, within the child: files that take long, and demuxers that read in circles. It counts
+//!    processor time, so that a file fares the same on a busy machine, and is looked at between packets and at every
+//!    read. A typed error.
 //! 3. The limits that the child puts on itself, kept by the kernel: an allocation for which nobody asked the first
 //!    net (memory), a loop that neither reads nor ends a packet (processor time), files, and a parent that is gone.
 //!    Where memory for samples is refused it is a typed error still; everywhere else the child dies.
-//! 4. The kill by this side, a moment after the clock should have struck: what waits instead of computing, and what
-//!    the machine is too busy to bring to the end of its processor time.
+//! 4. The kill by this side, by the clock on the wall: what waits instead of computing, and what the machine is too busy
+//!    to bring to the end of its processor time. No verdict on the file: it may be sent again.
 //!
 //! What a child writes is not believed either: its samples are counted as they arrive.
 
+mod queue;
 mod reply;
 
 use std::{
@@ -24,6 +26,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,17 +35,22 @@ use rustix::process::Signal;
 use tokio::{
     io::AsyncReadExt,
     process::{Child, Command},
-    sync::Semaphore,
     time::timeout,
 };
 
 use crate::config::Uploads;
 
+use queue::Queue;
 use reply::{Broken, Caps, Kind};
 pub(crate) use reply::{Head, Refusal, Reply, write as write_reply};
 
-/// The child's own clock strikes first; it is killed this much later.
+/// Where both clocks have the same limit, the child's own strikes first; it is killed this much later.
 const KILL_AFTER: Duration = Duration::from_secs(1);
+
+/// Added to the niceness of children. The server's own threads come first; then those who decode small uploads, so that
+/// these are done soon whatever else is being decoded.
+const SMALL_NICENESS: i32 = 5;
+const LARGE_NICENESS: i32 = 10;
 
 /// How much of a child's standard error goes to the log.
 const MAX_STDERR_BYTES: u64 = 4 << 10;
@@ -61,8 +69,8 @@ pub struct DecodedAudio {
     pub warnings: Vec<String>,
 }
 
-/// Why an upload did not become samples. All but [`DecodeError::Worker`] are the file's doing: trying again does not
-/// help.
+/// Why an upload did not become samples. All but [`DecodeError::Busy`] and [`DecodeError::Worker`] are the file's doing:
+/// trying again does not help.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -81,9 +89,15 @@ pub enum DecodeError {
     /// A number of channels or a sample rate that is not accepted.
     #[error("{0}")]
     Layout(String),
-    /// Decoding it takes longer than `uploads.max_decode_secs`.
-    #[error("decoding took longer than {limit_secs} s")]
+    /// Decoding it takes more than `uploads.max_decode_cpu_secs`.
+    #[error("decoding took more than {limit_secs} s of processor time")]
     Timeout {
+        /// The limit.
+        limit_secs: f64,
+    },
+    /// The machine is too busy to decode it within `uploads.max_decode_wall_secs`.
+    #[error("decoding was not done within {limit_secs} s")]
+    Busy {
         /// The limit.
         limit_secs: f64,
     },
@@ -109,18 +123,19 @@ pub fn own_program() -> io::Result<PathBuf> {
 pub struct DecodePool {
     program: PathBuf,
     limits: Uploads,
-    slots: Semaphore,
+    queue: Arc<Queue>,
 }
 
 impl DecodePool {
-    /// Runs `program` ([`own_program`]) for each upload, at most `limits.n_children()` at once.
+    /// Runs `program` ([`own_program`]) for each upload, at most `limits.n_children()` at once and one more for a small
+    /// upload.
     pub fn new(program: PathBuf, limits: Uploads) -> Self {
-        Self { program, limits, slots: Semaphore::new(limits.n_children().min(Semaphore::MAX_PERMITS)) }
+        Self { program, limits, queue: Queue::new(limits) }
     }
 
     /// Decodes `upload` from its start and converts it to `sample_rate`.
     ///
-    /// When all children are busy it waits in order of arrival; whoever calls bounds how many wait. Dropping the
+    /// When all children are busy it waits, the shorter the less; whoever calls bounds how many wait. Dropping the
     /// future kills the child and lets the next one start. On Linux the child also dies with the thread that started
     /// it, so this is for the runtime's own threads, not for those of its blocking pool, which end when they are idle.
     ///
@@ -128,24 +143,27 @@ impl DecodePool {
     /// [`DecodeError`] in all its variants.
     pub async fn decode(&self, upload: File, sample_rate: u32) -> Result<DecodedAudio, DecodeError> {
         let own_fault = |error: &dyn std::fmt::Display| DecodeError::Worker(error.to_string());
-        let _slot = self.slots.acquire().await.map_err(|error| own_fault(&error))?;
-        let mut child = self.start(upload, sample_rate).map_err(|error| own_fault(&error))?;
-        let limit_secs = self.limits.max_decode_secs;
+        let upload_bytes = upload.metadata().map_err(|error| own_fault(&error))?.len();
+        let _turn = self.queue.turn(upload_bytes).await.ok_or_else(|| own_fault(&"nobody calls"))?;
+        let is_small = self.limits.is_small(upload_bytes);
+        let niceness = if is_small { SMALL_NICENESS } else { LARGE_NICENESS };
+        let mut child = self.start(upload, sample_rate, niceness).map_err(|error| own_fault(&error))?;
+        let limit_secs = self.limits.max_wall_secs();
         // NaN and negative limits allow no time, as in the child.
         let limit = Duration::try_from_secs_f64(limit_secs.max(0.0)).unwrap_or(Duration::MAX);
         match timeout(limit.saturating_add(KILL_AFTER), self.converse(&mut child, sample_rate)).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                tracing::warn!("a decode worker was killed after {limit_secs} s");
+                tracing::warn!(upload_bytes, "a decode worker was killed after {limit_secs} s");
                 // Waited for, so that its memory is free when the next one starts.
                 let _ = child.kill().await;
-                Err(DecodeError::Timeout { limit_secs })
+                Err(DecodeError::Busy { limit_secs })
             }
         }
     }
 
-    fn start(&self, upload: File, sample_rate: u32) -> io::Result<Child> {
-        let Uploads { max_duration_secs, max_samples_bytes, max_channels, max_decode_secs, .. } = self.limits;
+    fn start(&self, upload: File, sample_rate: u32, niceness: i32) -> io::Result<Child> {
+        let Uploads { max_duration_secs, max_samples_bytes, max_channels, .. } = self.limits;
         let mut command = Command::new(&self.program);
         command
             .arg0("speechd")
@@ -154,8 +172,9 @@ impl DecodePool {
             .arg(format!("--max-duration-secs={max_duration_secs}"))
             .arg(format!("--max-samples-bytes={max_samples_bytes}"))
             .arg(format!("--max-channels={max_channels}"))
-            .arg(format!("--max-decode-secs={max_decode_secs}"))
+            .arg(format!("--max-cpu-secs={}", self.limits.max_decode_cpu_secs))
             .arg(format!("--max-memory-bytes={}", self.limits.max_decode_memory_bytes))
+            .arg(format!("--niceness={niceness}"))
             // Keys and tokens are in the environment, and a decoder needs none of it but what the linker reads.
             .env_clear()
             .envs(env::vars_os().filter(|(name, _)| name == "LD_LIBRARY_PATH"))
@@ -206,7 +225,7 @@ impl DecodePool {
             Kind::TooLong => DecodeError::TooLong(message),
             Kind::TooLarge => DecodeError::TooLarge(message),
             Kind::Layout => DecodeError::Layout(message),
-            Kind::Timeout => DecodeError::Timeout { limit_secs: self.limits.max_decode_secs },
+            Kind::Timeout => DecodeError::Timeout { limit_secs: self.limits.max_decode_cpu_secs },
             Kind::Worker => DecodeError::Worker(message),
         }
     }
@@ -221,7 +240,7 @@ impl DecodePool {
             (_, _, Some(Broken::NoMemory)) => DecodeError::Worker("no memory for what it decoded".to_owned()),
             (_, Some(USAGE), _) => DecodeError::Worker("it does not understand its arguments".to_owned()),
             (Some(signal), ..) if signal == Signal::XCPU.as_raw() => {
-                DecodeError::Timeout { limit_secs: self.limits.max_decode_secs }
+                DecodeError::Timeout { limit_secs: self.limits.max_decode_cpu_secs }
             }
             _ => DecodeError::Crashed,
         }

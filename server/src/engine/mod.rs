@@ -1,5 +1,5 @@
-//! The engine of one model: a door, a queue and a thread. Requests that are let in are prepared on the blocking pool,
-//! join the worker on the model's thread, and tell their caller what comes out. One signal cancels: the caller drops
+//! The engine of one model: a door, a queue and threads. Requests that are let in are prepared on a few of them, join the
+//! worker on the model's own, and tell their caller what comes out. One signal cancels: the caller drops
 //! its end, whether because the client left, time ran out or the server stops.
 
 mod admission;
@@ -14,6 +14,7 @@ use std::{
 
 use models::{Progress, Update, Worker};
 use parking_lot::FairMutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Span;
 
@@ -48,7 +49,9 @@ pub struct Engine<W: Worker> {
     admission: Arc<Admission>,
     /// `None` once the engine is told to end.
     jobs: Option<mpsc::Sender<Job<W>>>,
-    preparing: Arc<Semaphore>,
+    /// As many may prepare as there are threads for it: the others wait where they can be given up.
+    turns: Arc<Semaphore>,
+    preparing: ThreadPool,
     metrics: Arc<Metrics>,
     thread: Option<JoinHandle<()>>,
 }
@@ -67,7 +70,8 @@ struct Caller<W: Worker> {
 }
 
 impl<W: Worker + 'static> Engine<W> {
-    /// Starts the model's thread, named after it. `n_preparing` requests are prepared at once.
+    /// Starts the model's threads, named after it: one runs the model, `n_preparing` prepare requests. On Linux they are as nice
+    /// as the thread that calls this.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -78,18 +82,27 @@ impl<W: Worker + 'static> Engine<W> {
         n_preparing: usize,
         cores: Arc<CorePermit>,
         metrics: Arc<Metrics>,
-    ) -> std::io::Result<Self> {
+    ) -> anyhow::Result<Self> {
         let admission = Admission::new(bounds);
         // Permits are fewer than places: the queue cannot be full.
         let (jobs, queue) = mpsc::channel(bounds.max_requests.max(1));
         let (room, counts) = (admission.clone(), metrics.clone());
+        let n_preparing = n_preparing.max(1);
+        let thread_name = format!("prepare-{name}");
+        let preparing = ThreadPoolBuilder::new()
+            .num_threads(n_preparing)
+            .thread_name(move |_| thread_name.clone())
+            // Whoever waits for the request hears of it, because nobody is left to send its events.
+            .panic_handler(|_| tracing::error!("a request could not be prepared: it panicked"))
+            .build()?;
         let thread = thread::Builder::new().name(format!("model-{name}")).spawn(move || {
             Desk { worker, queue, callers: BTreeMap::new(), next_id: 0, cores, room, metrics: counts }.work();
         })?;
         Ok(Self {
             admission,
             jobs: Some(jobs),
-            preparing: Arc::new(Semaphore::new(n_preparing.max(1))),
+            turns: Arc::new(Semaphore::new(n_preparing)),
+            preparing,
             metrics,
             thread: Some(thread),
         })
@@ -105,8 +118,8 @@ impl<W: Worker + 'static> Engine<W> {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Prepares a request on the blocking pool, when it is its turn, and hands it to the model. `prepare` asks the
-    /// function that it is given whether to go on.
+    /// Prepares a request when it is its turn, and hands it to the model. `prepare` asks the function that it is given
+    /// whether to go on. This takes as long as the turn does: dropping the future before gives the request up.
     pub async fn submit(
         &self,
         permit: Permit,
@@ -115,9 +128,9 @@ impl<W: Worker + 'static> Engine<W> {
         let (events, receiver) = mpsc::channel(MAX_UNREAD_UPDATES);
         let (jobs, metrics) = (self.jobs.clone(), self.metrics.clone());
         // The semaphore is never closed.
-        let turn = self.preparing.clone().acquire_owned().await.ok();
+        let turn = self.turns.clone().acquire_owned().await.ok();
         let span = Span::current();
-        tokio::task::spawn_blocking(move || {
+        self.preparing.spawn(move || {
             let _turn = turn;
             let _entered = span.clone().entered();
             match prepare(&|| !events.is_closed()) {
@@ -441,6 +454,69 @@ mod tests {
         drop(events);
         tells.recv_timeout(Duration::from_secs(60)).expect("noticed that nobody waits");
         stage.until_empty().await;
+    }
+
+    #[tokio::test]
+    async fn a_preparation_that_panics_ends_its_own_request() {
+        let stage = Stage::new(8);
+        stage.open();
+        // More often than there are threads.
+        for _ in 0..3 {
+            let permit = stage.engine.admission().enter(1.0, None).expect("room");
+            let bad = stage.engine.submit(permit, |_| panic!("as the test wants it")).await;
+            assert!(outcome(bad).await.1.is_none(), "the engine gave it up");
+        }
+        assert!(matches!(outcome(stage.submit(2, None).await).await.1, Some(Event::Done(2))));
+        stage.until_empty().await;
+    }
+
+    #[tokio::test]
+    async fn who_leaves_before_its_turn_is_not_prepared() {
+        let stage = Stage::new(8);
+        stage.open();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let mut busy = Vec::new();
+        for _ in 0..2 {
+            let held = held.clone();
+            let permit = stage.engine.admission().enter(1.0, None).expect("room");
+            let wait = move |_: &dyn Fn() -> bool| {
+                held.lock().expect("whole").recv().expect("the test lets it go");
+                Ok(Count { n_steps: 1, fails: None })
+            };
+            busy.push(stage.engine.submit(permit, wait).await);
+        }
+        let permit = stage.engine.admission().enter(1.0, None).expect("room");
+        let third = stage.engine.submit(permit, |_| panic!("nobody waits for it"));
+        assert!(tokio::time::timeout(Duration::from_millis(20), third).await.is_err(), "two at once");
+        assert_eq!(stage.engine.admission().load().n_requests, 2);
+        for events in busy {
+            release.send(()).expect("somebody waits");
+            assert!(matches!(outcome(events).await.1, Some(Event::Done(1))));
+        }
+    }
+
+    /// A thread gives its priority to those that it starts: the loader's.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn requests_are_prepared_by_threads_that_give_way() {
+        let niceness = || rustix::process::getpriority_process(None).expect("known");
+        let loader = thread::spawn(|| {
+            rustix::process::nice(3).expect("it may always be nicer");
+            Stage::new(8)
+        });
+        let stage = loader.join().expect("no panic");
+        stage.open();
+        let (told, tells) = std::sync::mpsc::channel();
+        let permit = stage.engine.admission().enter(1.0, None).expect("room");
+        let prepare = move |_: &dyn Fn() -> bool| {
+            told.send((thread::current().name().map(str::to_owned), niceness())).expect("the test waits");
+            Ok(Count { n_steps: 1, fails: None })
+        };
+        let events = stage.engine.submit(permit, prepare).await;
+        assert!(matches!(outcome(events).await.1, Some(Event::Done(1))));
+        let expected = (Some("prepare-test".to_owned()), (niceness() + 3).min(19));
+        assert_eq!(tells.recv().expect("told"), expected);
     }
 
     #[tokio::test]

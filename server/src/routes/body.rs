@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::time::{Sleep, sleep};
 
-use crate::config::Serve;
+use crate::{config::Serve, uploads::Meter};
 
 /// Bytes that the parser may take without giving anything back: many times what the headers of a part need. It keeps
 /// all of them, because it looks for their end. One more piece, of at most the connection's buffer, comes on top.
@@ -32,6 +32,8 @@ pub(super) enum Refusal {
     Idle,
     #[error("it takes too long")]
     Late,
+    #[error("its place was given to another one")]
+    Displaced,
     #[error("the connection broke off")]
     Broken,
 }
@@ -76,6 +78,7 @@ impl Gate {
 pub(super) struct Metered {
     body: BodyDataStream,
     gate: Gate,
+    meter: Meter,
     max_bytes: u64,
     n_bytes: u64,
     idle_limit: Duration,
@@ -85,10 +88,11 @@ pub(super) struct Metered {
 }
 
 impl Metered {
-    pub(super) fn new(body: BodyDataStream, gate: Gate, limits: &Serve) -> Self {
+    pub(super) fn new(body: BodyDataStream, gate: Gate, meter: Meter, limits: &Serve) -> Self {
         Self {
             body,
             gate,
+            meter,
             max_bytes: limits.max_upload_bytes,
             n_bytes: 0,
             idle_limit: limits.upload_idle_secs.duration(),
@@ -101,13 +105,19 @@ impl Metered {
         if self.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(Refusal::Late)));
         }
+        if self.meter.poll_displaced(context).is_ready() {
+            return Poll::Ready(Some(Err(Refusal::Displaced)));
+        }
         match Pin::new(&mut self.body).poll_next(context) {
             Poll::Pending => {
+                self.meter.wait();
                 let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(self.idle_limit)));
                 idle.as_mut().poll(context).map(|()| Some(Err(Refusal::Idle)))
             }
             Poll::Ready(piece) => {
                 self.idle = None;
+                self.meter
+                    .receive(piece.as_ref().map_or(0, |piece| piece.as_ref().map_or(0, Bytes::len)) as u64);
                 Poll::Ready(piece.map(|piece| piece.map_err(|_| Refusal::Broken)))
             }
         }

@@ -24,6 +24,7 @@ use super::body::{Gate, Metered, Refusal};
 use crate::{
     config::Serve,
     error::{AudioFault, Error, quoted},
+    uploads::Meter,
 };
 
 /// The only type of body that uploads come in.
@@ -62,6 +63,8 @@ pub struct Form {
     limits: Serve,
     fields: Vec<Field>,
     n_parts: usize,
+    /// Of all names and values.
+    n_text_bytes: usize,
     /// The file's part, where reading the fields came to it.
     file: Option<multer::Field<'static>>,
     has_had_file: bool,
@@ -69,11 +72,11 @@ pub struct Form {
 }
 
 impl Form {
-    /// A form that no byte of was read yet.
+    /// A form that no byte of was read yet. `meter` hears how it comes in.
     ///
     /// # Errors
     /// A body that is no form, is compressed, or says that it is too large.
-    pub fn open(headers: &HeaderMap, body: Body, limits: &Serve) -> Result<Self, Error> {
+    pub fn open(headers: &HeaderMap, body: Body, limits: &Serve, meter: Meter) -> Result<Self, Error> {
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
             // Nothing that unpacks is unpacked: a small body stays small.
             if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
@@ -95,13 +98,14 @@ impl Form {
             return Err(Error::TooLarge { limit_bytes: limits.max_upload_bytes });
         }
         let gate = Gate::default();
-        let body = Metered::new(body.into_data_stream(), gate.clone(), limits);
+        let body = Metered::new(body.into_data_stream(), gate.clone(), meter, limits);
         Ok(Self {
             multipart: Multipart::new(body, boundary),
             gate,
             limits: limits.clone(),
             fields: Vec::new(),
             n_parts: 0,
+            n_text_bytes: 0,
             file: None,
             has_had_file: false,
             is_at_end: false,
@@ -152,6 +156,7 @@ impl Form {
                 self.has_had_file = true;
                 self.file = Some(part);
             } else {
+                self.count_text(name.len())?;
                 let value = self.read_text(&name, part).await?;
                 self.fields.push(Field { name, value });
             }
@@ -192,9 +197,21 @@ impl Form {
                 let message = format!("longer than {} bytes", self.limits.max_field_bytes);
                 return Err(Error::invalid(shown_name(name), message));
             }
+            self.count_text(chunk.len())?;
             text.extend_from_slice(&chunk);
         }
         String::from_utf8(text).map_err(|_| Error::invalid(shown_name(name), "not UTF-8"))
+    }
+
+    /// Names and values are kept until the request is done: what one may have, all of them together may not.
+    fn count_text(&mut self, n_bytes: usize) -> Result<(), Error> {
+        self.n_text_bytes += n_bytes;
+        let limit_bytes = self.limits.max_form_text_bytes;
+        if self.n_text_bytes > limit_bytes {
+            let message = format!("its text fields have more than {limit_bytes} bytes together");
+            return Err(Error::Form(message.into()));
+        }
+        Ok(())
     }
 
     async fn next_part(&mut self) -> Result<Option<multer::Field<'static>>, Error> {
@@ -221,6 +238,9 @@ impl Form {
                 Some(Refusal::Stuck) => Error::Form("the headers of a part do not end".into()),
                 Some(Refusal::Idle) => slow("a pause", limits.upload_idle_secs),
                 Some(Refusal::Late) => slow("the whole of it", limits.upload_timeout_secs),
+                Some(Refusal::Displaced) => {
+                    Error::Displaced { min_bytes_per_sec: limits.upload_min_bytes_per_sec }
+                }
                 Some(Refusal::Broken) | None => Error::Disconnected,
             };
         }

@@ -250,7 +250,7 @@ impl IntoResponses for Transcription {
             .content(Format::Vtt.content_type(), plain())
             .content("text/event-stream", Content::new(Some(event())));
         let mut responses = BTreeMap::from([("200".to_owned(), found.build().into())]);
-        responses.extend(refusals(&[400, 401, 404, 405, 413, 415, 429, 500, 503, 504]));
+        responses.extend(refusals(&[400, 401, 404, 405, 408, 413, 415, 429, 500, 503, 504]));
         responses
     }
 }

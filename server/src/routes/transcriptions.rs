@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 use models::Task;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     form::{Form, Upload},
@@ -25,6 +25,7 @@ use crate::{
     error::Error,
     metrics::{Arrival, Phase},
     state::{AppState, Serving},
+    uploads::{Displaced, Place},
 };
 
 /// When to ask again while too many others send.
@@ -113,14 +114,15 @@ struct Received {
     serving: Arc<Serving>,
     upload: Upload,
     /// Held while the file is on the disk.
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Reads a form. What can be refused before the recording comes is refused then.
 async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) -> Result<Received, Error> {
-    let place = Arc::clone(&state.uploads).try_acquire_owned();
-    let place = place.map_err(|_| Error::Busy { reason: BUSY_UPLOADS, retry_after: UPLOADS_RETRY })?;
-    let mut form = Form::open(headers, body, &state.config.serve)?;
+    let busy = || Error::Busy { reason: BUSY_UPLOADS, retry_after: UPLOADS_RETRY };
+    let (place, meter) = state.uploads.enter().ok_or_else(busy)?;
+    let serve = &state.config.serve;
+    let mut form = Form::open(headers, body, serve, meter)?;
     let defaults = &state.config.transcribe;
     // The official clients send the file last: nearly always, all is known before it comes.
     form.read_fields().await?;
@@ -132,6 +134,8 @@ async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) 
         false => Some(form.spool_file().await?),
     };
     form.read_fields().await?;
+    let displaced = |Displaced| Error::Displaced { min_bytes_per_sec: serve.upload_min_bytes_per_sec };
+    place.arrived().map_err(displaced)?;
     let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
     let serving = check(state, &request)?;
     Ok(Received { request, serving, upload: upload.ok_or(Error::Missing("file"))?, place })

@@ -12,7 +12,7 @@ use models::Task;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::Config, render::Format, routes::request::TranscriptionRequest};
+use crate::{config::Config, render::Format, routes::request::TranscriptionRequest, uploads::UploadPlaces};
 
 const BOUNDARY: &str = "b0undary";
 
@@ -53,7 +53,7 @@ struct Contents {
 }
 
 async fn read(headers: &HeaderMap, body: Body, limits: &Serve) -> Result<Contents, Error> {
-    let mut form = Form::open(headers, body, limits)?;
+    let mut form = Form::open(headers, body, limits, Meter::default())?;
     form.read_fields().await?;
     let mut file = None;
     if !form.is_at_end() {
@@ -112,7 +112,11 @@ fn fields_and_file_are_read_in_any_order() {
 fn what_is_no_form_is_refused() {
     let limits = limits("max_upload_bytes = 1000");
     let of = |pairs: &[(header::HeaderName, &str)]| {
-        run(async { Form::open(&headers(pairs), Body::empty(), &limits).err().map(|error| error.code()) })
+        run(async {
+            Form::open(&headers(pairs), Body::empty(), &limits, Meter::default())
+                .err()
+                .map(|error| error.code())
+        })
     };
     let form = "multipart/form-data; boundary=x";
     assert_eq!(of(&[]), Some("unsupported_content_type"));
@@ -205,6 +209,27 @@ fn small_parts_do_not_pull_large_pieces() {
     assert_eq!(taken.load(Relaxed), 1);
 }
 
+/// Many fields, none of them too long, would fill the memory.
+#[test]
+fn the_text_of_all_fields_together_is_limited() {
+    let settings = "max_fields = 5000\nmax_form_text_bytes = 100000";
+    let limits = limits(settings);
+    let of = |name: &str, n_bytes: usize, n_parts: usize| {
+        let file = part("file", "; filename=\"a.wav\"", b"RIFF");
+        let body = [part(name, "", &vec![b'x'; n_bytes]).repeat(n_parts), file, end()].concat();
+        read_bytes(body, &limits).map(|contents| contents.fields.len())
+    };
+    // Names count: with four bytes each, and a thousand of a name alone.
+    assert_eq!(of("word", 9_996, 10).expect("as much as may be"), 10);
+    let long_name = "n".repeat(1000);
+    assert_eq!(of(&long_name, 0, 100).expect("as much as may be"), 100);
+    for (name, n_bytes, n_parts) in [("word", 9_997, 10), ("words", 9_996, 10), (&long_name, 0, 101)] {
+        let error = of(name, n_bytes, n_parts).expect_err("refused");
+        assert_eq!((error.status().as_u16(), error.code()), (400, "invalid_form"));
+        assert!(error.to_string().contains("more than 100000 bytes together"), "{error}");
+    }
+}
+
 #[test]
 fn slow_uploads_are_given_up() {
     let never =
@@ -223,6 +248,32 @@ fn slow_uploads_are_given_up() {
     let late = limits("upload_timeout_secs = 0.1");
     let error = run(read(&form_headers(), body, &late)).expect_err("refused");
     assert!(error.to_string().contains("the whole of it took more than 0.1 s"), "{error}");
+}
+
+/// The upload that waits hears of it: nothing else wakes it.
+#[test]
+fn an_upload_whose_place_is_gone_is_given_up() {
+    let limits = limits("max_uploads = 1\nupload_min_bytes_per_sec = 77");
+    let places = UploadPlaces::new(&limits);
+    let (place, meter) = places.enter().expect("a place");
+    let error = run(async {
+        let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let mut form = Form::open(&form_headers(), body, &limits, meter).expect("a form");
+        let newcomer = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if let Some(entered) = places.enter() {
+                    return entered;
+                }
+            }
+        };
+        let (read, newcomer) = tokio::join!(form.read_fields(), newcomer);
+        drop(newcomer);
+        read.expect_err("refused")
+    });
+    assert_eq!((error.status().as_u16(), error.code()), (408, "upload_displaced"), "{error}");
+    assert!(error.to_string().contains("less than 77 bytes a second"), "{error}");
+    assert!(place.arrived().is_err());
 }
 
 #[test]
