@@ -218,8 +218,11 @@ pub fn restore(
         var.set(&value.to_device(var.device())?)?;
     }
     if is_averaged {
-        for (name, value) in &read(&dir.join(WEIGHTS))? {
-            average(name, value);
+        let averages = read(&dir.join(WEIGHTS))?;
+        for (name, _) in optimizer.vars() {
+            if let Some(value) = averages.get(name) {
+                average(name, value);
+            }
         }
     }
     Ok(())
