@@ -161,8 +161,8 @@ impl Stage {
         let mut session = self.transcriber.session();
         session.join(0, request)?;
         for n_steps in 1.. {
-            if let Some((_, result)) = session.step()?.pop() {
-                return Ok((result, n_steps));
+            if let Some((_, result)) = session.step()?.ended.pop() {
+                return Ok((result?, n_steps));
             }
         }
         unreachable!("the loop has no end")
@@ -198,7 +198,8 @@ fn greedy_beam_and_sampled_rows_in_one_batch_equal_each_alone() -> Result<()> {
         let mut n_steps = 0;
         while !session.is_empty() {
             n_steps += 1;
-            for (id, result) in session.step()? {
+            for (id, result) in session.step()?.ended {
+                let result = result?;
                 let (alone, n_alone) = stage.alone(stage.mixed(id)?)?;
                 ensure_same(id, &result, &alone).context(name)?;
                 ensure!(n_steps == n_alone, "{name} {id}: {n_steps} steps, alone {n_alone}");
@@ -230,7 +231,9 @@ fn windows_join_and_leave_between_steps_without_a_trace() -> Result<()> {
             8 => session.leave(99),
             _ => {}
         }
-        results.extend(session.step()?);
+        for (id, result) in session.step()?.ended {
+            results.insert(id, result?);
+        }
         if session.is_empty() {
             break;
         }
@@ -273,7 +276,9 @@ fn a_rejected_window_walks_the_ladder_and_its_neighbours_do_not_notice() -> Resu
     session.join(12, stage.request(2, beam(3, None)))?;
     let mut ended = BTreeMap::new();
     for n_steps in 1.. {
-        ended.extend(session.step()?.into_iter().map(|(id, result)| (id, (result, n_steps))));
+        for (id, result) in session.step()?.ended {
+            ended.insert(id, (result?, n_steps));
+        }
         if session.is_empty() {
             break;
         }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::{
     hub::bundle_files,
     loopback_hub::{Behaviour, ID, LoopbackHub},
-    support::reference_model,
+    support::{fixture, reference_model},
 };
 
 /// The program without the settings of whoever runs the tests.
@@ -94,6 +94,19 @@ fn help_is_an_answer_and_wrong_arguments_are_not() {
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
         assert!(parts.iter().all(|part| stderr.contains(part)), "{arguments:?}: {stderr}");
     }
+}
+
+/// Said once, and not for every recording.
+#[test]
+fn hotwords_that_the_model_has_no_room_for_are_wrong_arguments() {
+    let home = home();
+    write(&home.path().join("a.wav"), &wav());
+    let mut command = speechd(home.path());
+    command.args(["transcribe", "a.wav", "a.wav", "--hotwords", &"q".repeat(200), "--model"]);
+    let (code, stdout, stderr) = run(command.arg(fixture("whisper-80")));
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.contains("hotwords: 201 tokens are more than the 111"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
 #[test]

@@ -43,8 +43,8 @@ fn decode_batch(
     }
     let mut results = vec![None; encoded.len()];
     while !session.is_empty() {
-        for (id, result) in session.step()? {
-            results[id as usize] = Some(result);
+        for (id, result) in session.step()?.ended {
+            results[id as usize] = Some(result?);
         }
     }
     results.into_iter().map(|result| result.context("a result")).collect()

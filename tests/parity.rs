@@ -75,8 +75,8 @@ impl Fixture {
         }
         let mut results: Vec<Option<WindowResult>> = vec![None; prompts.len()];
         while !session.is_empty() {
-            for (clip, result) in session.step()? {
-                results[clip as usize] = Some(result);
+            for (clip, result) in session.step()?.ended {
+                results[clip as usize] = Some(result?);
             }
         }
         results.into_iter().map(|result| result.context("a result for each clip")).collect()

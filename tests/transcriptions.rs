@@ -183,6 +183,32 @@ fn equal_requests_give_equal_bytes_alone_and_under_load() {
     assert_eq!(n_running(&server), 0.0);
 }
 
+/// The tiny vocabulary spells a letter each: more than the 111 tokens that hotwords may be, more than the 223 of a prompt.
+#[test]
+fn words_that_do_not_fit_are_refused_by_name_and_a_long_prompt_is_read_from_its_end() {
+    let server = LoopbackServer::start("", "");
+    let (fits, many, long) = ("q".repeat(100), "q".repeat(200), "q".repeat(1000));
+    for (field, param) in [("hotwords[]", "hotwords"), ("keywords", "keywords")] {
+        assert_eq!(ok(server.transcribe_file(&fields(&[(field, &fits)]), &noise(1.0, 1))).status, 200);
+        // Refused before the recording is read: there is none.
+        let refused = server.transcribe(&fields(&[(field, &many)]));
+        assert_eq!(
+            (refused.status, refused.error()),
+            (400, ("invalid_value".to_owned(), Some(param.to_owned())))
+        );
+        for part in ["201 tokens", "the 111", "leave some out"] {
+            assert!(refused.text().contains(part), "{}", refused.text());
+        }
+    }
+    let text = |prompt: &str| {
+        let more = [("prompt", prompt), ("include[]", "logprobs")];
+        ok(server.transcribe_file(&fields(&more), &noise(3.0, 1))).text()
+    };
+    let (whole, other_end) = (text(&long), text(&format!("{long} end")));
+    assert_eq!(whole, text(&format!("other words, {long}")), "what is before the end makes no difference");
+    assert_ne!(whole, other_end);
+}
+
 #[test]
 fn what_is_too_much_is_sent_away_with_the_time_to_come_back() {
     let server = LoopbackServer::start("max_queued_requests = 1", "");

@@ -41,6 +41,15 @@ pub enum Error {
     /// Nobody waits for the result any more.
     #[error("given up: nobody waits for the result any more")]
     Cancelled,
+    /// The model computed NaN or infinity, of which no text can be made.
+    #[error(
+        "the model's {what} are not finite numbers; its weights are damaged or too large for their precision: \
+         try the checkpoint that it was made from"
+    )]
+    NotFinite {
+        /// What it computed.
+        what: &'static str,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -63,9 +63,11 @@ pub struct DecodeOptions {
     pub no_speech_threshold: Option<f32>,
     /// Feed the text of the previous window to the next one (sequential long form only).
     pub condition_on_previous_text: bool,
-    /// Text that precedes the audio: style, names, spelling.
+    /// Text that precedes the audio: style, names, spelling. The model has room for half its context (223 tokens of
+    /// Whisper's 448), hotwords included: of a longer prompt the end is read, as in the reference.
     pub prompt: Option<String>,
-    /// Words that are likely to be said; given to the decoder in every window.
+    /// Words that are likely to be said; given to the decoder in every window. More than a quarter of its context (111
+    /// tokens of Whisper's 448) are refused.
     pub hotwords: Option<String>,
     /// `Some(true)` leaves silence out: windows are cut at pauses and decoded as one batch. `Some(false)` hears
     /// everything and seeks from window to window. `None` does the first for audio that is longer than one

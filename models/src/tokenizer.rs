@@ -1,7 +1,7 @@
 //! Text to token ids and back: byte-level tokenizers in Hugging Face's `tokenizer.json`.
 
 use std::collections::BTreeMap;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::AddedToken;
@@ -63,17 +63,15 @@ impl Tokenizer {
     /// # Errors
     /// Text that the vocabulary cannot spell.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(guarded(|| self.inner.encode_fast(text, false))?.get_ids().to_vec())
     }
 
     /// Text of `ids`, special tokens left out. Bytes that are no UTF-8 become U+FFFD.
     ///
     /// # Errors
-    /// None that ids can cause: unknown ones are left out.
+    /// Ids whose text the file's own decoder gives up on. Unknown ones are left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        self.inner.decode(ids, true).map_err(|error| Error::Tokenizer(error.to_string()))
+        guarded(|| self.inner.decode(ids, true))
     }
 
     /// Bytes that a token stands for; a special token's are its name's, and those of an unknown id none.
@@ -179,6 +177,16 @@ impl Tokenizer {
             pieces.push((text, ids.len() - start));
         }
         Ok(pieces)
+    }
+}
+
+/// What a file says can make the library reach beyond a text (`decoders/strip.rs`, where nothing is left to strip): one
+/// text then fails, and not those that are decoded beside it.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Error> {
+    // Nothing half-changed is left behind: neither way changes the tokenizer.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|error| Error::Tokenizer(error.to_string())),
+        Err(_) => Err(Error::Tokenizer("it gave up on a text; its tokenizer.json is damaged".to_owned())),
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use audio::{FeatureSpec, Features, LogMel, Waveform};
 use candle_core::{Device, Tensor};
 
-use crate::decode::{Rules, Session, TimestampRules, detect_language};
+use crate::decode::{Rules, Session, TimestampRules, check_finite, detect_language};
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
-use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, token_starts};
+use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_context, token_starts};
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
 use crate::worker::{Update, Worker};
 use crate::{Architecture, Bundle, DecodeOptions, Error, Segment, Timestamps, Transcript};
@@ -102,6 +102,11 @@ impl Transcriber {
         (duration_secs / self.window_secs()).ceil().max(1.0) * self.window_secs()
     }
 
+    /// Most tokens that may precede a text: prompt, hotwords and what was said before.
+    pub(crate) fn max_context(&self) -> usize {
+        (self.whisper.config.max_target_positions / 2).saturating_sub(1)
+    }
+
     /// What the model hears.
     pub fn feature_spec(&self) -> &FeatureSpec {
         self.features.spec()
@@ -185,7 +190,7 @@ impl Transcriber {
     /// `candidates` are the codes that it may be; none given means any.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// When a tensor operation fails or gives numbers that are not finite.
     pub fn detect_language(
         &self,
         cross: &CrossCache,
@@ -197,7 +202,7 @@ impl Transcriber {
         if languages.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(detect_language(&self.whisper, cross, &languages)?)
+        detect_language(&self.whisper, cross, &languages)
     }
 
     /// Transcribes a recording of any length.
@@ -254,6 +259,7 @@ impl Transcriber {
             }
             self.special.prompt(None, options.task, options.timestamps > Timestamps::None)?;
         }
+        check_context(options, &self.tokenizer, &self.special, self.max_context())?;
         let limit = self.whisper.config.max_target_positions;
         if options.max_new_tokens.is_some_and(|n| n >= limit) {
             return Err(Error::option(
@@ -269,7 +275,7 @@ impl Transcriber {
     /// without timestamps; `n_audio` positions of the window hold audio.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// When a tensor operation fails or gives numbers that are not finite.
     pub fn align(
         &self,
         cross: &CrossCache,
@@ -287,6 +293,7 @@ impl Transcriber {
         let heads = self.generation.alignment_heads.clone().filter(|heads| !heads.is_empty());
         let tokens = [prompt, text_ids, &[self.special.end]].concat();
         let scores = self.whisper.decoder.cross_scores(&tokens, cross, &heads.unwrap_or_else(last_half))?;
+        check_finite("attention scores", scores.iter().flatten())?;
         let heads: Vec<_> = scores
             .iter()
             .map(|scores| HeadScores { scores, n_frames: scores.len() / tokens.len() })

@@ -12,11 +12,13 @@ use std::{
 
 use anyhow::Context;
 use candle_core::Device;
-use models::{Bundle, Transcriber, TranscriptionWorker};
+use models::{Bundle, Task, Transcriber, TranscriptionWorker};
 
 use crate::{
+    config::Transcribe,
     engine::{Bounds, CorePermit, Engine},
     registry::{self, Hub, Name},
+    render::Format,
     state::{AppState, ModelState, Serving},
 };
 
@@ -126,6 +128,15 @@ pub(crate) fn load(
     let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
     let made = fs::metadata(directory.join("config.json")).and_then(|file| file.modified());
     let created = made.context("config.json has no date")?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Nothing for loading to fail over: requests can say otherwise.
+    let defaults =
+        Transcribe { task: Task::Transcribe, format: Format::Json, ..state.config.transcribe.clone() };
+    if let Err(error) = transcriber.check(&defaults.decode_options(false)) {
+        tracing::warn!(
+            model = name,
+            "[transcribe] does not suit the model, requests have to say otherwise: {error}"
+        );
+    }
     let serve = &state.config.serve;
     let worker = TranscriptionWorker::new(&transcriber, serve.max_batch_rows);
     let bounds =

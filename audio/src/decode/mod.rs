@@ -6,6 +6,7 @@
 
 mod edit_list;
 mod guard;
+mod joined;
 mod mono;
 mod ogg_end;
 mod opus;

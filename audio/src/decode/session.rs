@@ -10,6 +10,7 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::default::get_probe;
 
 use super::guard::guard;
+use super::joined::{self, FileEnd};
 use super::mono::Mono;
 use super::sniff::{SNIFFED_BYTES, known_unsupported};
 use super::source::{BoundedSource, Deadline};
@@ -56,9 +57,16 @@ pub(super) fn decode(
         at_end_of_file: false,
         is_cut,
         n_parts: 1,
+        file_end: FileEnd::of(reader.as_ref()),
+        file_start_secs: 0.0,
     };
-    pass.run(reader.as_mut(), &mut track, options, deadline)?;
     let format = reader.format_info().short_name.to_owned();
+    while pass.run(reader.as_mut(), &mut track, options, deadline)? == Stop::EndOfFile {
+        match pass.next_file(reader, &mut track, options, deadline)? {
+            Some(next) => reader = next,
+            None => return pass.finish(format, &track, deadline),
+        }
+    }
     // Dropping a demuxer whose state a panic left behind is its own risk.
     let _ = guard(move || drop(reader));
     pass.finish(format, &track, deadline)
@@ -126,8 +134,21 @@ struct Pass<'a> {
     at_end_of_file: bool,
     /// The container lacks its end.
     is_cut: bool,
-    /// Chained streams.
+    /// Chained streams and joined files.
     n_parts: u64,
+    /// Where the file ends that is decoded now: one of several that were joined.
+    file_end: FileEnd,
+    /// How much the files before it gave.
+    file_start_secs: f64,
+}
+
+/// Why the packet loop stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Nothing more can be read.
+    EndOfSource,
+    /// The file has no further packets; another may begin here.
+    EndOfFile,
 }
 
 impl Pass<'_> {
@@ -138,19 +159,19 @@ impl Pass<'_> {
         track: &mut AudioTrack,
         options: &DecodeAudio,
         deadline: Deadline,
-    ) -> Result<(), Error> {
+    ) -> Result<Stop, Error> {
         loop {
             deadline.check()?;
-            let packet = match guard(|| reader.next_packet()) {
+            let mut packet = match guard(|| reader.next_packet()) {
                 Ok(Ok(Some(packet))) => packet,
-                Ok(Ok(None)) => return Ok(()),
+                Ok(Ok(None)) => return Ok(Stop::EndOfSource),
                 Ok(Err(SymphoniaError::ResetRequired)) => {
                     // The next link of a chain: new headers, a new decoder.
                     match guard(|| AudioTrack::choose(reader.tracks(), &options.limits)) {
                         Ok(Ok(next)) => *track = next,
                         Ok(Err(error)) | Err(error) => {
                             self.broken_off = Some(error);
-                            return Ok(());
+                            return Ok(Stop::EndOfSource);
                         }
                     }
                     self.n_parts += 1;
@@ -160,16 +181,17 @@ impl Pass<'_> {
                     deadline.check()?;
                     self.at_end_of_file = is_end_of_file(&error);
                     self.broken_off = Some(Error::undecodable(error.to_string()));
-                    return Ok(());
+                    return Ok(Stop::EndOfSource);
                 }
                 Err(error) => {
                     self.broken_off = Some(error);
-                    return Ok(());
+                    return Ok(Stop::EndOfSource);
                 }
             };
             if packet.track_id != track.id {
                 continue;
             }
+            self.file_end.mend(&mut packet);
             let (mono, interleaved) = (&self.mono, &mut self.interleaved);
             let admit = |n_frames: usize, shape: &super::track::PacketShape| {
                 mono.admit(n_frames, shape.channels, shape.sample_rate)
@@ -186,9 +208,43 @@ impl Pass<'_> {
                     self.n_panics += 1;
                     if self.n_panics > MAX_DECODER_PANICS || track.reopen().is_err() {
                         self.broken_off = Some(panicked);
-                        return Ok(());
+                        return Ok(Stop::EndOfSource);
                     }
                 }
+            }
+            if self.file_end.is_reached_by(&packet) {
+                return Ok(Stop::EndOfFile);
+            }
+        }
+    }
+
+    /// Opens what follows the file that ended and makes `track` go on with it. What cannot be opened breaks the decode
+    /// off.
+    fn next_file(
+        &mut self,
+        reader: Box<dyn FormatReader>,
+        track: &mut AudioTrack,
+        options: &DecodeAudio,
+        deadline: Deadline,
+    ) -> Result<Option<Box<dyn FormatReader>>, Error> {
+        let opened = guard(|| {
+            let Some(next) = joined::next_file(reader)? else { return Ok(None) };
+            let track = AudioTrack::choose(next.tracks(), &options.limits)?;
+            Ok(Some((next, track)))
+        });
+        deadline.check()?;
+        match opened.and_then(|opened| opened) {
+            Ok(None) => Ok(None),
+            Ok(Some((next, next_track))) => {
+                self.n_parts += 1;
+                self.file_end = FileEnd::of(next.as_ref());
+                self.file_start_secs = self.mono.duration_secs();
+                track.go_on(next_track, self.file_end);
+                Ok(Some(next))
+            }
+            Err(error) => {
+                self.broken_off = Some(error);
+                Ok(None)
             }
         }
     }
@@ -208,8 +264,13 @@ impl Pass<'_> {
             });
         };
         let decoded_secs = waveform.duration_secs();
-        // The parts of a chain state their own lengths, so the last one says nothing about the whole.
-        let expected_secs = track.stated_secs.filter(|_| self.n_parts == 1 && is_credible(track, &format));
+        let stated_secs = track.stated_secs.filter(|_| is_credible(track, &format));
+        let expected_secs = match self.file_end {
+            // The files before it were whole.
+            FileEnd::At(_) => stated_secs.map(|secs| self.file_start_secs + secs),
+            // The parts of a chain state their own lengths, so the last one says nothing about the whole.
+            _ => stated_secs.filter(|_| self.n_parts == 1),
+        };
         let is_short = expected_secs.is_some_and(|expected| decoded_secs + LENGTH_TOLERANCE_SECS < expected);
         // A stream of unstated length ends where its bytes end.
         let is_open_ended = self.at_end_of_file && track.is_pcm() && expected_secs.is_none();

@@ -10,6 +10,7 @@ use symphonia::default::get_codecs;
 
 use super::edit_list::Edit;
 use super::guard::guard;
+use super::joined::FileEnd;
 use super::opus::{self, OpusDecoder, OpusHead};
 use crate::{Error, Limits};
 
@@ -174,6 +175,19 @@ impl AudioTrack {
                 }
                 Ok(shape)
             }
+        }
+    }
+
+    /// Goes on with the next of several joined files, which ends at `file_end`. Without a tag it may be no file but the
+    /// rest of one whose tag understates it: then the decoder keeps what its next frames refer to.
+    pub(super) fn go_on(&mut self, next: AudioTrack, file_end: FileEnd) {
+        let is_alike = |a: &AudioCodecParameters, b: &AudioCodecParameters| {
+            (a.codec, a.sample_rate, &a.channels) == (b.codec, b.sample_rate, &b.channels)
+        };
+        if file_end == FileEnd::Unknown && is_alike(&self.params, &next.params) {
+            self.stated_secs = next.stated_secs;
+        } else {
+            *self = next;
         }
     }
 

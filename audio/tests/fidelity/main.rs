@@ -7,6 +7,7 @@
 
 mod features;
 mod formats;
+mod joined;
 mod recordings;
 mod resampling;
 

@@ -223,6 +223,13 @@ fn forged_headers() {
     tagged.extend(b"\xff\xff\xff\x7fabc");
     let _ = survive("huge Vorbis comment", tagged);
 
+    // Thousands of joined MP3s, each of which states that it has one frame, 529 samples of delay and no padding.
+    let mut tiny = fixture("tone.mp3")[45..45 + 2 * 216].to_vec();
+    tiny[21..25].copy_from_slice(&1_u32.to_be_bytes());
+    tiny[154..157].copy_from_slice(&[0, 529_u16.to_be_bytes()[0], 529_u16.to_be_bytes()[1]]);
+    let joined = survive("tiny joined MP3s", tiny.repeat(4_000)).unwrap();
+    assert_eq!(joined.waveform.samples.len(), 4_000 * (576 - 529));
+
     // Every size field of an MP4, and every element size of a WebM, blown up in turn.
     for name in ["aac.m4a", "alac.m4a", "opus.mp4", "video.mp4"] {
         let bytes = fixture(name);

@@ -1,23 +1,25 @@
 //! Which language is spoken, by the probability of the first token after the start
 //! (openai/whisper `decoding.py: detect_language`).
 
-use super::rules::log_sum_exp;
+use super::rules::{check_finite, log_sum_exp};
+use crate::Error;
 use crate::whisper::{CrossCache, StepRow, Whisper};
 
 /// Probabilities of `languages` (name, token id) for one window, the most probable first.
 ///
 /// # Errors
-/// When a tensor operation fails.
+/// When a tensor operation fails or gives numbers that are not finite.
 pub fn detect_language(
     model: &Whisper,
     cross: &CrossCache,
     languages: &[(String, u32)],
-) -> candle_core::Result<Vec<(String, f32)>> {
+) -> Result<Vec<(String, f32)>, Error> {
     let decoder = &model.decoder;
     let mut cache = decoder.row_cache(1)?;
     let tokens = [model.config.decoder_start_token_id];
     let hidden = decoder.step(&mut [StepRow { tokens: &tokens, cache: &mut cache, cross }])?;
     let logits = decoder.logits(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
+    check_finite("logits", &logits)?;
     let named: Vec<(String, f32)> =
         languages.iter().filter_map(|(name, id)| Some((name.clone(), *logits.get(*id as usize)?))).collect();
     let total = log_sum_exp(&named.iter().map(|(_, logit)| *logit).collect::<Vec<_>>());

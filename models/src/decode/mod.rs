@@ -10,6 +10,7 @@ mod session;
 
 pub use fallback::{LADDER, Thresholds, compression_ratio};
 pub use language::detect_language;
+pub(crate) use rules::check_finite;
 pub use rules::{Rules, TimestampRules};
 pub use search::Strategy;
-pub use session::{Attempt, Session, WindowRequest, WindowResult};
+pub use session::{Attempt, Session, Step, WindowRequest, WindowResult};

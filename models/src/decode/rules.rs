@@ -1,6 +1,8 @@
 //! What a row may write next, as functions of what it has written: suppressed tokens and the grammar of
 //! timestamps (openai/whisper `decoding.py: SuppressBlank, SuppressTokens, ApplyTimestampRules`).
 
+use crate::Error;
+
 /// All rules of one request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rules {
@@ -88,6 +90,16 @@ impl TimestampRules {
             logits[..begin].fill(f32::NEG_INFINITY);
         }
     }
+}
+
+/// Refuses numbers of which no decision can be made: NaN compares with nothing, so that searching among them gives a text
+/// all the same.
+pub(crate) fn check_finite<'a>(
+    what: &'static str,
+    numbers: impl IntoIterator<Item = &'a f32>,
+) -> Result<(), Error> {
+    let are_finite = numbers.into_iter().all(|number| number.is_finite());
+    if are_finite { Ok(()) } else { Err(Error::NotFinite { what }) }
 }
 
 /// `ln(sum(exp(x)))`, minus infinity for nothing. Summed in f64: vocabularies are large and the result is

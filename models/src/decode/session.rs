@@ -1,12 +1,14 @@
 //! The step loop: windows of any number of requests decode as one ragged batch, one step at a time. Windows
-//! join and leave between steps; what a window decodes to does not depend on its neighbours.
+//! join and leave between steps; what a window decodes to does not depend on its neighbours, nor on when it
+//! was its turn. What goes wrong with one window is that window's result.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::fallback::{Thresholds, compression_ratio};
-use super::rules::{Rules, log_sum_exp};
+use super::rules::{Rules, check_finite, log_sum_exp};
 use super::search::{Finished, Row, Search, Strategy};
 use crate::Error;
 use crate::tokenizer::Tokenizer;
@@ -62,16 +64,46 @@ pub struct WindowResult {
     pub is_silence: bool,
 }
 
-/// A window in the batch.
-struct Group {
+/// What a step brought.
+#[derive(Debug)]
+pub struct Step {
+    /// Rows that were computed together.
+    pub n_rows: usize,
+    /// Windows that ended: the result of each, or why it has none.
+    pub ended: Vec<(u64, Result<WindowResult, Error>)>,
+}
+
+/// A window and how far it has come.
+struct Window {
     id: u64,
     request: WindowRequest,
-    /// Index of the attempt that runs.
+    /// Index of the attempt that runs, or that waits to.
     attempt: usize,
-    rows: Vec<Row>,
-    search: Search,
     no_speech_prob: Option<f32>,
     rejected: Vec<WindowResult>,
+}
+
+/// A window at work.
+struct Group {
+    window: Window,
+    rows: Vec<Row>,
+    search: Search,
+}
+
+/// What a group's rows were told (V).
+struct GroupLogits {
+    /// At the start of the transcript, where silence is to be judged.
+    at_start: Option<Vec<f32>>,
+    /// What may come next, for each row.
+    next: Vec<Vec<f32>>,
+}
+
+/// How a window goes on after a step.
+enum Progress {
+    Rows(Group),
+    /// With its next attempt.
+    Again(Window),
+    Done(WindowResult),
 }
 
 /// The batch. Weights are shared, all state is in here.
@@ -79,21 +111,41 @@ pub struct Session {
     model: Arc<Whisper>,
     tokenizer: Arc<Tokenizer>,
     no_speech: Option<u32>,
+    max_rows: usize,
     groups: Vec<Group>,
+    /// Windows whose next attempt waits for room; who has waited longest stands first.
+    waiting: VecDeque<Window>,
 }
 
 impl Session {
-    /// An empty batch. `no_speech` is the token whose probability at the start means silence.
+    /// An empty batch with room for any number of rows. `no_speech` is the token whose probability at the start means
+    /// silence.
     pub fn new(model: Arc<Whisper>, tokenizer: Arc<Tokenizer>, no_speech: Option<u32>) -> Self {
-        Self { model, tokenizer, no_speech, groups: Vec::new() }
+        Self {
+            model,
+            tokenizer,
+            no_speech,
+            max_rows: usize::MAX,
+            groups: Vec::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Never computes more than `max_rows` together: an attempt waits until there is room for all the rows that it may
+    /// have, and nobody passes it by meanwhile. One that needs more than all the room gets it alone.
+    #[must_use]
+    pub fn limited_to(self, max_rows: usize) -> Self {
+        Self { max_rows, ..self }
     }
 
     /// Adds a window; `id` comes back with its result.
     ///
     /// # Errors
-    /// A prompt that leaves no room for text or does not hold its start; no attempts.
+    /// A prompt that leaves no room for text, does not hold its start or has a token that the model does not know; no
+    /// attempts.
     pub fn join(&mut self, id: u64, mut request: WindowRequest) -> Result<(), Error> {
-        let room = self.model.config.max_target_positions.saturating_sub(request.prompt.len());
+        let config = &self.model.config;
+        let room = config.max_target_positions.saturating_sub(request.prompt.len());
         request.max_new_tokens = request.max_new_tokens.min(room);
         if request.max_new_tokens == 0 {
             let message = format!("{} tokens leave no room for text", request.prompt.len());
@@ -102,18 +154,19 @@ impl Session {
         if request.start_index >= request.prompt.len() {
             return Err(Error::option("prompt", "has no start of transcript"));
         }
+        if let Some(unknown) = request.prompt.iter().find(|token| **token as usize >= config.vocab_size) {
+            let message = format!("token {unknown} is not among the model's {}", config.vocab_size);
+            return Err(Error::option("prompt", message));
+        }
         if request.attempts.is_empty()
             || request.attempts.iter().any(|attempt| attempt.strategy.n_rows() == 0)
         {
             return Err(Error::option("attempts", "need at least one, of at least one row"));
         }
-        let (rows, search) = self.begin(&request, 0)?;
-        self.groups.push(Group {
+        self.waiting.push_back(Window {
             id,
             request,
             attempt: 0,
-            rows,
-            search,
             no_speech_prob: None,
             rejected: Vec::new(),
         });
@@ -122,64 +175,89 @@ impl Session {
 
     /// Drops a window that nobody waits for any more.
     pub fn leave(&mut self, id: u64) {
-        self.groups.retain(|group| group.id != id);
+        self.groups.retain(|group| group.window.id != id);
+        self.waiting.retain(|window| window.id != id);
     }
 
     /// Whether no window is left.
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.groups.is_empty() && self.waiting.is_empty()
     }
 
     /// Windows in the batch.
     pub fn len(&self) -> usize {
-        self.groups.len()
+        self.groups.len() + self.waiting.len()
     }
 
-    /// Rows in the batch: a window has one for each beam or sample.
+    /// Rows that the windows in the batch may have at once, those of attempts that wait included: a window has one for
+    /// each beam or sample.
     pub fn n_rows(&self) -> usize {
-        self.groups.iter().map(|group| group.rows.len()).sum()
+        let n_waiting: usize = self.waiting.iter().map(Window::n_rows).sum();
+        self.n_reserved_rows() + n_waiting
     }
 
-    /// One token for every row of every window. Returns the windows that are done.
+    /// Rows that the attempts at work may still have.
+    fn n_reserved_rows(&self) -> usize {
+        self.groups.iter().map(Group::n_reserved_rows).sum()
+    }
+
+    /// One token for every row of every window that has room.
     ///
     /// # Errors
-    /// When a tensor operation fails; the batch is then not usable any more.
-    pub fn step(&mut self) -> Result<Vec<(u64, WindowResult)>, Error> {
-        let mut logits = self.forward()?.into_iter();
-        let mut done = Vec::new();
-        for mut group in std::mem::take(&mut self.groups) {
-            if let Some(id) = self.no_speech.filter(|_| group.awaits_no_speech()) {
-                group.no_speech_prob = logits.next().map(|at_start| probability(&at_start, id));
-            }
-            let row_logits: Vec<_> = logits.by_ref().take(group.rows.len()).collect();
-            let rows = std::mem::take(&mut group.rows);
-            group.rows = group.search.advance(rows, row_logits, &group.request.rules)?;
-            if !group.rows.is_empty() {
-                self.groups.push(group);
-            } else if let Some(result) = self.judge(&mut group)? {
-                done.push((group.id, result));
-            } else {
-                self.groups.push(group);
+    /// When a tensor operation fails that all windows share; the batch is then not usable any more.
+    pub fn step(&mut self) -> Result<Step, Error> {
+        let mut ended: Vec<_> =
+            self.begin_waiting().into_iter().map(|(id, error)| (id, Err(error))).collect();
+        let logits = self.forward()?;
+        let n_rows = logits.iter().map(|logits| logits.next.len()).sum();
+        for (group, logits) in std::mem::take(&mut self.groups).into_iter().zip(logits) {
+            let id = group.window.id;
+            match self.advance(group, logits) {
+                Ok(Progress::Rows(group)) => self.groups.push(group),
+                Ok(Progress::Again(window)) => self.waiting.push_back(window),
+                Ok(Progress::Done(result)) => ended.push((id, Ok(result))),
+                Err(error) => ended.push((id, Err(error))),
             }
         }
-        Ok(done)
+        Ok(Step { n_rows, ended })
     }
 
-    /// Runs the decoder on every row's pending tokens. Per group: the logits at the start token if silence is to be
-    /// judged, then each row's next-token logits.
-    fn forward(&mut self) -> Result<Vec<Vec<f32>>, Error> {
-        let (mut steps, mut wanted, mut offset) = (Vec::new(), Vec::new(), 0);
-        for group in &mut self.groups {
-            if self.no_speech.is_some() && group.awaits_no_speech() {
-                wanted.push((offset + group.request.start_index) as u32);
+    /// Begins the attempts that there is room for, in the order in which they came to wait. Says which windows failed.
+    fn begin_waiting(&mut self) -> Vec<(u64, Error)> {
+        let mut failed = Vec::new();
+        while let Some(window) = self.waiting.pop_front() {
+            let has_room = self.groups.is_empty()
+                || self.n_reserved_rows().saturating_add(window.n_rows()) <= self.max_rows;
+            if !has_room {
+                self.waiting.push_front(window);
+                break;
             }
+            let id = window.id;
+            match self.begin(window) {
+                Ok(group) => self.groups.push(group),
+                Err(error) => failed.push((id, error)),
+            }
+        }
+        failed
+    }
+
+    /// Runs the decoder on every row's pending tokens.
+    fn forward(&mut self) -> Result<Vec<GroupLogits>, Error> {
+        let (mut steps, mut wanted, mut offset) = (Vec::new(), Vec::new(), 0);
+        let mut shapes = Vec::with_capacity(self.groups.len());
+        for group in &mut self.groups {
+            let judges_silence = self.no_speech.is_some() && group.awaits_no_speech();
+            if judges_silence {
+                wanted.push((offset + group.window.request.start_index) as u32);
+            }
+            shapes.push((judges_silence, group.rows.len()));
             for row in &mut group.rows {
                 offset += row.pending.len();
                 wanted.push((offset - 1) as u32);
                 steps.push(StepRow {
                     tokens: &row.pending,
                     cache: &mut row.cache,
-                    cross: &group.request.cross,
+                    cross: &group.window.request.cross,
                 });
             }
         }
@@ -190,47 +268,62 @@ impl Session {
         let n_wanted = wanted.len();
         let wanted = Tensor::from_vec(wanted, n_wanted, hidden.device())?;
         let logits = self.model.decoder.logits(&hidden.index_select(&wanted, 0)?)?; // (rows, V)
-        Ok(logits.to_vec2::<f32>()?)
+        let mut logits = logits.to_vec2::<f32>()?.into_iter();
+        let of_group = |(judges_silence, n_rows)| GroupLogits {
+            at_start: if judges_silence { logits.next() } else { None },
+            next: logits.by_ref().take(n_rows).collect(),
+        };
+        Ok(shapes.into_iter().map(of_group).collect())
     }
 
-    /// Accepts the result of a finished search, or begins the next attempt and returns nothing.
-    fn judge(&self, group: &mut Group) -> Result<Option<WindowResult>, Error> {
-        let finished = group.search.take_best();
-        let result = self.result(finished, group)?;
-        let request = &group.request;
-        let rejected =
-            request.thresholds.reject(result.compression_ratio, result.avg_logprob, result.no_speech_prob);
-        if !rejected {
-            return Ok(Some(result));
+    /// Gives a group's rows their next tokens, and judges the result when no row goes on.
+    fn advance(&self, mut group: Group, logits: GroupLogits) -> Result<Progress, Error> {
+        check_finite("logits", logits.at_start.iter().chain(&logits.next).flatten())?;
+        if let (Some(id), Some(at_start)) = (self.no_speech, logits.at_start) {
+            group.window.no_speech_prob = Some(probability(&at_start, id));
         }
-        group.rejected.push(result);
-        if group.attempt + 1 < request.attempts.len() {
-            group.attempt += 1;
-            (group.rows, group.search) = self.begin(request, group.attempt)?;
-            return Ok(None);
+        let rows = std::mem::take(&mut group.rows);
+        group.rows = group.search.advance(rows, logits.next, &group.window.request.rules)?;
+        if group.rows.is_empty() { self.judge(group) } else { Ok(Progress::Rows(group)) }
+    }
+
+    /// Accepts the result of a finished search, or asks for the next attempt.
+    fn judge(&self, group: Group) -> Result<Progress, Error> {
+        let Group { mut window, mut search, .. } = group;
+        let result = self.result(search.take_best(), &window)?;
+        let thresholds = window.request.thresholds;
+        if !thresholds.reject(result.compression_ratio, result.avg_logprob, result.no_speech_prob) {
+            return Ok(Progress::Done(result));
         }
-        // No attempt was good: the surest that does not repeat itself is the best there is.
-        let thresholds = request.thresholds;
+        if window.attempt + 1 < window.request.attempts.len() {
+            window.rejected.push(result);
+            window.attempt += 1;
+            return Ok(Progress::Again(window));
+        }
+        // No attempt was good: the surest that does not repeat itself is the best there is, of equals the first.
         let merit =
             |result: &WindowResult| (!thresholds.is_repetitive(result.compression_ratio), result.avg_logprob);
-        let best = std::mem::take(&mut group.rejected).into_iter().reduce(|a, b| {
-            let ((a_varied, a_sure), (b_varied, b_sure)) = (merit(&a), merit(&b));
-            if (b_varied, b_sure) > (a_varied, a_sure) { b } else { a }
-        });
-        Ok(best)
+        let mut best = result;
+        for earlier in window.rejected.into_iter().rev() {
+            if merit(&earlier) >= merit(&best) {
+                best = earlier;
+            }
+        }
+        Ok(Progress::Done(best))
     }
 
-    fn result(&self, finished: Option<Finished>, group: &Group) -> Result<WindowResult, Error> {
+    fn result(&self, finished: Option<Finished>, window: &Window) -> Result<WindowResult, Error> {
         let finished = finished.unwrap_or(Finished {
             tokens: Vec::new(),
             logprobs: Vec::new(),
             rank: f32::NEG_INFINITY,
             reached_limit: false,
         });
+        let request = &window.request;
         let n_tokens = finished.tokens.len();
         let avg_logprob = finished.logprobs.iter().sum::<f32>() / (n_tokens + 1) as f32;
-        let no_speech_prob = group.no_speech_prob.unwrap_or(0.0);
-        let text_limit = group.request.rules.timestamps.map_or(u32::MAX, |rules| rules.begin);
+        let no_speech_prob = window.no_speech_prob.unwrap_or(0.0);
+        let text_limit = request.rules.timestamps.map_or(u32::MAX, |rules| rules.begin);
         let text: Vec<u32> = finished.tokens.iter().copied().filter(|id| *id < text_limit).collect();
         let mut logprobs = finished.logprobs;
         logprobs.truncate(n_tokens);
@@ -240,33 +333,58 @@ impl Session {
             logprobs,
             avg_logprob,
             no_speech_prob,
-            temperature: group.request.attempts[group.attempt].temperature,
+            temperature: window.attempt().temperature,
             reached_limit: finished.reached_limit,
-            is_silence: group.request.thresholds.is_silence(no_speech_prob, avg_logprob),
+            is_silence: request.thresholds.is_silence(no_speech_prob, avg_logprob),
         })
     }
 
-    fn begin(&self, request: &WindowRequest, attempt: usize) -> Result<(Vec<Row>, Search), Error> {
-        let capacity = request.prompt.len() + request.max_new_tokens;
+    /// Begins a window's attempt. Until its first step it has one row, which reads the prompt for all.
+    fn begin(&self, window: Window) -> Result<Group, Error> {
+        let request = &window.request;
         let row = Row {
             tokens: Vec::new(),
             logprobs: Vec::new(),
             score: 0.0,
             pending: request.prompt.clone(),
-            cache: self.model.decoder.row_cache(capacity)?,
+            cache: self.model.decoder.row_cache(request.prompt.len() + request.max_new_tokens)?,
             index: 0,
         };
-        let seed = request.seed.wrapping_add((attempt as u64) << 32);
-        let strategy = request.attempts[attempt].strategy;
-        let search = Search::new(strategy, self.model.config.eos_token_id, request.max_new_tokens, seed);
-        Ok((vec![row], search))
+        let seed = request.seed.wrapping_add((window.attempt as u64) << 32);
+        let eot = self.model.config.eos_token_id;
+        let search = Search::new(window.attempt().strategy, eot, request.max_new_tokens, seed);
+        Ok(Group { window, rows: vec![row], search })
+    }
+}
+
+impl Window {
+    fn attempt(&self) -> Attempt {
+        self.request.attempts[self.attempt]
+    }
+
+    /// Rows that its attempt may have.
+    fn n_rows(&self) -> usize {
+        self.attempt().strategy.n_rows()
     }
 }
 
 impl Group {
+    /// Whether its rows are still the one that reads the prompt.
+    fn is_fresh(&self) -> bool {
+        matches!(self.rows.as_slice(), [row] if row.tokens.is_empty())
+    }
+
     /// Whether its prompt is read for the first time: a later attempt hears the same silence.
     fn awaits_no_speech(&self) -> bool {
-        self.no_speech_prob.is_none() && matches!(self.rows.as_slice(), [row] if row.tokens.is_empty())
+        self.window.no_speech_prob.is_none() && self.is_fresh()
+    }
+
+    /// Rows that it may still have: a sample that ended does not come back, a beam may.
+    fn n_reserved_rows(&self) -> usize {
+        match self.window.attempt().strategy {
+            Strategy::Sample { .. } if !self.is_fresh() => self.rows.len(),
+            strategy => strategy.n_rows(),
+        }
     }
 }
 
@@ -275,90 +393,4 @@ fn probability(logits: &[f32], id: u32) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::Device;
-
-    use super::*;
-    use crate::{Bundle, Transcriber};
-
-    const OFF: Thresholds = Thresholds { compression_ratio: None, logprob: None, no_speech: None };
-    const PROMPT: [u32; 4] = [301, 308, 311, 315];
-
-    fn transcriber() -> Result<Transcriber, Error> {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
-        Transcriber::load(Bundle::open(dir.as_ref())?, &Device::Cpu)
-    }
-
-    fn request(transcriber: &Transcriber, strategy: Strategy) -> Result<WindowRequest, Error> {
-        let encoded = transcriber.encode(transcriber.window_features(&[]))?;
-        Ok(WindowRequest {
-            cross: transcriber.listen(&encoded)?,
-            prompt: PROMPT.to_vec(),
-            start_index: 0,
-            rules: Arc::new(transcriber.rules(false)),
-            attempts: vec![Attempt { temperature: 0.0, strategy }],
-            thresholds: OFF,
-            max_new_tokens: 20,
-            seed: 1,
-        })
-    }
-
-    /// What a step costs, without a clock: each row brings the one token that its cache has not seen, whatever
-    /// it has written so far, so that decoding is linear in tokens.
-    #[test]
-    fn a_step_computes_one_position_per_row() -> Result<(), Error> {
-        let transcriber = transcriber()?;
-        let mut session = transcriber.session();
-        let strategies = [
-            Strategy::Greedy,
-            Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 },
-            Strategy::Sample { temperature: 1.0, best_of: 2, length_penalty: 1.0 },
-        ];
-        for (id, strategy) in strategies.into_iter().enumerate() {
-            session.join(id as u64, request(&transcriber, strategy)?)?;
-        }
-        // The prompt is computed once per window, not once per row.
-        let n_first: usize =
-            session.groups.iter().flat_map(|group| &group.rows).map(|row| row.pending.len()).sum();
-        assert_eq!(n_first, 3 * PROMPT.len());
-        session.step()?;
-        let mut n_steps = 1;
-        while !session.is_empty() {
-            for group in &session.groups {
-                assert_eq!(group.rows.len(), group.request.attempts[0].strategy.n_rows());
-                for row in &group.rows {
-                    assert_eq!(row.pending, row.tokens[n_steps - 1..], "only what the cache has not seen");
-                    assert_eq!(row.cache.n_positions(), PROMPT.len() + n_steps - 1);
-                }
-            }
-            session.step()?;
-            n_steps += 1;
-        }
-        assert!(n_steps <= 20, "{n_steps} steps for 20 tokens");
-        Ok(())
-    }
-
-    #[test]
-    fn windows_that_cannot_be_decoded_are_refused_when_they_join() -> Result<(), Error> {
-        let transcriber = transcriber()?;
-        let mut session = transcriber.session();
-        let usual = || request(&transcriber, Strategy::Greedy);
-        let beams = |size| Strategy::Beam { size, patience: None, length_penalty: 1.0 };
-        for (what, broken) in [
-            ("too long a prompt", WindowRequest { prompt: vec![301; 448], ..usual()? }),
-            ("no prompt", WindowRequest { prompt: Vec::new(), ..usual()? }),
-            ("a start after the prompt", WindowRequest { start_index: 4, ..usual()? }),
-            ("no attempts", WindowRequest { attempts: Vec::new(), ..usual()? }),
-            ("no room", WindowRequest { max_new_tokens: 0, ..usual()? }),
-            ("no beams", request(&transcriber, beams(0))?),
-        ] {
-            assert!(matches!(session.join(7, broken), Err(Error::Option { .. })), "{what}");
-        }
-        assert!(session.is_empty() && session.step()?.is_empty());
-        // The last prompt that leaves room for one token.
-        session.join(7, WindowRequest { prompt: vec![301; 447], ..usual()? })?;
-        let done = session.step()?;
-        assert!(matches!(done.as_slice(), [(7, result)] if result.reached_limit && result.tokens.len() == 1));
-        Ok(())
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //! text, JSON or subtitles is the server's work.
 
 mod alignment;
+mod context;
 mod coverage;
 mod longform;
 mod running_text;
@@ -11,6 +12,7 @@ mod words;
 mod worker;
 
 pub(crate) use alignment::{HeadScores, token_starts};
+pub(crate) use context::check as check_context;
 pub use transcription::Transcription;
 pub use worker::{TextPart, Transcribed, TranscriptionWorker, Work};
 

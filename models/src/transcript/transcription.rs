@@ -92,7 +92,7 @@ impl Transcription {
             rules: Arc::new(transcriber.rules(predicts_timestamps)),
             window_frames,
             frame_secs: spec.frame_rate().recip(),
-            max_context: (config.max_target_positions / 2).saturating_sub(1),
+            max_context: transcriber.max_context(),
             language: if special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) },
         };
         // Held against the usual idea of speech: whatever the request's own leaves out is a gap.
@@ -151,7 +151,7 @@ impl Transcription {
 
     /// Whether every window was decoded.
     pub(super) fn is_done(&self) -> bool {
-        (0..self.stretches.len()).all(|track| self.long_form.is_done(track))
+        self.long_form.is_all_done()
     }
 
     /// What decoder rows listen to in a window, and the language that is spoken there if nobody has said it yet.

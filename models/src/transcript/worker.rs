@@ -82,12 +82,12 @@ struct Window {
 }
 
 impl TranscriptionWorker {
-    /// A worker without requests. A window waits while the batch has no room for its rows; a fallback that samples
-    /// may later bring more than `max_rows`.
+    /// A worker without requests. Never more than `max_rows` rows are computed together: a window waits while the batch
+    /// has no room for them, and so does a fallback that samples; one that needs more gets the batch alone.
     pub fn new(transcriber: &Transcriber, max_rows: usize) -> Self {
         Self {
             transcriber: transcriber.clone(),
-            session: transcriber.session(),
+            session: transcriber.session().limited_to(max_rows),
             max_rows,
             requests: VecDeque::new(),
             windows: Vec::new(),
@@ -96,7 +96,7 @@ impl TranscriptionWorker {
     }
 
     /// Takes the windows that enter the batch next, at most `n`, each from the request whose turn it is. If a window
-    /// does not fit then nobody's does: one that needs many rows would else wait for ever.
+    /// does not fit then nobody's does: one that needs many rows would else wait for ever, and so would a fallback.
     fn take_windows(&mut self, n: usize) -> Vec<Taken> {
         let mut taken: Vec<Taken> = Vec::new();
         let mut n_rows = self.session.n_rows();
@@ -111,12 +111,13 @@ impl TranscriptionWorker {
             });
             let Some(mut request) = next.and_then(|index| self.requests.remove(index)) else { break };
             let n_new_rows = request.transcription.n_first_rows();
-            let has_room = n_rows == 0 || n_rows.saturating_add(n_new_rows) <= self.max_rows;
+            let is_alone = self.session.is_empty() && taken.is_empty();
+            let has_room = is_alone || n_rows.saturating_add(n_new_rows) <= self.max_rows;
             let Some(task) = has_room.then(|| request.transcription.next_window()).flatten() else {
                 self.requests.push_front(request);
                 break;
             };
-            n_rows += n_new_rows;
+            n_rows = n_rows.saturating_add(n_new_rows);
             if request.work.n_windows == 0 {
                 request.work.queue_secs = request.joined.elapsed().as_secs_f64();
             }
@@ -202,7 +203,7 @@ impl Worker for TranscriptionWorker {
     fn clear(&mut self) {
         self.requests.clear();
         self.windows.clear();
-        self.session = self.transcriber.session();
+        self.session = self.transcriber.session().limited_to(self.max_rows);
     }
 
     fn step(
@@ -217,20 +218,22 @@ impl Worker for TranscriptionWorker {
         }
 
         let began = Instant::now();
-        let report = StepReport { n_rows: self.session.n_rows() };
-        let results = self.session.step()?;
+        let step = self.session.step()?;
         let step_secs = began.elapsed().as_secs_f64();
         for request in &mut self.requests {
             if self.windows.iter().any(|window| window.request == request.id) {
                 request.work.decode_secs += step_secs;
             }
         }
-        for (id, result) in results {
+        for (id, result) in step.ended {
             let Some(place) = self.windows.iter().position(|window| window.id == id) else { continue };
             let Window { request: id, task, cross, .. } = self.windows.swap_remove(place);
             let Some(request) = self.requests.iter_mut().find(|request| request.id == id) else { continue };
-            request.work.n_tokens += result.tokens.len();
-            if let Err(error) = request.transcription.accept(task, &result, &cross) {
+            let accepted = result.and_then(|result| {
+                request.work.n_tokens += result.tokens.len();
+                request.transcription.accept(task, &result, &cross)
+            });
+            if let Err(error) = accepted {
                 self.end(id);
                 tell(id, Update::Failed(error));
                 continue;
@@ -247,6 +250,6 @@ impl Worker for TranscriptionWorker {
             let Some(Request { transcription, work, .. }) = self.end(id) else { continue };
             tell(id, Update::Done(Transcribed { transcript: transcription.finish(), work }));
         }
-        Ok(report)
+        Ok(StepReport { n_rows: step.n_rows })
     }
 }

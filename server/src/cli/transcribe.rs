@@ -73,10 +73,10 @@ pub(super) struct Args {
     /// Keep the first result even when it repeats itself or is unsure
     #[arg(long)]
     no_fallback: bool,
-    /// Text that precedes the audio: style, names, spelling
+    /// Text that precedes the audio: style, names, spelling; of a long one the model reads the end
     #[arg(long, value_name = "S")]
     prompt: Option<String>,
-    /// Words that are likely to be said
+    /// Words that are likely to be said; refused when the model has no room for them
     #[arg(long, value_name = "S")]
     hotwords: Option<String>,
     /// Whether silence is left out [default: auto]

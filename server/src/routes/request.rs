@@ -50,6 +50,8 @@ pub struct TranscriptionRequest {
     pub logprobs: bool,
     /// Whether the result comes as server-sent events. Only `json` and `text`: events hold text that adds up.
     pub stream: bool,
+    /// The field that the hotwords came in, which has two names.
+    pub hotwords_param: &'static str,
 }
 
 /// `chunking_strategy` of the type `server_vad`.
@@ -78,6 +80,16 @@ impl TranscriptionRequest {
     /// What no further field can put right.
     pub fn begin(task: Task, fields: &[Field], defaults: &Transcribe) -> Result<Option<Self>, Error> {
         Self::read(task, fields, false, defaults)
+    }
+
+    /// What a model has against the options, under the name that the field has in this request.
+    pub(super) fn refusal(&self, error: models::Error) -> Error {
+        match error {
+            models::Error::Option { option: "hotwords", message } => {
+                Error::invalid(self.hotwords_param, message)
+            }
+            error => error.into(),
+        }
     }
 
     fn read(
@@ -115,6 +127,7 @@ impl TranscriptionRequest {
         let mut languages = Vec::new();
         let mut granularities = Vec::new();
         let (mut logprobs, mut stream, mut chunking) = (false, false, None);
+        let mut hotwords_param = "hotwords";
         match task {
             Task::Transcribe => {
                 languages = candidates(&fields.list("languages"))?;
@@ -128,7 +141,11 @@ impl TranscriptionRequest {
                     "auto".clone_into(&mut settings.language);
                 }
                 // The same under another name; both together are all of them.
-                hotwords.extend(fields.list("keywords"));
+                let keywords = fields.list("keywords");
+                if hotwords.is_empty() && !keywords.is_empty() {
+                    hotwords_param = "keywords";
+                }
+                hotwords.extend(keywords);
                 granularities = fields.list("timestamp_granularities");
                 for granularity in &granularities {
                     if !["word", "segment"].contains(granularity) {
@@ -171,7 +188,7 @@ impl TranscriptionRequest {
             settings.hotwords = hotwords.join(", ");
             if settings.hotwords.len() > MAX_HOTWORDS_BYTES {
                 let message = format!("more than {MAX_HOTWORDS_BYTES} bytes; no model has room for them");
-                return Err(Error::invalid("hotwords", message));
+                return Err(Error::invalid(hotwords_param, message));
             }
         }
         fields.finish()?;
@@ -192,6 +209,7 @@ impl TranscriptionRequest {
             segments: granularities.is_empty() || granularities.contains(&"segment"),
             logprobs,
             stream,
+            hotwords_param,
         }))
     }
 }

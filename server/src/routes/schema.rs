@@ -55,7 +55,13 @@ impl PartialSchema for TranscriptionForm {
                 list(text("A code or an English name."), "The languages that may be spoken; not with `language`.")
                     .max_items(Some(MAX_LANGUAGES)),
             )
-            .property("keywords[]", list(text("A word or phrase."), "Words that are likely to be said."))
+            .property(
+                "keywords[]",
+                list(
+                    text("A word or phrase."),
+                    "Words that are likely to be said, as `hotwords[]`: together they are one list.",
+                ),
+            )
             .property(
                 "timestamp_granularities[]",
                 list(
@@ -119,7 +125,13 @@ fn form(description: &str) -> ObjectBuilder {
                 "The language spoken: a code such as `ps` or an English name; `auto` or nothing detects it.",
             ),
         )
-        .property("prompt", text("Text that precedes the audio: style, names, spelling."))
+        .property(
+            "prompt",
+            text(
+                "Text that precedes the audio: style, names, spelling. The model reads as much of its end as fits into half \
+                 of its context (223 tokens of Whisper), less what hotwords take.",
+            ),
+        )
         .property("temperature", number(0.0, 1.0, "0 searches; above 0 samples, and turns the fallback off."))
 }
 
@@ -129,7 +141,12 @@ fn decoding(form: ObjectBuilder) -> ObjectBuilder {
         let number = number(exact(*range.start()), exact(*range.end()), "");
         OneOfBuilder::new().item(number).item(words(&["off"], "")).description(Some(description))
     };
-    form.property("hotwords[]", list(text("A word or phrase."), "Words that are likely to be said."))
+    let hotwords = list(
+        text("A word or phrase."),
+        "Words that are likely to be said. More than fit into a quarter of the model's context (111 tokens of Whisper) \
+         are refused.",
+    );
+    form.property("hotwords[]", hotwords)
         .property("vad", values::<Vad>("Whether silence is left out.", "auto"))
         .property("beam_size", integer(1, 64, "Hypotheses kept by beam search; 1 is greedy."))
         .property(

@@ -95,7 +95,7 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
 /// The model that a request asks for, if it can do what is asked.
 fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Arc<Serving>, Error> {
     let serving = state.models.serving(&request.model)?;
-    serving.transcriber.check(&request.options)?;
+    serving.transcriber.check(&request.options).map_err(|error| request.refusal(error))?;
     let max_rows = state.config.serve.max_batch_rows;
     for (param, n_rows) in [("beam_size", request.options.beam_size), ("best_of", request.options.best_of)] {
         if n_rows > max_rows {

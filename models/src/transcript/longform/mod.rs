@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use audio::Span;
 
-use super::coverage::{Outcome, coverage};
+use super::context::Context;
+use super::coverage::{Outcome, Speech, coverage};
 use super::running_text::RunningText;
 use super::segment::{Piece, Split, split};
 use super::words::{assign_words, time_words};
@@ -67,6 +68,10 @@ impl Track {
     fn has_window(&self) -> bool {
         !self.is_busy && self.seek_frames < self.n_frames
     }
+
+    fn is_done(&self) -> bool {
+        !self.is_busy && self.seek_frames >= self.n_frames
+    }
 }
 
 /// A window to decode.
@@ -83,11 +88,12 @@ pub(crate) struct WindowTask {
 pub(crate) struct LongForm {
     pub plan: Plan,
     tracks: Vec<Track>,
-    speech: Vec<Span>,
+    /// Tracks before this one are done.
+    first_open: usize,
+    speech: Speech,
     outcomes: Vec<Outcome>,
     decoded_frames: usize,
-    prompt: Vec<u32>,
-    hotwords: Vec<u32>,
+    context: Context,
     text: RunningText,
     /// The first segment that is not in `text` yet: its track and its place there.
     next_segment: (usize, usize),
@@ -97,31 +103,17 @@ impl LongForm {
     /// A recording without tracks. `speech` is what coverage is measured against.
     ///
     /// # Errors
-    /// A prompt or hotwords that the vocabulary cannot spell.
+    /// A prompt or hotwords that cannot precede a text.
     pub fn new(plan: Plan, speech: Vec<Span>) -> Result<Self, Error> {
-        // The reference encodes both with a leading space, as they would stand in running text.
-        let encode = |text: &Option<String>| match text.as_deref().map(str::trim) {
-            Some(text) if !text.is_empty() => plan.tokenizer.encode(&format!(" {text}")),
-            _ => Ok(Vec::new()),
-        };
-        let (prompt, hotwords) = (encode(&plan.options.prompt)?, encode(&plan.options.hotwords)?);
-        for (option, n_tokens, room) in
-            [("prompt", prompt.len(), plan.max_context), ("hotwords", hotwords.len(), plan.max_context / 2)]
-        {
-            if n_tokens > room {
-                tracing::warn!(
-                    "{option}: {n_tokens} tokens are more than the {room} that the model has room for"
-                );
-            }
-        }
+        let context = Context::new(&plan.options, &plan.tokenizer, &plan.special, plan.max_context)?;
         Ok(Self {
             plan,
             tracks: Vec::new(),
-            speech,
+            first_open: 0,
+            speech: Speech::new(speech),
             outcomes: Vec::new(),
             decoded_frames: 0,
-            prompt,
-            hotwords,
+            context,
             text: RunningText::default(),
             next_segment: (0, 0),
         })
@@ -134,7 +126,7 @@ impl LongForm {
             n_frames,
             seek_frames: 0,
             is_busy: false,
-            context: self.prompt.clone(),
+            context: self.context.prompt.clone(),
             last_speech_secs: start_secs,
             segments: Vec::new(),
         });
@@ -142,13 +134,19 @@ impl LongForm {
 
     /// Whether a window can be decoded now.
     pub fn has_window(&self) -> bool {
-        self.tracks.iter().any(Track::has_window)
+        self.open_tracks().iter().any(Track::has_window)
+    }
+
+    /// The tracks from the first that is not done on. Those at work stand at its head, so that to look for one that has
+    /// something takes no longer in a long recording.
+    fn open_tracks(&self) -> &[Track] {
+        self.tracks.get(self.first_open..).unwrap_or_default()
     }
 
     /// The next window that can be decoded now; the caller owes its result to `accept`.
     pub fn next_window(&mut self) -> Option<WindowTask> {
         let window_frames = self.plan.window_frames;
-        let track = self.tracks.iter().position(Track::has_window)?;
+        let track = self.first_open + self.open_tracks().iter().position(Track::has_window)?;
         let state = &mut self.tracks[track];
         state.is_busy = true;
         let n_frames = window_frames.min(state.n_frames - state.seek_frames);
@@ -157,21 +155,17 @@ impl LongForm {
 
     /// Whether no window of a track is left.
     pub fn is_done(&self, track: usize) -> bool {
-        let track = &self.tracks[track];
-        !track.is_busy && track.seek_frames >= track.n_frames
+        self.tracks[track].is_done()
+    }
+
+    /// Whether no window of any track is left.
+    pub fn is_all_done(&self) -> bool {
+        self.open_tracks().iter().all(Track::is_done)
     }
 
     /// Tokens of the window's prompt before the start token: hotwords, then what was said before.
     pub fn context(&self, task: WindowTask) -> Vec<u32> {
-        let Some(previous) = self.plan.special.previous else { return Vec::new() };
-        let room = self.plan.max_context;
-        let hotwords = &self.hotwords[..self.hotwords.len().min(room / 2)];
-        let said = &self.tracks[task.track].context;
-        let said = &said[said.len().saturating_sub(room - hotwords.len())..];
-        if hotwords.is_empty() && said.is_empty() {
-            return Vec::new();
-        }
-        [&[previous], hotwords, said].concat()
+        self.context.before(&self.tracks[task.track].context)
     }
 
     /// Seconds of the recording at which the window begins.
@@ -264,6 +258,7 @@ impl LongForm {
         track.is_busy = false;
         self.decoded_frames += used_frames;
         self.drop_silent_rest(task.track);
+        self.first_open += self.open_tracks().iter().take_while(|track| track.is_done()).count();
         Ok(())
     }
 
@@ -275,10 +270,8 @@ impl LongForm {
         let window_secs = self.window_secs(task);
         let from = window_secs + reached_frames as f64 * self.plan.frame_secs + SEGMENT_MARGIN_SECS;
         let to = window_secs + task.n_frames as f64 * self.plan.frame_secs;
-        let spoken_secs: f64 =
-            self.speech.iter().map(|span| (span.end_secs.min(to) - span.start_secs.max(from)).max(0.0)).sum();
         let moves = reached_frames as f64 * self.plan.frame_secs >= MIN_ADVANCE_SECS;
-        if moves && spoken_secs >= MIN_MISSED_SECS {
+        if moves && self.speech.secs_between(from, to) >= MIN_MISSED_SECS {
             reached_frames.min(task.n_frames)
         } else {
             task.n_frames
@@ -290,8 +283,7 @@ impl LongForm {
         let track = &mut self.tracks[index];
         let start = track.start_secs + track.seek_frames as f64 * self.plan.frame_secs;
         let end = track.start_secs + track.n_frames as f64 * self.plan.frame_secs;
-        let is_spoken = self.speech.iter().any(|span| span.start_secs < end && start < span.end_secs);
-        if end - start < MIN_REST_SECS && !is_spoken {
+        if end - start < MIN_REST_SECS && !self.speech.is_between(start, end) {
             self.decoded_frames += track.n_frames.saturating_sub(track.seek_frames);
             track.seek_frames = track.n_frames;
         }

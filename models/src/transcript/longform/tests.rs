@@ -364,8 +364,7 @@ fn silence_keeps_the_context() -> Outcome {
 fn context_keeps_its_end_and_stays_within_the_limit() -> Outcome {
     let mut stage = Stage::usual()?;
     let first = WindowTask { track: 0, seek_frames: 0, n_frames: 3000 };
-    for (n_prompt, n_hotwords) in [(0, 0), (1000, 0), (0, 1000), (1000, 1000), (222, 0), (223, 1), (300, 40)]
-    {
+    for (n_prompt, n_hotwords) in [(0, 0), (1000, 0), (0, 110), (1000, 110), (222, 0), (223, 1), (300, 40)] {
         let words = |n: usize| (n > 0).then(|| "q".repeat(n));
         (stage.options.prompt, stage.options.hotwords) = (words(n_prompt), words(n_hotwords));
         let form = stage.recording(60.0, &[])?;
@@ -383,10 +382,39 @@ fn context_keeps_its_end_and_stays_within_the_limit() -> Outcome {
     // White space is no prompt.
     stage.options.prompt = Some("  \n".to_owned());
     assert_eq!(stage.recording(60.0, &[])?.context(first), NOTHING);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_precede_a_text_is_refused() -> Outcome {
+    let mut stage = Stage::usual()?;
+    let refusal = |stage: &Stage| match stage.recording(60.0, &[]) {
+        Err(Error::Option { option, message }) => Some((option, message)),
+        Err(error) => panic!("{error}"),
+        Ok(_) => None,
+    };
+    // The space before them is a token, too. Half of the 223 tokens that may precede a text.
+    stage.options.hotwords = Some("q".repeat(110));
+    assert_eq!(refusal(&stage), None);
+    stage.options.hotwords = Some("q".repeat(111));
+    let (option, message) = refusal(&stage).unwrap_or_default();
+    assert_eq!(option, "hotwords");
+    for part in ["112 tokens", "the 111", "leave some out"] {
+        assert!(message.contains(part), "{message}");
+    }
     // A vocabulary without the token cannot be prompted.
-    stage.options.prompt = Some("names".to_owned());
     Arc::make_mut(&mut stage.special).previous = None;
-    assert_eq!(stage.recording(60.0, &[])?.context(first), NOTHING);
+    for (prompt, hotwords, refused) in [
+        (Some("names"), None, Some("prompt")),
+        (None, Some("names"), Some("hotwords")),
+        (Some(" "), None, None),
+    ] {
+        (stage.options.prompt, stage.options.hotwords) =
+            (prompt.map(str::to_owned), hotwords.map(str::to_owned));
+        let refusal = refusal(&stage);
+        assert_eq!(refusal.as_ref().map(|(option, _)| *option), refused);
+        assert!(refusal.is_none_or(|(_, message)| message.contains("leave it out")));
+    }
     Ok(())
 }
 

@@ -171,8 +171,11 @@ fn decoder_speed(
         let mut steps = Vec::with_capacity(n_tokens);
         while !session.is_empty() {
             let started = Instant::now();
-            session.step()?;
+            let step = session.step()?;
             steps.push(started.elapsed().as_secs_f64());
+            for (_, result) in step.ended {
+                result?;
+            }
         }
         // The first step reads the prompt.
         steps.remove(0);

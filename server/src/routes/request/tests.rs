@@ -53,6 +53,7 @@ fn nothing_but_a_model_is_what_the_documents_say() {
         segments: true,
         logprobs: false,
         stream: false,
+        hotwords_param: "hotwords",
     };
     assert_eq!(request, expected);
     let options = DecodeOptions { task: Task::Translate, ..DecodeOptions::default() };
@@ -112,6 +113,7 @@ fn every_field_arrives_where_it_belongs() {
         segments: false,
         logprobs: false,
         stream: false,
+        hotwords_param: "hotwords",
     };
     assert_eq!(request.expect("a request"), expected);
 }
@@ -270,6 +272,25 @@ fn what_cannot_be_is_refused_by_name() {
     }
     let result = TranscriptionRequest::parse(Task::Transcribe, &[], &defaults());
     assert_eq!(refusal(result), ("missing_required_parameter", "model".to_owned()));
+}
+
+#[test]
+fn hotwords_that_are_too_many_are_refused_under_the_name_they_came_in() {
+    let many = "x".repeat(5_000);
+    for (pairs, param) in [
+        (vec![("hotwords[]", many.as_str())], "hotwords"),
+        (vec![("keywords[]", many.as_str())], "keywords"),
+        (vec![("hotwords[]", "x"), ("keywords[]", many.as_str())], "hotwords"),
+    ] {
+        assert_eq!(refusal(transcribe(&pairs)), ("invalid_value", param.to_owned()));
+    }
+    // What only the model knows to be too many.
+    let objection = |option| models::Error::Option { option, message: "no".to_owned() };
+    let request = transcribe(&[("keywords", "x")]).expect("a request");
+    assert_eq!(refusal(Err(request.refusal(objection("hotwords")))).1, "keywords");
+    assert_eq!(refusal(Err(request.refusal(objection("prompt")))).1, "prompt");
+    let request = translate(&[("hotwords", "x")]).expect("a request");
+    assert_eq!(refusal(Err(request.refusal(objection("hotwords")))).1, "hotwords");
 }
 
 #[test]

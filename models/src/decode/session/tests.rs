@@ -1,0 +1,279 @@
+//! The step loop with a tiny model.
+
+use std::collections::BTreeMap;
+
+use candle_core::Device;
+
+use super::*;
+use crate::{Bundle, Transcriber};
+
+const OFF: Thresholds = Thresholds { compression_ratio: None, logprob: None, no_speech: None };
+const PROMPT: [u32; 4] = [301, 308, 311, 315];
+
+fn transcriber() -> Result<Transcriber, Error> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
+    Transcriber::load(Bundle::open(dir.as_ref())?, &Device::Cpu)
+}
+
+fn request(transcriber: &Transcriber, strategy: Strategy) -> Result<WindowRequest, Error> {
+    let encoded = transcriber.encode(transcriber.window_features(&[]))?;
+    Ok(request_about(transcriber.listen(&encoded)?, transcriber, strategy))
+}
+
+fn request_about(cross: Arc<CrossCache>, transcriber: &Transcriber, strategy: Strategy) -> WindowRequest {
+    WindowRequest {
+        cross,
+        prompt: PROMPT.to_vec(),
+        start_index: 0,
+        rules: Arc::new(transcriber.rules(false)),
+        attempts: vec![Attempt { temperature: 0.0, strategy }],
+        thresholds: OFF,
+        max_new_tokens: 20,
+        seed: 1,
+    }
+}
+
+/// What a step costs, without a clock: each row brings the one token that its cache has not seen, whatever
+/// it has written so far, so that decoding is linear in tokens.
+#[test]
+fn a_step_computes_one_position_per_row() -> Result<(), Error> {
+    let transcriber = transcriber()?;
+    let mut session = transcriber.session();
+    let strategies = [
+        Strategy::Greedy,
+        Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 },
+        Strategy::Sample { temperature: 1.0, best_of: 2, length_penalty: 1.0 },
+    ];
+    for (id, strategy) in strategies.into_iter().enumerate() {
+        session.join(id as u64, request(&transcriber, strategy)?)?;
+    }
+    assert!(session.begin_waiting().is_empty());
+    // The prompt is computed once per window, not once per row.
+    let n_first: usize =
+        session.groups.iter().flat_map(|group| &group.rows).map(|row| row.pending.len()).sum();
+    assert_eq!(n_first, 3 * PROMPT.len());
+    session.step()?;
+    let mut n_steps = 1;
+    while !session.is_empty() {
+        for group in &session.groups {
+            assert_eq!(group.rows.len(), group.window.n_rows());
+            for row in &group.rows {
+                assert_eq!(row.pending, row.tokens[n_steps - 1..], "only what the cache has not seen");
+                assert_eq!(row.cache.n_positions(), PROMPT.len() + n_steps - 1);
+            }
+        }
+        session.step()?;
+        n_steps += 1;
+    }
+    assert!(n_steps <= 20, "{n_steps} steps for 20 tokens");
+    Ok(())
+}
+
+#[test]
+fn windows_that_cannot_be_decoded_are_refused_when_they_join() -> Result<(), Error> {
+    let transcriber = transcriber()?;
+    let mut session = transcriber.session();
+    let usual = || request(&transcriber, Strategy::Greedy);
+    let beams = |size| Strategy::Beam { size, patience: None, length_penalty: 1.0 };
+    for (what, broken) in [
+        ("too long a prompt", WindowRequest { prompt: vec![301; 448], ..usual()? }),
+        ("no prompt", WindowRequest { prompt: Vec::new(), ..usual()? }),
+        ("a start after the prompt", WindowRequest { start_index: 4, ..usual()? }),
+        ("no attempts", WindowRequest { attempts: Vec::new(), ..usual()? }),
+        ("an unknown token", WindowRequest { prompt: vec![301, 1 << 20], ..usual()? }),
+        ("no room", WindowRequest { max_new_tokens: 0, ..usual()? }),
+        ("no beams", request(&transcriber, beams(0))?),
+    ] {
+        assert!(matches!(session.join(7, broken), Err(Error::Option { .. })), "{what}");
+    }
+    assert!(session.is_empty() && session.step()?.ended.is_empty());
+    // The last prompt that leaves room for one token.
+    session.join(7, WindowRequest { prompt: vec![301; 447], ..usual()? })?;
+    let ended = session.step()?.ended;
+    assert!(
+        matches!(ended.as_slice(), [(7, Ok(result))] if result.reached_limit && result.tokens.len() == 1)
+    );
+    Ok(())
+}
+
+fn sample(temperature: f32, best_of: usize) -> Attempt {
+    Attempt { temperature, strategy: Strategy::Sample { temperature, best_of, length_penalty: 1.0 } }
+}
+
+/// A window that no attempt satisfies: one row at first, then five, then five again.
+fn rejected(cross: &Arc<CrossCache>, transcriber: &Transcriber, id: u64) -> WindowRequest {
+    let usual = request_about(cross.clone(), transcriber, Strategy::Greedy);
+    WindowRequest {
+        attempts: vec![usual.attempts[0], sample(0.5, 5), sample(1.0, 5)],
+        thresholds: Thresholds { logprob: Some(0.0), ..OFF },
+        // Unequal, so that they come to wait one after the other.
+        max_new_tokens: 4 + 2 * id as usize,
+        seed: id,
+        ..usual
+    }
+}
+
+/// What a session held and gave until it was empty.
+#[derive(Default)]
+struct Run {
+    /// Most rows that there were at once.
+    max_rows: usize,
+    /// Steps in which an attempt had no room.
+    n_deferrals: usize,
+    results: BTreeMap<u64, WindowResult>,
+}
+
+fn run(session: &mut Session) -> Result<Run, Error> {
+    let mut run = Run::default();
+    while !session.is_empty() {
+        let first = session.waiting.front().map(|window| (window.id, window.attempt));
+        let Step { n_rows, ended } = session.step()?;
+        let n_held: usize = session.groups.iter().map(|group| group.rows.len()).sum();
+        run.max_rows = run.max_rows.max(n_rows).max(n_held);
+        let still = session.waiting.front().map(|window| (window.id, window.attempt));
+        run.n_deferrals += usize::from(first.is_some() && still == first);
+        for (id, result) in ended {
+            run.results.insert(id, result?);
+        }
+    }
+    Ok(run)
+}
+
+#[test]
+fn fallbacks_wait_for_room_and_nobody_can_tell() -> Result<(), Error> {
+    let transcriber = transcriber()?;
+    let cross = transcriber.listen(&transcriber.encode(transcriber.window_features(&[]))?)?;
+    let together = |max_rows: usize| {
+        let mut session = transcriber.session().limited_to(max_rows);
+        for id in 0..6 {
+            session.join(id, rejected(&cross, &transcriber, id))?;
+        }
+        run(&mut session)
+    };
+    let free = together(usize::MAX)?;
+    assert!(free.max_rows > 12 && free.n_deferrals == 0, "{} rows", free.max_rows);
+    for max_rows in [12, 8, 5] {
+        let limited = together(max_rows)?;
+        assert!(limited.max_rows <= max_rows, "{} rows of {max_rows}", limited.max_rows);
+        assert!(limited.n_deferrals > 0);
+        assert_eq!(limited.results, free.results);
+    }
+    // Less than one window needs: each of them runs alone then.
+    let mut session = transcriber.session().limited_to(3);
+    for id in 0..3 {
+        session.join(id, rejected(&cross, &transcriber, id))?;
+    }
+    while !session.is_empty() {
+        for (id, result) in session.step()?.ended {
+            assert_eq!(result?, free.results[&id]);
+        }
+        let n_rows: usize = session.groups.iter().map(|group| group.rows.len()).sum();
+        assert!(n_rows <= 3 || session.groups.len() == 1, "{n_rows} rows of {}", session.groups.len());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_window_that_waits_is_not_passed_by() -> Result<(), Error> {
+    let transcriber = transcriber()?;
+    let mut session = transcriber.session().limited_to(4);
+    let beams = Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 };
+    session.join(0, WindowRequest { max_new_tokens: 6, ..request(&transcriber, beams)? })?;
+    session.step()?;
+    session.join(1, WindowRequest { attempts: vec![sample(1.0, 2)], ..request(&transcriber, beams)? })?;
+    // There is room for this one, but not for who came before it.
+    session.join(2, request(&transcriber, Strategy::Greedy)?)?;
+    assert_eq!(session.n_rows(), 3 + 2 + 1);
+    let at_work = |session: &Session| session.groups.iter().map(|group| group.window.id).collect::<Vec<_>>();
+    while at_work(&session) == [0] {
+        session.step()?;
+    }
+    session.step()?;
+    assert_eq!(at_work(&session), [1, 2]);
+    assert_eq!((session.len(), run(&mut session)?.results.len()), (2, 2));
+    Ok(())
+}
+
+#[test]
+fn a_window_that_computes_nonsense_fails_alone() -> Result<(), Error> {
+    let transcriber = transcriber()?;
+    let encoded = transcriber.encode(transcriber.window_features(&[]))?;
+    let cross = transcriber.listen(&encoded)?;
+    let broken = transcriber.listen(&encoded.affine(f64::NAN, 0.0)?)?;
+    let request = |cross: &Arc<CrossCache>, strategy| request_about(cross.clone(), &transcriber, strategy);
+    for strategy in [
+        Strategy::Greedy,
+        Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 },
+        sample(1.0, 2).strategy,
+    ] {
+        let mut alone = transcriber.session();
+        alone.join(0, request(&cross, strategy))?;
+        let alone = run(&mut alone)?.results;
+        let mut session = transcriber.session();
+        session.join(0, request(&cross, strategy))?;
+        session.join(1, request(&broken, strategy))?;
+        session.join(2, request(&cross, Strategy::Greedy))?;
+        let ended = session.step()?.ended;
+        assert!(matches!(ended.as_slice(), [(1, Err(Error::NotFinite { .. }))]), "{ended:?}");
+        let rest = run(&mut session)?.results;
+        assert_eq!(rest.keys().copied().collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(rest[&0], alone[&0], "{strategy:?}");
+    }
+    Ok(())
+}
+
+/// With a tokenizer whose decoder strips `letter` from both ends of a token, also of one that is nothing else.
+fn with_decoder_that_fails_at(letter: char) -> Result<(tempfile::TempDir, Transcriber), Error> {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let path = dir.path().join("tokenizer.json");
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let usual = tokenizer["decoder"].take();
+    let strip = serde_json::json!({"type": "Strip", "content": letter, "start": 1, "stop": 1});
+    tokenizer["decoder"] = serde_json::json!({"type": "Sequence", "decoders": [strip, usual]});
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let transcriber = Transcriber::load(Bundle::open(dir.path())?, &Device::Cpu)?;
+    Ok((dir, transcriber))
+}
+
+#[test]
+fn a_window_whose_text_cannot_be_spelled_fails_alone() -> Result<(), Error> {
+    let transcriber = transcriber()?;
+    let long = |prompt: &[u32]| -> Result<WindowRequest, Error> {
+        let usual = request(&transcriber, Strategy::Greedy)?;
+        Ok(WindowRequest { prompt: prompt.to_vec(), max_new_tokens: 60, ..usual })
+    };
+    let prompts: [&[u32]; 3] = [&[301, 308, 311, 315], &[301, 40, 258, 315], &[301, 75, 270, 9, 33, 315]];
+    let join_all = |session: &mut Session| -> Result<(), Error> {
+        prompts.iter().zip(0..).try_for_each(|(prompt, id)| session.join(id, long(prompt)?))
+    };
+    let mut session = transcriber.session();
+    join_all(&mut session)?;
+    let good = run(&mut session)?.results;
+    let texts: Vec<String> = good
+        .values()
+        .map(|result| transcriber.tokenizer().decode(&result.tokens))
+        .collect::<Result<_, _>>()?;
+    // A letter of the second text that the others do not have.
+    let is_own = |c: &char| c.is_ascii() && !texts[0].contains(*c) && !texts[2].contains(*c);
+    let own = texts[1].chars().find(is_own);
+    let own = own.unwrap_or_else(|| panic!("the texts are too much alike: {texts:?}"));
+
+    let (_dir, failing) = with_decoder_that_fails_at(own)?;
+    let mut session = failing.session();
+    join_all(&mut session)?;
+    let mut ended = BTreeMap::new();
+    while !session.is_empty() {
+        ended.extend(session.step()?.ended);
+    }
+    assert!(matches!(ended.remove(&1), Some(Err(Error::Tokenizer(_)))), "{own:?} in {texts:?}");
+    for (id, result) in ended {
+        assert_eq!(result?, good[&id]);
+    }
+    Ok(())
+}
