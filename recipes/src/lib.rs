@@ -1,4 +1,5 @@
-//! Recordings to models. For now: the scores by which a recogniser is judged.
+//! Recordings to models: what training data looks like to a trainer, and the scores by which a recogniser is judged.
 
+pub mod data;
 pub mod metrics;
 pub mod plot;
