@@ -1,7 +1,8 @@
 //! From lengths to batches, by metadata alone: nothing here reads a file or makes a tensor.
 //!
 //! [`BucketEstimate`] finds a [`BucketTable`] in a list of [`Length`]s; a [`Sampler`] turns lengths, table, [`Constraint`]
-//! and seed into the batches of any epoch. What no batch takes is counted by [`Rejection`] and language.
+//! and seed into the batches of any epoch; [`Padding`] counts what they waste and [`compare`] what other ways would. What
+//! no batch takes is counted by [`Rejection`] and language.
 //!
 //! NVIDIA's Canary training (2-D buckets, synchronised ranks) with lhotse's terms and rules.
 
@@ -13,6 +14,8 @@ mod error;
 mod estimate;
 #[cfg(test)]
 mod lhotse;
+mod padding;
+mod plan;
 mod sampler;
 mod shuffle;
 mod table;
@@ -23,6 +26,8 @@ pub use constraint::{Constraint, CountedTokens, Filling};
 pub use epoch::{Batch, Batches, Epoch};
 pub use error::Error;
 pub use estimate::BucketEstimate;
+pub use padding::{BucketPadding, EpochPadding, Padding};
+pub use plan::{Comparison, PlanOptions, Strategy, StrategyPadding, compare};
 pub use sampler::{Sampler, SamplerConfig};
 
 use serde::{Deserialize, Serialize};
