@@ -2,11 +2,13 @@
 //!
 //! [`BucketEstimate`] finds a [`BucketTable`] in a list of [`Length`]s; a [`Sampler`] turns lengths, table, [`Constraint`]
 //! and seed into the batches of any epoch; [`Padding`] counts what they waste and [`compare`] what other ways would. What
-//! no batch takes is counted by [`Rejection`] and language.
+//! no batch takes is counted by [`Rejection`] and language. Batch sizes that fit into memory come from a [`BatchSizeSearch`]
+//! over a [`MemoryOracle`].
 //!
-//! NVIDIA's Canary training (2-D buckets, synchronised ranks) with lhotse's terms and rules.
+//! NVIDIA's Canary training (2-D buckets, searched batch sizes, synchronised ranks) with lhotse's terms and rules.
 
 mod admission;
+mod batch_size;
 mod bucket;
 mod constraint;
 mod epoch;
@@ -14,6 +16,7 @@ mod error;
 mod estimate;
 #[cfg(test)]
 mod lhotse;
+mod memory;
 mod padding;
 mod plan;
 mod sampler;
@@ -21,11 +24,13 @@ mod shuffle;
 mod table;
 
 pub use admission::{Admission, LanguageAdmission, LengthLimits, Rejection, TokensPerPosition};
+pub use batch_size::{BatchSizeProfile, BatchSizeSearch, BatchSizes, MemoryOracle, ProfileKey, Trial};
 pub use bucket::{Bucket, BucketTable, Fit};
 pub use constraint::{Constraint, CountedTokens, Filling};
 pub use epoch::{Batch, Batches, Epoch};
 pub use error::Error;
 pub use estimate::BucketEstimate;
+pub use memory::{ModelDims, TrainingMemory};
 pub use padding::{BucketPadding, EpochPadding, Padding};
 pub use plan::{Comparison, PlanOptions, Strategy, StrategyPadding, compare};
 pub use sampler::{Sampler, SamplerConfig};
