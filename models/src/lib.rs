@@ -2,6 +2,7 @@
 //!
 //! Letters in shape comments: B batch, T frames, F features, D model width, H heads, U tokens, V vocabulary.
 
+mod batch;
 mod bundle;
 pub mod decode;
 mod error;
@@ -16,6 +17,7 @@ mod weights;
 pub mod whisper;
 mod worker;
 
+pub use batch::{effective_length, padded_cost};
 pub use bundle::{Architecture, Bundle};
 pub use error::Error;
 pub use options::{DecodeOptions, Task, Timestamps};

@@ -11,7 +11,7 @@ use crate::tokenizer::Tokenizer;
 use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_context, token_starts};
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
 use crate::worker::{Update, Worker};
-use crate::{Architecture, Bundle, DecodeOptions, Error, Segment, Timestamps, Transcript};
+use crate::{Architecture, Bundle, DecodeOptions, Error, Segment, Timestamps, Transcript, padded_cost};
 
 /// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
 #[derive(Clone)]
@@ -99,7 +99,8 @@ impl Transcriber {
 
     /// Seconds that the encoder works through for a recording: whole windows, silence included. What it costs.
     pub fn padded_secs(&self, duration_secs: f64) -> f64 {
-        (duration_secs / self.window_secs()).ceil().max(1.0) * self.window_secs()
+        let n_windows = (duration_secs / self.window_secs()).ceil().max(1.0) as usize;
+        padded_cost(n_windows, self.window_secs(), None)
     }
 
     /// Most tokens that may precede a text: prompt, hotwords and what was said before.

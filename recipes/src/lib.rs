@@ -1,11 +1,14 @@
-//! Recordings to models: the training loop and what it is made of, and the scores by which a recogniser is judged.
+//! Recordings to models: what training data looks like to a trainer, the training loop and what it is made of, and the scores
+//! by which a recogniser is judged.
 
 mod average;
 pub mod checkpoint;
+pub mod data;
 mod error;
 pub mod loader;
 pub mod metrics;
 pub mod optim;
+pub mod plot;
 pub mod schedule;
 pub mod task;
 pub mod train;

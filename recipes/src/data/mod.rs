@@ -1,0 +1,74 @@
+//! From lengths to batches, by metadata alone: nothing here reads a file or makes a tensor.
+//!
+//! [`BucketEstimate`] finds a [`BucketTable`] in a list of [`Length`]s; a [`Sampler`] turns lengths, table, [`Constraint`]
+//! and seed into the batches of any epoch; [`Padding`] counts what they waste and [`compare`] what other ways would. What
+//! no batch takes is counted by [`Rejection`] and language. Batch sizes that fit into memory come from a [`BatchSizeSearch`]
+//! over a [`MemoryOracle`].
+//!
+//! NVIDIA's Canary training (2-D buckets, searched batch sizes, synchronised ranks) with lhotse's terms and rules.
+
+mod admission;
+mod batch_size;
+mod bucket;
+mod constraint;
+mod epoch;
+mod error;
+mod estimate;
+#[cfg(test)]
+mod lhotse;
+mod memory;
+mod padding;
+mod plan;
+mod sampler;
+mod shuffle;
+mod table;
+
+pub use admission::{Admission, LanguageAdmission, LengthLimits, Rejection, TokensPerPosition};
+pub use batch_size::{BatchSizeProfile, BatchSizeSearch, BatchSizes, MemoryOracle, ProfileKey, Trial};
+pub use bucket::{Bucket, BucketTable, Fit};
+pub use constraint::{Constraint, CountedTokens, Filling};
+pub use epoch::{Batch, Batches, Epoch};
+pub use error::Error;
+pub use estimate::BucketEstimate;
+pub use memory::{ModelDims, TrainingMemory};
+pub use padding::{BucketPadding, EpochPadding, Padding};
+pub use plan::{Comparison, PlanOptions, Strategy, StrategyPadding, compare};
+pub use sampler::{Sampler, SamplerConfig};
+
+use serde::{Deserialize, Serialize};
+
+/// How long an item is at both ends of a model: all that sampling knows about it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Length {
+    /// Audio, seconds: what the model will hear, so after a change of speed.
+    pub duration_secs: f64,
+    /// Output tokens, those of the prompt included.
+    pub n_tokens: u32,
+}
+
+impl Length {
+    /// An item of this length.
+    pub fn new(duration_secs: f64, n_tokens: u32) -> Self {
+        Self { duration_secs, n_tokens }
+    }
+
+    /// Output tokens per second of audio.
+    pub fn tokens_per_sec(self) -> f64 {
+        f64::from(self.n_tokens) / self.duration_secs
+    }
+
+    /// Whether there is audio at all.
+    pub fn is_valid(self) -> bool {
+        self.duration_secs.is_finite() && self.duration_secs > 0.0
+    }
+}
+
+/// Lower-case hex digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A value in a canonical text: `-` for none.
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
