@@ -5,9 +5,11 @@
 //! - [`resample`]: to the rate a model wants;
 //! - [`FeatureSpec`], [`LogMel`], [`Features`]: waveform to log-mel features, identified by a digest;
 //! - [`Vad`] and [`window::cut_at_silences`]: where speech is, and windows that do not cut through it;
+//! - [`augment`]: recordings made to differ, for training;
 //! - [`encode`]: 16-bit PCM WAV.
 #![forbid(unsafe_code)]
 
+pub mod augment;
 pub mod decode;
 pub mod encode;
 mod error;

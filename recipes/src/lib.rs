@@ -1,5 +1,5 @@
-//! Recordings to models: what training data looks like to a trainer, the training loop and what it is made of, and the scores
-//! by which a recogniser is judged.
+//! Recordings to models: what training data looks like to a trainer, the training loop and what it is made of, the log of what
+//! a run measures, and the scores by which a recogniser is judged.
 
 mod average;
 pub mod checkpoint;
@@ -7,6 +7,7 @@ pub mod data;
 mod error;
 pub mod loader;
 pub mod metrics;
+pub mod metrics_log;
 pub mod optim;
 pub mod plot;
 pub mod schedule;

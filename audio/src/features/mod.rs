@@ -53,7 +53,7 @@ mod tests {
         let features = Features { data: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], n_mels: 2, n_frames: 3 };
         assert_eq!(features.slice(1, 3, -1.0).data, [2.0, 3.0, -1.0, 5.0, 6.0, -1.0]);
         assert_eq!(features.slice(9, 1, 0.5).data, [0.5, 0.5]);
-        assert_eq!(features.slice(0, 0, 0.5).data, []);
+        assert!(features.slice(0, 0, 0.5).data.is_empty());
         assert_eq!(features.slice(0, 3, 0.0), features);
     }
 }

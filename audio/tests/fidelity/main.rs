@@ -1,10 +1,11 @@
 //! What comes out is what went in: formats against their source signal, features and resampling against reference
 //! implementations, and real recordings where they are at hand.
 //!
-//! Fixtures are made by `tests/oracle/{formats.sh,chirp.py,whisper_features.py}`; recordings lie where
+//! Fixtures are made by `tests/oracle/{formats.sh,chirp.py,whisper_features.py,augment.py}`; recordings lie where
 //! `SPEECHD_DATA` says, or in `../shared/data` beside the repository. `--nocapture` shows the figures.
 #![allow(clippy::print_stdout)]
 
+mod augment;
 mod features;
 mod formats;
 mod joined;
