@@ -7,7 +7,7 @@ mod english;
 pub use basic::Basic;
 pub use english::English;
 
-pub(crate) use characters::words;
+pub(crate) use characters::{is_space, words};
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
