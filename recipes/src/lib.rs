@@ -5,6 +5,8 @@ mod average;
 pub mod checkpoint;
 pub mod data;
 mod error;
+#[cfg(test)]
+mod fixtures;
 pub mod loader;
 pub mod metrics;
 pub mod metrics_log;
@@ -12,6 +14,7 @@ pub mod optim;
 pub mod plot;
 pub mod schedule;
 pub mod task;
+pub mod text;
 pub mod train;
 
 pub use error::Error;
