@@ -254,10 +254,17 @@ impl<W: Worker> Desk<W> {
         if is_last && matches!(event, Event::Done(_)) {
             caller.permit.remains(0.0);
         }
-        let was_read = caller.events.try_send(event).is_ok();
         if is_last {
-            self.callers.remove(&id);
-        } else if !was_read && !caller.events.is_closed() {
+            // Out of the room before it is told: whoever has the result finds its place free.
+            if let Some(Caller { events, permit, .. }) = self.callers.remove(&id) {
+                drop(permit);
+                // Nobody there to hear it is no fault.
+                let _ = events.try_send(event);
+            }
+            return;
+        }
+        let was_read = caller.events.try_send(event).is_ok();
+        if !was_read && !caller.events.is_closed() {
             tracing::warn!(parent: &caller.span, "given up: {MAX_UNREAD_UPDATES} updates were not read");
             self.worker.leave(id);
             self.callers.remove(&id);
