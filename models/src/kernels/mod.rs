@@ -2,8 +2,9 @@
 
 mod attention;
 mod gemm;
+mod instruction_set;
 mod transpose;
 
 pub use attention::{AttentionRow, attend};
-pub use gemm::PackedMatrix;
+pub use gemm::{Matrix, PackedMatrix, multiply, multiply_add};
 pub use transpose::transpose;
