@@ -1,27 +1,12 @@
 //! Multi-head attention: dense with a mask (encoder, training) and ragged over caches (decoding).
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
-use candle_nn::ops;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::weight::cpu_slice;
-use super::{KvCache, Linear};
+use super::storage::cpu_slice;
+use super::{KvCache, Linear, softmax};
 use crate::Error;
 use crate::kernels::{AttentionRow, attend};
 use crate::params::Scope;
-
-/// Softmax over the last dimension; differentiable when `x` tracks gradients.
-///
-/// # Errors
-/// None that a caller can cause.
-pub fn softmax(x: &Tensor) -> candle_core::Result<Tensor> {
-    if x.track_op() {
-        ops::softmax(x, D::Minus1)
-    } else {
-        // Fused, and without a backward pass: never on a path that trains.
-        #[expect(clippy::disallowed_methods, reason = "the input does not track gradients here")]
-        ops::softmax_last_dim(&x.contiguous()?)
-    }
-}
 
 /// Scaled dot-product attention with `n_heads` heads side by side in the model width.
 pub struct MultiHeadAttention {

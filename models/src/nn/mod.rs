@@ -1,18 +1,26 @@
-//! Layers. Each exists once, trains and serves: when an input tracks gradients a layer runs differentiable
-//! ops, when not the fused kernels, because candle's fused ops cut the graph without an error.
+//! Layers. Each exists once, trains and serves. On the CPU they run the kernels, wrapped in custom ops with a backward
+//! pass; elsewhere plain tensor operations, because candle's fused ops cut the graph without an error. Tests compare the
+//! two, in values and gradients.
 
+mod activation;
 mod attention;
 mod cache;
 mod conv;
 mod embedding;
 mod linear;
 mod norm;
+mod softmax;
+mod storage;
+#[cfg(test)]
+mod test_support;
 mod weight;
 
-pub use attention::{KeySpan, MultiHeadAttention, softmax};
+pub use activation::gelu;
+pub use attention::{KeySpan, MultiHeadAttention};
 pub use cache::KvCache;
 pub use conv::Conv1d;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::LayerNorm;
+pub use softmax::softmax;
 pub use weight::Weight;
