@@ -10,7 +10,7 @@ mod reduce;
 mod softmax;
 mod transpose;
 
-pub use attention::{AttentionRow, attend};
+pub use attention::{AttentionPass, AttentionRow, AttentionShape, attend, attention, attention_backward};
 pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Matrix, PackedMatrix, multiply, multiply_add};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{Conv1d, LayerNorm, MultiHeadAttention, gelu};
+use crate::nn::{Conv1d, LayerNorm, Mask, MultiHeadAttention, gelu};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -79,7 +79,7 @@ impl Encoder {
 impl EncoderBlock {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let h = self.attention_norm.forward(x)?;
-        let x = (x + self.attention.forward(&h, &h, None)?)?;
+        let x = (x + self.attention.forward(&h, &h, &Mask::NONE)?)?;
         self.feed_forward.forward(&x)
     }
 }
