@@ -1,6 +1,7 @@
 //! CPU kernels as plain functions on slices. They know no tensors and no layers.
 
 mod attention;
+mod cross_entropy;
 mod functions;
 mod gelu;
 mod gemm;
@@ -11,6 +12,7 @@ mod softmax;
 mod transpose;
 
 pub use attention::{AttentionPass, AttentionRow, AttentionShape, attend, attention, attention_backward};
+pub use cross_entropy::{Labels, cross_entropy, cross_entropy_backward};
 pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Matrix, PackedMatrix, multiply, multiply_add};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
