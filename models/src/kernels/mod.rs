@@ -1,5 +1,6 @@
 //! CPU kernels as plain functions on slices. They know no tensors and no layers.
 
+mod adamw;
 mod attention;
 mod cross_entropy;
 mod functions;
@@ -11,6 +12,7 @@ mod reduce;
 mod softmax;
 mod transpose;
 
+pub use adamw::{AdamW, squared_norm};
 pub use attention::{AttentionPass, AttentionRow, AttentionShape, attend, attention, attention_backward};
 pub use cross_entropy::{Labels, cross_entropy, cross_entropy_backward};
 pub use gelu::{gelu, gelu_backward};

@@ -3,6 +3,7 @@
 //! two, in values and gradients.
 
 mod activation;
+mod adamw;
 mod attention;
 mod cache;
 mod conv;
@@ -18,6 +19,7 @@ mod test_support;
 mod weight;
 
 pub use activation::gelu;
+pub use adamw::{AdamW, Moments, adamw_step, squared_norm};
 pub use attention::{KeySpan, MultiHeadAttention};
 pub use cache::KvCache;
 pub use conv::Conv1d;
