@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use models::kernels::PackedMatrix;
+use models::kernels::{Matrix, PackedMatrix, multiply};
 
 /// (rows, outputs, inputs): the linear layers of Whisper tiny, base, small and large in decoding (1 row, 8 rows) and in
 /// the encoder (1500), tiny's vocabulary, and a square.
@@ -61,7 +61,72 @@ fn median(durations: &mut [Duration]) -> f64 {
     durations[durations.len() / 2].as_secs_f64()
 }
 
+/// (rows, outputs, inputs): linear layers of Whisper tiny and of a model of width 128 in training.
+const TRAINED: [(usize, usize, usize); 8] = [
+    (6000, 384, 384),
+    (6000, 1536, 384),
+    (6000, 384, 1536),
+    (1000, 1536, 384),
+    (256, 384, 384),
+    (256, 51865, 384),
+    (3200, 128, 128),
+    (3200, 512, 128),
+];
+
+/// What it takes at the median.
+fn time(mut compute: impl FnMut() -> candle_core::Result<()>) -> candle_core::Result<f64> {
+    let mut durations = Vec::new();
+    while durations.iter().sum::<Duration>() < MIN_TIME || durations.len() < MIN_TURNS {
+        let started = Instant::now();
+        compute()?;
+        durations.push(started.elapsed());
+    }
+    Ok(median(&mut durations))
+}
+
+/// Forward `x W^T`, the gradient of x `dy W` and of the weight `dy^T x`.
+fn trained() -> candle_core::Result<()> {
+    println!("    m     n     k |  product | ours ms  GFLOP/s | candle ms  GFLOP/s | ratio");
+    for (m, n, k) in TRAINED {
+        let tensor = |rows, columns, seed| {
+            Tensor::from_vec(noise(rows * columns, seed), (rows, columns), &Device::Cpu)
+        };
+        let (x, w, dy) = (tensor(m, k, 1)?, tensor(n, k, 2)?, tensor(m, n, 3)?);
+        let values = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
+        let (xs, ws, dys) = (values(&x)?, values(&w)?, values(&dy)?);
+        let (a, b, c) = (Matrix::new(&xs, m, k), Matrix::new(&ws, n, k), Matrix::new(&dys, m, n));
+        let products = [
+            ("x W^T", a, b.t(), &x, w.t()?),
+            ("dy W", c, b, &dy, w.clone()),
+            ("dy^T x", c.t(), a, &dy.t()?, x.clone()),
+        ];
+        for (name, a, b, a_tensor, b_tensor) in products {
+            let ours = time(|| {
+                let mut out = vec![0f32; a.dims().0 * b.dims().1];
+                multiply(a, b, None, &mut out);
+                black_box(out);
+                Ok(())
+            })?;
+            let candles = time(|| {
+                black_box(a_tensor.matmul(&b_tensor)?);
+                Ok(())
+            })?;
+            let gflop = 2e-9 * (m * n * k) as f64;
+            println!(
+                "{m:5} {n:5} {k:5} | {name:>8} | {:7.3} {:8.0} | {:9.3} {:8.0} | {:5.2}",
+                1e3 * ours,
+                gflop / ours,
+                1e3 * candles,
+                gflop / candles,
+                candles / ours,
+            );
+        }
+    }
+    Ok(())
+}
+
 fn main() -> candle_core::Result<()> {
+    trained()?;
     println!("{} threads; medians; ratio: candle's time over ours", rayon::current_num_threads());
     println!("    m     n     k |  ours ms  GFLOP/s   GB/s | candle ms  GFLOP/s | ratio | packing ms");
     for (m, n, k) in SHAPES {

@@ -1,9 +1,23 @@
 //! CPU kernels as plain functions on slices. They know no tensors and no layers.
 
+mod adamw;
 mod attention;
+mod cross_entropy;
+mod functions;
+mod gelu;
 mod gemm;
+mod instruction_set;
+mod layer_norm;
+mod reduce;
+mod softmax;
 mod transpose;
 
-pub use attention::{AttentionRow, attend};
-pub use gemm::PackedMatrix;
+pub use adamw::{AdamW, squared_norm};
+pub use attention::{AttentionPass, AttentionRow, AttentionShape, attend, attention, attention_backward};
+pub use cross_entropy::{Labels, cross_entropy, cross_entropy_backward};
+pub use gelu::{gelu, gelu_backward};
+pub use gemm::{Matrix, PackedMatrix, multiply, multiply_add};
+pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
+pub use reduce::column_sums;
+pub use softmax::{softmax, softmax_backward};
 pub use transpose::transpose;

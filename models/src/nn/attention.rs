@@ -1,27 +1,13 @@
-//! Multi-head attention: dense with a mask (encoder, training) and ragged over caches (decoding).
+//! Multi-head attention: dense over padded batches (encoder, training) and ragged over caches (decoding).
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
-use candle_nn::ops;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::weight::cpu_slice;
-use super::{KvCache, Linear};
+use super::dense_attention::dense_attention;
+use super::storage::cpu_slice;
+use super::{KvCache, Linear, Mask, softmax};
 use crate::Error;
 use crate::kernels::{AttentionRow, attend};
 use crate::params::Scope;
-
-/// Softmax over the last dimension; differentiable when `x` tracks gradients.
-///
-/// # Errors
-/// None that a caller can cause.
-pub fn softmax(x: &Tensor) -> candle_core::Result<Tensor> {
-    if x.track_op() {
-        ops::softmax(x, D::Minus1)
-    } else {
-        // Fused, and without a backward pass: never on a path that trains.
-        #[expect(clippy::disallowed_methods, reason = "the input does not track gradients here")]
-        ops::softmax_last_dim(&x.contiguous()?)
-    }
-}
 
 /// Scaled dot-product attention with `n_heads` heads side by side in the model width.
 pub struct MultiHeadAttention {
@@ -66,27 +52,14 @@ impl MultiHeadAttention {
         })
     }
 
-    /// Every query of `x` (B, U, D) over every position of `source` (B, T, D), with `mask` (U, T) added to the
-    /// scores. Differentiable.
+    /// Every query of `x` (B, U, D) over the positions of `source` (B, T, D) that `mask` shows it. Differentiable.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(&self, x: &Tensor, source: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        let (b, u, d) = x.dims3()?;
-        let heads = |y: &Tensor| {
-            let n = y.dim(1)?;
-            y.reshape((b, n, self.n_heads, d / self.n_heads))?.transpose(1, 2)?.contiguous()
-        };
-        let query = heads(&self.query(x)?)?; // (B, H, U, D/H)
-        let keys = heads(&self.key.forward(source)?)?; // (B, H, T, D/H)
-        let values = heads(&self.value.forward(source)?)?; // (B, H, T, D/H)
-        let scores = query.matmul(&keys.t()?)?; // (B, H, U, T)
-        let scores = match mask {
-            Some(mask) => scores.broadcast_add(mask)?,
-            None => scores,
-        };
-        let mixed = softmax(&scores)?.matmul(&values)?; // (B, H, U, D/H)
-        self.out.forward(&mixed.transpose(1, 2)?.reshape((b, u, d))?)
+    pub fn forward(&self, x: &Tensor, source: &Tensor, mask: &Mask) -> candle_core::Result<Tensor> {
+        let (query, key, value) =
+            (self.query.forward(x)?, self.key.forward(source)?, self.value.forward(source)?);
+        self.out.forward(&dense_attention(&query, &key, &value, self.n_heads, mask)?)
     }
 
     /// Scaled queries of `x`, heads side by side: (.., D) to (.., D).

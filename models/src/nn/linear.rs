@@ -34,15 +34,7 @@ impl Linear {
     /// # Errors
     /// A last dimension other than `in`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (n_out, n_in) = self.weight.dims()?;
-        let mut dims = x.dims().to_vec();
-        let n_rows = x.elem_count() / n_in.max(1);
-        // One flat product: candle's batched matmul would run one GEMM per leading index.
-        let y = self.weight.multiply(&x.reshape((n_rows, n_in))?, self.bias.as_ref())?; // (rows, out)
-        if let Some(last) = dims.last_mut() {
-            *last = n_out;
-        }
-        y.reshape(dims)
+        self.weight.multiply(x, self.bias.as_ref())
     }
 }
 

@@ -1,18 +1,32 @@
-//! Layers. Each exists once, trains and serves: when an input tracks gradients a layer runs differentiable
-//! ops, when not the fused kernels, because candle's fused ops cut the graph without an error.
+//! Layers. Each exists once, trains and serves. On the CPU they run the kernels, wrapped in custom ops with a backward
+//! pass; elsewhere plain tensor operations, because candle's fused ops cut the graph without an error. Tests compare the
+//! two, in values and gradients.
 
+mod activation;
+mod adamw;
 mod attention;
 mod cache;
 mod conv;
+mod cross_entropy;
+mod dense_attention;
 mod embedding;
 mod linear;
 mod norm;
+mod softmax;
+mod storage;
+#[cfg(test)]
+mod test_support;
 mod weight;
 
-pub use attention::{KeySpan, MultiHeadAttention, softmax};
+pub use activation::gelu;
+pub use adamw::{AdamW, Moments, adamw_step, squared_norm};
+pub use attention::{KeySpan, MultiHeadAttention};
 pub use cache::KvCache;
 pub use conv::Conv1d;
+pub use cross_entropy::{Targets, cross_entropy};
+pub use dense_attention::Mask;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::LayerNorm;
+pub use softmax::softmax;
 pub use weight::Weight;

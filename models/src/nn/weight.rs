@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
-use crate::kernels::PackedMatrix;
+use super::storage::{floats, on_cpu, tensor, with_floats};
+use crate::kernels::{Matrix, PackedMatrix, column_sums, multiply};
 use crate::params::Scope;
 
 /// A matrix (out, in).
@@ -27,14 +28,13 @@ impl Weight {
             return Ok(Self::Dense(dense));
         }
         let (n_out, n_in) = dense.dims2()?;
-        let dense = dense.contiguous()?;
-        let (storage, layout) = dense.storage_and_layout();
-        Ok(Self::Packed(Arc::new(PackedMatrix::pack(cpu_slice(&storage, layout)?, n_out, n_in))))
+        let packed = with_floats([&dense], |[dense]| PackedMatrix::pack(dense, n_out, n_in))?;
+        Ok(Self::Packed(Arc::new(packed)))
     }
 
     /// Whether `dense`, which was read at `scope`, is packed rather than kept.
     pub(super) fn can_pack(scope: &Scope<'_>, dense: &Tensor) -> bool {
-        scope.is_frozen() && dense.device().is_cpu() && dense.dtype() == DType::F32
+        scope.is_frozen() && on_cpu(&[dense])
     }
 
     /// (out, in).
@@ -48,19 +48,151 @@ impl Weight {
         }
     }
 
-    /// `x W^T + bias`: (rows, in) to (rows, out). Differentiable in `x`, and in the weight where it is trained.
+    /// `x W^T + bias`: (.., in) to (.., out). Differentiable in `x`, and in the weight and bias where they are trained: what
+    /// does not track gradients costs none.
     ///
     /// # Errors
     /// A last dimension other than `in`.
     pub fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> candle_core::Result<Tensor> {
         match (self, bias) {
-            (Self::Dense(weight), None) => x.matmul(&weight.t()?),
-            (Self::Dense(weight), Some(bias)) => x.matmul(&weight.t()?)?.broadcast_add(bias),
             (Self::Packed(weight), _) => {
                 let product = PackedProduct { weight: weight.clone(), bias: bias.cloned() };
                 x.contiguous()?.apply_op1(product)
             }
+            (Self::Dense(weight), None) if on_cpu(&[x, weight]) => {
+                x.contiguous()?.apply_op2(&weight.contiguous()?, DenseProduct)
+            }
+            (Self::Dense(weight), Some(bias)) if on_cpu(&[x, weight, bias]) => {
+                x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, DenseProduct)
+            }
+            (Self::Dense(weight), _) => composed(x, weight, bias),
         }
+    }
+}
+
+/// `dims` with another last one, and the product of those before it.
+fn with_last(shape: &Shape, n_in: usize, n_out: usize) -> candle_core::Result<(usize, Shape)> {
+    let mut dims = shape.dims().to_vec();
+    match dims.last_mut() {
+        Some(last) if *last == n_in => *last = n_out,
+        _ => candle_core::bail!("a weight {n_out} x {n_in} cannot multiply {shape:?}"),
+    }
+    Ok((dims.iter().rev().skip(1).product(), Shape::from(dims)))
+}
+
+/// With plain tensor operations: the path on other devices, and the kernel's oracle.
+fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    let (n_out, n_in) = weight.dims2()?;
+    let (n_rows, shape) = with_last(x.shape(), n_in, n_out)?;
+    // One flat product: candle's batched matmul would run one GEMM per leading index.
+    let y = x.reshape((n_rows, n_in))?.matmul(&weight.t()?)?; // (rows, out)
+    match bias {
+        Some(bias) => y.broadcast_add(bias)?.reshape(shape),
+        None => y.reshape(shape),
+    }
+}
+
+/// A product with a weight that may be trained: its gradients are computed for those who track them alone.
+struct DenseProduct;
+
+impl DenseProduct {
+    fn forward(
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<&[f32]>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (n_out, n_in) = weight.1.shape().dims2()?;
+        let (n_rows, shape) = with_last(x.1.shape(), n_in, n_out)?;
+        let (x, weight) = (floats(x.0, x.1)?, floats(weight.0, weight.1)?);
+        if bias.is_some_and(|bias| bias.len() != n_out) {
+            candle_core::bail!("a bias of {} numbers for {n_out} outputs", bias.map_or(0, <[f32]>::len))
+        }
+        let mut y = vec![0f32; n_rows * n_out];
+        multiply(Matrix::new(x, n_rows, n_in), Matrix::new(weight, n_out, n_in).t(), bias, &mut y);
+        Ok((CpuStorage::F32(y), shape))
+    }
+
+    fn backward(
+        x: &Tensor,
+        weight: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let (n_out, n_in) = weight.dims2()?;
+        let (n_rows, _) = with_last(x.shape(), n_in, n_out)?;
+        let product = |wanted: bool, a: Matrix<'_>, b: Matrix<'_>, shape: &Shape| {
+            let gradient = wanted.then(|| {
+                let mut values = vec![0f32; shape.elem_count()];
+                multiply(a, b, None, &mut values);
+                tensor(values, shape)
+            });
+            gradient.transpose()
+        };
+        with_floats([x, weight, dy], |[xs, weights, dys]| {
+            let rows = Matrix::new(xs, n_rows, n_in);
+            let dys = Matrix::new(dys, n_rows, n_out);
+            let dx = product(x.track_op(), dys, Matrix::new(weights, n_out, n_in), x.shape())?;
+            let d_weight = product(weight.track_op(), dys.t(), rows, weight.shape())?;
+            Ok((dx, d_weight))
+        })?
+    }
+}
+
+impl CustomOp2 for DenseProduct {
+    fn name(&self) -> &'static str {
+        "product"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Self::forward((x, x_layout), (weight, weight_layout), None)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        Self::backward(x, weight, dy)
+    }
+}
+
+impl CustomOp3 for DenseProduct {
+    fn name(&self) -> &'static str {
+        "product-with-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Self::forward((x, x_layout), (weight, weight_layout), Some(floats(bias, bias_layout)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, d_weight) = Self::backward(x, weight, dy)?;
+        let d_bias = bias
+            .track_op()
+            .then(|| with_floats([dy], |[dy]| tensor(column_sums(dy, bias.elem_count()), bias.shape()))?);
+        Ok((dx, d_weight, d_bias.transpose()?))
     }
 }
 
@@ -76,21 +208,23 @@ impl CustomOp1 for PackedProduct {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (n_rows, n_in) = layout.shape().dims2()?;
         let n_out = self.weight.n_out();
-        let Some((start, end)) = layout.contiguous_offsets().filter(|_| n_in == self.weight.n_in()) else {
-            candle_core::bail!("a weight {n_out} x {} cannot multiply {layout:?}", self.weight.n_in())
-        };
-        let x = &storage.as_slice::<f32>()?[start..end];
+        let (n_rows, shape) = with_last(layout.shape(), self.weight.n_in(), n_out)?;
+        let x = floats(storage, layout)?;
         let mut y = vec![0f32; n_rows * n_out];
         with_bias(self.bias.as_ref(), |bias| self.weight.multiply(x, bias, &mut y))?;
-        Ok((CpuStorage::F32(y), Shape::from((n_rows, n_out))))
+        Ok((CpuStorage::F32(y), shape))
     }
 
-    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let shape = (self.weight.n_out(), self.weight.n_in());
-        let dense = Tensor::from_vec(self.weight.unpack(), shape, &Device::Cpu)?;
-        Ok(Some(gradient.matmul(&dense)?))
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let (n_out, n_in) = (self.weight.n_out(), self.weight.n_in());
+        let weight = self.weight.unpack();
+        let mut dx = vec![0f32; x.elem_count()];
+        with_floats([dy], |[dy]| {
+            let dy = Matrix::new(dy, dy.len() / n_out.max(1), n_out);
+            multiply(dy, Matrix::new(&weight, n_out, n_in), None, &mut dx);
+        })?;
+        Ok(Some(tensor(dx, x.shape())?))
     }
 }
 
@@ -99,19 +233,52 @@ pub(super) fn with_bias(
     bias: Option<&Tensor>,
     compute: impl FnOnce(Option<&[f32]>),
 ) -> candle_core::Result<()> {
-    let Some(bias) = bias else {
-        compute(None);
-        return Ok(());
-    };
-    let (storage, layout) = bias.storage_and_layout();
-    compute(Some(cpu_slice(&storage, layout)?));
-    Ok(())
+    match bias {
+        Some(bias) => with_floats([bias], |[bias]| compute(Some(bias))),
+        None => {
+            compute(None);
+            Ok(())
+        }
+    }
 }
 
-/// The numbers of a contiguous f32 tensor on the CPU.
-pub(super) fn cpu_slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(storage), Some((start, end))) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        _ => candle_core::bail!("a CPU kernel needs contiguous numbers on the CPU, not {layout:?}"),
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+    use crate::nn::test_support::{assert_close, gradients, noise};
+
+    #[test]
+    fn products_and_their_gradients_are_candles_and_the_frozen_get_none() -> candle_core::Result<()> {
+        for (n_rows, n_in, n_out, seed) in [(1, 1, 1, 1), (7, 33, 20, 2), (100, 64, 129, 3)] {
+            let x = Var::from_tensor(&noise((2, n_rows, n_in), seed)?)?;
+            let weight = Var::from_tensor(&noise((n_out, n_in), seed + 10)?)?;
+            let bias = Var::from_tensor(&noise(n_out, seed + 20)?)?;
+            let vars = [&x, &weight, &bias];
+            for bias in [None, Some(bias.as_tensor())] {
+                // Rows that do not lie one after the other, too.
+                for x in [x.as_tensor().clone(), x.transpose(0, 1)?] {
+                    let ours = Weight::Dense(weight.as_tensor().clone()).multiply(&x, bias)?;
+                    let theirs = composed(&x, &weight, bias)?;
+                    assert_close(&ours, &theirs, 1e-4)?;
+                    let (ours, theirs) = (gradients(&ours, &vars)?, gradients(&theirs, &vars)?);
+                    for (ours, theirs) in ours.iter().zip(&theirs) {
+                        assert_eq!(ours.is_some(), theirs.is_some());
+                        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+                            assert_close(ours, theirs, 1e-3)?;
+                        }
+                    }
+                }
+            }
+            let frozen = Weight::Dense(weight.as_detached_tensor());
+            let wanted = gradients(&frozen.multiply(x.as_tensor(), None)?, &vars)?;
+            assert_eq!(wanted.map(|gradient| gradient.is_some()), [true, false, false]);
+            let trained = Weight::Dense(weight.as_tensor().clone());
+            let y = trained.multiply(&x.as_detached_tensor(), Some(bias.as_tensor()))?;
+            assert_eq!(gradients(&y, &vars)?.map(|gradient| gradient.is_some()), [false, true, true]);
+            assert!(trained.multiply(&noise((2, n_in + 1), 1)?, None).is_err());
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use candle_core::{Tensor, WithDType};
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{Embedding, KeySpan, KvCache, LayerNorm, Linear, MultiHeadAttention};
+use crate::nn::{Embedding, KeySpan, KvCache, LayerNorm, Linear, Mask, MultiHeadAttention};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -117,12 +117,11 @@ impl Decoder {
         let tokens = self.embedding.forward(&ids.flatten_all()?)?.reshape((b, u, d))?;
         let positions = self.positions.narrow(0, 0, u)?;
         let mut x = (tokens * self.embedding_scale)?.broadcast_add(&positions)?;
-        let mask = causal_mask(u, ids.device())?;
         for block in &self.blocks {
             let h = block.self_norm.forward(&x)?;
-            x = (&x + block.self_attention.forward(&h, &h, Some(&mask))?)?;
+            x = (&x + block.self_attention.forward(&h, &h, &Mask::CAUSAL)?)?;
             let h = block.cross_norm.forward(&x)?;
-            x = (&x + block.cross_attention.forward(&h, encoded, None)?)?;
+            x = (&x + block.cross_attention.forward(&h, encoded, &Mask::NONE)?)?;
             x = block.feed_forward.forward(&x)?;
         }
         self.norm.forward(&x)
@@ -243,11 +242,4 @@ fn span(cache: &KvCache, n_queries: usize, causal: bool) -> KeySpan<'_> {
 fn vector<T: WithDType>(values: Vec<T>, device: &candle_core::Device) -> candle_core::Result<Tensor> {
     let n = values.len();
     Tensor::from_vec(values, n, device)
-}
-
-/// (U, U), minus infinity where a position would see a later one.
-fn causal_mask(u: usize, device: &candle_core::Device) -> candle_core::Result<Tensor> {
-    let hidden = |i: usize, j: usize| if j > i { f32::NEG_INFINITY } else { 0.0 };
-    let values: Vec<f32> = (0..u).flat_map(|i| (0..u).map(move |j| hidden(i, j))).collect();
-    Tensor::from_vec(values, (u, u), device)
 }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{Conv1d, LayerNorm, MultiHeadAttention};
+use crate::nn::{Conv1d, LayerNorm, Mask, MultiHeadAttention, gelu};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -63,8 +63,8 @@ impl Encoder {
     /// # Errors
     /// More frames than the window holds; `keep_going` said no.
     pub fn forward(&self, mel: &Tensor, keep_going: &dyn Fn() -> bool) -> candle_core::Result<Tensor> {
-        let x = self.conv1.forward(mel)?.gelu_erf()?; // (B, D, T)
-        let x = self.conv2.forward(&x)?.gelu_erf()?.transpose(1, 2)?.contiguous()?; // (B, T/2, D)
+        let x = gelu(&self.conv1.forward(mel)?)?; // (B, D, T)
+        let x = gelu(&self.conv2.forward(&x)?)?.transpose(1, 2)?.contiguous()?; // (B, T/2, D)
         let mut x = x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?;
         for block in &self.blocks {
             if !keep_going() {
@@ -79,7 +79,7 @@ impl Encoder {
 impl EncoderBlock {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let h = self.attention_norm.forward(x)?;
-        let x = (x + self.attention.forward(&h, &h, None)?)?;
+        let x = (x + self.attention.forward(&h, &h, &Mask::NONE)?)?;
         self.feed_forward.forward(&x)
     }
 }

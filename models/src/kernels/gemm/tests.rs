@@ -1,3 +1,4 @@
+use super::packed::Product;
 use super::*;
 
 fn waves(n: usize, phase: f32) -> Vec<f32> {
@@ -89,4 +90,66 @@ fn a_packed_weight_is_read_back() {
 #[test]
 fn estimates_do_not_overflow() {
     assert!(estimated_nanos(usize::MAX / 8, usize::MAX / 8) > MIN_TASK_NANOS);
+}
+
+/// The matrix `(i, j) -> value` as it lies in memory when its rows begin every `step` values.
+fn laid_out(n_rows: usize, n_columns: usize, step: usize, value: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    let mut values = vec![f32::NAN; if n_rows == 0 { 0 } else { (n_rows - 1) * step + n_columns }];
+    for i in 0..n_rows {
+        for j in 0..n_columns {
+            values[i * step + j] = value(i, j);
+        }
+    }
+    values
+}
+
+#[test]
+fn matrices_either_way_round_give_the_bits_of_the_packed_product() {
+    let value = |i: usize, j: usize| ((i * 31 + j * 17) as f32 * 0.37).sin();
+    for (m, n, k) in [(1, 1, 1), (3, 40, 0), (13, 33, 37), (200, 70, 40), (17, 16, 801), (385, 1, 64)] {
+        let x: Vec<f32> = (0..m * k).map(|i| value(i / k.max(1), i % k.max(1))).collect();
+        let weight: Vec<f32> = (0..n * k).map(|i| value(i % k.max(1), i / k.max(1))).collect();
+        let bias = waves(n, 0.2);
+        let mut expected = twin(&x, &weight, k, Some(&bias), m);
+        if k == 0 {
+            expected = bias.repeat(m);
+        }
+        let a = [laid_out(m, k, k + 3, value), laid_out(k, m, m + 2, |j, i| value(i, j))];
+        let b = [laid_out(k, n, n + 5, value), laid_out(n, k, k + 1, |j, i| value(i, j))];
+        let a = [Matrix::with_step(&a[0], m, k, k + 3), Matrix::with_step(&a[1], k, m, m + 2).t()];
+        let b = [Matrix::with_step(&b[0], k, n, n + 5), Matrix::with_step(&b[1], n, k, k + 1).t()];
+        for (a, b) in a.iter().flat_map(|a| b.iter().map(move |b| (*a, *b))) {
+            for set in InstructionSet::available() {
+                let product = matrix::Product { a, b, bias: Some(&bias), resumed: false, set };
+                let mut out = vec![f32::NAN; m * n];
+                product.compute(&mut out, n);
+                assert_eq!(bits(&out), bits(&expected), "{set:?}: {m} x {n} x {k}");
+                // Added to what is there, between values that are not the product's.
+                let step = n + 2;
+                let mut wide = vec![1f32; m * step];
+                matrix::Product { resumed: true, ..product }.compute(&mut wide, step);
+                for (i, (row, expected)) in wide.chunks(step).zip(expected.chunks(n)).enumerate() {
+                    assert_eq!(row[n..], [1.0; 2], "{set:?} row {i}");
+                    for (value, expected) in row.iter().zip(expected) {
+                        assert!((value - 1.0 - expected).abs() < 1e-4, "{set:?}: {m} x {n} x {k}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_matrices_do_not_depend_on_the_number_of_threads() -> Result<(), rayon::ThreadPoolBuildError> {
+    let (m, n, k) = (500, 333, 900);
+    let (a, b) = (waves(k * m, 0.1), waves(k * n, 0.2));
+    let mut expected = None;
+    for n_threads in [1, 2, 7] {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?;
+        let mut y = vec![0.5; m * n];
+        let (a, b) = (Matrix::new(&a, k, m).t(), Matrix::new(&b, k, n));
+        threads.install(|| multiply_add(a, b, None, &mut y, n));
+        assert_eq!(bits(expected.get_or_insert_with(|| y.clone())), bits(&y), "{n_threads} threads");
+    }
+    Ok(())
 }

@@ -1,4 +1,10 @@
 //! A tile of a product: a few rows of x by one panel of the weight.
+//!
+//! With AVX-512 it has 12 rows by 32 columns in registers, with AVX2 6 rows by 16. The portable form is turned into vector
+//! instructions where every processor of the architecture has a fused multiply-add (AArch64). On x86-64 it is computed in
+//! software: as exact, and many times slower.
+
+use crate::kernels::instruction_set::InstructionSet;
 
 /// Columns of a panel.
 pub const N_COLUMNS: usize = 32;
@@ -17,35 +23,15 @@ pub struct Columns(pub [f32; N_COLUMNS]);
 impl Columns {
     /// Where sums begin.
     pub const ZERO: Self = Self([0.0; N_COLUMNS]);
-}
 
-/// What tiles are computed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstructionSet {
-    /// 12 rows by 32 columns in registers.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// 6 rows by 16 columns in registers.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// Plain Rust. The compiler turns it into vector instructions where every processor of the architecture has a fused
-    /// multiply-add (AArch64). On x86-64 it is computed in software: as exact, and many times slower.
-    Portable,
+    /// Columns as consecutive values.
+    pub fn flatten_mut(columns: &mut [Self]) -> &mut [f32] {
+        // SAFETY: `repr(C)` and an alignment that divides the size: nothing lies between or after the values.
+        unsafe { std::slice::from_raw_parts_mut(columns.as_mut_ptr().cast(), columns.len() * N_COLUMNS) }
+    }
 }
 
 impl InstructionSet {
-    /// Those that this processor has, the best first.
-    pub fn available() -> impl Iterator<Item = Self> {
-        #[cfg(target_arch = "x86_64")]
-        let vector = [
-            is_x86_feature_detected!("avx512f").then_some(Self::Avx512),
-            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self::Avx2),
-        ];
-        #[cfg(not(target_arch = "x86_64"))]
-        let vector = [];
-        vector.into_iter().flatten().chain([Self::Portable])
-    }
-
     /// `sums[i] += rows[i] * panel`, one place of k after the other. Row `i` begins at `i * ROW_STRIDE`.
     pub fn multiply(self, rows: &[f32], panel: &[Columns], sums: &mut [Columns]) {
         match self {

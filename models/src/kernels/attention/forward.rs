@@ -1,0 +1,192 @@
+//! Dense attention: a few queries at a time over all keys, so that their scores stay in the cache.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::{AttentionShape, HeadRows};
+use crate::kernels::functions::{exp, max, sum};
+use crate::kernels::gemm::{Columns, MAX_BLOCK, MAX_ROWS, N_COLUMNS, ROW_STRIDE};
+use crate::kernels::instruction_set::{InstructionSet, vectorised};
+
+/// Queries that are worth packing keys and values for.
+const MIN_TASK_QUERIES: usize = 8 * MAX_ROWS;
+
+/// `out[i] = softmax(scale q_i K^T) V` per head, and for each query of each head the logarithm of the sum that its
+/// exponentials were divided by, (B, H, U): what the gradients need. A query without keys gives zeros.
+///
+/// # Panics
+/// When the slices' lengths do not fit `shape`, or a head has more than `AttentionShape::MAX_HEAD` numbers.
+pub fn attention(
+    shape: AttentionShape<'_>,
+    queries: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    out: &mut [f32],
+) -> Vec<f32> {
+    attention_with(InstructionSet::best(), shape, queries, keys, values, out)
+}
+
+pub(super) fn attention_with(
+    set: InstructionSet,
+    shape: AttentionShape<'_>,
+    queries: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    out: &mut [f32],
+) -> Vec<f32> {
+    let n_rows = shape.n_rows(queries, keys, values);
+    assert!(out.len() == queries.len(), "attention: {} queries, {} out", queries.len(), out.len());
+    let n_heads = n_rows * shape.n_heads;
+    let mut log_sums = vec![f32::INFINITY; n_heads * shape.n_queries];
+    if shape.n_queries == 0 || shape.width == 0 {
+        return log_sums;
+    }
+    // Several tasks for each thread: they are not all equally fast.
+    let n_parts = (4 * rayon::current_num_threads()).div_ceil(n_heads.max(1));
+    let n_task = shape.n_queries.div_ceil(n_parts).max(MIN_TASK_QUERIES).next_multiple_of(MAX_ROWS);
+    let mut heads = shape.heads_mut(out, shape.n_queries);
+    let tasks = heads.iter_mut().zip(log_sums.chunks_mut(shape.n_queries)).enumerate().flat_map(
+        |(i, (out, log_sums))| {
+            let parts = out.chunks_mut(n_task).zip(log_sums.chunks_mut(n_task));
+            parts.enumerate().map(move |(part, (out, log_sums))| (i, part * n_task, out, log_sums))
+        },
+    );
+    let tasks: Vec<_> = tasks.collect();
+    tasks.into_par_iter().for_each(|(i, first_query, out, log_sums)| {
+        let task = Task {
+            set,
+            shape,
+            n_keys: shape.n_keys_of(i / shape.n_heads),
+            queries: HeadRows::new(&shape, queries, shape.n_queries, i),
+            keys: HeadRows::new(&shape, keys, shape.n_keys, i),
+            values: HeadRows::new(&shape, values, shape.n_keys, i),
+            first_query,
+        };
+        SCRATCH.with_borrow_mut(|scratch| task.run(scratch, out, log_sums));
+    });
+    log_sums
+}
+
+/// Some queries of one head of one row of the batch.
+struct Task<'a> {
+    set: InstructionSet,
+    shape: AttentionShape<'a>,
+    n_keys: usize,
+    queries: HeadRows<'a>,
+    keys: HeadRows<'a>,
+    values: HeadRows<'a>,
+    first_query: usize,
+}
+
+/// What a thread packs operands and keeps scores in.
+#[derive(Default)]
+struct Scratch {
+    keys: Vec<Columns>,   // (key panels, head)
+    values: Vec<Columns>, // (head panels, T)
+    queries: Vec<f32>,    // (MAX_ROWS, ROW_STRIDE)
+    scores: Vec<f32>,     // (key blocks, MAX_ROWS, ROW_STRIDE)
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Scores of the rows of a tile, a block of keys after the other.
+const BLOCK: usize = MAX_ROWS * ROW_STRIDE;
+
+impl Task<'_> {
+    fn run(&self, scratch: &mut Scratch, out: &mut [&mut [f32]], log_sums: &mut [f32]) {
+        let n_keys = self.shape.n_visible(self.first_query + out.len() - 1, self.n_keys);
+        if n_keys == 0 {
+            out.iter_mut().for_each(|out| out.fill(0.0));
+            return;
+        }
+        self.keys.pack_transposed(self.set, 0..n_keys, &mut scratch.keys);
+        self.values.pack(0..n_keys, &mut scratch.values);
+        scratch.queries.resize(BLOCK, 0.0);
+        scratch.scores.resize(n_keys.div_ceil(MAX_BLOCK) * BLOCK, 0.0);
+        let tiles = out.chunks_mut(MAX_ROWS).zip(log_sums.chunks_mut(MAX_ROWS));
+        for ((out, log_sums), first) in tiles.zip((self.first_query..).step_by(MAX_ROWS)) {
+            self.tile(scratch, n_keys, first, out, log_sums);
+        }
+    }
+
+    /// At most `MAX_ROWS` queries, `first` and those after it, of whose keys `n_packed` are packed.
+    fn tile(
+        &self,
+        scratch: &mut Scratch,
+        n_packed: usize,
+        first: usize,
+        out: &mut [&mut [f32]],
+        log_sums: &mut [f32],
+    ) {
+        let Scratch { keys, values, queries, scores } = scratch;
+        let (head, n_rows) = (self.queries.head, out.len());
+        for (i, row) in queries.chunks_mut(ROW_STRIDE).take(n_rows).enumerate() {
+            for (copy, query) in row.iter_mut().zip(self.queries.row(first + i)) {
+                *copy = query * self.shape.scale;
+            }
+        }
+        let n_keys = self.shape.n_visible(first + n_rows - 1, self.n_keys);
+        for (panel, key) in keys.chunks(head).zip((0..n_keys).step_by(N_COLUMNS)) {
+            let mut sums = [Columns::ZERO; MAX_ROWS];
+            self.set.multiply(queries, panel, &mut sums[..n_rows]);
+            let scores = &mut scores[key / MAX_BLOCK * BLOCK + key % MAX_BLOCK..];
+            for (scores, sums) in scores.chunks_mut(ROW_STRIDE).zip(&sums[..n_rows]) {
+                if let Some(scores) = scores.first_chunk_mut() {
+                    *scores = sums.0; // of known length: no call
+                }
+            }
+        }
+        let mut scales = [0f32; MAX_ROWS];
+        for (i, (scale, log_sum)) in scales.iter_mut().zip(log_sums).enumerate() {
+            let n_visible = self.shape.n_visible(first + i, self.n_keys);
+            let blocks = scores.chunks_mut(BLOCK).zip((0..n_keys).step_by(MAX_BLOCK));
+            let mut rows: Vec<(&mut [f32], usize)> = blocks
+                .map(|(block, key)| {
+                    let n = MAX_BLOCK.min(n_keys - key);
+                    (&mut block[i * ROW_STRIDE..][..n], n_visible.saturating_sub(key).min(n))
+                })
+                .collect();
+            let max = rows.iter().fold(f32::NEG_INFINITY, |max, (row, n)| {
+                let other = largest(self.set, &row[..*n]);
+                if other > max { other } else { max }
+            });
+            let mut sum = 0.0;
+            for (row, n) in &mut rows {
+                let (visible, hidden) = row.split_at_mut(*n);
+                sum += exponentials(self.set, visible, max);
+                hidden.fill(0.0);
+            }
+            *scale = 1.0 / sum;
+            *log_sum = max + sum.ln();
+        }
+        for (panel, column) in values.chunks(n_packed).zip((0..head).step_by(N_COLUMNS)) {
+            let mut sums = [Columns::ZERO; MAX_ROWS];
+            for (rows, key) in scores.chunks(BLOCK).zip((0..n_keys).step_by(MAX_BLOCK)) {
+                let panel = &panel[key..n_keys.min(key + MAX_BLOCK)];
+                self.set.multiply(rows, panel, &mut sums[..n_rows]);
+            }
+            for ((out, sums), scale) in out.iter_mut().zip(&sums).zip(scales) {
+                for (out, sum) in out[column..].iter_mut().zip(&sums.0) {
+                    *out = sum * scale;
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn largest(row: &[f32]) -> f32 {
+        max(row)
+    }
+
+    /// Scores become `e^(score - max)`; gives their sum.
+    fn exponentials(row: &mut [f32], max: f32) -> f32 {
+        for score in row.iter_mut() {
+            *score = exp(*score - max);
+        }
+        sum(row, |weight| weight)
+    }
+}

@@ -1,0 +1,139 @@
+//! Attention that never writes the score matrix: dense over padded batches, with gradients, and ragged over caches.
+
+mod backward;
+mod forward;
+mod ragged;
+
+pub use backward::{AttentionPass, attention_backward};
+pub use forward::attention;
+pub use ragged::{AttentionRow, attend};
+
+use super::gemm::{Columns, MAX_BLOCK, N_COLUMNS};
+use super::instruction_set::InstructionSet;
+use super::transpose::transpose_block;
+
+/// What a batch of dense attention looks like. Queries are row-major (B, U, D), keys and values (B, T, D), with the heads
+/// side by side in D.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape<'a> {
+    /// U.
+    pub n_queries: usize,
+    /// T.
+    pub n_keys: usize,
+    /// D.
+    pub width: usize,
+    /// H, a divisor of D.
+    pub n_heads: usize,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// Query `i` sees the keys up to `i` alone.
+    pub causal: bool,
+    /// The keys that there are in each row of the batch, at most T; the others are padding. `None`: all.
+    pub key_lengths: Option<&'a [usize]>,
+}
+
+impl AttentionShape<'_> {
+    /// Numbers of a head that the kernels can take.
+    pub const MAX_HEAD: usize = MAX_BLOCK;
+
+    /// Numbers of a head.
+    fn head(&self) -> usize {
+        self.width / self.n_heads.max(1)
+    }
+
+    /// Keys of row `i` of the batch.
+    fn n_keys_of(&self, i: usize) -> usize {
+        self.key_lengths.map_or(self.n_keys, |lengths| lengths[i].min(self.n_keys))
+    }
+
+    /// Keys that query `i` sees of `n_keys`.
+    fn n_visible(&self, query: usize, n_keys: usize) -> usize {
+        if self.causal { n_keys.min(query + 1) } else { n_keys }
+    }
+
+    /// B.
+    fn n_rows(&self, queries: &[f32], keys: &[f32], values: &[f32]) -> usize {
+        let (step, key_step) = (self.n_queries * self.width, self.n_keys * self.width);
+        let n_rows = queries.len().checked_div(step).unwrap_or(0);
+        assert!(
+            self.n_heads > 0
+                && self.width.is_multiple_of(self.n_heads)
+                && self.head() <= Self::MAX_HEAD
+                && queries.len() == n_rows * step
+                && (n_rows == 0 || keys.len() == n_rows * key_step)
+                && keys.len() == values.len()
+                && self.key_lengths.is_none_or(|lengths| lengths.len() == n_rows),
+            "attention: {} queries, {} keys and {} values do not fit {self:?}",
+            queries.len(),
+            keys.len(),
+            values.len()
+        );
+        n_rows
+    }
+
+    /// The rows of each head of `x`, whose rows are `width` long: first those of the first row of the batch's first head.
+    fn heads_mut<'a>(&self, x: &'a mut [f32], n: usize) -> Vec<Vec<&'a mut [f32]>> {
+        let mut heads: Vec<Vec<&mut [f32]>> = Vec::new();
+        for x in x.chunks_mut((n * self.width).max(1)) {
+            let first = heads.len();
+            heads.extend((0..self.n_heads).map(|_| Vec::with_capacity(n)));
+            for row in x.chunks_mut(self.width) {
+                for (head, part) in heads[first..].iter_mut().zip(row.chunks_mut(self.head())) {
+                    head.push(part);
+                }
+            }
+        }
+        heads
+    }
+}
+
+/// Rows of one head, which begin every `step` values.
+#[derive(Clone, Copy)]
+struct HeadRows<'a> {
+    values: &'a [f32],
+    step: usize,
+    head: usize,
+}
+
+impl<'a> HeadRows<'a> {
+    /// Head `i` of all heads of a batch, of which `x` has `n` rows each.
+    fn new(shape: &AttentionShape<'_>, x: &'a [f32], n: usize, i: usize) -> Self {
+        let (row, head) = (i / shape.n_heads, i % shape.n_heads);
+        let x = &x[row * n * shape.width..(row + 1) * n * shape.width];
+        let values = x.get(head * shape.head()..).unwrap_or_default();
+        Self { values, step: shape.width, head: shape.head() }
+    }
+
+    fn row(&self, i: usize) -> &'a [f32] {
+        &self.values[i * self.step..][..self.head]
+    }
+
+    /// Rows as columns: panels of `N_COLUMNS` rows, one place of the head after the other, filled up with zeros.
+    fn pack_transposed(&self, set: InstructionSet, rows: std::ops::Range<usize>, panels: &mut Vec<Columns>) {
+        panels.clear();
+        panels.resize(rows.len().div_ceil(N_COLUMNS) * self.head, Columns::ZERO);
+        for (panel, first) in panels.chunks_mut(self.head.max(1)).zip(rows.clone().step_by(N_COLUMNS)) {
+            let n = N_COLUMNS.min(rows.end - first);
+            let x = &self.values[first * self.step..];
+            transpose_block(set, x, self.step, n, self.head, Columns::flatten_mut(panel), N_COLUMNS);
+        }
+    }
+
+    /// Panels of `N_COLUMNS` places of the head, one row after the other, filled up with zeros.
+    fn pack(&self, rows: std::ops::Range<usize>, panels: &mut Vec<Columns>) {
+        panels.clear();
+        panels.resize(self.head.div_ceil(N_COLUMNS) * rows.len(), Columns::ZERO);
+        for (i, panel) in panels.chunks_mut(rows.len().max(1)).enumerate() {
+            for (columns, row) in panel.iter_mut().zip(rows.clone()) {
+                let row = &self.row(row)[i * N_COLUMNS..];
+                match row.first_chunk() {
+                    Some(row) => columns.0 = *row, // of known length: no call
+                    None => columns.0[..row.len()].copy_from_slice(row),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

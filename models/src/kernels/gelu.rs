@@ -1,0 +1,78 @@
+//! The Gaussian error linear unit, exact form: `x Phi(x)` (Hendrycks and Gimpel, arXiv 1606.08415).
+
+use rayon::prelude::*;
+
+use super::functions::{erf, exp};
+use super::instruction_set::{InstructionSet, vectorised};
+
+/// Numbers that a thread takes at once.
+const CHUNK: usize = 1 << 14;
+
+/// `y = gelu(x)`.
+///
+/// # Panics
+/// When the slices are not equally long.
+pub fn gelu(x: &[f32], y: &mut [f32]) {
+    assert!(x.len() == y.len(), "gelu: {} values in, {} out", x.len(), y.len());
+    let set = InstructionSet::best();
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| values(set, x, y));
+}
+
+/// `dx = dy gelu'(x)`.
+///
+/// # Panics
+/// When the slices are not equally long.
+pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    assert!(x.len() == dy.len() && x.len() == dx.len(), "gelu: {} values, {}", x.len(), dy.len());
+    let set = InstructionSet::best();
+    let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
+    chunks.for_each(|((dx, x), dy)| gradients(set, x, dy, dx));
+}
+
+/// The normal distribution up to x.
+#[inline(always)]
+fn cumulative(x: f32) -> f32 {
+    0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
+}
+
+vectorised! {
+    fn values(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = *x * cumulative(*x);
+        }
+    }
+
+    fn gradients(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        /// The height of the normal density.
+        const DENSITY: f32 = 0.398_942_3;
+        for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
+            *dx = *dy * (cumulative(*x) + *x * (DENSITY * exp(-0.5 * *x * *x)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_gradients_are_the_formulas_with_every_instruction_set() {
+        let x: Vec<f32> = (-1000..=1000).map(|i| i as f32 * 0.01).collect();
+        let dy: Vec<f32> = x.iter().map(|x| (3.0 * x).sin()).collect();
+        let mut first: Option<[Vec<f32>; 2]> = None;
+        for set in InstructionSet::available() {
+            let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            values(set, &x, &mut y);
+            gradients(set, &x, &dy, &mut dx);
+            for (((x, dy), y), dx) in x.iter().zip(&dy).zip(&y).zip(&dx) {
+                let x = f64::from(*x);
+                let cumulative = 0.5 + 0.5 * candle_core::cpu::erf::erf_f64(x / 2f64.sqrt());
+                let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+                assert!((f64::from(*y) - x * cumulative).abs() < 1e-6, "{set:?}: gelu({x}) = {y}");
+                let expected = f64::from(*dy) * (cumulative + x * density);
+                assert!((f64::from(*dx) - expected).abs() < 1e-6, "{set:?}: gradient at {x}: {dx}");
+            }
+            assert_eq!(first.get_or_insert_with(|| [y.clone(), dx.clone()]), &[y, dx], "{set:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A weight that is packed once, and products with it.
+
+use rayon::prelude::*;
+
+use super::{Columns, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Task, cut, estimated_nanos, parts};
+use crate::kernels::instruction_set::InstructionSet;
+
+/// Most rows of a task: one block of them stays in the second-level cache while all panels pass by.
+const MAX_TASK_ROWS: usize = 96;
+
+/// A weight (n, k) in the order in which products read it: panels of `N_COLUMNS` outputs, each with all values of one
+/// place of k side by side. The last panel is filled up with zeros.
+pub struct PackedMatrix {
+    columns: Vec<Columns>, // (panels, k)
+    n_out: usize,
+    n_in: usize,
+}
+
+impl PackedMatrix {
+    /// Packs `weight`, (n_out, n_in) row-major.
+    ///
+    /// # Panics
+    /// When `weight` is not `n_out * n_in` long.
+    pub fn pack(weight: &[f32], n_out: usize, n_in: usize) -> Self {
+        assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
+        let mut columns = vec![Columns::ZERO; n_out.div_ceil(N_COLUMNS) * n_in];
+        if n_in > 0 {
+            let panels = columns.par_chunks_exact_mut(n_in).zip(weight.par_chunks(N_COLUMNS * n_in));
+            panels.for_each(|(panel, rows)| pack_panel(rows, n_in, panel));
+        }
+        Self { columns, n_out, n_in }
+    }
+
+    /// The weight as it was packed, (n_out, n_in) row-major.
+    pub fn unpack(&self) -> Vec<f32> {
+        let mut weight = vec![0.0; self.n_out * self.n_in];
+        if self.n_in > 0 {
+            let rows = weight.par_chunks_exact_mut(self.n_in).enumerate();
+            rows.for_each(|(i, row)| self.copy_row(i, row));
+        }
+        weight
+    }
+
+    /// Copies row `i` of the weight, the values that output `i` is made with.
+    ///
+    /// # Panics
+    /// When there is no such row or `row` is not `n_in` long.
+    pub fn copy_row(&self, i: usize, row: &mut [f32]) {
+        assert!(i < self.n_out && row.len() == self.n_in, "packed weight: row {i}, {} values", row.len());
+        let panel = &self.columns[i / N_COLUMNS * self.n_in..][..self.n_in];
+        for (value, columns) in row.iter_mut().zip(panel) {
+            *value = columns.0[i % N_COLUMNS];
+        }
+    }
+
+    /// Outputs, n.
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// Inputs, k.
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// `y = x W^T + bias` for x (m, k) and y (m, n), both row-major.
+    ///
+    /// # Panics
+    /// When the slices' lengths do not fit each other.
+    pub fn multiply(&self, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+        self.multiply_windows(x, self.n_in, bias, y);
+    }
+
+    /// The same for rows that begin every `step` values of `x` and are k values long: a convolution's windows overlap.
+    ///
+    /// # Panics
+    /// When the slices' lengths do not fit each other.
+    pub fn multiply_windows(&self, x: &[f32], step: usize, bias: Option<&[f32]>, y: &mut [f32]) {
+        Product { weight: self, x, step, bias, set: InstructionSet::best() }.compute(y);
+    }
+}
+
+/// At most `N_COLUMNS` rows become columns.
+fn pack_panel(rows: &[f32], n_in: usize, panel: &mut [Columns]) {
+    // A few places of k at a time, so that what is written stays in the first-level cache for all rows.
+    for (block, panel) in panel.chunks_mut(16).enumerate() {
+        for (column, row) in rows.chunks_exact(n_in).enumerate() {
+            for (columns, value) in panel.iter_mut().zip(&row[16 * block..]) {
+                columns.0[column] = *value;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub weight: &'a PackedMatrix,
+    pub x: &'a [f32],
+    pub step: usize,
+    pub bias: Option<&'a [f32]>,
+    pub set: InstructionSet,
+}
+
+impl Product<'_> {
+    pub fn compute(&self, y: &mut [f32]) {
+        let (n_out, n_in) = (self.weight.n_out, self.weight.n_in);
+        if y.is_empty() {
+            return;
+        }
+        let n_rows = y.len().checked_div(n_out).unwrap_or(0);
+        assert!(
+            n_rows > 0
+                && y.len() == n_rows * n_out
+                && self.x.len() == (n_rows - 1) * self.step + n_in
+                && self.bias.is_none_or(|bias| bias.len() == n_out),
+            "product: {} values in and {} out, every {}, do not fit a weight {n_out} x {n_in}",
+            self.x.len(),
+            y.len(),
+            self.step
+        );
+        let nanos = estimated_nanos(self.weight.columns.len() * N_COLUMNS, n_rows);
+        match cut(y, n_out, n_out, MAX_TASK_ROWS, nanos).as_mut_slice() {
+            [task] => self.run(task),
+            tasks => tasks.par_iter_mut().for_each(|task| self.run(task)),
+        }
+    }
+
+    fn run(&self, task: &mut Task<'_>) {
+        let (n_rows, n_in) = (task.rows.len(), self.weight.n_in);
+        let mut copies = vec![0f32; if n_rows > 1 { n_rows * ROW_STRIDE } else { 0 }];
+        for block in parts(n_in, n_in.div_ceil(MAX_BLOCK).max(1)) {
+            let rows = if n_rows == 1 {
+                &self.x[task.rows.start * self.step..][block.clone()]
+            } else {
+                for (copy, i) in copies.chunks_exact_mut(ROW_STRIDE).zip(task.rows.clone()) {
+                    copy[..block.len()].copy_from_slice(&self.x[i * self.step..][block.clone()]);
+                }
+                &copies
+            };
+            let panels = task.panels.clone();
+            for (i, first_column) in panels.zip((0..).step_by(N_COLUMNS)) {
+                let panel = &self.weight.columns[i * n_in..][block.clone()];
+                let bias = self.bias.filter(|_| block.end == n_in).map(|bias| &bias[i * N_COLUMNS..]);
+                task.multiply(self.set, rows, panel, first_column, block.start > 0, bias);
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the layers' tests compare with.
+
+use candle_core::{Device, Shape, Tensor, Var};
+
+/// Numbers between -1 and 1 without a pattern (a linear congruential generator).
+pub fn noise(shape: impl Into<Shape>, seed: u32) -> candle_core::Result<Tensor> {
+    let shape = shape.into();
+    let mut state = seed;
+    let values: Vec<f32> = (0..shape.elem_count())
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// Gradients of the sum of `y` times fixed numbers without a pattern.
+pub fn gradients<const N: usize>(y: &Tensor, vars: &[&Var; N]) -> candle_core::Result<[Option<Tensor>; N]> {
+    let store = (y * noise(y.shape(), 99)?)?.sum_all()?.backward()?;
+    Ok(vars.map(|var| store.get(var).cloned()))
+}
+
+/// Fails where an element of `a` is off by more than `tolerance`.
+#[track_caller]
+pub fn assert_close(a: &Tensor, b: &Tensor, tolerance: f32) -> candle_core::Result<()> {
+    assert_eq!(a.dims(), b.dims());
+    if a.elem_count() > 0 {
+        let worst = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        assert!(worst <= tolerance, "off by {worst}, more than {tolerance}");
+    }
+    Ok(())
+}
