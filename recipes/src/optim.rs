@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
+use models::nn::{Moments, adamw_step, squared_norm};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -101,21 +102,17 @@ impl Gradients {
     }
 }
 
-fn squared_norm(gradient: &Tensor) -> candle_core::Result<f64> {
-    let values = gradient.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.iter().map(|value| f64::from(*value).powi(2)).sum())
-}
-
 /// The optimiser: parameters, and what it remembers of each.
 pub struct AdamW {
     config: OptimizerConfig,
     vars: Vec<(String, Var)>,
-    moments: Vec<Moments>,
+    /// In the parameters' order.
+    memory: Vec<Memory>,
 }
 
-struct Moments {
-    first: Vec<f32>,
-    second: Vec<f32>,
+/// What is remembered of a parameter, and how it learns.
+struct Memory {
+    moments: Moments,
     rate_scale: f64,
     decays: bool,
 }
@@ -127,20 +124,16 @@ impl AdamW {
     /// A configuration that makes no sense.
     pub fn new(config: &OptimizerConfig, vars: Vec<(String, Var)>) -> Result<Self, Error> {
         config.check()?;
-        let moments = vars
-            .iter()
-            .map(|(name, var)| Moments {
-                first: vec![0.0; var.elem_count()],
-                second: vec![0.0; var.elem_count()],
-                rate_scale: config
-                    .groups
-                    .iter()
-                    .find(|group| name.starts_with(&group.prefix))
-                    .map_or(1.0, |group| group.rate_scale),
+        let remember = |(name, var): &(String, Var)| {
+            let group = config.groups.iter().find(|group| name.starts_with(&group.prefix));
+            Ok(Memory {
+                moments: Moments::zeros(var)?,
+                rate_scale: group.map_or(1.0, |group| group.rate_scale),
                 decays: !config.no_decay.iter().any(|part| name.contains(part)),
             })
-            .collect();
-        Ok(Self { config: config.clone(), vars, moments })
+        };
+        let memory = vars.iter().map(remember).collect::<Result<_, Error>>()?;
+        Ok(Self { config: config.clone(), vars, memory })
     }
 
     /// The parameters, in order of name.
@@ -160,24 +153,18 @@ impl AdamW {
         rate: f64,
     ) -> Result<(), Error> {
         let (beta1, beta2) = self.config.betas;
-        for ((gradient, (_, var)), moments) in gradients.0.iter().zip(&self.vars).zip(&mut self.moments) {
+        for ((gradient, (_, var)), group) in gradients.0.iter().zip(&self.vars).zip(&mut self.memory) {
             let Some(gradient) = gradient else { continue };
-            let rate = rate * moments.rate_scale;
-            let keep = 1.0 - if moments.decays { rate * self.config.weight_decay } else { 0.0 };
-            let correction = |beta: f64| 1.0 - beta.powi(i32::try_from(step).unwrap_or(i32::MAX));
-            let step_size = rate / correction(beta1);
-            let root_scale = correction(beta2).sqrt().recip();
-            let mut weights = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
-            let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-            let states = moments.first.iter_mut().zip(&mut moments.second);
-            for ((weight, gradient), (first, second)) in weights.iter_mut().zip(gradient).zip(states) {
-                let gradient = gradient * gradient_scale as f32;
-                *first += (1.0 - beta1 as f32) * (gradient - *first);
-                *second = beta2 as f32 * *second + (1.0 - beta2 as f32) * gradient * gradient;
-                let root = second.sqrt() * root_scale as f32 + self.config.epsilon as f32;
-                *weight = *weight * keep as f32 - step_size as f32 * *first / root;
-            }
-            var.set(&Tensor::from_vec(weights, var.shape(), var.device())?)?;
+            let adamw = models::nn::AdamW {
+                learning_rate: rate * group.rate_scale,
+                beta1,
+                beta2,
+                eps: self.config.epsilon,
+                weight_decay: if group.decays { self.config.weight_decay } else { 0.0 },
+                step,
+                gradient_scale,
+            };
+            adamw_step(var, gradient, &mut group.moments, &adamw)?;
         }
         Ok(())
     }
@@ -188,13 +175,11 @@ impl AdamW {
     /// What the disk refuses.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut tensors = BTreeMap::new();
-        for ((name, var), moments) in self.vars.iter().zip(&self.moments) {
-            for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
-                let tensor = Tensor::from_slice(values, var.shape(), &Device::Cpu)?;
-                tensors.insert(format!("{kind}.{name}"), tensor);
-            }
+        for ((name, _), Memory { moments, .. }) in self.vars.iter().zip(&self.memory) {
+            tensors.insert(format!("first.{name}"), &moments.first);
+            tensors.insert(format!("second.{name}"), &moments.second);
         }
-        safetensors::serialize_to_file(&tensors, None, path).map_err(|error| Error::file(path, error))
+        safetensors::serialize_to_file(tensors, None, path).map_err(|error| Error::file(path, error))
     }
 
     /// Reads what [`AdamW::save`] wrote.
@@ -204,14 +189,13 @@ impl AdamW {
     pub fn load(&mut self, path: &Path) -> Result<(), Error> {
         let mut tensors =
             candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| Error::file(path, error))?;
-        for ((name, var), moments) in self.vars.iter().zip(&mut self.moments) {
-            for (kind, values) in [("first", &mut moments.first), ("second", &mut moments.second)] {
+        for ((name, var), Memory { moments, .. }) in self.vars.iter().zip(&mut self.memory) {
+            for (kind, moment) in [("first", &mut moments.first), ("second", &mut moments.second)] {
                 let key = format!("{kind}.{name}");
-                let tensor = tensors
-                    .remove(&key)
-                    .filter(|tensor| tensor.shape() == var.shape())
+                let tensor = tensors.remove(&key).filter(|tensor| tensor.shape() == var.shape());
+                let tensor = tensor
                     .ok_or_else(|| Error::file(path, format!("has no `{key}` of shape {:?}", var.shape())))?;
-                *values = tensor.flatten_all()?.to_vec1()?;
+                *moment = tensor.to_device(var.device())?;
             }
         }
         Ok(())
