@@ -152,7 +152,7 @@ fn slow_uploads_are_given_up() {
 /// Bytes that trickle hold a place only while nobody else wants it.
 #[test]
 fn clients_that_trickle_cannot_keep_an_honest_client_out() {
-    let server = LoopbackServer::start("max_uploads = 3", "");
+    let server = LoopbackServer::start("max_uploads = 3\n[uploads]\nsmall_upload_bytes = 0", "");
     let begin = [part("model", MODEL), part("file", "RIFF")].concat();
     let mut trickling = [(); 3].map(|()| {
         let mut connection = server.connect();
@@ -169,6 +169,13 @@ fn clients_that_trickle_cannot_keep_an_honest_client_out() {
     });
     // It is served before the official client, which comes back twice, gives up.
     let honest = || server.transcribe_file(&[("model", MODEL)], b"");
+    // Nobody leaves for what is refused all the same.
+    thread::sleep(Duration::from_millis(1100));
+    for _ in 0..5 {
+        assert_eq!(server.transcribe_file(&[("model", "none")], b"").status, 404);
+    }
+    let page = server.get("/metrics").text();
+    assert!(!page.contains("upload_displaced"), "{page}");
     let mut n_refused = 0;
     loop {
         let response = honest();

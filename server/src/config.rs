@@ -313,6 +313,17 @@ impl Transcribe {
     }
 }
 
+impl Serve {
+    /// The option by which a window would have more rows than fit, and how many. Those that are not used do not count.
+    pub(crate) fn too_many_rows(&self, options: &DecodeOptions) -> Option<(&'static str, usize)> {
+        let (searches, samples) = (options.temperature <= 0.0, options.temperature > 0.0 || options.fallback);
+        [("beam_size", options.beam_size, searches), ("best_of", options.best_of, samples)]
+            .into_iter()
+            .find(|(_, n_rows, is_used)| *is_used && *n_rows > self.max_batch_rows)
+            .map(|(option, n_rows, _)| (option, n_rows))
+    }
+}
+
 impl Uploads {
     /// How many processes decode at once.
     pub fn n_children(&self) -> usize {
@@ -420,6 +431,20 @@ mod tests {
         let path = directory.path().join("speechd.toml");
         std::fs::write(&path, text).expect("written");
         Config::load(Some(&path))
+    }
+
+    #[test]
+    fn rows_are_counted_where_they_are_used() {
+        let config = Config::load(None).expect("the defaults");
+        let serve = Serve { max_batch_rows: 4, ..config.serve };
+        let greedy = config.transcribe.decode_options(false);
+        let beams = DecodeOptions { beam_size: 5, fallback: false, ..greedy.clone() };
+        let samples = DecodeOptions { temperature: 0.5, ..beams.clone() };
+        assert_eq!(serve.too_many_rows(&greedy), Some(("best_of", 5)), "a fallback samples");
+        assert_eq!(serve.too_many_rows(&DecodeOptions { fallback: false, ..greedy }), None);
+        assert_eq!(serve.too_many_rows(&beams), Some(("beam_size", 5)));
+        assert_eq!(serve.too_many_rows(&samples), Some(("best_of", 5)), "no beams among samples");
+        assert_eq!(serve.too_many_rows(&DecodeOptions { best_of: 4, ..samples }), None);
     }
 
     #[test]

@@ -318,7 +318,8 @@ impl Error {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "model_unavailable", Some("model"), Never)
             }
             Self::SlowDecode { retry_after, .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, SERVER, "decode_timeout", Some("file"), After(*retry_after))
+                let (status, kind) = (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error");
+                (status, kind, "decode_timeout", Some("file"), After(*retry_after))
             }
             Self::NoSpace { retry_after } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "no_space", None, After(*retry_after))
@@ -496,12 +497,12 @@ mod tests {
             (Error::ContentType { expected: "multipart/form-data" }, 415, "unsupported_content_type"),
             (Error::ContentEncoding("gzip".to_owned()), 415, "unsupported_content_encoding"),
             (Error::Busy { reason: "no", retry_after }, 429, "rate_limit_exceeded"),
+            (Error::SlowDecode { limit_secs: 1.0, retry_after }, 429, "decode_timeout"),
             (Error::Internal(anyhow::anyhow!("/etc/secret")), 500, "internal_error"),
             (Error::Loading { model: model(), retry_after }, 503, "model_loading"),
             (Error::Full { retry_after }, 503, "too_many_connections"),
             (Error::Draining { retry_after }, 503, "shutting_down"),
             (Error::Unavailable { model: model(), message: "no" }, 503, "model_unavailable"),
-            (Error::SlowDecode { limit_secs: 1.0, retry_after }, 503, "decode_timeout"),
             (Error::NoSpace { retry_after }, 503, "no_space"),
             (Error::Deadline { limit_secs: 1.0 }, 504, "timeout"),
         ]
@@ -574,7 +575,7 @@ mod tests {
         // Too much for the file's own good; the machine's doing, which passes.
         assert_eq!(code(DecodeError::Timeout { limit_secs: 1.0 }.into()).0, "invalid_audio");
         let busy = Error::from(DecodeError::Busy { limit_secs: 1.0 });
-        assert_eq!((busy.status().as_u16(), busy.code()), (503, "decode_timeout"));
+        assert_eq!((busy.status().as_u16(), busy.code()), (429, "decode_timeout"));
         assert_eq!(busy.into_response().headers()["retry-after"], "30");
     }
 

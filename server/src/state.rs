@@ -44,7 +44,8 @@ impl AppState {
     /// A server for these models, each still to be loaded.
     pub fn new(config: Config, keys: Keys, models: Models, decoder: DecodePool) -> Self {
         let metrics = Arc::new(Metrics::new(models.names()));
-        let uploads = UploadPlaces::new(&config.serve);
+        let n_small = if config.uploads.is_small(0) { config.serve.max_uploads.div_ceil(8) } else { 0 };
+        let uploads = UploadPlaces::new(&config.serve, n_small);
         Self { config, keys, metrics, decoder, uploads, models, draining: watch::Sender::new(false) }
     }
 

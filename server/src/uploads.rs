@@ -1,8 +1,9 @@
 //! Places for uploads: how many come in at once, and who leaves when there is none left for the next one.
 //!
 //! A client that sends slowly does no harm while there is room. When there is none, whoever has kept the server waiting the
-//! longest for what it sent loses its place to the next one: those who let bytes trickle cannot keep others out, whatever
-//! their number. What has arrived stays.
+//! longest for what it sent loses its place to the next one that can be served: those who let bytes trickle cannot keep
+//! others out, whatever their number. What has arrived stays; so that large uploads that wait to be decoded do not keep out
+//! small ones, these have some places more.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct UploadPlaces {
     max_uploads: usize,
+    /// Places beyond those, for small uploads.
+    n_small: usize,
     min_bytes_per_sec: u64,
     inside: Mutex<Inside>,
 }
@@ -39,6 +42,8 @@ struct Upload {
     pace: Arc<Mutex<Pace>>,
     /// Takes the place away; `None` once all has arrived.
     displace: Option<oneshot::Sender<()>>,
+    /// Whether somebody is to have its place as soon as it is settled.
+    is_wanted: bool,
 }
 
 /// A place. Dropping it leaves.
@@ -46,6 +51,8 @@ struct Upload {
 pub struct Place {
     places: Arc<UploadPlaces>,
     number: u64,
+    /// Whose place it is until it is settled.
+    wants: Option<u64>,
 }
 
 /// Notes how an upload comes in, and hears of it when its place is gone. The default is watched by nobody.
@@ -69,47 +76,61 @@ struct Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Displaced;
 
+/// All places are taken by others who come fast enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
 impl UploadPlaces {
-    /// As many as the settings say, all of them free.
-    pub fn new(limits: &Serve) -> Arc<Self> {
+    /// As many as the settings say, and `n_small` more for small uploads; all of them free.
+    pub fn new(limits: &Serve, n_small: usize) -> Arc<Self> {
         Arc::new(Self {
             max_uploads: limits.max_uploads,
+            n_small,
             min_bytes_per_sec: limits.upload_min_bytes_per_sec,
             inside: Mutex::default(),
         })
     }
 
-    /// A place for one more, if need be that of the slowest. `None` when all are taken by others who come fast enough.
-    pub fn enter(self: &Arc<Self>) -> Option<(Place, Meter)> {
-        self.enter_at(Instant::now())
+    /// A place for one more. If need be that is the slowest one's, which it keeps until [`Place::settle`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn enter(self: &Arc<Self>, is_small: bool) -> Result<(Place, Meter), Full> {
+        self.enter_at(Instant::now(), is_small)
     }
 
-    fn enter_at(self: &Arc<Self>, now: Instant) -> Option<(Place, Meter)> {
+    fn enter_at(self: &Arc<Self>, now: Instant, is_small: bool) -> Result<(Place, Meter), Full> {
         let mut inside = self.inside.lock();
-        if inside.uploads.len() >= self.max_uploads {
-            let slowest = inside.slowest(now, self.min_bytes_per_sec)?;
-            let displaced = inside.uploads.remove(&slowest)?;
-            if let Some(displace) = displaced.displace {
-                // Whoever does not hear it has left by itself.
-                let _ = displace.send(());
-            }
-        }
+        let max_uploads = self.max_uploads + if is_small { self.n_small } else { 0 };
+        let wants = match inside.n_places() < max_uploads {
+            true => None,
+            false => Some(inside.want_slowest(now, self.min_bytes_per_sec).ok_or(Full)?),
+        };
         let number = inside.n_came;
         inside.n_came += 1;
         let (displace, displaced) = oneshot::channel();
         let meter = Meter { displaced: Some(displaced), ..Meter::default() };
-        inside.uploads.insert(number, Upload { pace: Arc::clone(&meter.pace), displace: Some(displace) });
-        Some((Place { places: Arc::clone(self), number }, meter))
+        let pace = Arc::clone(&meter.pace);
+        inside.uploads.insert(number, Upload { pace, displace: Some(displace), is_wanted: false });
+        Ok((Place { places: Arc::clone(self), number, wants }, meter))
     }
 }
 
 impl Inside {
-    /// Who has kept us waiting the longest beyond what it was granted and what its bytes are worth.
-    fn slowest(&self, now: Instant, min_bytes_per_sec: u64) -> Option<u64> {
-        let still_coming = self.uploads.iter().filter(|(_, upload)| upload.displace.is_some());
+    /// Places that are taken: who is to leave and who is to have its place share one.
+    fn n_places(&self) -> usize {
+        self.uploads.values().filter(|upload| !upload.is_wanted).count()
+    }
+
+    /// Wants the place of whoever has kept us waiting the longest beyond what it was granted and what its bytes are worth.
+    fn want_slowest(&mut self, now: Instant, min_bytes_per_sec: u64) -> Option<u64> {
+        let still_coming =
+            self.uploads.iter().filter(|(_, upload)| upload.displace.is_some() && !upload.is_wanted);
         let late = still_coming
             .filter_map(|(number, upload)| Some((upload.pace.lock().late(now, min_bytes_per_sec)?, *number)));
-        late.max().map(|(_, number)| number)
+        let (_, slowest) = late.max()?;
+        self.uploads.get_mut(&slowest)?.is_wanted = true;
+        Some(slowest)
     }
 }
 
@@ -129,6 +150,31 @@ impl Pace {
 }
 
 impl Place {
+    /// Takes the place from whoever is to leave for it. Due once the request can be served: until then nobody leaves.
+    ///
+    /// # Errors
+    /// That one has arrived meanwhile, and nobody else is slow.
+    pub fn settle(&mut self) -> Result<(), Full> {
+        self.settle_at(Instant::now())
+    }
+
+    fn settle_at(&mut self, now: Instant) -> Result<(), Full> {
+        let Some(mut wanted) = self.wants.take() else { return Ok(()) };
+        let mut inside = self.places.inside.lock();
+        // It has left by itself; else it leaves now, unless it has arrived.
+        while let Some(upload) = inside.uploads.get_mut(&wanted) {
+            if let Some(displace) = upload.displace.take() {
+                inside.uploads.remove(&wanted);
+                // Whoever does not hear it has left by itself.
+                let _ = displace.send(());
+                break;
+            }
+            upload.is_wanted = false;
+            wanted = inside.want_slowest(now, self.places.min_bytes_per_sec).ok_or(Full)?;
+        }
+        Ok(())
+    }
+
     /// From now on nobody takes it.
     ///
     /// # Errors
@@ -142,7 +188,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.inside.lock().uploads.remove(&self.number);
+        let mut inside = self.places.inside.lock();
+        inside.uploads.remove(&self.number);
+        if let Some(wanted) = self.wants.and_then(|wanted| inside.uploads.get_mut(&wanted)) {
+            wanted.is_wanted = false;
+        }
     }
 }
 
@@ -190,7 +240,14 @@ mod tests {
 
     fn places(max_uploads: usize, upload_min_bytes_per_sec: u64) -> Arc<UploadPlaces> {
         let serve = Config::load(None).expect("the defaults").serve;
-        UploadPlaces::new(&Serve { max_uploads, upload_min_bytes_per_sec, ..serve })
+        UploadPlaces::new(&Serve { max_uploads, upload_min_bytes_per_sec, ..serve }, 0)
+    }
+
+    /// Enters, and settles at once.
+    fn enter(places: &Arc<UploadPlaces>, now: Instant) -> Option<(Place, Meter)> {
+        let (mut place, meter) = places.enter_at(now, false).ok()?;
+        place.settle_at(now).ok()?;
+        Some((place, meter))
     }
 
     fn is_displaced(meter: &mut Meter) -> bool {
@@ -204,7 +261,7 @@ mod tests {
     #[test]
     fn the_slowest_gives_its_place_to_the_next_one() {
         let (places, start) = (places(3, 1_000), Instant::now());
-        let mut uploads: Vec<_> = (0..3).map(|_| places.enter_at(start).expect("a place")).collect();
+        let mut uploads: Vec<_> = (0..3).map(|_| enter(&places, start).expect("a place")).collect();
         for (_, meter) in &uploads {
             meter.wait_at(start);
         }
@@ -215,37 +272,75 @@ mod tests {
         }
         uploads[2].0.arrived().expect("its own place");
         let late = start + secs(5.1);
-        let (newcomer, _) = places.enter_at(late).expect("a place");
+        let (newcomer, _) = enter(&places, late).expect("a place");
         assert_eq!([0, 1, 2].map(|at: usize| is_displaced(&mut uploads[at].1)), [false, true, false]);
         assert_eq!(uploads[1].0.arrived(), Err(Displaced));
         // The others come fast enough, or are there. That one leaves the place which it lost makes no room.
         uploads.remove(1);
-        assert!(places.enter_at(late).is_none());
+        assert!(enter(&places, late).is_none());
         drop(newcomer);
-        assert!(places.enter_at(late).is_some());
+        assert!(enter(&places, late).is_some());
     }
 
     #[test]
     fn nobody_is_sent_away_for_waiting_that_is_not_its_own_doing() {
         let (places, start) = (places(1, 1_000), Instant::now());
-        let (place, mut meter) = places.enter_at(start).expect("a place");
+        let (place, mut meter) = enter(&places, start).expect("a place");
         // The server was busy for an hour, and then waited for a moment.
         let later = start + secs(3600.0);
         meter.wait_at(later);
-        assert!(places.enter_at(later + secs(0.9)).is_none() && !is_displaced(&mut meter));
+        assert!(enter(&places, later + secs(0.9)).is_none() && !is_displaced(&mut meter));
         meter.receive_at(later + secs(0.9), 500);
         meter.wait_at(later + secs(0.9));
-        assert!(places.enter_at(later + secs(1.5)).is_none() && !is_displaced(&mut meter));
-        assert!(places.enter_at(later + secs(1.6)).is_some() && is_displaced(&mut meter));
+        assert!(enter(&places, later + secs(1.5)).is_none() && !is_displaced(&mut meter));
+        assert!(enter(&places, later + secs(1.6)).is_some() && is_displaced(&mut meter));
         drop(place);
+    }
+
+    #[test]
+    fn nobody_leaves_for_a_request_that_is_not_served() {
+        let (places, start) = (places(1, 1_000), Instant::now());
+        let (slow, mut meter) = enter(&places, start).expect("a place");
+        meter.wait_at(start);
+        let later = start + secs(5.0);
+        let (refused, _) = places.enter_at(later, false).expect("a place to come");
+        // One comes for each place.
+        assert!(places.enter_at(later, false).is_err());
+        drop(refused);
+        assert!(!is_displaced(&mut meter));
+        // Who arrives meanwhile stays, and the other one is told.
+        let (mut late, _) = places.enter_at(later, false).expect("a place to come");
+        slow.arrived().expect("its own place");
+        assert_eq!(late.settle_at(later), Err(Full));
+        assert!(!is_displaced(&mut meter));
+        drop(late);
+        assert!(places.enter_at(later, false).is_err(), "taken by what has arrived");
+        drop(slow);
+        assert!(places.enter_at(later, false).is_ok());
+    }
+
+    #[test]
+    fn small_uploads_have_places_of_their_own() {
+        let serve = Config::load(None).expect("the defaults").serve;
+        let places = UploadPlaces::new(&Serve { max_uploads: 2, ..serve }, 1);
+        let now = Instant::now();
+        let large: Vec<_> = (0..2).map(|_| places.enter_at(now, false).expect("a place")).collect();
+        for (place, _) in &large {
+            place.arrived().expect("its own place");
+        }
+        assert!(places.enter_at(now, false).is_err());
+        let small = places.enter_at(now, true).expect("one more");
+        assert!(places.enter_at(now, true).is_err());
+        drop(small);
+        assert!(places.enter_at(now, false).is_err() && places.enter_at(now, true).is_ok());
     }
 
     #[test]
     fn without_a_rate_everybody_stays() {
         let (places, start) = (places(1, 0), Instant::now());
-        let (_place, meter) = places.enter_at(start).expect("a place");
+        let (_place, meter) = enter(&places, start).expect("a place");
         meter.wait_at(start);
-        assert!(places.enter_at(start + secs(600.0)).is_none());
+        assert!(enter(&places, start + secs(600.0)).is_none());
     }
 
     proptest! {
@@ -258,7 +353,7 @@ mod tests {
             for (what, who, pause_secs) in steps {
                 now += secs(pause_secs);
                 match what {
-                    0 => uploads.extend(places.enter_at(now)),
+                    0 => uploads.extend(enter(&places, now)),
                     _ if uploads.is_empty() => {}
                     1 => drop(uploads.swap_remove(who.index(uploads.len()))),
                     2 => drop(uploads[who.index(uploads.len())].0.arrived()),

@@ -28,10 +28,13 @@ impl Context {
         max_tokens: usize,
     ) -> Result<Self, Error> {
         let hotwords = check(options, tokenizer, special, max_tokens)?;
-        let prompt = given(options.prompt.as_ref()).map_or(Ok(Vec::new()), |text| encode(tokenizer, text))?;
+        let mut prompt =
+            given(options.prompt.as_ref()).map_or(Ok(Vec::new()), |text| encode(tokenizer, text))?;
         let room = max_tokens - hotwords.len();
-        if prompt.len() > room {
+        if let Some(n_unread) = prompt.len().checked_sub(room).filter(|n| *n > 0) {
             tracing::warn!("prompt: of its {} tokens the last {room} are read", prompt.len());
+            // Each track begins with a copy of it.
+            prompt.drain(..n_unread);
         }
         Ok(Self { prompt, previous: special.previous, hotwords, max_tokens })
     }

@@ -93,7 +93,14 @@ impl Args {
             let refuse = || Usage(format!("language `{language}`: neither auto, a code nor an English name"));
             *language = render::parse_language(language).ok_or_else(refuse)?;
         }
-        config.transcribe.decode_options(false).check().map_err(|error| Usage(error.to_string()))?;
+        let defaults = config.transcribe.decode_options(false);
+        defaults.check().map_err(|error| Usage(error.to_string()))?;
+        if let Some((option, n_rows)) = config.serve.too_many_rows(&defaults) {
+            let max_rows = config.serve.max_batch_rows;
+            return Err(Usage(format!(
+                "serve.max_batch_rows: {max_rows} is less than transcribe.{option}, {n_rows}; raise it, or lower that"
+            )));
+        }
         for origin in &config.serve.cors_origins {
             let is_origin = origin == "*"
                 || (origin.contains("://")

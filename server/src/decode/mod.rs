@@ -35,12 +35,13 @@ use rustix::process::Signal;
 use tokio::{
     io::AsyncReadExt,
     process::{Child, Command},
+    runtime::Handle,
     time::timeout,
 };
 
 use crate::config::Uploads;
 
-use queue::Queue;
+use queue::{Queue, Turn};
 use reply::{Broken, Caps, Kind};
 pub(crate) use reply::{Head, Refusal, Reply, write as write_reply};
 
@@ -118,6 +119,27 @@ pub fn own_program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { env::current_exe() }
 }
 
+/// A child and its turn. Dropped, it is killed if need be, and gives its turn back only when it is gone: until then it has
+/// its memory, and the next one would have as much.
+struct AtWork(Option<(Child, Turn)>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let Some((mut child, turn)) = self.0.take() else { return };
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        let _ = child.start_kill();
+        // Without a runtime the server is at its end, and so is the child.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = child.wait().await;
+                drop(turn);
+            });
+        }
+    }
+}
+
 /// Decodes uploads, a few at once.
 #[derive(Debug)]
 pub struct DecodePool {
@@ -144,19 +166,19 @@ impl DecodePool {
     pub async fn decode(&self, upload: File, sample_rate: u32) -> Result<DecodedAudio, DecodeError> {
         let own_fault = |error: &dyn std::fmt::Display| DecodeError::Worker(error.to_string());
         let upload_bytes = upload.metadata().map_err(|error| own_fault(&error))?.len();
-        let _turn = self.queue.turn(upload_bytes).await.ok_or_else(|| own_fault(&"nobody calls"))?;
+        let turn = self.queue.turn(upload_bytes).await.ok_or_else(|| own_fault(&"nobody calls"))?;
         let is_small = self.limits.is_small(upload_bytes);
         let niceness = if is_small { SMALL_NICENESS } else { LARGE_NICENESS };
-        let mut child = self.start(upload, sample_rate, niceness).map_err(|error| own_fault(&error))?;
+        let child = self.start(upload, sample_rate, niceness).map_err(|error| own_fault(&error))?;
+        let mut worker = AtWork(Some((child, turn)));
+        let Some((child, _)) = &mut worker.0 else { return Err(own_fault(&"no child")) };
         let limit_secs = self.limits.max_wall_secs();
         // NaN and negative limits allow no time, as in the child.
         let limit = Duration::try_from_secs_f64(limit_secs.max(0.0)).unwrap_or(Duration::MAX);
-        match timeout(limit.saturating_add(KILL_AFTER), self.converse(&mut child, sample_rate)).await {
+        match timeout(limit.saturating_add(KILL_AFTER), self.converse(child, sample_rate)).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 tracing::warn!(upload_bytes, "a decode worker was killed after {limit_secs} s");
-                // Waited for, so that its memory is free when the next one starts.
-                let _ = child.kill().await;
                 Err(DecodeError::Busy { limit_secs })
             }
         }

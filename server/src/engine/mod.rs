@@ -64,8 +64,9 @@ struct Job<W: Worker> {
 
 /// Who waits for a request.
 struct Caller<W: Worker> {
-    events: mpsc::Sender<Event<W::Part, W::Output>>,
+    /// Goes before the events end: whoever hears of that finds its place free.
     permit: Permit,
+    events: mpsc::Sender<Event<W::Part, W::Output>>,
     span: Span,
 }
 
@@ -125,7 +126,8 @@ impl<W: Worker + 'static> Engine<W> {
         permit: Permit,
         prepare: impl FnOnce(&dyn Fn() -> bool) -> Result<W::Request, models::Error> + Send + 'static,
     ) -> Events<W::Part, W::Output> {
-        let (events, receiver) = mpsc::channel(MAX_UNREAD_UPDATES);
+        // One more, for the last.
+        let (events, receiver) = mpsc::channel(MAX_UNREAD_UPDATES + 1);
         let (jobs, metrics) = (self.jobs.clone(), self.metrics.clone());
         // The semaphore is never closed.
         let turn = self.turns.clone().acquire_owned().await.ok();
@@ -140,7 +142,11 @@ impl<W: Worker + 'static> Engine<W> {
                     jobs.map(|jobs| jobs.try_send(job).is_ok());
                 }
                 Err(models::Error::Cancelled) => metrics.cancelled(Phase::Prepare),
-                Err(error) => drop(events.try_send(Event::Failed(error))),
+                Err(error) => {
+                    drop(permit);
+                    // Nobody there to hear it is no fault.
+                    let _ = events.try_send(Event::Failed(error));
+                }
             }
         });
         receiver
@@ -263,7 +269,8 @@ impl<W: Worker> Desk<W> {
             }
             return;
         }
-        let was_read = caller.events.try_send(event).is_ok();
+        let has_room = caller.events.capacity() > 1;
+        let was_read = has_room && caller.events.try_send(event).is_ok();
         if !was_read && !caller.events.is_closed() {
             tracing::warn!(parent: &caller.span, "given up: {MAX_UNREAD_UPDATES} updates were not read");
             self.worker.leave(id);

@@ -26,6 +26,9 @@ use super::{
 };
 use crate::{access, error::Error, state::AppState};
 
+/// A connection that is to close and has no request any more is closed after this: the last bytes of a response may still be
+/// on their way. A client of HTTP/2 that does not answer would else keep the server from ending.
+const CLOSING: Duration = Duration::from_secs(5);
 /// A connection with requests is looked at again no sooner than this.
 const MIN_WATCH: Duration = Duration::from_millis(100);
 
@@ -100,9 +103,9 @@ impl Shared {
                     }
                     return;
                 }
-                () = received(&mut self.stop), if !is_closing => {}
+                () = received(&mut self.stop), if !is_closing => timer.as_mut().reset(Instant::now() + CLOSING),
                 () = activity.begun.notified(), if is_spare && !is_closing => {}
-                () = timer.as_mut() => match activity.pulse.lock().patience(keep_alive, Instant::now()) {
+                () = timer.as_mut() => match activity.pulse.lock().patience(if is_closing { CLOSING } else { keep_alive }, Instant::now()) {
                     Patience::None => {
                         tracing::debug!("connection closed: no request came");
                         return;

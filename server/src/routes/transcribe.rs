@@ -108,7 +108,7 @@ pub(super) async fn transcribe(
     let prepare = move |keep_going: &dyn Fn() -> bool| {
         Transcription::prepare(&transcriber, waveform, &options, keep_going)
     };
-    let events = state.metrics.during(Phase::Prepare, serving.engine.submit(permit, prepare)).await;
+    let events = state.metrics.during(Phase::Queue, serving.engine.submit(permit, prepare)).await;
     let running = Running { state, serving, shape, terms, has_text: false, events };
     if streams { Ok(running.into_stream()) } else { running.into_response().await }
 }

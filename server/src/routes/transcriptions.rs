@@ -9,7 +9,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::HeaderMap,
+    http::{HeaderMap, header},
     response::Response,
 };
 use models::Task;
@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     metrics::{Arrival, Phase},
     state::{AppState, Serving},
-    uploads::{Displaced, Place},
+    uploads::{Displaced, Full, Place},
 };
 
 /// When to ask again while too many others send.
@@ -96,14 +96,10 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
 fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Arc<Serving>, Error> {
     let serving = state.models.serving(&request.model)?;
     serving.transcriber.check(&request.options).map_err(|error| request.refusal(error))?;
-    let max_rows = state.config.serve.max_batch_rows;
-    for (param, n_rows) in [("beam_size", request.options.beam_size), ("best_of", request.options.best_of)] {
-        if n_rows > max_rows {
-            return Err(Error::invalid(
-                param,
-                format!("{n_rows} is more than the {max_rows} of this server"),
-            ));
-        }
+    let serve = &state.config.serve;
+    if let Some((param, n_rows)) = serve.too_many_rows(&request.options) {
+        let message = format!("{n_rows} is more than the {} of this server", serve.max_batch_rows);
+        return Err(Error::invalid(param, message));
     }
     Ok(serving)
 }
@@ -120,8 +116,10 @@ struct Received {
 /// Reads a form. What can be refused before the recording comes is refused then.
 async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) -> Result<Received, Error> {
     let busy = || Error::Busy { reason: BUSY_UPLOADS, retry_after: UPLOADS_RETRY };
-    let (place, meter) = state.uploads.enter().ok_or_else(busy)?;
     let serve = &state.config.serve;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let is_small = length.is_some_and(|n_bytes| state.config.uploads.is_small(n_bytes));
+    let (mut place, meter) = state.uploads.enter(is_small).map_err(|Full| busy())?;
     let mut form = Form::open(headers, body, serve, meter)?;
     let defaults = &state.config.transcribe;
     // The official clients send the file last: nearly always, all is known before it comes.
@@ -129,6 +127,8 @@ async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) 
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
         check(state, &request)?.engine.admission().check()?;
     }
+    // It will be served: whoever is to leave for it leaves now.
+    place.settle().map_err(|Full| busy())?;
     let upload = match form.is_at_end() {
         true => None,
         false => Some(form.spool_file().await?),

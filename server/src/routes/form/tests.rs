@@ -254,16 +254,16 @@ fn slow_uploads_are_given_up() {
 #[test]
 fn an_upload_whose_place_is_gone_is_given_up() {
     let limits = limits("max_uploads = 1\nupload_min_bytes_per_sec = 77");
-    let places = UploadPlaces::new(&limits);
-    let (place, meter) = places.enter().expect("a place");
+    let places = UploadPlaces::new(&limits, 0);
+    let (place, meter) = places.enter(false).expect("a place");
     let error = run(async {
         let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         let mut form = Form::open(&form_headers(), body, &limits, meter).expect("a form");
         let newcomer = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                if let Some(entered) = places.enter() {
-                    return entered;
+                if let Ok((mut place, _)) = places.enter(false) {
+                    return place.settle().map(|()| place);
                 }
             }
         };
