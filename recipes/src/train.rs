@@ -153,6 +153,10 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ending::Stopped);
             }
+            // Before the next update rather than after the last one: a run that goes on from here does it, too.
+            if schedule.branch(trainer.state.step) == Some(Branch::Return) {
+                trainer.go_back()?;
+            }
             let step = trainer.state.step + 1;
             let report = trainer.update(&mut loader, source, &schedule, step)?;
             n_skipped_in_a_row = if report.is_skipped { n_skipped_in_a_row + 1 } else { 0 };
@@ -167,18 +171,15 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
                 ));
             }
             trainer.state.is_settled = schedule.ends_period(step);
-            if is_due(step, config.evaluate_every) || trainer.state.is_settled || step == n_steps {
-                trainer.evaluate(step)?;
-            }
+            let is_evaluated =
+                is_due(step, config.evaluate_every) || trainer.state.is_settled || step == n_steps;
+            let is_best = is_evaluated && trainer.evaluate(step)?;
             let branch = schedule.branch(step);
             if branch == Some(Branch::Leave) {
                 trainer.state.branch = Some(step);
             }
-            if branch.is_some() || is_due(step, config.save_every) || trainer.state.is_settled {
+            if is_best || branch.is_some() || is_due(step, config.save_every) || trainer.state.is_settled {
                 trainer.save(step, branch.is_some())?;
-            }
-            if branch == Some(Branch::Return) {
-                trainer.go_back()?;
             }
             if config.patience > 0 && trainer.state.n_worse >= config.patience {
                 return Ok(Ending::NoBetter);
@@ -332,13 +333,14 @@ impl<T: Task> Trainer<'_, T> {
         Ok(batches)
     }
 
-    fn evaluate(&mut self, step: u64) -> Result<(), Error> {
+    /// Says whether the model is the best so far.
+    fn evaluate(&mut self, step: u64) -> Result<bool, Error> {
         self.average.swap(self.optimizer.vars())?;
         let evaluated = self.task.evaluate();
         self.average.swap(self.optimizer.vars())?;
         let figures = evaluated?;
         if figures.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let best_by = &self.run.train.best_by;
         let Some(&value) = figures.get(best_by) else {
@@ -350,12 +352,11 @@ impl<T: Task> Trainer<'_, T> {
         if is_best {
             self.state.best = Some(Best { step, value });
             self.state.n_worse = 0;
-            self.save(step, false)?;
         } else {
             self.state.n_worse += 1;
         }
         (self.tell)(Event::Evaluated { step, figures, is_best });
-        Ok(())
+        Ok(is_best)
     }
 
     /// Writes a checkpoint. If it cannot be written the run goes on, unless the checkpoint `is_needed`.

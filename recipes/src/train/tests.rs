@@ -208,7 +208,8 @@ fn a_run_that_was_interrupted_goes_on_as_if_it_had_not_been() -> Result<(), Erro
             stage
         };
         let whole = with(2).run(&line(), None)?;
-        for stop_after in [1, 5, 17, 19, 23, 33] {
+        // 16 and 20: where a decay branches off, and where it ends.
+        for stop_after in [1, 5, 16, 17, 19, 20, 23, 33] {
             let stage = with(3);
             let first = stage.run(&line(), Some(stop_after))?;
             assert_eq!((first.ending, first.state.step), (Ending::Stopped, stop_after));
@@ -319,6 +320,15 @@ fn the_best_checkpoint_and_the_newest_are_kept() -> Result<(), Error> {
     let told = stage.run(&line(), None)?;
     let steps = Checkpoints::open(stage.dir.path())?.steps()?;
     let best = told.state.best.expect("evaluations").step;
+    let saved: Vec<u64> = told
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Saved { step } => Some(*step),
+            _ => None,
+        })
+        .collect();
+    assert!(saved.windows(2).all(|pair| pair[0] < pair[1]), "each once: {saved:?}");
     assert!(steps.contains(&best) && steps.contains(&40) && steps.len() <= 4, "{steps:?}, best {best}");
     Ok(())
 }
