@@ -14,5 +14,6 @@ mod process;
 pub mod registry;
 pub mod render;
 pub mod routes;
+mod stall;
 pub mod state;
 pub mod uploads;

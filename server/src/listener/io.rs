@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::stall::Stall;
+use crate::stall::Stall;
 
 /// A stream on which a write that gets nowhere for too long fails.
 pub(super) struct Patient {

@@ -4,7 +4,6 @@ mod connection;
 mod io;
 mod linger;
 mod spare;
-mod stall;
 mod stream;
 
 use std::{future::Future, io::ErrorKind, pin::pin, sync::Arc, time::Duration};

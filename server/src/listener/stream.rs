@@ -20,8 +20,8 @@ use hyper::{
     rt::Executor,
 };
 
-use super::{connection::InFlight, stall::Stall};
-use crate::{access, error::Error, state::AppState};
+use super::connection::InFlight;
+use crate::{access, error::Error, stall::Stall, state::AppState};
 
 /// The largest piece of a response that is handed over at once: a frame of HTTP/2 as clients take it by default. A client
 /// has to take one within the time limit.

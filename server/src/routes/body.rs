@@ -7,7 +7,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::body::BodyDataStream;
@@ -15,7 +14,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::time::{Sleep, sleep};
 
-use crate::{config::Serve, uploads::Meter};
+use crate::{config::Serve, stall::Stall, uploads::Meter};
 
 /// Bytes that the parser may take without giving anything back: many times what the headers of a part need. It keeps
 /// all of them, because it looks for their end. One more piece, of at most the connection's buffer, comes on top.
@@ -81,9 +80,8 @@ pub(super) struct Metered {
     meter: Meter,
     max_bytes: u64,
     n_bytes: u64,
-    idle_limit: Duration,
     /// Runs while nothing comes.
-    idle: Option<Pin<Box<Sleep>>>,
+    idle: Stall,
     deadline: Pin<Box<Sleep>>,
 }
 
@@ -95,8 +93,7 @@ impl Metered {
             meter,
             max_bytes: limits.max_upload_bytes,
             n_bytes: 0,
-            idle_limit: limits.upload_idle_secs.duration(),
-            idle: None,
+            idle: Stall::new(limits.upload_idle_secs.duration()),
             deadline: Box::pin(sleep(limits.upload_timeout_secs.duration())),
         }
     }
@@ -111,11 +108,10 @@ impl Metered {
         match Pin::new(&mut self.body).poll_next(context) {
             Poll::Pending => {
                 self.meter.wait();
-                let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(self.idle_limit)));
-                idle.as_mut().poll(context).map(|()| Some(Err(Refusal::Idle)))
+                self.idle.poll(context).map(|()| Some(Err(Refusal::Idle)))
             }
             Poll::Ready(piece) => {
-                self.idle = None;
+                self.idle.over();
                 self.meter
                     .receive(piece.as_ref().map_or(0, |piece| piece.as_ref().map_or(0, Bytes::len)) as u64);
                 Poll::Ready(piece.map(|piece| piece.map_err(|_| Refusal::Broken)))
