@@ -405,10 +405,11 @@ async fn a_worker_limits_itself_before_it_reads() {
     let mut child = worker().spawn().expect("started");
     let of_process = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.id())).expect("alive");
     // It waits for its input. The niceness is the last of its limits.
-    let niceness = |stat: &str| stat.rsplit(") ").next()?.split(' ').nth(16)?.parse::<i32>().ok();
-    let own = niceness(&fs::read_to_string("/proc/self/stat").expect("alive")).expect("a number");
+    let own = crate::support::niceness_of(&fs::read_to_string("/proc/self/stat").expect("alive"))
+        .expect("a number");
     let goal = (own + 7).min(19);
-    until("it is nicer", || niceness(&of_process("stat")).filter(|nice| *nice == goal)).await;
+    until("it is nicer", || crate::support::niceness_of(&of_process("stat")).filter(|nice| *nice == goal))
+        .await;
     until("it is limited", || is_limited(child.id()).then_some(())).await;
     let limits = of_process("limits");
     for (name, values) in [

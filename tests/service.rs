@@ -157,10 +157,9 @@ fn what_computes_gives_way_to_what_answers() {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", service.child.id())).expect("alive");
     let niceness: Vec<(String, i32)> = tasks
         .filter_map(|task| {
-            // `1 (name) S ...`: the niceness is the 19th field.
             let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-            let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-            Some((name.to_owned(), rest.split(' ').nth(16)?.parse().ok()?))
+            let (name, _) = stat.split_once('(')?.1.rsplit_once(") ")?;
+            Some((name.to_owned(), crate::support::niceness_of(&stat)?))
         })
         .collect();
     let of = |name: &str| -> Vec<i32> {

@@ -64,3 +64,9 @@ pub fn difference(a: &Tensor, b: &Tensor) -> anyhow::Result<f32> {
 pub fn recording(path: &Path) -> anyhow::Result<audio::Waveform> {
     Ok(audio::decode_file(path, &audio::DecodeAudio::default())?.waveform)
 }
+
+/// The niceness in a process's or a thread's `stat` below `/proc`: `1 (name) S ...`, the 19th field.
+#[cfg(target_os = "linux")]
+pub fn niceness_of(stat: &str) -> Option<i32> {
+    stat.rsplit(") ").next()?.split(' ').nth(16)?.parse().ok()
+}
