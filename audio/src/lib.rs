@@ -21,7 +21,8 @@ mod waveform;
 pub mod window;
 
 pub use decode::{
-    ChannelChoice, DecodeAudio, Decoded, SourceInfo, Warning, decode_bytes, decode_file, decode_open_file,
+    ChannelChoice, DecodeAudio, Decoded, EXTENSIONS, SourceInfo, Warning, decode_bytes, decode_file,
+    decode_open_file, probe_file,
 };
 pub use error::Error;
 pub use features::{FeatureSpec, Features, LogMel};

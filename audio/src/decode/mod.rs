@@ -10,6 +10,7 @@ mod joined;
 mod mono;
 mod ogg_end;
 mod opus;
+mod probe;
 mod session;
 mod sniff;
 mod source;
@@ -23,6 +24,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Limits, Waveform};
+
+/// The extensions by which files in a folder are taken for recordings, in small letters. What is named is read whatever it is
+/// called.
+pub const EXTENSIONS: [&str; 22] = [
+    "aac", "aif", "aifc", "aiff", "alac", "caf", "flac", "m4a", "m4b", "mka", "mkv", "mov", "mp1", "mp2",
+    "mp3", "mp4", "mpga", "oga", "ogg", "opus", "wav", "webm",
+];
 
 /// How to decode.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -149,6 +157,22 @@ pub fn decode_file(path: &Path, options: &DecodeAudio) -> Result<Decoded, Error>
 pub fn decode_open_file(mut file: File, options: &DecodeAudio) -> Result<Decoded, Error> {
     file.rewind()?;
     decode_opened(file, None, options)
+}
+
+/// What a file is and how long, without decoding it where that can be known: by the header of uncompressed audio whose
+/// bytes are all there, by walking the packets of most other formats, by decoding the rest (Opus, chained and damaged files).
+///
+/// The length is the one that [`decode_file`] gives, but for damaged packets, which only decoding finds.
+///
+/// # Errors
+/// As [`decode_file`].
+pub fn probe_file(path: &Path, options: &DecodeAudio) -> Result<SourceInfo, Error> {
+    check_is_file(&fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    check_is_file(&metadata)?;
+    options.limits.check_input_bytes(metadata.len())?;
+    probe::probe(file, path.extension().and_then(|extension| extension.to_str()), options)
 }
 
 fn decode_opened(file: File, hint: Option<&str>, options: &DecodeAudio) -> Result<Decoded, Error> {

@@ -24,29 +24,49 @@ const MAX_DECODER_PANICS: u32 = 8;
 /// lengths are rounded to milliseconds, packets or estimates.
 const LENGTH_TOLERANCE_SECS: f64 = 0.06;
 
+/// A source whose audio track is found and within the limits, before its first packet.
+pub(super) struct Opened {
+    pub(super) reader: Box<dyn FormatReader>,
+    pub(super) track: AudioTrack,
+    pub(super) deadline: Deadline,
+    /// The container lacks its end.
+    pub(super) is_cut: bool,
+}
+
+impl Opened {
+    pub(super) fn open(
+        mut source: Box<dyn MediaSource>,
+        hint: Option<&str>,
+        options: &DecodeAudio,
+    ) -> Result<Self, Error> {
+        let deadline = Deadline::after(options.limits.max_cpu_secs);
+        refuse_known_unsupported(source.as_mut())?;
+        // What cannot be read here, the demuxer will complain about.
+        let is_cut = ogg_end::is_cut(source.as_mut()).unwrap_or(false);
+        let edits = edit_list::read(source.as_mut()).unwrap_or_default();
+        source.seek(SeekFrom::Start(0))?;
+        let reader = open(BoundedSource::new(source, deadline), hint, deadline)?;
+        let mut track = guard(|| AudioTrack::choose(reader.tracks(), &options.limits))??;
+        if let Some(edit) = edits.iter().find(|edit| edit.track_id == track.id) {
+            track.apply_edit(edit);
+        }
+        // What uncompressed audio states can be a placeholder (streams), and its bytes bound it anyway. MP3 lengths
+        // without a header are extrapolated from the first frame, so they only count when far beyond the limit.
+        if let Some(stated_secs) = track.stated_secs.filter(|_| !track.is_pcm()) {
+            let slack = if track.codec == "mp3" { 2.0 } else { 1.0 };
+            options.limits.check_duration(stated_secs / slack)?;
+        }
+        Ok(Opened { reader, track, deadline, is_cut })
+    }
+}
+
 /// Decodes `source`; see [`super::decode_bytes`].
 pub(super) fn decode(
-    mut source: Box<dyn MediaSource>,
+    source: Box<dyn MediaSource>,
     hint: Option<&str>,
     options: &DecodeAudio,
 ) -> Result<Decoded, Error> {
-    let deadline = Deadline::after(options.limits.max_cpu_secs);
-    refuse_known_unsupported(source.as_mut())?;
-    // What cannot be read here, the demuxer will complain about.
-    let is_cut = ogg_end::is_cut(source.as_mut()).unwrap_or(false);
-    let edits = edit_list::read(source.as_mut()).unwrap_or_default();
-    source.seek(SeekFrom::Start(0))?;
-    let mut reader = open(BoundedSource::new(source, deadline), hint, deadline)?;
-    let mut track = guard(|| AudioTrack::choose(reader.tracks(), &options.limits))??;
-    if let Some(edit) = edits.iter().find(|edit| edit.track_id == track.id) {
-        track.apply_edit(edit);
-    }
-    // What uncompressed audio states can be a placeholder (streams), and its bytes bound it anyway. MP3 lengths
-    // without a header are extrapolated from the first frame, so they only count when far beyond the limit.
-    if let Some(stated_secs) = track.stated_secs.filter(|_| !track.is_pcm()) {
-        let slack = if track.codec == "mp3" { 2.0 } else { 1.0 };
-        options.limits.check_duration(stated_secs / slack)?;
-    }
+    let Opened { mut reader, mut track, deadline, is_cut } = Opened::open(source, hint, options)?;
     let mut pass = Pass {
         mono: Mono::new(&options.limits, options.channel),
         interleaved: Vec::new(),

@@ -1,7 +1,8 @@
 //! Every container and codec, against the signal that the fixtures were made from.
 
 use audio::{
-    ChannelChoice, DecodeAudio, Decoded, Error, Warning, Waveform, decode_bytes, decode_file, resample,
+    ChannelChoice, DecodeAudio, Decoded, Error, Warning, Waveform, decode_bytes, decode_file, probe_file,
+    resample,
 };
 
 use super::{fixture, max_difference, pcm_s16le, snr_db};
@@ -214,4 +215,41 @@ fn a_pipe_is_refused_and_not_waited_for() {
     std::fs::remove_file(&pipe).expect("the pipe");
     let error = outcome.expect("decode_file waits for a writer").unwrap_err();
     assert!(matches!(&error, Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidInput), "{error:?}");
+}
+
+#[test]
+fn a_recording_is_as_long_measured_as_decoded() {
+    let mut n_files = 0;
+    for entry in std::fs::read_dir(fixture("")).expect("fixtures") {
+        let path = entry.expect("an entry").path();
+        let Ok(decoded) = decode_file(&path, &DecodeAudio::default()) else { continue };
+        let probed = probe_file(&path, &DecodeAudio::default()).expect("what decodes can be measured");
+        assert_eq!(probed, decoded.source, "{}", path.display());
+        n_files += 1;
+    }
+    assert!(n_files > 20, "{n_files} files");
+}
+
+#[test]
+fn a_cut_off_recording_is_measured_by_what_is_left() {
+    let folder = std::env::temp_dir().join(format!("speechd-cut-off-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for name in ["pcm_s16le.wav", "tone.flac", "tone.mp3", "vorbis.ogg", "tone.opus", "tone.aac", "tone.aiff"]
+    {
+        let mut bytes = std::fs::read(fixture(name)).expect("a fixture");
+        bytes.truncate(bytes.len() * 6 / 10);
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).expect("written");
+        match (decode_file(&path, &DecodeAudio::default()), probe_file(&path, &DecodeAudio::default())) {
+            (Ok(decoded), Ok(probed)) => {
+                let difference_secs = probed.duration_secs - decoded.source.duration_secs;
+                // A packet that is cut counts for the one, and not for the other.
+                assert!(difference_secs.abs() <= 0.065, "{name}: {difference_secs} s");
+            }
+            (decoded, probed) => {
+                assert!(decoded.is_err() && probed.is_err(), "{name}: {decoded:?}, {probed:?}");
+            }
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
 }

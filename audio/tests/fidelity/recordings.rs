@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use audio::{DecodeAudio, Decoded, FeatureSpec, LogMel, Vad, VadOptions, Waveform, decode_file, resample};
+use audio::{
+    DecodeAudio, Decoded, FeatureSpec, LogMel, Vad, VadOptions, Waveform, decode_file, probe_file, resample,
+};
 
 use super::{max_difference, snr_db};
 
@@ -90,6 +92,8 @@ fn every_recording_decodes_without_complaint() {
         let decoded = decode(&path);
         assert!(decoded.warnings.is_empty(), "{}: {:?}", path.display(), decoded.warnings);
         assert!(decoded.source.duration_secs > 0.3);
+        let probed = probe_file(&path, &DecodeAudio::default()).unwrap();
+        assert_eq!(probed, decoded.source, "{}", path.display());
     }
 }
 
