@@ -1,84 +1,189 @@
-//! Every trainable parameter gets a gradient, and it is torch's: candle drops some without an error.
+//! A training step is torch's: every trainable parameter gets a gradient (candle drops some without an error), the same one, and
+//! ten steps lose what they lose there.
+
+use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{D, Device, Tensor};
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+use models::nn::{AdamW, Moments, Targets, adamw_step, backward, cross_entropy, squared_norm};
 use models::params::Params;
 use models::whisper::Whisper;
 use models::{Architecture, Bundle};
 use serde_json::Value;
 
-use crate::support::{difference, fixture, json, numbers};
+use crate::parity::BUNDLES;
+use crate::support::{difference, fixture, floats, json, numbers};
 
-fn rows(value: &Value) -> Vec<Vec<u32>> {
-    value.as_array().into_iter().flatten().map(numbers).collect()
+/// A model in training, its batch, and what torch makes of both.
+struct Training {
+    model: Whisper,
+    vars: Vec<(String, Var)>,
+    features: Tensor, // (B, F, T)
+    ids: Tensor,      // (B, U)
+    targets: Targets,
+    expected: Value,
+    tensors: HashMap<String, Tensor>,
 }
 
-/// Mean cross-entropy over the labels that are not -100, with plain tensor operations.
-fn loss(logits: &Tensor, labels: &Value) -> Result<Tensor> {
-    let (_, u, v) = logits.dims3()?;
-    let flat: Vec<(u32, u32)> = labels
-        .as_array()
-        .context("labels")?
-        .iter()
-        .flat_map(|row| row.as_array().into_iter().flatten())
-        .enumerate()
-        .filter_map(|(place, label)| Some((place as u32, u32::try_from(label.as_i64()?).ok()?)))
-        .collect();
-    ensure!(!flat.is_empty() && u > 0, "labels");
-    let (places, labels): (Vec<u32>, Vec<u32>) = flat.into_iter().unzip();
-    let n = places.len();
-    let logits = logits.reshape(((), v))?.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?;
-    let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
-    let picked = log_probs.gather(&Tensor::from_vec(labels, (n, 1), &Device::Cpu)?, 1)?;
-    Ok((picked.sum_all()?.neg()? / n as f64)?)
+fn open(name: &str) -> Result<Training> {
+    let dir = fixture(name);
+    let expected = json(&dir.join("expected.json"))?["training"].take();
+    let Architecture::Whisper(config) = Bundle::open(&dir)?.architecture().clone();
+    let (n_mels, n_frames) = (config.num_mel_bins, config.max_source_frames());
+    let params = Params::trainable(models::Weights::open(&dir)?, &Device::Cpu);
+    let model = Whisper::load(&params, config)?;
+
+    let rows = |key: &str| expected[key].as_array().cloned().with_context(|| key.to_owned());
+    let ids: Vec<Vec<u32>> = rows("decoder_input_ids")?.iter().map(numbers).collect();
+    let (b, u) = (ids.len(), ids[0].len());
+    let labels = rows("labels")?;
+    let labels = labels.iter().flat_map(|row| row.as_array().into_iter().flatten());
+    // What carries no loss is -100 there.
+    let labels: Vec<Option<u32>> =
+        labels.map(|label| label.as_i64().and_then(|id| u32::try_from(id).ok())).collect();
+    let clips: Vec<Tensor> = (0..b)
+        .map(|clip| {
+            let features = crate::parity::features(clip, n_mels, n_frames);
+            Tensor::from_vec(features.data, (n_mels, n_frames), &Device::Cpu)
+        })
+        .collect::<candle_core::Result<_>>()?;
+    Ok(Training {
+        model,
+        vars: params.vars(),
+        features: Tensor::stack(&clips, 0)?,
+        ids: Tensor::from_vec(ids.concat(), (b, u), &Device::Cpu)?,
+        targets: Targets {
+            labels: labels.iter().map(|label| label.unwrap_or(0)).collect(),
+            weights: labels.iter().map(|label| if label.is_some() { 1.0 } else { 0.0 }).collect(),
+            smoothing: 0.0,
+        },
+        tensors: candle_core::safetensors::load(dir.join("expected.safetensors"), &Device::Cpu)?,
+        expected,
+    })
+}
+
+impl Training {
+    /// Sum over the labels that count.
+    fn loss_sum(&self, targets: Targets) -> Result<Tensor> {
+        let encoded = self.model.encoder.forward(&self.features, &|| true)?;
+        let logits = self.model.decoder.logits(&self.model.decoder.forward(&self.ids, &encoded)?)?;
+        Ok(cross_entropy(&logits, targets)?)
+    }
+
+    /// Mean loss, and its gradients.
+    fn pass(&self) -> Result<(f32, GradStore)> {
+        let loss = (self.loss_sum(self.targets.clone())? / self.targets.weight())?;
+        Ok((loss.to_scalar()?, backward(&loss)?))
+    }
+
+    /// In order of name, none missing.
+    fn gradients<'a>(&self, found: &'a GradStore) -> Result<Vec<&'a Tensor>> {
+        let gradient =
+            |(name, var): &(String, Var)| found.get(var).with_context(|| format!("{name} has no gradient"));
+        self.vars.iter().map(gradient).collect()
+    }
+}
+
+fn global_norm(gradients: &[&Tensor]) -> Result<f64> {
+    let squares = gradients.iter().map(|gradient| squared_norm(gradient));
+    Ok(squares.sum::<candle_core::Result<f64>>()?.sqrt())
 }
 
 #[test]
 fn every_parameter_has_the_gradient_that_torch_computes() -> Result<()> {
-    for name in ["whisper-80", "whisper-128", "whisper-en"] {
-        let dir = fixture(name);
-        let expected = json(&dir.join("expected.json"))?;
-        let tensors = candle_core::safetensors::load(dir.join("expected.safetensors"), &Device::Cpu)?;
-        let bundle = Bundle::open(&dir)?;
-        let Architecture::Whisper(config) = bundle.architecture().clone();
-        let (n_mels, n_frames) = (config.num_mel_bins, config.max_source_frames());
-        let params = Params::trainable(models::Weights::open(&dir)?, &Device::Cpu);
-        let model = Whisper::load(&params, config)?;
+    for name in BUNDLES {
+        let training = open(name)?;
+        let (ours, found) = training.pass()?;
+        let theirs = training.expected["loss"].as_f64().context("loss")? as f32;
+        ensure!((ours - theirs).abs() < 1e-5 * theirs, "{name}: loss {ours}, not {theirs}");
 
-        let training = &expected["training"];
-        let ids = rows(&training["decoder_input_ids"]);
-        let (b, u) = (ids.len(), ids[0].len());
-        let ids = Tensor::from_vec(ids.concat(), (b, u), &Device::Cpu)?;
-        let clips: Vec<Tensor> = (0..b)
-            .map(|clip| {
-                let features = crate::parity::features(clip, n_mels, n_frames);
-                Tensor::from_vec(features.data, (n_mels, n_frames), &Device::Cpu)
-            })
-            .collect::<candle_core::Result<_>>()?;
-        let encoded = model.encoder.forward(&Tensor::stack(&clips, 0)?, &|| true)?;
-        let logits = model.decoder.logits(&model.decoder.forward(&ids, &encoded)?)?;
-        let loss = loss(&logits, &training["labels"])?;
-        let (ours, theirs) = (loss.to_scalar::<f32>()?, training["loss"].as_f64().context("loss")? as f32);
-        ensure!((ours - theirs).abs() < 1e-4 * theirs, "{name}: loss {ours}, not {theirs}");
-
-        let gradients = loss.backward()?;
-        let norms = training["gradient_norms"].as_object().context("gradient_norms")?;
-        let vars = params.vars();
-        ensure!(vars.len() == norms.len(), "{name}: {} parameters, torch has {}", vars.len(), norms.len());
-        for (parameter, var) in vars {
-            let gradient =
-                gradients.get(&var).with_context(|| format!("{name}: {parameter} has no gradient"))?;
-            let norm = gradient.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?;
-            let expected = norms[&parameter].as_f64().context("a norm")? as f32;
+        let norms = training.expected["gradient_norms"].as_object().context("gradient_norms")?;
+        let names: Vec<&String> = training.vars.iter().map(|(parameter, _)| parameter).collect();
+        let mut expected: Vec<&String> = norms.keys().collect();
+        expected.sort();
+        ensure!(names == expected, "{name}: {names:?} are trained, in torch {expected:?}");
+        for (parameter, gradient) in names.into_iter().zip(training.gradients(&found)?) {
+            let norm = squared_norm(gradient)?.sqrt();
+            let expected = norms[parameter].as_f64().context("a norm")?;
             ensure!(
-                (norm - expected).abs() < 2e-3 * expected + 1e-6,
+                (norm - expected).abs() < 1e-3 * expected + 1e-6,
                 "{name} {parameter}: {norm}, not {expected}"
             );
-            if let Some(full) = tensors.get(&format!("grad.{parameter}")) {
+            if let Some(full) = training.tensors.get(&format!("grad.{parameter}")) {
                 let worst = difference(gradient, full)?;
-                ensure!(worst < 1e-3 * expected.max(1e-2), "{name} {parameter}: off by {worst}");
+                ensure!(f64::from(worst) < 1e-3 * expected.max(1e-2), "{name} {parameter}: off by {worst}");
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn smoothed_losses_are_torchs() -> Result<()> {
+    for name in BUNDLES {
+        let training = open(name)?;
+        let smoothed = Targets { smoothing: 0.1, ..training.targets.clone() };
+        let ours = training.loss_sum(smoothed)?.to_scalar::<f32>()?;
+        let theirs = training.expected["loss_sum_label_smoothing_0_1"].as_f64().context("a loss")? as f32;
+        ensure!((ours - theirs).abs() < 1e-5 * theirs, "{name}: {ours}, not {theirs}");
+    }
+    Ok(())
+}
+
+/// Forward, backward, clipping and AdamW together, as llm.c's `test_gpt2` has it.
+#[test]
+fn ten_steps_lose_what_they_lose_in_torch() -> Result<()> {
+    let training = open("whisper-80")?;
+    let adamw = &training.expected["adamw"];
+    let number = |value: &Value| value.as_f64().context("a number");
+    let clip = number(&adamw["clip_grad_norm"])?;
+    let moments = training.vars.iter().map(|(_, var)| Moments::zeros(var));
+    let mut moments = moments.collect::<candle_core::Result<Vec<_>>>()?;
+    let norms = floats(&adamw["gradient_norms_before_clipping"]);
+    let losses = floats(&adamw["losses"]);
+    ensure!(losses.len() == 10, "{} losses", losses.len());
+    for (step, (theirs, their_norm)) in (1..).zip(losses.iter().zip(norms)) {
+        let (ours, found) = training.pass()?;
+        ensure!((ours - theirs).abs() < 1e-4 * theirs, "step {step}: loss {ours}, not {theirs}");
+        let gradients = training.gradients(&found)?;
+        let norm = global_norm(&gradients)?;
+        ensure!(
+            (norm as f32 - their_norm).abs() < 1e-3 * their_norm,
+            "step {step}: {norm}, not {their_norm}"
+        );
+        let step = AdamW {
+            learning_rate: number(&adamw["lr"])?,
+            beta1: number(&adamw["betas"][0])?,
+            beta2: number(&adamw["betas"][1])?,
+            eps: number(&adamw["eps"])?,
+            weight_decay: number(&adamw["weight_decay"])?,
+            step,
+            gradient_scale: (clip / (norm + 1e-6)).min(1.0),
+        };
+        for (((_, var), gradient), moments) in training.vars.iter().zip(gradients).zip(&mut moments) {
+            adamw_step(var, gradient, moments, &step)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_computed_again_gives_the_same_loss_and_gradients() -> Result<()> {
+    let mut training = open("whisper-80")?;
+    let (kept_loss, kept) = training.pass()?;
+    training.model.set_checkpointing(true);
+    let (loss, again) = training.pass()?;
+    ensure!(loss.to_bits() == kept_loss.to_bits(), "{loss}, not {kept_loss}");
+    let kept = training.gradients(&kept)?;
+    for ((parameter, _), (again, kept)) in
+        training.vars.iter().zip(training.gradients(&again)?.into_iter().zip(kept))
+    {
+        let (worst, norm) = (difference(again, kept)?, squared_norm(kept)?.sqrt() as f32);
+        ensure!(worst <= 1e-6 * norm.max(1.0), "{parameter}: off by {worst} of {norm}");
+    }
+    // Who forgets how gradients get out is told so.
+    let loss = training.loss_sum(training.targets.clone())?;
+    ensure!(loss.backward().is_err(), "gradients were lost without an error");
     Ok(())
 }

@@ -25,6 +25,14 @@ pub enum Init {
         /// Standard deviation.
         std: f32,
     },
+    /// Normal with mean zero and a variance of `gain / n_inputs`, so that what comes out is about as large as what went in.
+    /// 2 makes up for what an activation takes away (He et al. 2015).
+    Scaled {
+        /// Values that each output is a sum over.
+        n_inputs: usize,
+        /// Variance of a sum of inputs of variance one.
+        gain: f32,
+    },
     /// Rows are positions; the first half of the columns are sines, the second cosines, of wavelengths that
     /// grow geometrically from 2 pi to 2 pi 10^4 (Whisper, `model.py: sinusoids`).
     Sinusoids,
@@ -34,6 +42,8 @@ pub enum Init {
 pub struct Params {
     source: Source,
     device: Device,
+    /// What a checkpoint may lack: how the names begin and the seed of the initial values.
+    new: Option<(String, u64)>,
     vars: Mutex<BTreeMap<String, Var>>,
     buffers: Mutex<BTreeMap<String, Tensor>>,
 }
@@ -63,6 +73,14 @@ impl Params {
         Self::new(Source::Files { weights, trainable: true }, device)
     }
 
+    /// Lets parameters whose names begin with `prefix` start from random values where the checkpoint lacks them, such as a head
+    /// that only training knows.
+    #[must_use]
+    pub fn with_new(mut self, prefix: &str, seed: u64) -> Self {
+        self.new = Some((prefix.to_owned(), seed));
+        self
+    }
+
     /// The same storage without gradients: a model built from it sees every later optimiser step (its weights are
     /// not packed), runs the fused kernels and keeps no graph. Evaluation during training runs on it.
     pub fn detached(&self) -> Self {
@@ -73,7 +91,8 @@ impl Params {
     }
 
     fn new(source: Source, device: &Device) -> Self {
-        Self { source, device: device.clone(), vars: Mutex::default(), buffers: Mutex::default() }
+        let (vars, buffers) = (Mutex::default(), Mutex::default());
+        Self { source, device: device.clone(), new: None, vars, buffers }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
@@ -121,7 +140,12 @@ impl Params {
     fn value(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
         match &self.source {
             Source::Seed(seed) => initial(*seed, name, shape, init, &self.device),
-            Source::Files { weights, .. } => weights.read(name, shape, &self.device),
+            Source::Files { weights, .. } => match &self.new {
+                Some((prefix, seed)) if name.starts_with(prefix) && !weights.contains(name) => {
+                    initial(*seed, name, shape, init, &self.device)
+                }
+                _ => weights.read(name, shape, &self.device),
+            },
             Source::Detached(tensors) => tensors.get(name).cloned().ok_or_else(|| {
                 Error::option("parameters", format!("`{name}` is not among the live parameters"))
             }),
@@ -147,6 +171,10 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
         Init::Normal { std } => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
             (0..n_values).map(|_| std * standard_normal(&mut rng)).collect()
+        }
+        Init::Scaled { n_inputs, gain } => {
+            let std = (gain / n_inputs.max(1) as f32).sqrt();
+            return initial(seed, name, shape, Init::Normal { std }, device);
         }
         Init::Sinusoids => sinusoids(shape),
     };

@@ -2,12 +2,14 @@
 //! about what may be written next.
 //! Mirrors openai/whisper `whisper/decoding.py` (c0d2f62); beam search ends as transformers' does.
 
+mod ctc;
 mod fallback;
 mod language;
 mod rules;
 mod search;
 mod session;
 
+pub use ctc::{ctc_collapse, ctc_greedy};
 pub use fallback::{LADDER, Thresholds, compression_ratio};
 pub use language::detect_language;
 pub(crate) use rules::check_finite;

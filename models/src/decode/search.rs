@@ -315,7 +315,7 @@ fn spread(mut rows: Vec<Row>, logits: &mut Vec<Vec<f32>>, n: usize) -> candle_co
 }
 
 /// The first of the largest.
-fn argmax(logits: &[f32]) -> u32 {
+pub(super) fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (id, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {

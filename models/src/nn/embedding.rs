@@ -1,7 +1,9 @@
 //! Vectors by id.
 
-use candle_core::{Device, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
+use super::backward::gradient_of;
+use super::storage::{floats, on_cpu, with_floats};
 use super::{Linear, Weight};
 use crate::Error;
 use crate::params::{Init, Scope};
@@ -27,15 +29,17 @@ impl Embedding {
     /// An id that is not in the table.
     pub fn forward(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
         let weight = match &self.weight {
+            Weight::Dense(weight) if on_cpu(&[weight]) => {
+                let (n_vectors, _) = weight.dims2()?;
+                let ids = checked(ids, n_vectors)?;
+                return weight.contiguous()?.apply_op1(Lookup { ids });
+            }
             Weight::Dense(weight) => return weight.index_select(ids, 0),
             Weight::Packed(weight) => weight,
         };
         // Out of the packed weight, so that there is no second copy of the largest matrix for a few look-ups.
         let (n_vectors, width) = (weight.n_out(), weight.n_in());
-        let ids = ids.to_vec1::<u32>()?;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= n_vectors) {
-            candle_core::bail!("id {id} is not among the {n_vectors} of the embedding")
-        }
+        let ids = checked(ids, n_vectors)?;
         let mut vectors = vec![0f32; ids.len() * width];
         for (id, vector) in ids.iter().zip(vectors.chunks_exact_mut(width.max(1))) {
             weight.copy_row(*id as usize, vector);
@@ -57,10 +61,57 @@ impl Embedding {
     }
 }
 
+fn checked(ids: &Tensor, n_vectors: usize) -> candle_core::Result<Vec<u32>> {
+    let ids = ids.to_vec1::<u32>()?;
+    match ids.iter().find(|id| **id as usize >= n_vectors) {
+        Some(id) => candle_core::bail!("id {id} is not among the {n_vectors} of the embedding"),
+        None => Ok(ids),
+    }
+}
+
+/// Vectors of a table whose gradient is added where it is: candle copies the table for it.
+struct Lookup {
+    ids: Vec<u32>,
+}
+
+impl CustomOp1 for Lookup {
+    fn name(&self) -> &'static str {
+        "lookup"
+    }
+
+    fn cpu_fwd(&self, table: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (_, width) = layout.shape().dims2()?;
+        let table = floats(table, layout)?;
+        let mut vectors = Vec::with_capacity(self.ids.len() * width);
+        for id in &self.ids {
+            vectors.extend_from_slice(&table[*id as usize * width..][..width]);
+        }
+        Ok((CpuStorage::F32(vectors), Shape::from((self.ids.len(), width))))
+    }
+
+    fn bwd(
+        &self,
+        table: &Tensor,
+        _vectors: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let (_, width) = table.dims2()?;
+        with_floats([gradient], |[gradient]| {
+            gradient_of(table, |sums, _| {
+                for (id, gradient) in self.ids.iter().zip(gradient.chunks_exact(width.max(1))) {
+                    let sums = &mut sums[*id as usize * width..][..width];
+                    sums.iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += gradient);
+                }
+            })
+        })?
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Weights;
+    use crate::nn::test_support::{assert_close, gradients};
     use crate::params::Params;
 
     #[test]
@@ -79,7 +130,24 @@ mod tests {
         assert!(matches!((&packed.weight, &dense.weight), (Weight::Packed(_), Weight::Dense(_))));
         let ids = Tensor::new(&[3u32, 0, n_vectors as u32 - 1, 3], &Device::Cpu)?;
         assert_eq!(packed.forward(&ids)?.to_vec2::<f32>()?, dense.forward(&ids)?.to_vec2::<f32>()?);
-        assert!(packed.forward(&Tensor::new(&[n_vectors as u32], &Device::Cpu)?).is_err());
+        for table in [packed, dense] {
+            assert!(table.forward(&Tensor::new(&[n_vectors as u32], &Device::Cpu)?).is_err());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn vectors_and_gradients_are_candles() -> Result<(), Error> {
+        let params = Params::seeded(1, &Device::Cpu);
+        let table = Embedding::load(&params.root(), 7, 5)?;
+        let var = &params.vars()[0].1;
+        let ids = Tensor::new(&[3u32, 0, 6, 3, 3], &Device::Cpu)?;
+        let (ours, theirs) = (table.forward(&ids)?, var.index_select(&ids, 0)?);
+        assert_close(&ours, &theirs, 0.0)?;
+        let ([Some(ours)], [Some(theirs)]) = (gradients(&ours, &[var])?, gradients(&theirs, &[var])?) else {
+            return Err(Error::option("the table", "has no gradient"));
+        };
+        assert_close(&ours, &theirs, 1e-6)?;
         Ok(())
     }
 }

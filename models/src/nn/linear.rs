@@ -18,7 +18,7 @@ impl Linear {
     /// # Errors
     /// What `Scope::get` refuses.
     pub fn load(scope: &Scope<'_>, n_in: usize, n_out: usize, bias: bool) -> Result<Self, Error> {
-        let weight = scope.get("weight", &[n_out, n_in], Init::Normal { std: 0.02 })?;
+        let weight = scope.get("weight", &[n_out, n_in], Init::Scaled { n_inputs: n_in, gain: 1.0 })?;
         let weight = Weight::new(scope, weight)?;
         let bias = if bias { Some(scope.get("bias", &[n_out], Init::Zeros)?) } else { None };
         Ok(Self { weight, bias })

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 use candle_nn::ops;
 
+use super::backward::gradient_of;
 use super::storage::{floats, on_cpu, tensor, with_floats};
 use crate::Error;
 use crate::kernels::{LayerNormWeights, layer_norm, layer_norm_backward};
@@ -105,8 +106,13 @@ impl CustomOp3 for Fused {
             let weights = self.weights(weight, bias, x.shape());
             weights.map(|weights| layer_norm_backward(xs, weights, dy))
         })??;
-        let wanted = |x: &Tensor, values| x.track_op().then(|| tensor(values, x.shape())).transpose();
-        Ok((wanted(x, gradients.x)?, wanted(weight, gradients.weight)?, wanted(bias, gradients.bias)?))
+        let dx = x.track_op().then(|| tensor(gradients.x, x.shape())).transpose()?;
+        let add = |found: &[f32], sums: &mut [f32]| sums.iter_mut().zip(found).for_each(|(sum, d)| *sum += d);
+        Ok((
+            dx,
+            gradient_of(weight, |sums, _| add(&gradients.weight, sums))?,
+            gradient_of(bias, |sums, _| add(&gradients.bias, sums))?,
+        ))
     }
 }
 

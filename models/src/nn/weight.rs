@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
+use super::backward::gradient_of;
 use super::storage::{floats, on_cpu, tensor, with_floats};
-use crate::kernels::{Matrix, PackedMatrix, column_sums, multiply};
+use crate::kernels::{Matrix, PackedMatrix, add_column_sums, multiply, multiply_add};
 use crate::params::Scope;
 
 /// A matrix (out, in).
@@ -119,20 +120,22 @@ impl DenseProduct {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let (n_out, n_in) = weight.dims2()?;
         let (n_rows, _) = with_last(x.shape(), n_in, n_out)?;
-        let product = |wanted: bool, a: Matrix<'_>, b: Matrix<'_>, shape: &Shape| {
-            let gradient = wanted.then(|| {
-                let mut values = vec![0f32; shape.elem_count()];
-                multiply(a, b, None, &mut values);
-                tensor(values, shape)
-            });
-            gradient.transpose()
-        };
         with_floats([x, weight, dy], |[xs, weights, dys]| {
             let rows = Matrix::new(xs, n_rows, n_in);
             let dys = Matrix::new(dys, n_rows, n_out);
-            let dx = product(x.track_op(), dys, Matrix::new(weights, n_out, n_in), x.shape())?;
-            let d_weight = product(weight.track_op(), dys.t(), rows, weight.shape())?;
-            Ok((dx, d_weight))
+            let dx = x.track_op().then(|| {
+                let mut dx = vec![0f32; xs.len()];
+                multiply(dys, Matrix::new(weights, n_out, n_in), None, &mut dx);
+                tensor(dx, x.shape())
+            });
+            let d_weight = gradient_of(weight, |d_weight, resumed| {
+                if resumed {
+                    multiply_add(dys.t(), rows, None, d_weight, n_in);
+                } else {
+                    multiply(dys.t(), rows, None, d_weight);
+                }
+            });
+            Ok((dx.transpose()?, d_weight?))
         })?
     }
 }
@@ -189,10 +192,8 @@ impl CustomOp3 for DenseProduct {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dx, d_weight) = Self::backward(x, weight, dy)?;
-        let d_bias = bias
-            .track_op()
-            .then(|| with_floats([dy], |[dy]| tensor(column_sums(dy, bias.elem_count()), bias.shape()))?);
-        Ok((dx, d_weight, d_bias.transpose()?))
+        let d_bias = with_floats([dy], |[dy]| gradient_of(bias, |sums, _| add_column_sums(dy, sums)))??;
+        Ok((dx, d_weight, d_bias))
     }
 }
 
@@ -229,10 +230,7 @@ impl CustomOp1 for PackedProduct {
 }
 
 /// Calls `compute` with the numbers of `bias`.
-pub(super) fn with_bias(
-    bias: Option<&Tensor>,
-    compute: impl FnOnce(Option<&[f32]>),
-) -> candle_core::Result<()> {
+fn with_bias(bias: Option<&Tensor>, compute: impl FnOnce(Option<&[f32]>)) -> candle_core::Result<()> {
     match bias {
         Some(bias) => with_floats([bias], |[bias]| compute(Some(bias))),
         None => {

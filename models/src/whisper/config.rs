@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// Dimensions of a Whisper model. Every size comes from here: nothing about tiny or large is built in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WhisperConfig {
     /// Width of encoder and decoder (`n_audio_state` in the paper's code).
     pub d_model: usize,
@@ -53,6 +53,10 @@ pub struct WhisperConfig {
     /// Width of the median filter over alignment weights.
     #[serde(default = "seven")]
     pub median_filter_width: usize,
+    /// Whether the model was trained on recordings as long as they are, so that it needs no silence up to a full window.
+    /// Stock checkpoints were not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub variable_length: bool,
 }
 
 fn gelu() -> String {

@@ -4,12 +4,14 @@
 //! It runs in two ways over the same weights: `forward` over whole padded sequences (training), and `step` over
 //! a ragged batch of rows that each bring their own cache (decoding).
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, WithDType};
 
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{Embedding, KeySpan, KvCache, LayerNorm, Linear, Mask, MultiHeadAttention};
+use crate::nn::{Embedding, KeySpan, KvCache, LayerNorm, Linear, Mask, MultiHeadAttention, checkpoint};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -18,10 +20,12 @@ const EPS: f32 = 1e-5;
 pub struct Decoder {
     embedding: Embedding,
     positions: Tensor, // (U, D)
-    blocks: Vec<DecoderBlock>,
+    blocks: Vec<Arc<DecoderBlock>>,
     norm: LayerNorm,
     output: Linear,
     embedding_scale: f64,
+    /// Whether training computes blocks again instead of keeping what they compute.
+    pub(super) checkpointing: bool,
 }
 
 struct DecoderBlock {
@@ -77,13 +81,13 @@ impl Decoder {
         let blocks = (0..config.decoder_layers)
             .map(|i| {
                 let scope = scope.sub("layers").sub(i);
-                Ok(DecoderBlock {
+                Ok(Arc::new(DecoderBlock {
                     self_norm: LayerNorm::load(&scope.sub("self_attn_layer_norm"), d, EPS)?,
                     self_attention: MultiHeadAttention::load(&scope.sub("self_attn"), d, heads)?,
                     cross_norm: LayerNorm::load(&scope.sub("encoder_attn_layer_norm"), d, EPS)?,
                     cross_attention: MultiHeadAttention::load(&scope.sub("encoder_attn"), d, heads)?,
                     feed_forward: FeedForward::load(&scope, d, config.decoder_ffn_dim)?,
-                })
+                }))
             })
             .collect::<Result<_, Error>>()?;
         let embedding = Embedding::load(&scope.sub("embed_tokens"), config.vocab_size, d)?;
@@ -103,6 +107,7 @@ impl Decoder {
             norm: LayerNorm::load(&scope.sub("layer_norm"), d, EPS)?,
             output,
             embedding_scale: if config.scale_embedding { (d as f64).sqrt() } else { 1.0 },
+            checkpointing: false,
         })
     }
 
@@ -112,17 +117,35 @@ impl Decoder {
     /// # Errors
     /// Sequences longer than the model's positions.
     pub fn forward(&self, ids: &Tensor, encoded: &Tensor) -> candle_core::Result<Tensor> {
+        self.run(ids, encoded, &Mask::NONE)
+    }
+
+    /// [`Decoder::forward`] over hidden states of which `n_positions` of each row mean something.
+    ///
+    /// # Errors
+    /// Sequences longer than the model's positions, lengths that do not fit.
+    pub fn forward_padded(
+        &self,
+        ids: &Tensor,
+        encoded: &Tensor,
+        n_positions: &[usize],
+    ) -> candle_core::Result<Tensor> {
+        self.run(ids, encoded, &Mask { causal: false, key_lengths: Some(n_positions.to_vec()) })
+    }
+
+    fn run(&self, ids: &Tensor, encoded: &Tensor, cross: &Mask) -> candle_core::Result<Tensor> {
         let (b, u) = ids.dims2()?;
         let d = self.embedding.width()?;
         let tokens = self.embedding.forward(&ids.flatten_all()?)?.reshape((b, u, d))?;
         let positions = self.positions.narrow(0, 0, u)?;
         let mut x = (tokens * self.embedding_scale)?.broadcast_add(&positions)?;
         for block in &self.blocks {
-            let h = block.self_norm.forward(&x)?;
-            x = (&x + block.self_attention.forward(&h, &h, &Mask::CAUSAL)?)?;
-            let h = block.cross_norm.forward(&x)?;
-            x = (&x + block.cross_attention.forward(&h, encoded, &Mask::NONE)?)?;
-            x = block.feed_forward.forward(&x)?;
+            x = if self.checkpointing {
+                let (block, cross) = (block.clone(), cross.clone());
+                checkpoint(move |inputs| block.forward(&inputs[0], &inputs[1], &cross), &[&x, encoded])?
+            } else {
+                block.forward(&x, encoded, cross)?
+            };
         }
         self.norm.forward(&x)
     }
@@ -140,7 +163,7 @@ impl Decoder {
     /// # Errors
     /// A last dimension other than D.
     pub fn cross_cache(&self, encoded: &Tensor) -> candle_core::Result<CrossCache> {
-        let cache = |block: &DecoderBlock| {
+        let cache = |block: &Arc<DecoderBlock>| {
             let (keys, values) = block.cross_attention.keys_values(encoded)?;
             KvCache::full(&keys, &values)
         };
@@ -153,7 +176,7 @@ impl Decoder {
     /// When the device has no memory for it.
     pub fn row_cache(&self, capacity: usize) -> candle_core::Result<RowCache> {
         let (d, device) = (self.embedding.width()?, self.positions.device());
-        let cache = |_: &DecoderBlock| KvCache::new(capacity, d, device);
+        let cache = |_: &Arc<DecoderBlock>| KvCache::new(capacity, d, device);
         Ok(RowCache { blocks: self.blocks.iter().map(cache).collect::<candle_core::Result<_>>()? })
     }
 
@@ -232,6 +255,17 @@ impl Decoder {
             x = block.feed_forward.forward(&x)?;
         }
         self.norm.forward(&x)
+    }
+}
+
+impl DecoderBlock {
+    /// Whole sequences, (B, U, D) to (B, U, D).
+    fn forward(&self, x: &Tensor, encoded: &Tensor, cross: &Mask) -> candle_core::Result<Tensor> {
+        let h = self.self_norm.forward(x)?;
+        let x = (x + self.self_attention.forward(&h, &h, &Mask::CAUSAL)?)?;
+        let h = self.cross_norm.forward(&x)?;
+        let x = (&x + self.cross_attention.forward(&h, encoded, cross)?)?;
+        self.feed_forward.forward(&x)
     }
 }
 

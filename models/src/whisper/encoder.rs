@@ -1,12 +1,14 @@
 //! The audio encoder: two convolutions and pre-norm Transformer blocks.
 //! Mirrors `AudioEncoder` in openai/whisper `whisper/model.py` (c0d2f62).
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{Conv1d, LayerNorm, Mask, MultiHeadAttention, gelu};
+use crate::nn::{Conv1d, LayerNorm, Mask, MultiHeadAttention, checkpoint, gelu};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -16,8 +18,10 @@ pub struct Encoder {
     conv1: Conv1d,
     conv2: Conv1d,
     positions: Tensor, // (T, D)
-    blocks: Vec<EncoderBlock>,
+    blocks: Vec<Arc<EncoderBlock>>,
     norm: LayerNorm,
+    /// Whether training computes blocks again instead of keeping what they compute.
+    pub(super) checkpointing: bool,
 }
 
 struct EncoderBlock {
@@ -36,7 +40,7 @@ impl Encoder {
         let blocks = (0..config.encoder_layers)
             .map(|i| {
                 let scope = scope.sub("layers").sub(i);
-                Ok(EncoderBlock {
+                Ok(Arc::new(EncoderBlock {
                     attention_norm: LayerNorm::load(&scope.sub("self_attn_layer_norm"), d, EPS)?,
                     attention: MultiHeadAttention::load(
                         &scope.sub("self_attn"),
@@ -44,7 +48,7 @@ impl Encoder {
                         config.encoder_attention_heads,
                     )?,
                     feed_forward: FeedForward::load(&scope, d, config.encoder_ffn_dim)?,
-                })
+                }))
             })
             .collect::<Result<_, Error>>()?;
         let positions = [config.max_source_positions, d];
@@ -54,6 +58,7 @@ impl Encoder {
             positions: scope.sub("embed_positions").buffer("weight", &positions, Init::Sinusoids)?,
             blocks,
             norm: LayerNorm::load(&scope.sub("layer_norm"), d, EPS)?,
+            checkpointing: false,
         })
     }
 
@@ -63,23 +68,67 @@ impl Encoder {
     /// # Errors
     /// More frames than the window holds; `keep_going` said no.
     pub fn forward(&self, mel: &Tensor, keep_going: &dyn Fn() -> bool) -> candle_core::Result<Tensor> {
-        let x = gelu(&self.conv1.forward(mel)?)?; // (B, D, T)
-        let x = gelu(&self.conv2.forward(&x)?)?.transpose(1, 2)?.contiguous()?; // (B, T/2, D)
+        self.run(mel, None, keep_going)
+    }
+
+    /// [`Encoder::forward`] of a batch of recordings with `n_frames` each, zeros after them: what comes out for each is what
+    /// it gives alone, and rows of it beyond [`Encoder::n_positions`] mean nothing.
+    ///
+    /// # Errors
+    /// More frames than the window holds, lengths that do not fit.
+    pub fn forward_padded(&self, mel: &Tensor, n_frames: &[usize]) -> candle_core::Result<Tensor> {
+        self.run(mel, Some(n_frames), &|| true)
+    }
+
+    /// Positions that come out of so many frames.
+    pub fn n_positions(n_frames: usize) -> usize {
+        n_frames.div_ceil(2)
+    }
+
+    fn run(
+        &self,
+        mel: &Tensor,
+        n_frames: Option<&[usize]>,
+        keep_going: &dyn Fn() -> bool,
+    ) -> candle_core::Result<Tensor> {
+        let mut x = gelu(&self.conv1.forward(&mel.transpose(1, 2)?)?)?; // (B, T, D)
+        let mut mask = Mask::NONE;
+        if let Some(n_frames) = n_frames {
+            // The second convolution looks one frame ahead, where a recording alone has zeros.
+            x = x.broadcast_mul(&within(n_frames, mel)?)?;
+            mask.key_lengths = Some(n_frames.iter().map(|n| Self::n_positions(*n)).collect());
+        }
+        let x = gelu(&self.conv2.forward(&x)?)?; // (B, T/2, D)
         let mut x = x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?;
         for block in &self.blocks {
             if !keep_going() {
                 candle_core::bail!("cancelled");
             }
-            x = block.forward(&x)?;
+            x = if self.checkpointing {
+                let (block, mask) = (block.clone(), mask.clone());
+                checkpoint(move |inputs| block.forward(&inputs[0], &mask), &[&x])?
+            } else {
+                block.forward(&x, &mask)?
+            };
         }
         self.norm.forward(&x)
     }
 }
 
+/// One where a recording has frames, zero where it is padded: (B, T, 1).
+fn within(n_frames: &[usize], mel: &Tensor) -> candle_core::Result<Tensor> {
+    let (b, _, t) = mel.dims3()?;
+    if n_frames.len() != b || n_frames.iter().any(|n| *n > t) {
+        candle_core::bail!("encoder: lengths {n_frames:?} for {b} rows of {t} frames")
+    }
+    let ones = n_frames.iter().flat_map(|n| (0..t).map(move |i| if i < *n { 1f32 } else { 0.0 })).collect();
+    Tensor::from_vec::<_, f32>(ones, (b, t, 1), mel.device())
+}
+
 impl EncoderBlock {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor, mask: &Mask) -> candle_core::Result<Tensor> {
         let h = self.attention_norm.forward(x)?;
-        let x = (x + self.attention.forward(&h, &h, &Mask::NONE)?)?;
+        let x = (x + self.attention.forward(&h, &h, mask)?)?;
         self.feed_forward.forward(&x)
     }
 }

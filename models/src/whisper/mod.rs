@@ -11,7 +11,7 @@ pub use config::WhisperConfig;
 pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
 pub use encoder::Encoder;
 pub use generation::GenerationConfig;
-pub use tokens::SpecialTokens;
+pub use tokens::{SpecialTokens, TIMESTAMP_SECS};
 
 use crate::Error;
 use crate::params::Params;
@@ -39,5 +39,12 @@ impl Whisper {
             decoder: Decoder::load(&model.sub("decoder"), &root, &config)?,
             config,
         })
+    }
+
+    /// Whether training keeps what blocks compute for the backward pass, or computes it again there: a forward pass more for the
+    /// memory of all blocks but one. Gradients then need [`nn::backward`](crate::nn::backward()). Off at first.
+    pub fn set_checkpointing(&mut self, checkpointing: bool) {
+        self.encoder.checkpointing = checkpointing;
+        self.decoder.checkpointing = checkpointing;
     }
 }

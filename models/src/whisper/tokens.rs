@@ -6,6 +6,9 @@ use super::{GenerationConfig, WhisperConfig};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Task};
 
+/// Seconds between two timestamps, that is between two encoder positions.
+pub const TIMESTAMP_SECS: f64 = 0.02;
+
 /// Ids found by name or stated by `generation_config.json`; none is assumed.
 #[derive(Debug, Clone)]
 pub struct SpecialTokens {
