@@ -18,7 +18,7 @@ pub mod whisper;
 mod worker;
 
 pub use batch::{effective_length, padded_cost};
-pub use bundle::{Architecture, Bundle};
+pub use bundle::{Architecture, Bundle, BundleSource, Description, MemoryBundle, NewVocabulary, NewWhisper};
 pub use error::Error;
 pub use options::{DecodeOptions, Task, Timestamps};
 pub use tokenizer::Tokenizer;
@@ -27,5 +27,5 @@ pub use transcript::{
     Coverage, Gap, GapReason, Segment, TextPart, Transcribed, Transcript, Transcription, TranscriptionWorker,
     Word, Work,
 };
-pub use weights::Weights;
+pub use weights::{Precision, Weights, write_weights};
 pub use worker::{StepReport, Update, Worker};

@@ -7,6 +7,9 @@ use std::path::Path;
 use tokenizers::AddedToken;
 
 use crate::Error;
+use crate::bundle::BundleSource;
+
+const FILE: &str = "tokenizer.json";
 
 /// A tokenizer and the vocabulary of special tokens, which are found by name.
 pub struct Tokenizer {
@@ -34,11 +37,19 @@ impl Tokenizer {
     /// # Errors
     /// A missing or invalid file.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("tokenizer.json");
-        if !path.exists() {
+        Self::from_source(&dir.into())
+    }
+
+    /// Reads the tokenizer of a bundle, wherever it is.
+    ///
+    /// # Errors
+    /// A missing or invalid file.
+    pub fn from_source(source: &BundleSource) -> Result<Self, Error> {
+        let path = source.path(FILE);
+        if !source.has(FILE) {
             return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
         }
-        let text = std::fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
+        let text = source.read_text(FILE)?;
         let mut inner = parse(&text).map_err(|message| Error::file(&path, message))?;
         // What the file says about padding and truncation is about training batches.
         inner.with_padding(None);

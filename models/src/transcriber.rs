@@ -1,5 +1,6 @@
 //! A loaded model: features, encoder, decoder, tokenizer and what its configuration says about decoding.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use audio::{FeatureSpec, Features, LogMel, Waveform};
@@ -11,7 +12,9 @@ use crate::tokenizer::Tokenizer;
 use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_context, token_starts};
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
 use crate::worker::{Update, Worker};
-use crate::{Architecture, Bundle, DecodeOptions, Error, Segment, Timestamps, Transcript, padded_cost};
+use crate::{
+    Architecture, Bundle, DecodeOptions, Description, Error, Segment, Timestamps, Transcript, padded_cost,
+};
 
 /// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
 #[derive(Clone)]
@@ -48,11 +51,20 @@ impl Transcriber {
     /// # Errors
     /// What `Bundle::open` did not look at: tensor shapes and values, the tokenizer, generation_config.json.
     pub fn load(bundle: Bundle, device: &Device) -> Result<Self, Error> {
-        let Architecture::Whisper(config) = bundle.architecture().clone();
-        let (tokenizer, generation, special) = bundle.vocabulary()?;
-        let features = LogMel::new(bundle.feature_spec())?;
-        let params = Params::frozen(bundle.into_weights(), device);
-        let whisper = Whisper::load(&params, config)?;
+        let (description, weights) = bundle.into_parts();
+        Self::with_params(&description, &Params::frozen(weights, device))
+    }
+
+    /// A model of these parameters, such as those that are being trained ([`Params::detached`]).
+    ///
+    /// # Errors
+    /// What [`Transcriber::load`] refuses.
+    pub fn with_params(description: &Description, params: &Params) -> Result<Self, Error> {
+        let Architecture::Whisper(config) = description.architecture().clone();
+        let (tokenizer, generation, special) = description.vocabulary()?;
+        let features = LogMel::new(description.feature_spec())?;
+        let device = params.device();
+        let whisper = Whisper::load(params, config)?;
         Ok(Self {
             whisper: Arc::new(whisper),
             tokenizer: Arc::new(tokenizer),
@@ -97,8 +109,12 @@ impl Transcriber {
         self.whisper.config.max_source_frames() as f64 / self.features.spec().frame_rate()
     }
 
-    /// Seconds that the encoder works through for a recording: whole windows, silence included. What it costs.
+    /// Seconds that the encoder works through for a recording: whole windows, silence included, unless the model takes
+    /// recordings as long as they are. What it costs.
     pub fn padded_secs(&self, duration_secs: f64) -> f64 {
+        if self.is_variable_length() {
+            return padded_cost(1, duration_secs, None);
+        }
         let n_windows = (duration_secs / self.window_secs()).ceil().max(1.0) as usize;
         padded_cost(n_windows, self.window_secs(), None)
     }
@@ -113,14 +129,21 @@ impl Transcriber {
         self.features.spec()
     }
 
-    /// Features of one window: `samples` and silence up to its length. (F, T)
-    pub fn window_features(&self, samples: &[f32]) -> Features {
-        let n_frames = self.whisper.config.max_source_frames();
-        self.features.compute(&self.padded(samples)).slice(0, n_frames, 0.0)
+    /// Whether it takes recordings as long as they are, without silence up to a full window.
+    pub fn is_variable_length(&self) -> bool {
+        self.whisper.config.variable_length
     }
 
-    /// Features of `samples` followed by a window of silence, so that any window can be cut out of them and the
-    /// dynamic range is that of the whole stretch.
+    /// Features of one window: of `samples`, and of silence up to its length unless the model needs none. (F, T)
+    pub fn window_features(&self, samples: &[f32]) -> Features {
+        let features = self.features.compute(&self.padded(samples));
+        let n_frames = self.whisper.config.max_source_frames();
+        let n_frames = if self.is_variable_length() { features.n_frames.min(n_frames) } else { n_frames };
+        features.slice(0, n_frames, 0.0)
+    }
+
+    /// Features of `samples` from which any window can be cut, with the dynamic range of the whole stretch: a window of
+    /// silence follows them unless the model needs none.
     pub(crate) fn padded_features(
         &self,
         samples: &[f32],
@@ -129,12 +152,20 @@ impl Transcriber {
         Ok(self.features.compute_while(&self.padded(samples), keep_going)?)
     }
 
-    fn padded(&self, samples: &[f32]) -> Vec<f32> {
-        let n_window = self.whisper.config.max_source_frames() * self.features.spec().hop_samples;
-        let mut padded = Vec::with_capacity(samples.len() + n_window);
+    fn padded<'a>(&self, samples: &'a [f32]) -> Cow<'a, [f32]> {
+        let hop_samples = self.features.spec().hop_samples;
+        let n_padded = match self.is_variable_length() {
+            // One frame at least, whatever there is.
+            true => samples.len().max(hop_samples),
+            false => samples.len() + self.whisper.config.max_source_frames() * hop_samples,
+        };
+        if n_padded == samples.len() {
+            return Cow::Borrowed(samples);
+        }
+        let mut padded = Vec::with_capacity(n_padded);
         padded.extend_from_slice(samples);
-        padded.resize(samples.len() + n_window, 0.0);
-        padded
+        padded.resize(n_padded, 0.0);
+        Cow::Owned(padded)
     }
 
     /// Hidden states (T, D) of one window's features.

@@ -1,19 +1,22 @@
 //! The weights of a bundle: one or several safetensors files, whose headers are checked before a byte of a
 //! tensor is read, and whose tensors are read one at a time, so that peak memory stays near their size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
+use crate::bundle::{BundleSource, ReadSeek};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// Headers above this are not read: the largest published checkpoints stay under a tenth of it.
 const MAX_HEADER_BYTES: u64 = 50 << 20;
@@ -28,7 +31,7 @@ pub struct Weights {
 
 struct WeightFile {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Mutex<Box<dyn ReadSeek>>,
     data_offset_bytes: u64,
 }
 
@@ -42,34 +45,40 @@ struct Entry {
 }
 
 impl Weights {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// Opens `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` names.
     ///
     /// # Errors
     /// Missing, truncated or forged files, with the file named.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let single = dir.join("model.safetensors");
-        let index = dir.join("model.safetensors.index.json");
-        let (path, paths) = if single.exists() {
-            (single.clone(), vec![single])
-        } else if index.exists() {
-            let paths = shard_paths(dir, &index)?;
-            (index, paths)
+        Self::from_source(&dir.into())
+    }
+
+    /// Opens the weights of a bundle, wherever it is.
+    ///
+    /// # Errors
+    /// What [`Weights::open`] refuses.
+    pub fn from_source(source: &BundleSource) -> Result<Self, Error> {
+        let (path, names) = if source.has(SINGLE) {
+            (source.path(SINGLE), vec![SINGLE.to_owned()])
+        } else if source.has(INDEX) {
+            (source.path(INDEX), shard_names(source)?)
         } else {
             return Err(Error::file(
-                &single,
+                &source.path(SINGLE),
                 "no such file: a bundle keeps its weights in model.safetensors (checkpoints in other formats are not read)",
             ));
         };
         let mut weights = Self { path, files: Vec::new(), entries: BTreeMap::new() };
-        for path in paths {
-            weights.add_file(path)?;
+        for name in names {
+            weights.add_file(source, &name)?;
         }
         Ok(weights)
     }
 
-    fn add_file(&mut self, path: PathBuf) -> Result<(), Error> {
-        let mut file = File::open(&path).map_err(|error| Error::file(&path, error))?;
-        let (metadata, data_offset_bytes) = read_header(&mut file, &path)?;
+    fn add_file(&mut self, source: &BundleSource, name: &str) -> Result<(), Error> {
+        let path = source.path(name);
+        let (mut file, n_file_bytes) = source.open(name)?;
+        let (metadata, data_offset_bytes) = read_header(&mut *file, n_file_bytes, &path)?;
         for (name, info) in sorted(&metadata) {
             let (start, end) = info.data_offsets;
             let entry = Entry {
@@ -163,8 +172,7 @@ fn sorted(metadata: &Metadata) -> BTreeMap<String, &TensorInfo> {
     metadata.tensors().into_iter().collect()
 }
 
-fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Error> {
-    let n_file_bytes = file.metadata().map_err(|error| Error::file(path, error))?.len();
+fn read_header(file: &mut dyn ReadSeek, n_file_bytes: u64, path: &Path) -> Result<(Metadata, u64), Error> {
     let truncated =
         || Error::file(path, format!("is truncated: {n_file_bytes} bytes hold no safetensors header"));
     let mut prefix = [0u8; 8];
@@ -199,25 +207,65 @@ fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Error> {
     Ok((metadata, 8 + n_header_bytes))
 }
 
-fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
+fn shard_names(source: &BundleSource) -> Result<Vec<String>, Error> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(index).map_err(|error| Error::file(index, error))?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::file(index, error))?;
+    let index = &source.path(INDEX);
+    let parsed: Index =
+        serde_json::from_slice(&source.read(INDEX)?).map_err(|error| Error::file(index, error))?;
     if parsed.weight_map.is_empty() {
         return Err(Error::key(index, "weight_map", "is empty"));
     }
     let mut names: Vec<String> = parsed.weight_map.into_values().collect();
     names.sort();
     names.dedup();
-    names
-        .into_iter()
-        .map(|name| {
-            // A shard lies beside its index; anything else is an attempt to read elsewhere.
-            let plain = Path::new(&name).file_name() == Some(OsStr::new(&name));
-            if plain { Ok(dir.join(&name)) } else { Err(Error::key(index, name, "is not a plain file name")) }
-        })
-        .collect()
+    // A shard lies beside its index; anything else is an attempt to read elsewhere.
+    let is_plain = |name: &String| Path::new(name).file_name() == Some(OsStr::new(name));
+    match names.iter().find(|name| !is_plain(name)) {
+        Some(name) => Err(Error::key(index, name, "is not a plain file name")),
+        None => Ok(names),
+    }
+}
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// As they are trained.
+    #[default]
+    F32,
+    /// Half the size; 3 decimal digits, up to 65,504.
+    F16,
+}
+
+/// Writes tensors as the `model.safetensors` of a bundle in `dir`.
+///
+/// # Errors
+/// Values that are not finite or too large for the precision, what the disk refuses.
+pub fn write_weights(
+    dir: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    precision: Precision,
+) -> Result<(), Error> {
+    let path = dir.join(SINGLE);
+    let dtype = match precision {
+        Precision::F32 => DType::F32,
+        Precision::F16 => DType::F16,
+    };
+    let mut stored = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let tensor = tensor.to_dtype(dtype)?;
+        // A sum is not finite if a value is not; zeros keep a large tensor's own sum from overflowing.
+        let zeros = (tensor.to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
+        if !zeros.is_finite() {
+            let message = format!("holds values that are not finite as {dtype:?}; the training diverged");
+            return Err(Error::key(&path, name, message));
+        }
+        stored.push((name, tensor));
+    }
+    // Hugging Face's libraries refuse files that do not say who wrote them.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(stored, Some(metadata), &path).map_err(|error| Error::file(&path, error))
 }

@@ -175,10 +175,13 @@ impl Transcription {
         }
     }
 
-    /// Features of a window, padded to its full length. A short track has one window, which is computed here; those
+    /// Features of a window, padded to its full length unless the model needs no padding. A short track has one window, which is computed here; those
     /// of a long one are dropped after its last window: an hour has a hundred and fifty megabytes of them.
     fn window_features(&self, task: WindowTask, keep_going: &dyn Fn() -> bool) -> Result<Features, Error> {
-        let n_frames = self.transcriber.whisper().config.max_source_frames();
+        let n_frames = match self.transcriber.is_variable_length() {
+            true => task.n_frames,
+            false => self.transcriber.whisper().config.max_source_frames(),
+        };
         let features = match self.features.get(&task.track) {
             Some(features) => Cow::Borrowed(features),
             None => {

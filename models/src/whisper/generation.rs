@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::WhisperConfig;
 use crate::Error;
-use crate::bundle::{parse, read_json};
+use crate::bundle::{BundleSource, parse, read_json};
 use crate::tokenizer::Tokenizer;
 
 /// The keys of `generation_config.json` that decoding uses, under the names they have there.
@@ -51,10 +51,12 @@ impl GenerationConfig {
     ///
     /// # Errors
     /// A file that is no such configuration, or ids outside the vocabulary.
-    pub fn open(path: &Path, config: &WhisperConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
-        if path.exists() {
-            let generation: Self = parse(read_json(path)?, path)?;
-            generation.check(path, config)?;
+    pub fn read(source: &BundleSource, config: &WhisperConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        let name = "generation_config.json";
+        let path = source.path(name);
+        if source.has(name) {
+            let generation: Self = parse(read_json(source, name)?, &path)?;
+            generation.check(&path, config)?;
             Ok(generation)
         } else {
             let generation = Self::built_in(config, tokenizer);

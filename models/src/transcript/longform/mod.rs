@@ -80,7 +80,7 @@ pub(crate) struct WindowTask {
     pub track: usize,
     /// First frame, from the start of the track.
     pub seek_frames: usize,
-    /// Frames that hold audio; the window is padded after them.
+    /// Frames that hold audio; the window is padded after them unless the model needs no padding.
     pub n_frames: usize,
 }
 

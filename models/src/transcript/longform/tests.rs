@@ -49,7 +49,7 @@ fn span(start_secs: f64, end_secs: f64) -> Span {
 impl Stage {
     fn new(options: DecodeOptions, timestamps: bool) -> Result<Self, Error> {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
-        let (tokenizer, _, special) = Bundle::open(dir.as_ref())?.vocabulary()?;
+        let (tokenizer, _, special) = Bundle::open(dir.as_ref())?.description().vocabulary()?;
         Ok(Self { tokenizer: Arc::new(tokenizer), special: Arc::new(special), options, timestamps })
     }
 

@@ -1,7 +1,10 @@
 //! `Bundle`: a model directory that a Hugging Face user recognises. Opening one reads and checks its
 //! configuration and the headers of its weights; loading reads the weights.
 
-use std::path::{Path, PathBuf};
+mod new;
+mod source;
+
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,11 +14,21 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use crate::whisper::{GenerationConfig, SpecialTokens, WhisperConfig};
 
-/// An opened model directory.
+pub use new::{NewVocabulary, NewWhisper};
+pub(crate) use source::ReadSeek;
+pub use source::{BundleSource, MemoryBundle};
+
+/// An opened model.
 pub struct Bundle {
-    dir: PathBuf,
-    architecture: Architecture,
+    description: Description,
     weights: Weights,
+}
+
+/// All of a bundle but its weights. A clone is cheap.
+#[derive(Debug, Clone)]
+pub struct Description {
+    source: BundleSource,
+    architecture: Architecture,
     feature_spec: audio::FeatureSpec,
 }
 
@@ -35,17 +48,14 @@ impl Architecture {
     }
 }
 
-impl Bundle {
-    /// Opens the model directory `dir`.
+impl Description {
+    /// Reads and checks the configuration of a bundle.
     ///
     /// # Errors
     /// Missing, truncated or contradictory files, with the file and the key named.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        if !dir.is_dir() {
-            return Err(Error::file(dir, "no such directory; a model is a directory with config.json in it"));
-        }
-        let path = dir.join("config.json");
-        let config = read_json(&path)?;
+    pub fn open(source: BundleSource) -> Result<Self, Error> {
+        let path = source.path("config.json");
+        let config = read_json(&source, "config.json")?;
         let architecture = match config.get("model_type").and_then(Value::as_str) {
             Some("whisper") => {
                 let config: WhisperConfig = parse(config, &path)?;
@@ -62,14 +72,14 @@ impl Bundle {
             None => return Err(Error::key(&path, "model_type", "is missing; it names the architecture")),
         };
         let feature_spec = match &architecture {
-            Architecture::Whisper(config) => whisper_features(dir, config)?,
+            Architecture::Whisper(config) => whisper_features(&source, config)?,
         };
-        Ok(Self { architecture, feature_spec, weights: Weights::open(dir)?, dir: dir.to_owned() })
+        Ok(Self { source, architecture, feature_spec })
     }
 
-    /// The directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// Where the files are.
+    pub fn source(&self) -> &BundleSource {
+        &self.source
     }
 
     /// What the model is.
@@ -82,11 +92,6 @@ impl Bundle {
         &self.feature_spec
     }
 
-    /// Its weight files.
-    pub fn weights(&self) -> &Weights {
-        &self.weights
-    }
-
     /// Codes of the languages that the model has tokens for; empty for a model of one language.
     ///
     /// # Errors
@@ -97,24 +102,71 @@ impl Bundle {
     }
 
     /// The tokenizer, how to decode, and the special tokens.
-    pub(crate) fn vocabulary(&self) -> Result<(Tokenizer, GenerationConfig, SpecialTokens), Error> {
+    ///
+    /// # Errors
+    /// A missing or invalid tokenizer or generation_config.json.
+    pub fn vocabulary(&self) -> Result<(Tokenizer, GenerationConfig, SpecialTokens), Error> {
         let Architecture::Whisper(config) = &self.architecture;
-        let tokenizer = Tokenizer::open(&self.dir)?;
-        let generation =
-            GenerationConfig::open(&self.dir.join("generation_config.json"), config, &tokenizer)?;
+        let tokenizer = Tokenizer::from_source(&self.source)?;
+        let generation = GenerationConfig::read(&self.source, config, &tokenizer)?;
         let special = SpecialTokens::find(config, &generation, &tokenizer);
-        special.check(&self.dir.join("tokenizer.json"), config.vocab_size)?;
+        special.check(&self.source.path("tokenizer.json"), config.vocab_size)?;
         Ok((tokenizer, generation, special))
-    }
-
-    pub(crate) fn into_weights(self) -> Weights {
-        self.weights
     }
 }
 
-pub(crate) fn read_json(path: &Path) -> Result<Value, Error> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-    serde_json::from_str(&text).map_err(|error| Error::file(path, format!("is not JSON: {error}")))
+impl Bundle {
+    /// Opens the model directory `dir`.
+    ///
+    /// # Errors
+    /// Missing, truncated or contradictory files, with the file and the key named.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        if !dir.is_dir() {
+            return Err(Error::file(dir, "no such directory; a model is a directory with config.json in it"));
+        }
+        Self::from_source(dir.into())
+    }
+
+    /// Opens a model, wherever it is.
+    ///
+    /// # Errors
+    /// What [`Bundle::open`] refuses.
+    pub fn from_source(source: BundleSource) -> Result<Self, Error> {
+        let weights = Weights::from_source(&source);
+        let description = Description::open(source)?;
+        Ok(Self { description, weights: weights? })
+    }
+
+    /// All but the weights.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// What the model is.
+    pub fn architecture(&self) -> &Architecture {
+        self.description.architecture()
+    }
+
+    /// Features that the model was trained on.
+    pub fn feature_spec(&self) -> &audio::FeatureSpec {
+        self.description.feature_spec()
+    }
+
+    /// Its weight files.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// What is in it, to be built into a model.
+    pub fn into_parts(self) -> (Description, Weights) {
+        (self.description, self.weights)
+    }
+}
+
+pub(crate) fn read_json(source: &BundleSource, name: &str) -> Result<Value, Error> {
+    let text = source.read_text(name)?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::file(&source.path(name), format!("is not JSON: {error}")))
 }
 
 /// A configuration out of its JSON. A value of the wrong type is refused by its key.
@@ -127,15 +179,16 @@ pub(crate) fn parse<T: DeserializeOwned>(value: Value, path: &Path) -> Result<T,
 }
 
 /// Whisper's features, after making sure that `preprocessor_config.json` asks for no others.
-fn whisper_features(dir: &Path, config: &WhisperConfig) -> Result<audio::FeatureSpec, Error> {
+fn whisper_features(source: &BundleSource, config: &WhisperConfig) -> Result<audio::FeatureSpec, Error> {
     let spec = audio::FeatureSpec::whisper(config.num_mel_bins);
     if spec.n_mels > spec.n_fft {
         let message = format!("{} bins are more than {} samples can tell apart", spec.n_mels, spec.n_fft);
-        return Err(Error::key(&dir.join("config.json"), "num_mel_bins", message));
+        return Err(Error::key(&source.path("config.json"), "num_mel_bins", message));
     }
-    let path = dir.join("preprocessor_config.json");
-    if path.exists() {
-        let preprocessor = read_json(&path)?;
+    let name = "preprocessor_config.json";
+    if source.has(name) {
+        let path = source.path(name);
+        let preprocessor = read_json(source, name)?;
         for (key, expected) in [
             ("feature_size", config.num_mel_bins),
             ("sampling_rate", spec.sample_rate as usize),

@@ -1,0 +1,271 @@
+//! Bundles of models that are trained from nothing: a vocabulary learnt from texts, and the files that describe the rest.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper, TokenizerBuilder};
+
+use super::{BundleSource, Description, MemoryBundle};
+use crate::Error;
+use crate::whisper::{TIMESTAMP_SECS, WhisperConfig};
+
+/// Tokens that any byte-level vocabulary has.
+const N_BYTES: usize = 256;
+
+/// A vocabulary to be learnt.
+#[derive(Debug, Clone)]
+pub struct NewVocabulary {
+    /// Tokens of text at most, the 256 bytes among them.
+    pub n_text_tokens: usize,
+    /// Codes of languages that a prompt names. None is a model of one language, whose prompts name none.
+    pub languages: Vec<String>,
+    /// Seconds of a window: so far do timestamps reach.
+    pub window_secs: f64,
+}
+
+/// A Whisper model to be trained from nothing.
+#[derive(Debug, Clone)]
+pub struct NewWhisper {
+    /// What errors call it.
+    pub name: String,
+    /// Width of encoder and decoder; feed-forward layers are four times as wide.
+    pub d_model: usize,
+    /// Heads of every attention.
+    pub n_heads: usize,
+    /// Encoder blocks.
+    pub encoder_layers: usize,
+    /// Decoder blocks.
+    pub decoder_layers: usize,
+    /// Mel bins of the features.
+    pub n_mels: usize,
+    /// Most tokens of a text and what precedes it.
+    pub max_target_positions: usize,
+    /// Whether short recordings are encoded as they are, without padding to the window.
+    pub variable_length: bool,
+    /// What it writes in.
+    pub vocabulary: NewVocabulary,
+}
+
+impl NewVocabulary {
+    /// Learns byte pairs from texts, with what Whisper's vocabularies have beside text: control tokens and timestamps, in
+    /// their order. The contents of `tokenizer.json`.
+    fn learn(&self, texts: &[String]) -> Result<(String, BTreeMap<String, u32>), Error> {
+        let refused = |error: tokenizers::Error| Error::Tokenizer(error.to_string());
+        let byte_level = ByteLevel::new(false, true, true);
+        let mut tokenizer = TokenizerBuilder::<
+            BPE,
+            tokenizers::NormalizerWrapper,
+            PreTokenizerWrapper,
+            tokenizers::PostProcessorWrapper,
+            DecoderWrapper,
+        >::default()
+        .with_model(BPE::default())
+        .with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(byte_level)))
+        .with_decoder(Some(DecoderWrapper::ByteLevel(byte_level)))
+        .build()
+        .map_err(refused)?;
+        let mut trainer = BpeTrainer::builder()
+            .show_progress(false)
+            .vocab_size(self.n_text_tokens)
+            .min_frequency(2)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        tokenizer.train(&mut trainer, texts.iter()).map_err(refused)?;
+        let mut names = vec!["endoftext".to_owned(), "startoftranscript".to_owned()];
+        names.extend(self.languages.iter().cloned());
+        let controls = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"];
+        names.extend(controls.map(str::to_owned));
+        let n_timestamps = (self.window_secs / TIMESTAMP_SECS).round() as usize + 1;
+        names.extend((0..n_timestamps).map(|i| format!("{:.2}", i as f64 * TIMESTAMP_SECS)));
+        let tokens: Vec<_> = names.iter().map(|name| AddedToken::from(format!("<|{name}|>"), true)).collect();
+        tokenizer.add_special_tokens(tokens).map_err(refused)?;
+        let ids = names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), tokenizer.token_to_id(&format!("<|{name}|>"))?)))
+            .collect();
+        Ok((tokenizer.to_string(true).map_err(refused)?, ids))
+    }
+}
+
+impl NewWhisper {
+    /// Learns the vocabulary from `texts` and describes the model.
+    ///
+    /// # Errors
+    /// Sizes that do not fit together, named as in `config.json`.
+    pub fn describe(&self, texts: &[String]) -> Result<Description, Error> {
+        let window_secs = self.vocabulary.window_secs;
+        if !(window_secs.fract() == 0.0 && (1.0..=3600.0).contains(&window_secs)) {
+            // Hugging Face's feature extractor counts them in whole numbers.
+            let message = format!("{window_secs} is not a whole number of seconds from 1 to 3600");
+            return Err(Error::option("window_secs", message));
+        }
+        if self.vocabulary.n_text_tokens < N_BYTES {
+            let message = format!("{} is less than the {N_BYTES} bytes", self.vocabulary.n_text_tokens);
+            return Err(Error::option("n_text_tokens", message));
+        }
+        let (tokenizer, ids) = self.vocabulary.learn(texts)?;
+        let id = |name: &str| {
+            let missing = || Error::Tokenizer(format!("the new vocabulary has no <|{name}|>"));
+            ids.get(name).copied().ok_or_else(missing)
+        };
+        let (end, start) = (id("endoftext")?, id("startoftranscript")?);
+        let n_positions = (self.vocabulary.window_secs / TIMESTAMP_SECS).round() as usize;
+        let config = WhisperConfig {
+            d_model: self.d_model,
+            encoder_layers: self.encoder_layers,
+            encoder_attention_heads: self.n_heads,
+            encoder_ffn_dim: 4 * self.d_model,
+            decoder_layers: self.decoder_layers,
+            decoder_attention_heads: self.n_heads,
+            decoder_ffn_dim: 4 * self.d_model,
+            num_mel_bins: self.n_mels,
+            max_source_positions: n_positions,
+            max_target_positions: self.max_target_positions,
+            vocab_size: ids.values().max().map_or(0, |last| *last as usize + 1),
+            scale_embedding: false,
+            activation_function: "gelu".to_owned(),
+            tie_word_embeddings: true,
+            decoder_start_token_id: start,
+            eos_token_id: end,
+            suppress_tokens: None,
+            // Nothing is a text, too: silence.
+            begin_suppress_tokens: Some(Vec::new()),
+            median_filter_width: 7,
+            variable_length: self.variable_length,
+        };
+        let mut keys = serde_json::to_value(&config)
+            .map_err(|error| Error::Tokenizer(format!("config.json: {error}")))?;
+        merge(
+            &mut keys,
+            json!({
+                "model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"],
+                "is_encoder_decoder": true, "bos_token_id": end, "pad_token_id": end,
+            }),
+        );
+        let controls = ["startoftranscript", "startoflm", "startofprev", "nospeech", "notimestamps"];
+        let mut suppressed = controls.map(&id).into_iter().collect::<Result<Vec<_>, _>>()?;
+        suppressed.extend([id("translate")?, id("transcribe")?]);
+        suppressed.sort_unstable();
+        let languages: BTreeMap<_, _> = self
+            .vocabulary
+            .languages
+            .iter()
+            .map(|code| Ok((format!("<|{code}|>"), id(code)?)))
+            .collect::<Result<_, Error>>()?;
+        let mut generation = json!({
+            "begin_suppress_tokens": [], "suppress_tokens": suppressed, "bos_token_id": end, "eos_token_id": end,
+            "pad_token_id": end, "decoder_start_token_id": start, "is_multilingual": !languages.is_empty(),
+            "no_timestamps_token_id": id("notimestamps")?, "prev_sot_token_id": id("startofprev")?,
+            // A window may begin with any silence.
+            "max_initial_timestamp_index": n_positions, "max_length": self.max_target_positions,
+            "return_timestamps": false,
+        });
+        if !languages.is_empty() {
+            let tasks = json!({"transcribe": id("transcribe")?, "translate": id("translate")?});
+            merge(&mut generation, json!({"lang_to_id": languages, "task_to_id": tasks}));
+        }
+        let spec = audio::FeatureSpec::whisper(self.n_mels);
+        let preprocessor = json!({
+            "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": self.n_mels,
+            "sampling_rate": spec.sample_rate, "hop_length": spec.hop_samples, "n_fft": spec.n_fft,
+            "chunk_length": window_secs as u64,
+            "n_samples": 2 * n_positions * spec.hop_samples, "nb_max_frames": 2 * n_positions,
+            "padding_side": "right", "padding_value": 0.0, "return_attention_mask": false,
+        });
+        let tokenizer_config = json!({
+            "tokenizer_class": "WhisperTokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
+            "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+            "model_max_length": self.max_target_positions, "clean_up_tokenization_spaces": false,
+        });
+        let json = |value: &Value| Cow::Owned(format!("{value:#}\n").into_bytes());
+        let files = BTreeMap::from([
+            (Cow::Borrowed("config.json"), json(&keys)),
+            (Cow::Borrowed("generation_config.json"), json(&generation)),
+            (Cow::Borrowed("preprocessor_config.json"), json(&preprocessor)),
+            (Cow::Borrowed("tokenizer_config.json"), json(&tokenizer_config)),
+            (Cow::Borrowed("tokenizer.json"), Cow::Owned((tokenizer + "\n").into_bytes())),
+        ]);
+        let name = Cow::Owned(self.name.clone());
+        Description::open(BundleSource::Memory(Arc::new(MemoryBundle { name, files })))
+    }
+}
+
+/// Adds the keys of `more`.
+fn merge(keys: &mut Value, more: Value) {
+    if let (Value::Object(keys), Value::Object(more)) = (keys, more) {
+        keys.extend(more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(languages: &[&str]) -> NewWhisper {
+        NewWhisper {
+            name: "new".to_owned(),
+            d_model: 16,
+            n_heads: 2,
+            encoder_layers: 1,
+            decoder_layers: 1,
+            n_mels: 80,
+            max_target_positions: 32,
+            variable_length: true,
+            vocabulary: NewVocabulary {
+                n_text_tokens: 300,
+                languages: languages.iter().map(|&code| code.to_owned()).collect(),
+                window_secs: 8.0,
+            },
+        }
+    }
+
+    fn texts() -> Vec<String> {
+        [" one two", " two three one", " three two"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn a_learnt_vocabulary_spells_any_text_and_its_words_briefly() -> Result<(), Error> {
+        let (tokenizer, generation, special) = new(&[]).describe(&texts())?.vocabulary()?;
+        for text in [" one two three", "  \u{67e}\u{69a}\u{62a}\u{648}, 7\n"] {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(text)?)?, text);
+        }
+        assert_eq!(tokenizer.encode(" one two")?.len(), 2);
+        assert!(tokenizer.encode(" one two three")?.iter().all(|id| special.is_text(*id)));
+        assert!(!special.is_multilingual && special.no_speech.is_some());
+        let zero = special.timestamp_begin().map(|begin| tokenizer.token_bytes(begin + 400));
+        assert_eq!(zero, Some(b"<|8.00|>".to_vec()));
+        assert_eq!(tokenizer.token_bytes(special.timestamp_begin().unwrap_or_default()), b"<|0.00|>");
+        // Silence may be answered by nothing, and control tokens are never written.
+        assert_eq!(generation.begin_suppress_tokens, Some(Vec::new()));
+        assert!(generation.suppress_tokens.is_some_and(|ids| ids.contains(&special.start)));
+        Ok(())
+    }
+
+    #[test]
+    fn the_same_texts_give_the_same_files() -> Result<(), Error> {
+        let [one, two] = [new(&["ps", "fa"]).describe(&texts())?, new(&["ps", "fa"]).describe(&texts())?];
+        for name in ["config.json", "generation_config.json", "tokenizer.json"] {
+            assert_eq!(one.source().read(name)?, two.source().read(name)?, "{name}");
+        }
+        assert_eq!(one.languages()?, ["ps", "fa"]);
+        Ok(())
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused_by_name() {
+        let few = NewVocabulary { n_text_tokens: 255, ..new(&[]).vocabulary };
+        let uneven = NewVocabulary { window_secs: 7.5, ..new(&[]).vocabulary };
+        for (model, part) in [
+            (NewWhisper { n_heads: 3, ..new(&[]) }, "encoder_attention_heads"),
+            (NewWhisper { vocabulary: few, ..new(&[]) }, "n_text_tokens"),
+            (NewWhisper { vocabulary: uneven, ..new(&[]) }, "window_secs"),
+        ] {
+            let error = model.describe(&texts()).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|error| error.contains(part)), "{part}");
+        }
+    }
+}
