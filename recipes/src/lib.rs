@@ -1,5 +1,5 @@
-//! Recordings to models: what training data looks like to a trainer, the training loop and what it is made of, the log of what
-//! a run measures, and the scores by which a recogniser is judged.
+//! Recordings to models: how corpora become manifests of cuts, what training data looks like to a trainer, the losses, the training
+//! loop and what it is made of, the log of what a run measures, and the scores by which a recogniser is judged.
 
 mod average;
 pub mod checkpoint;
@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod metrics_log;
 pub mod optim;
 pub mod plot;
+pub mod prepare;
 pub mod schedule;
 pub mod task;
 pub mod text;

@@ -4,6 +4,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::data::Histogram as Bins;
+
 /// Failure of drawing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,7 +58,7 @@ pub struct Histogram {
     pub title: String,
     /// Beside the horizontal axis.
     pub x_label: String,
-    /// Number of bars.
+    /// Number of bars, about: their bounds are round.
     pub n_bins: usize,
     /// The values; those that are not finite are left out.
     pub values: Vec<f64>,
@@ -131,26 +133,20 @@ impl Histogram {
     /// # Errors
     /// When no value is finite or there are no bins.
     pub fn to_svg(&self) -> Result<String, Error> {
-        let values: Vec<f64> = self.values.iter().copied().filter(|value| value.is_finite()).collect();
-        let Some((low, high)) = range(values.iter().copied()).filter(|_| self.n_bins > 0) else {
+        let bins = Some(self.n_bins).filter(|n_bins| *n_bins > 0);
+        let Some(bins) = bins.and_then(|n_bins| Bins::of(self.values.iter().copied(), n_bins)) else {
             return Err(Error::Empty { title: self.title.clone() });
         };
-        let width = (high - low) / self.n_bins as f64;
-        let mut counts = vec![0u32; self.n_bins];
-        for value in values {
-            // The largest value belongs to the last bin.
-            counts[(((value - low) / width) as usize).min(self.n_bins - 1)] += 1;
-        }
-        let highest = counts.iter().copied().max().unwrap_or(0);
+        let highest = bins.counts.iter().copied().max().unwrap_or(0) as f64;
+        let (low, high) = (bins.start, bins.bound(bins.counts.len()));
         draw(&self.title, |area| {
-            let mut chart =
-                builder(area, &self.title).build_cartesian_2d(low..high, 0.0..1.05 * f64::from(highest))?;
+            let mut chart = builder(area, &self.title).build_cartesian_2d(low..high, 0.0..1.05 * highest)?;
             let mut mesh = chart.configure_mesh();
             mesh.x_label_formatter(&tick).y_label_formatter(&tick).light_line_style(TRANSPARENT);
             mesh.disable_x_mesh().x_desc(&self.x_label).y_desc("count").draw()?;
-            let bars = counts.iter().enumerate().map(|(bin, &count)| {
-                let start = low + width * bin as f64;
-                Rectangle::new([(start, 0.0), (start + width, f64::from(count))], COLORS[0].mix(0.8).filled())
+            let bars = bins.counts.iter().enumerate().map(|(bin, &count)| {
+                let corners = [(bins.bound(bin), 0.0), (bins.bound(bin + 1), count as f64)];
+                Rectangle::new(corners, COLORS[0].mix(0.8).filled())
             });
             chart.draw_series(bars)?;
             Ok(())
@@ -319,8 +315,9 @@ mod tests {
             values: vec![0.0, 0.5, 1.0, 2.5, 4.0, 4.0, f64::NAN],
         };
         let svg = histogram.to_svg().unwrap();
-        assert_eq!(count(&svg, "#1F77B4"), 4);
-        // A single value still has a width; no bins have none.
+        // From 0 in steps of 1; the largest value begins a fifth.
+        assert_eq!(count(&svg, "#1F77B4"), 5);
+        // A single value still has a width; no bars have none.
         assert!(Histogram { values: vec![5.0; 3], ..histogram.clone() }.to_svg().is_ok());
         assert!(Histogram { n_bins: 0, ..histogram.clone() }.to_svg().is_err());
         assert!(Histogram { values: vec![], ..histogram }.to_svg().is_err());

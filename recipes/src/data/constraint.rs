@@ -123,6 +123,21 @@ impl Constraint {
         effective_length(self.measure(length), self.quadratic())
     }
 
+    /// Items of a full batch of `bucket` that are all as long as `longest`; one at least.
+    pub fn batch_size(&self, bucket: usize, longest: Length) -> usize {
+        let filling = self.filling(bucket);
+        let cost = self.cost(longest);
+        // A quotient may be off by one where its product is not.
+        let mut count = (filling.budget / cost).min(filling.max_items as f64) as usize;
+        while count > 1 && count as f64 * cost > filling.budget {
+            count -= 1;
+        }
+        while count < filling.max_items && (count + 1) as f64 * cost <= filling.budget {
+            count += 1;
+        }
+        count.max(1)
+    }
+
     /// Every bound, spelt out for a digest.
     pub(super) fn canonical_text(&self) -> String {
         match self {
@@ -245,6 +260,27 @@ mod tests {
         let eight = filled(&constraint, &[short; 8]);
         assert!(eight.can_add(short) && !eight.can_add(Length::new(7.0, 1)));
         assert!(constraint.filling(0).can_add(Length::new(1e6, 1)), "alone it may be as long as it is");
+    }
+
+    #[test]
+    fn a_batch_of_equal_items_has_the_size_at_which_it_is_close() {
+        for (max_secs, quadratic_secs, max_items) in
+            [(0.3, None, None), (61.0, Some(30.0), None), (100.0, None, Some(7)), (1.0, None, None)]
+        {
+            let constraint = Constraint::Duration { max_secs, quadratic_secs, max_items };
+            for secs in [0.1, 0.7, 3.0, 30.0] {
+                let item = Length::new(secs, 1);
+                let mut filling = constraint.filling(0);
+                let mut n_items = 0;
+                while filling.can_add(item) {
+                    filling.add(item);
+                    n_items += 1;
+                }
+                assert_eq!(constraint.batch_size(0, item), n_items, "{secs} s in {max_secs}");
+            }
+        }
+        let sizes = Constraint::BatchSizes { batch_sizes: vec![5, 2] };
+        assert_eq!([0, 1].map(|bucket| sizes.batch_size(bucket, Length::new(9.0, 9))), [5, 2]);
     }
 
     #[test]

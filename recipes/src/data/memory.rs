@@ -4,6 +4,7 @@
 //! Counted are the values that the backward pass needs of a pre-norm transformer without dropout, after Korthikanti et
 //! al. 2022 (arXiv:2205.05198, section 4.1); what a framework keeps beyond them is a factor.
 
+use models::{Architecture, Bundle};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Length, MemoryOracle};
@@ -35,6 +36,35 @@ pub struct ModelDims {
     pub frames_per_sec: f64,
     /// Frames that become one encoder position.
     pub subsampling: u64,
+}
+
+impl ModelDims {
+    /// Those of a bundle, all of whose parameters are trained on windows as long as their recordings.
+    pub fn of(bundle: &Bundle) -> Self {
+        let Architecture::Whisper(config) = bundle.architecture();
+        let n_params = bundle.weights().n_parameters() as u64;
+        let [d_model, encoder_ffn, decoder_ffn, encoder_heads, decoder_heads] = [
+            config.d_model,
+            config.encoder_ffn_dim,
+            config.decoder_ffn_dim,
+            config.encoder_attention_heads,
+            config.decoder_attention_heads,
+        ]
+        .map(|n| n as u64);
+        Self {
+            n_params,
+            n_trainable: n_params,
+            d_model,
+            ffn_dim: encoder_ffn.max(decoder_ffn),
+            n_heads: encoder_heads.max(decoder_heads),
+            encoder_layers: config.encoder_layers as u64,
+            decoder_layers: config.decoder_layers as u64,
+            n_vocab: config.vocab_size as u64,
+            n_features: config.num_mel_bins as u64,
+            frames_per_sec: bundle.feature_spec().frame_rate(),
+            subsampling: (config.max_source_frames() / config.max_source_positions.max(1)) as u64,
+        }
+    }
 }
 
 /// A model, how it is trained and the memory that there is.
@@ -251,6 +281,27 @@ mod tests {
         let mut small = TrainingMemory { capacity_bytes: 16 << 30, ..large() };
         let error = BatchSizeSearch::default().run(&table, &mut small).unwrap_err();
         assert!(matches!(error, Error::Unfit { bucket: 5, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_bundle_says_its_sizes() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper-80");
+        let dims = ModelDims::of(&Bundle::open(&path).unwrap());
+        let expected = ModelDims {
+            n_params: dims.n_params,
+            n_trainable: dims.n_params,
+            d_model: 32,
+            ffn_dim: 96,
+            n_heads: 4,
+            encoder_layers: 2,
+            decoder_layers: 2,
+            n_vocab: 1817,
+            n_features: 80,
+            frames_per_sec: 100.0,
+            subsampling: 2,
+        };
+        assert_eq!(dims, expected);
+        assert!(dims.n_params > dims.n_vocab * dims.d_model);
     }
 
     #[test]

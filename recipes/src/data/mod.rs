@@ -1,39 +1,54 @@
-//! From lengths to batches, by metadata alone: nothing here reads a file or makes a tensor.
+//! Training data: manifests of cuts ([`manifest`]), what is in them ([`stats`]) and what is wrong with them ([`check`]); and from
+//! lengths to batches.
 //!
+//! Batches are made by metadata alone: no sampling reads a file or makes a tensor.
 //! [`BucketEstimate`] finds a [`BucketTable`] in a list of [`Length`]s; a [`Sampler`] turns lengths, table, [`Constraint`]
 //! and seed into the batches of any epoch; [`Padding`] counts what they waste and [`compare`] what other ways would. What
 //! no batch takes is counted by [`Rejection`] and language. Batch sizes that fit into memory come from a [`BatchSizeSearch`]
-//! over a [`MemoryOracle`].
+//! over a [`MemoryOracle`]; [`BucketPlan`] shows what a run will do.
 //!
 //! NVIDIA's Canary training (2-D buckets, searched batch sizes, synchronised ranks) with lhotse's terms and rules.
 
 mod admission;
 mod batch_size;
 mod bucket;
+mod bucket_plan;
+pub mod check;
 mod constraint;
+mod count;
 mod epoch;
 mod error;
 mod estimate;
+pub mod histogram;
+mod lengths;
 #[cfg(test)]
 mod lhotse;
+pub mod manifest;
 mod memory;
 mod padding;
 mod plan;
 mod sampler;
-mod shuffle;
+pub(crate) mod shuffle;
+pub mod stats;
 mod table;
+pub mod tokens;
 
 pub use admission::{Admission, LanguageAdmission, LengthLimits, Rejection, TokensPerPosition};
 pub use batch_size::{BatchSizeProfile, BatchSizeSearch, BatchSizes, MemoryOracle, ProfileKey, Trial};
 pub use bucket::{Bucket, BucketTable, Fit};
+pub use bucket_plan::{BucketPlan, PlannedBucket, table_within};
 pub use constraint::{Constraint, CountedTokens, Filling};
 pub use epoch::{Batch, Batches, Epoch};
 pub use error::Error;
 pub use estimate::BucketEstimate;
+pub use histogram::Histogram;
+pub use lengths::Lengths;
+pub use manifest::Cut;
 pub use memory::{ModelDims, TrainingMemory};
 pub use padding::{BucketPadding, EpochPadding, Padding};
 pub use plan::{Comparison, PlanOptions, Strategy, StrategyPadding, compare};
 pub use sampler::{Sampler, SamplerConfig};
+pub use tokens::Tokens;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +79,7 @@ impl Length {
 }
 
 /// Lower-case hex digits.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

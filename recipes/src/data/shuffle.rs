@@ -12,6 +12,10 @@ pub(crate) enum Purpose {
     Items = 1,
     /// The order of the steps.
     Steps = 2,
+    /// What synthesised recordings say, and in which voice.
+    Synthesis = 3,
+    /// Which cuts are joined into utterances.
+    Join = 4,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs
@@ -31,8 +35,18 @@ pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut impl RngCore) {
     }
 }
 
+/// Uniform in 0..1, with all the digits that a number has.
+pub(crate) fn uniform(rng: &mut impl RngCore) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Uniform in a range.
+pub(crate) fn between([least, most]: [f64; 2], rng: &mut impl RngCore) -> f64 {
+    least + (most - least) * uniform(rng)
+}
+
 /// Uniform in `0..n`, `n > 0`: the high half of a product, redrawn where some results would be likelier (Lemire 2019).
-fn below(n: u64, rng: &mut impl RngCore) -> u64 {
+pub(crate) fn below(n: u64, rng: &mut impl RngCore) -> u64 {
     let unbiased_from = n.wrapping_neg() % n;
     loop {
         let product = u128::from(rng.next_u64()) * u128::from(n);

@@ -1,0 +1,169 @@
+//! Recordings by speech synthesisers, for what no corpus holds: English digit strings and command words in many voices, and
+//! other words that a model should not write.
+//!
+//! The programs espeak-ng and flite speak. What is spoken by whom is a function of a seed; the samples are one of the programs'
+//! versions, too.
+
+mod program;
+mod script;
+mod voice;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use audio::{DecodeAudio, decode_file, encode::wav_bytes, resample};
+use rayon::prelude::*;
+use serde_json::Value;
+
+pub use script::Kind;
+
+use self::{program::Programs, script::Utterance};
+use super::Split;
+use crate::data::manifest::{Cut, Error, Extra, Interner};
+
+/// Rate of the recordings, Hz.
+const SAMPLE_RATE: u32 = 16_000;
+/// Folder of the recordings below that of the manifests.
+const AUDIO_FOLDER: &str = "audio";
+
+/// A set of recordings that can be synthesised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// English digits, alone and in strings of up to eight, command words, and other words with an empty text.
+    DigitsEn,
+}
+
+impl Set {
+    /// The set that a recipe calls `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        (name == "digits-en").then_some(Self::DigitsEn)
+    }
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SynthesisOptions {
+    /// The set.
+    pub set: Set,
+    /// Decides every text, voice and rate of speech.
+    pub seed: u64,
+    /// Recordings together; a tenth of them is dev, by voices that train does not hear.
+    pub n_clips: usize,
+}
+
+impl SynthesisOptions {
+    /// Fewer recordings make no set: dev would have one or none. So few do not have all words yet: every command is in dev from
+    /// 1290 on.
+    pub const MIN_CLIPS: usize = 20;
+    /// More are taken for a mistake: weeks of speech, and a file for each.
+    pub const MAX_CLIPS: usize = 1_000_000;
+}
+
+impl Default for SynthesisOptions {
+    fn default() -> Self {
+        Self { set: Set::DigitsEn, seed: 0, n_clips: 3600 }
+    }
+}
+
+/// Speaks a set and writes it as WAV below `out`, in parallel; `progress` hears how many clips of how many are done, from several
+/// threads. A clip that an earlier run left is not spoken again.
+///
+/// # Errors
+/// Too few or too many recordings; a program or a voice that is not there, naming how to get it; a full disk.
+pub fn synthesize(
+    options: &SynthesisOptions,
+    out: &Path,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<BTreeMap<Split, Vec<Cut>>, Error> {
+    let (least, most) = (SynthesisOptions::MIN_CLIPS, SynthesisOptions::MAX_CLIPS);
+    if !(least..=most).contains(&options.n_clips) {
+        let too = if options.n_clips < least { "few" } else { "many" };
+        let message = format!("{} recordings are too {too}; from {least} to {most}", options.n_clips);
+        return Err(Error::Corpus(message));
+    }
+    let Set::DigitsEn = options.set;
+    let script = script::digits_en(options.seed, options.n_clips);
+    let programs = Programs::find()?;
+    let folder = out.join(AUDIO_FOLDER);
+    fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
+    let (total, done) = (script.len(), AtomicUsize::new(0));
+    progress(0, total);
+    let durations = script
+        .par_iter()
+        .map(|utterance| {
+            let duration_secs = speak(&programs, utterance, &folder)?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            Ok(duration_secs)
+        })
+        .collect::<Result<Vec<f64>, Error>>()?;
+    let mut names = Interner::default();
+    let mut splits = BTreeMap::<Split, Vec<Cut>>::new();
+    for (utterance, duration_secs) in script.iter().zip(durations) {
+        let cut = cut(utterance, &folder, duration_secs, &mut names);
+        splits.entry(utterance.split).or_default().push(cut);
+    }
+    Ok(splits)
+}
+
+fn file(utterance: &Utterance, folder: &Path) -> PathBuf {
+    folder.join(format!("{}.wav", utterance.id()))
+}
+
+/// Makes a recording, or finds it made; its length in seconds.
+fn speak(programs: &Programs, utterance: &Utterance, folder: &Path) -> Result<f64, Error> {
+    let path = file(utterance, folder);
+    let unusable = |error: audio::Error| Error::file(&path, error.to_string());
+    if path.is_file() {
+        // A name says what is spoken and how, and only whole files have it.
+        return audio::probe_file(&path, &DecodeAudio::default())
+            .map(|info| info.duration_secs)
+            .map_err(unusable);
+    }
+    let spoken = Part(path.with_extension(format!("{}.spoken.wav", std::process::id())));
+    programs.speak(utterance, &spoken.0)?;
+    let decoded = decode_file(&spoken.0, &DecodeAudio::default()).map_err(unusable)?;
+    let waveform = resample(&decoded.waveform, SAMPLE_RATE).map_err(unusable)?;
+    let part = Part(path.with_extension(format!("{}.part", std::process::id())));
+    let failed = |error: std::io::Error| Error::io(&path, &error);
+    fs::write(&part.0, wav_bytes(&waveform).map_err(unusable)?).map_err(failed)?;
+    fs::rename(&part.0, &path).map_err(failed)?;
+    Ok(waveform.duration_secs())
+}
+
+fn cut(utterance: &Utterance, folder: &Path, duration_secs: f64, names: &mut Interner) -> Cut {
+    let mut extra = Extra::new();
+    extra.insert("kind".to_owned(), Value::from(utterance.kind.name()));
+    if utterance.kind == Kind::Unknown {
+        extra.insert("spoken".to_owned(), Value::from(&*utterance.spoken));
+    }
+    Cut {
+        id: utterance.id().into(),
+        audio: file(utterance, folder).into(),
+        start_secs: 0.0,
+        duration_secs,
+        channel: None,
+        text: utterance.text().into(),
+        language: Some(names.get("en")),
+        speaker: Some(names.get(&utterance.voice.name())),
+        target_text: None,
+        target_language: None,
+        extra: Some(Box::new(extra)),
+    }
+}
+
+/// A file that does not outlive its use.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After the rename there is none.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

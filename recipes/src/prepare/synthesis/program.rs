@@ -1,0 +1,113 @@
+//! Calls espeak-ng and flite. Both speak with a voice of their own choice when they don't know the one asked for, so their lists are
+//! looked at first.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    io,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use super::super::Split;
+use super::{script::Utterance, voice::Voice};
+use crate::data::manifest::Error;
+
+/// How to get the programs.
+const INSTALL: &str = "apt-get install espeak-ng flite";
+/// Words a minute that espeak-ng speaks by itself.
+const ESPEAK_WORDS_PER_MIN: u64 = 175;
+/// The lowest pitch asked of flite, Hz; the script's is added. Only `kal` and `kal16` heed it.
+const FLITE_LOWEST_HZ: u64 = 70;
+
+/// The programs, found with all their voices.
+pub(super) struct Programs {
+    espeak: &'static OsStr,
+    flite: &'static OsStr,
+}
+
+impl Programs {
+    /// Looks for the programs and for every voice of the set.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub(super) fn find() -> Result<Self, Error> {
+        Self::find_as("espeak-ng".as_ref(), "flite".as_ref())
+    }
+
+    /// As [`Programs::find`], under other names.
+    pub(super) fn find_as(espeak: &'static OsStr, flite: &'static OsStr) -> Result<Self, Error> {
+        let accents = list(espeak, &["--voices=en"])?;
+        let variants = list(espeak, &["--voices=variant"])?;
+        let voices = list(flite, &["-lv"])?;
+        for voice in [Split::Train, Split::Dev].into_iter().flat_map(Voice::all) {
+            let is_there = match voice {
+                Voice::Espeak { accent, variant } => {
+                    accents.contains(accent) && variants.contains(&format!("!v/{variant}"))
+                }
+                Voice::Flite { voice } => voices.contains(voice),
+            };
+            if !is_there {
+                let message = format!("lacks the voice {}; a full package has it: {INSTALL}", voice.name());
+                return Err(Error::Program { name: program(voice, espeak, flite), message });
+            }
+        }
+        Ok(Self { espeak, flite })
+    }
+
+    /// Speaks into a WAV file.
+    ///
+    /// # Errors
+    /// A program that fails, with what it says.
+    pub(super) fn speak(&self, utterance: &Utterance, path: &Path) -> Result<(), Error> {
+        let Utterance { spoken, has_pauses, voice, length_percent, pitch, .. } = utterance;
+        let text = if *has_pauses { spoken.replace(' ', ", ") } else { spoken.to_string() };
+        let name = program(*voice, self.espeak, self.flite);
+        let mut command = match voice {
+            Voice::Espeak { accent, variant } => {
+                let mut command = Command::new(self.espeak);
+                command.args(["-v", &format!("{accent}+{variant}")]);
+                command.args(["-s", &(ESPEAK_WORDS_PER_MIN * 100 / length_percent).to_string()]);
+                command.args(["-p", &pitch.to_string()]).arg("-w").arg(path).arg(text);
+                command
+            }
+            Voice::Flite { voice } => {
+                let stretch =
+                    format!("duration_stretch={}.{:02}", length_percent / 100, length_percent % 100);
+                let pitch = format!("int_f0_target_mean={}", FLITE_LOWEST_HZ + pitch);
+                let mut command = Command::new(self.flite);
+                command.args(["-voice", voice, "--setf", &stretch, "--setf", &pitch]);
+                command.args(["-t", &text]).arg("-o").arg(path);
+                command
+            }
+        };
+        run(&mut command, &name).map(|_| ())
+    }
+}
+
+fn program(voice: Voice, espeak: &OsStr, flite: &OsStr) -> String {
+    match voice {
+        Voice::Espeak { .. } => espeak.to_string_lossy().into_owned(),
+        Voice::Flite { .. } => flite.to_string_lossy().into_owned(),
+    }
+}
+
+/// The words of a program's list of voices.
+fn list(program: &OsStr, arguments: &[&str]) -> Result<HashSet<String>, Error> {
+    let output = run(Command::new(program).args(arguments), &program.to_string_lossy())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+fn run(command: &mut Command, name: &str) -> Result<Output, Error> {
+    let failed = |message: String| Error::Program { name: name.to_owned(), message };
+    let output = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failed(format!("is not there; to get it: {INSTALL}")),
+        _ => failed(error.to_string()),
+    })?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("{}: {}", output.status, said.trim())))
+}

@@ -1,0 +1,83 @@
+//! Who speaks: the voices of espeak-ng and flite, and which of them train must not hear.
+
+use rand_chacha::rand_core::RngCore;
+
+use super::super::Split;
+use crate::data::shuffle::below;
+
+/// Accents of espeak-ng that train hears, each as often as it stands here.
+const TRAIN_ACCENTS: [&str; 10] = [
+    "en-us",
+    "en-us",
+    "en-us",
+    "en-us",
+    "en-gb",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-us-nyc",
+    "en-029",
+];
+/// Accents of espeak-ng by which dev is spoken.
+const DEV_ACCENTS: [&str; 2] = ["en-us", "en-gb-x-gbcwmd"];
+
+/// Variants of espeak-ng that train hears. Neither here nor below is `f3`: it is kept to judge synthesis by.
+const TRAIN_VARIANTS: [&str; 44] = [
+    "m1", "m2", "m3", "m4", "m5", "m7", "m8", "f1", "f2", "f4", "croak", "whisper", "klatt", "klatt2",
+    "klatt4", "Alex", "Andy", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Michael", "Mike", "adam",
+    "aunty", "belinda", "benjamin", "boris", "caleb", "ed", "edward", "grandma", "grandpa", "gustave",
+    "iven", "john", "linda", "max", "paul", "quincy", "robert", "zac",
+];
+/// Variants of espeak-ng that only dev hears.
+const DEV_VARIANTS: [&str; 5] = ["m6", "f5", "david", "shelby", "anika"];
+
+/// Voices of flite, all in train. `slt` is not among them: it is kept to judge synthesis by.
+const FLITE_VOICES: [&str; 4] = ["awb", "kal", "kal16", "rms"];
+/// Of so many utterances in train flite speaks one: its few voices are closest to people's.
+const FLITE_EVERY: u64 = 5;
+
+/// A synthesiser with its voice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Voice {
+    /// espeak-ng's accent and variant.
+    Espeak { accent: &'static str, variant: &'static str },
+    /// flite's voice.
+    Flite { voice: &'static str },
+}
+
+impl Voice {
+    /// As the manifest names the speaker.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Espeak { accent, variant } => format!("espeak-ng/{accent}+{variant}"),
+            Self::Flite { voice } => format!("flite/{voice}"),
+        }
+    }
+
+    /// All voices of a split.
+    pub(super) fn all(split: Split) -> Vec<Self> {
+        let (accents, variants, flite): (&[_], &[_], &[_]) = match split {
+            Split::Train => (&TRAIN_ACCENTS, &TRAIN_VARIANTS, &FLITE_VOICES),
+            Split::Dev => (&DEV_ACCENTS, &DEV_VARIANTS, &[]),
+            Split::Test => (&[], &[], &[]),
+        };
+        let espeak = accents
+            .iter()
+            .flat_map(|accent| variants.iter().map(move |variant| Self::Espeak { accent, variant }));
+        let mut voices: Vec<_> = espeak.chain(flite.iter().map(|voice| Self::Flite { voice })).collect();
+        voices.sort_unstable();
+        voices.dedup();
+        voices
+    }
+
+    /// Draws a voice of dev, or else of train.
+    pub(super) fn draw(split: Split, rng: &mut impl RngCore) -> Self {
+        let is_flite = split != Split::Dev && below(FLITE_EVERY, rng) == 0;
+        let mut of = |choices: &[&'static str]| choices[below(choices.len() as u64, rng) as usize];
+        match split {
+            Split::Dev => Self::Espeak { accent: of(&DEV_ACCENTS), variant: of(&DEV_VARIANTS) },
+            _ if is_flite => Self::Flite { voice: of(&FLITE_VOICES) },
+            _ => Self::Espeak { accent: of(&TRAIN_ACCENTS), variant: of(&TRAIN_VARIANTS) },
+        }
+    }
+}
