@@ -28,6 +28,21 @@ pub enum Error {
     /// A recording cannot be read.
     #[error(transparent)]
     Audio(#[from] audio::Error),
+    /// A manifest or a corpus is of no use.
+    #[error(transparent)]
+    Manifest(#[from] crate::data::manifest::Error),
+    /// Lengths cannot become batches.
+    #[error(transparent)]
+    Sampling(#[from] crate::data::Error),
+    /// A score cannot be computed.
+    #[error(transparent)]
+    Metrics(#[from] crate::metrics::Error),
+    /// The log of a run cannot be written.
+    #[error(transparent)]
+    Log(#[from] crate::metrics_log::Error),
+    /// A plot cannot be drawn.
+    #[error(transparent)]
+    Plot(#[from] crate::plot::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

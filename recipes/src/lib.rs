@@ -3,16 +3,21 @@
 
 mod average;
 pub mod checkpoint;
+pub mod config;
 pub mod data;
 mod error;
+pub mod evaluate;
 #[cfg(test)]
 mod fixtures;
 pub mod loader;
+pub mod loss;
 pub mod metrics;
 pub mod metrics_log;
 pub mod optim;
 pub mod plot;
 pub mod prepare;
+pub mod run;
+mod run_card;
 pub mod schedule;
 pub mod task;
 pub mod text;

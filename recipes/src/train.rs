@@ -5,6 +5,8 @@ use std::thread;
 use std::time::Instant;
 
 use candle_core::Tensor;
+use models::kernels::keep_freed_memory;
+use models::nn::backward;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -130,6 +132,7 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
     stop: &AtomicBool,
     tell: &mut dyn FnMut(Event),
 ) -> Result<(Ending, State), Error> {
+    keep_freed_memory();
     let config = run.train;
     let schedule = Schedule::new(run.schedule, run.optimizer.learning_rate, config.max_steps)?;
     let mut trainer = Trainer {
@@ -153,6 +156,9 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ending::Stopped);
             }
+            if config.patience > 0 && trainer.state.n_worse >= config.patience {
+                return Ok(Ending::NoBetter);
+            }
             // Before the next update rather than after the last one: a run that goes on from here does it, too.
             if schedule.branch(trainer.state.step) == Some(Branch::Return) {
                 trainer.go_back()?;
@@ -165,24 +171,27 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
                 return Err(Error::config(
                     "train.max_skipped",
                     format!(
-                        "{n_skipped_in_a_row} updates in a row were not finite, the last one number {step}; lower \
-                         optimizer.learning_rate or look at the data of the latest batches"
+                        "{n_skipped_in_a_row} updates in a row came to nothing, the last one number {step}: either they were \
+                         not finite (lower optimizer.learning_rate, or look at the data of the latest batches), or none of \
+                         their recordings could be read"
                     ),
                 ));
             }
             trainer.state.is_settled = schedule.ends_period(step);
             let is_evaluated =
                 is_due(step, config.evaluate_every) || trainer.state.is_settled || step == n_steps;
+            let best_before = trainer.state.best;
             let is_best = is_evaluated && trainer.evaluate(step)?;
             let branch = schedule.branch(step);
             if branch == Some(Branch::Leave) {
                 trainer.state.branch = Some(step);
             }
             if is_best || branch.is_some() || is_due(step, config.save_every) || trainer.state.is_settled {
-                trainer.save(step, branch.is_some())?;
-            }
-            if config.patience > 0 && trainer.state.n_worse >= config.patience {
-                return Ok(Ending::NoBetter);
+                let is_written = trainer.save(step, branch.is_some())?;
+                // The best is what there is, not what there was.
+                if is_best && !is_written {
+                    trainer.state.best = best_before;
+                }
             }
         }
         Ok(Ending::Complete)
@@ -284,10 +293,11 @@ impl<T: Task> Trainer<'_, T> {
             if !value.is_finite() {
                 break;
             }
-            gradients.add(&mut parts.backward()?, self.optimizer.vars())?;
+            gradients.add(&mut backward(&parts)?, self.optimizer.vars())?;
         }
         let gradient_norm = gradients.norm()?;
-        let is_skipped = !(loss.is_finite() && gradient_norm.is_finite());
+        // Nothing that could be read is nothing learnt.
+        let is_skipped = batches.is_empty() || !(loss.is_finite() && gradient_norm.is_finite());
         let rate = schedule.rate(step);
         if is_skipped {
             self.state.n_skipped += 1;
@@ -359,8 +369,8 @@ impl<T: Task> Trainer<'_, T> {
         Ok(is_best)
     }
 
-    /// Writes a checkpoint. If it cannot be written the run goes on, unless the checkpoint `is_needed`.
-    fn save(&mut self, step: u64, is_needed: bool) -> Result<(), Error> {
+    /// Writes a checkpoint and says whether it could. If not, the run goes on, unless the checkpoint `is_needed`.
+    fn save(&mut self, step: u64, is_needed: bool) -> Result<bool, Error> {
         let (state, optimizer, task) = (&self.state, &self.optimizer, self.task);
         let is_averaged = self.average.is_on();
         self.average.swap(optimizer.vars())?;
@@ -375,12 +385,13 @@ impl<T: Task> Trainer<'_, T> {
                 (self.tell)(Event::Saved { step });
                 let protected: Vec<u64> =
                     self.state.best.map(|best| best.step).into_iter().chain(self.state.branch).collect();
-                self.run.checkpoints.prune(self.run.train.keep, &protected)
+                self.run.checkpoints.prune(self.run.train.keep, &protected)?;
+                Ok(true)
             }
             Err(error) if is_needed => Err(error),
             Err(error) => {
                 (self.tell)(Event::SaveFailed { step, reason: error.to_string() });
-                Ok(())
+                Ok(false)
             }
         }
     }

@@ -27,11 +27,13 @@ pub mod manifest;
 mod memory;
 mod padding;
 mod plan;
+mod recording;
 mod sampler;
 pub(crate) mod shuffle;
 pub mod stats;
 mod table;
 pub mod tokens;
+mod utterance;
 
 pub use admission::{Admission, LanguageAdmission, LengthLimits, Rejection, TokensPerPosition};
 pub use batch_size::{BatchSizeProfile, BatchSizeSearch, BatchSizes, MemoryOracle, ProfileKey, Trial};
@@ -47,8 +49,10 @@ pub use manifest::Cut;
 pub use memory::{ModelDims, TrainingMemory};
 pub use padding::{BucketPadding, EpochPadding, Padding};
 pub use plan::{Comparison, PlanOptions, Strategy, StrategyPadding, compare};
+pub use recording::{read_cut, read_cut_at};
 pub use sampler::{Sampler, SamplerConfig};
 pub use tokens::Tokens;
+pub use utterance::{JoinConfig, Utterance};
 
 use serde::{Deserialize, Serialize};
 

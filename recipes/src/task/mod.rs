@@ -1,5 +1,7 @@
 //! What is trained: from a batch to the terms of its loss. The loop knows nothing else of a model.
 
+pub mod transcribe;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

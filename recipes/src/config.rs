@@ -1,0 +1,278 @@
+//! A run's settings: embedded commented defaults < recipe < `--set`. A recipe holds only what is its own.
+
+use std::path::Path;
+
+use audio::augment::Augment;
+use figment::Figment;
+use figment::providers::{Format as _, Toml};
+use models::{DecodeOptions, Precision};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::data::{Fit, JoinConfig};
+use crate::loss::LossConfig;
+use crate::optim::OptimizerConfig;
+use crate::schedule::{Schedule, ScheduleConfig};
+use crate::text::Normaliser;
+use crate::train::TrainConfig;
+
+/// The defaults, which are also the manual.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
+
+/// Recipes that are part of the program: name and contents.
+pub const RECIPES: [(&str, &str); 1] = [("digits_en", include_str!("../digits_en.toml"))];
+
+/// Everything that decides a run. `defaults.toml` says what each key does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct RunConfig {
+    pub task: TaskKind,
+    pub seed: u64,
+    pub model: ModelConfig,
+    pub data: DataConfig,
+    pub join: JoinConfig,
+    pub sampler: SamplerSettings,
+    pub augment: Augment,
+    pub target: TargetConfig,
+    pub loss: LossConfig,
+    pub optimizer: OptimizerConfig,
+    pub schedule: ScheduleConfig,
+    pub train: TrainConfig,
+    pub evaluate: EvaluateConfig,
+    pub bundle: BundleConfig,
+}
+
+/// What a run teaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// Speech to text.
+    Transcribe,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct ModelConfig {
+    pub base: String,
+    pub d_model: usize,
+    pub n_heads: usize,
+    pub encoder_layers: usize,
+    pub decoder_layers: usize,
+    pub n_mels: usize,
+    pub window_secs: f64,
+    pub max_target_positions: usize,
+    pub variable_length: bool,
+    pub n_text_tokens: usize,
+    pub languages: Vec<String>,
+    pub gradient_checkpointing: bool,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct DataConfig {
+    pub train: Vec<String>,
+    pub dev: Vec<String>,
+    pub language: String,
+    pub keep_empty: bool,
+    pub clean_epochs: u64,
+    pub cache_mb: usize,
+}
+
+/// `[sampler]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct SamplerSettings {
+    pub batch_secs: f64,
+    pub quadratic_secs: f64,
+    pub max_items: usize,
+    pub n_duration_buckets: usize,
+    pub n_token_buckets: usize,
+    pub fit: Fit,
+    pub min_duration_secs: f64,
+    pub max_duration_secs: f64,
+    pub max_tokens: u32,
+    pub max_tokens_per_sec: f64,
+}
+
+/// `[target]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct TargetConfig {
+    pub timestamps: f64,
+    pub previous: f64,
+}
+
+/// `[evaluate]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct EvaluateConfig {
+    pub normaliser: Normaliser,
+    pub beam_size: usize,
+    pub max_utterances: usize,
+    pub join: bool,
+}
+
+/// `[bundle]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct BundleConfig {
+    pub precision: Precision,
+    pub average: usize,
+}
+
+impl RunConfig {
+    /// The defaults, the recipe, and `key=value` on top, each value as TOML writes it; what is none is text.
+    ///
+    /// # Errors
+    /// A recipe that is not there, keys that nobody knows, values of another type.
+    pub fn load(recipe: Option<&Path>, settings: &[String]) -> Result<Self, Error> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if let Some(recipe) = recipe {
+            figment = match embedded(recipe) {
+                Some(text) => figment.merge(Toml::string(text)),
+                None if recipe.is_file() => figment.merge(Toml::file_exact(recipe)),
+                None => {
+                    let names: Vec<_> = RECIPES.iter().map(|(name, _)| *name).collect();
+                    let message = format!("no such recipe; give a TOML file or one of: {}", names.join(", "));
+                    return Err(Error::file(recipe, message));
+                }
+            };
+        }
+        for setting in settings {
+            let Some((key, value)) = setting.split_once('=') else {
+                return Err(Error::config(setting, "is no key=value, such as train.max_steps=100"));
+            };
+            figment = figment.merge(Toml::string(&toml_line(key.trim(), value.trim())));
+        }
+        let config: Self = figment.extract().map_err(|error| {
+            let error = error.into_iter().next();
+            let key = error.as_ref().map(|error| error.path.join(".")).unwrap_or_default();
+            let message = error.map(|error| error.kind.to_string()).unwrap_or_default();
+            Error::config(if key.is_empty() { "recipe".to_owned() } else { key }, message)
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Figures that the task's evaluation gives and that a better model has less of.
+    fn figures(&self) -> Vec<&'static str> {
+        let TaskKind::Transcribe = self.task;
+        let mut figures = vec!["wer", "cer", "loss"];
+        let losses = [("cross_entropy", self.loss.cross_entropy.weight), ("ctc", self.loss.ctc.weight)];
+        figures.extend(losses.into_iter().filter(|(_, weight)| *weight > 0.0).map(|(name, _)| name));
+        figures
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let share = |key: &str, value: f64| {
+            let message = || format!("{value} is not between 0 and 1");
+            if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::config(key, message())) }
+        };
+        share("target.timestamps", self.target.timestamps)?;
+        share("target.previous", self.target.previous)?;
+        if self.data.train.is_empty() {
+            return Err(Error::config("data.train", "names no manifest: there is nothing to learn from"));
+        }
+        let figures = self.figures();
+        if !figures.contains(&self.train.best_by.as_str()) {
+            let message = format!("`{}` is none of {}", self.train.best_by, figures.join(", "));
+            return Err(Error::config("train.best_by", message));
+        }
+        if !(0.0..1.0).contains(&self.train.average_decay) {
+            let message = format!("{} is not from 0 to below 1", self.train.average_decay);
+            return Err(Error::config("train.average_decay", message));
+        }
+        let options = DecodeOptions { beam_size: self.evaluate.beam_size, ..DecodeOptions::default() };
+        options.check().map_err(|error| Error::config("evaluate.beam_size", error.to_string()))?;
+        let (average, keep) = (self.bundle.average, self.train.keep);
+        if average == 0 || (keep > 0 && average > keep) {
+            let message =
+                format!("{average} is not between 1 and the {keep} checkpoints that train.keep leaves");
+            return Err(Error::config("bundle.average", message));
+        }
+        if self.train.max_steps == 0 {
+            return Err(Error::config("train.max_steps", "0 trains nothing"));
+        }
+        Schedule::new(&self.schedule, self.optimizer.learning_rate, self.train.max_steps)?;
+        self.join.check()?;
+        self.loss.check()?;
+        self.optimizer.check()
+    }
+}
+
+fn embedded(recipe: &Path) -> Option<&'static str> {
+    let name = recipe.to_str()?;
+    RECIPES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// A value that TOML does not understand is text.
+fn toml_line(key: &str, value: &str) -> String {
+    let line = format!("{key} = {value}\n");
+    let is_toml = Figment::from(Toml::string(&line)).extract::<figment::value::Dict>().is_ok();
+    if is_toml { line } else { format!("{key} = {value:?}\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(settings: &[&str]) -> Result<RunConfig, String> {
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        RunConfig::load(None, &settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_say_everything_and_recipes_know_their_keys() {
+        load(&["data.train=[\"a.jsonl\"]"]).expect("the defaults");
+        for (name, _) in RECIPES {
+            RunConfig::load(Some(Path::new(name)), &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+
+    #[test]
+    fn settings_win_and_are_read_as_toml_or_text() {
+        let config = load(&[
+            "train.max_steps=7000",
+            "data.language = ps",
+            "data.train=[\"a\", \"b\"]",
+            "optimizer.learning_rate=1e-3",
+            "model.base=./some model",
+        ])
+        .expect("settings");
+        assert_eq!((config.train.max_steps, config.data.language.as_str()), (7000, "ps"));
+        assert_eq!((config.data.train.len(), config.optimizer.learning_rate), (2, 1e-3));
+        assert_eq!(config.model.base, "./some model");
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        for (settings, part) in [
+            ("train.max_step=7", "max_step"),
+            ("train.max_steps=many", "train.max_steps"),
+            ("train.max_steps=0", "train.max_steps"),
+            ("train.best_by=speed", "train.best_by"),
+            ("train.best_by=ctc", "train.best_by"),
+            ("train.average_decay=1.0", "train.average_decay"),
+            ("evaluate.beam_size=0", "evaluate.beam_size"),
+            ("bundle.average=9", "bundle.average"),
+            ("data.train=[]", "data.train"),
+            ("train.max_steps", "key=value"),
+            ("loss.cross_entropy.weight=0", "loss"),
+            ("target.timestamps=2", "target.timestamps"),
+        ] {
+            let message = load(&["data.train=[\"a.jsonl\"]", settings]).expect_err(settings);
+            assert!(message.contains(part), "{settings}: {message}");
+        }
+        let missing = RunConfig::load(Some(Path::new("no_such")), &[]).map_err(|error| error.to_string());
+        assert!(missing.is_err_and(|message| message.contains("digits_en")));
+    }
+}

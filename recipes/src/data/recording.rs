@@ -1,0 +1,38 @@
+//! What a cut sounds like.
+
+use audio::decode::{ChannelChoice, DecodeAudio, decode_file};
+use audio::{Waveform, resample};
+
+use super::Cut;
+use crate::Error;
+
+/// The stretch of its recording that a cut means, at the recording's sample rate.
+///
+/// # Errors
+/// A recording that cannot be read or has nothing there.
+pub fn read_cut(cut: &Cut, options: &DecodeAudio) -> Result<Waveform, Error> {
+    let channel = cut.channel.map_or(options.channel, |channel| ChannelChoice::Pick(channel.into()));
+    let decoded = decode_file(&cut.audio, &DecodeAudio { channel, ..options.clone() });
+    let Waveform { samples, sample_rate } = decoded.map_err(|error| Error::file(&cut.audio, error))?.waveform;
+    let place = |secs: f64| ((secs * f64::from(sample_rate)).round() as usize).min(samples.len());
+    let (from, to) = (place(cut.start_secs), place(cut.end_secs()));
+    if from == to {
+        let length_secs = samples.len() as f64 / f64::from(sample_rate);
+        let message = format!(
+            "has nothing from {:.2} s to {:.2} s; it lasts {length_secs:.2} s",
+            cut.start_secs,
+            cut.end_secs()
+        );
+        return Err(Error::file(&cut.audio, message));
+    }
+    Ok(Waveform { samples: samples[from..to].to_vec(), sample_rate })
+}
+
+/// [`read_cut`] at another sample rate.
+///
+/// # Errors
+/// What `read_cut` refuses, and rates that are none.
+pub fn read_cut_at(cut: &Cut, sample_rate: u32, options: &DecodeAudio) -> Result<Waveform, Error> {
+    let waveform = read_cut(cut, options)?;
+    Ok(if waveform.sample_rate == sample_rate { waveform } else { resample(&waveform, sample_rate)? })
+}

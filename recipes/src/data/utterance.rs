@@ -1,0 +1,325 @@
+//! What a model hears at once: a cut, several cuts one after the other, or silence.
+//!
+//! Corpora of short cuts make models that know nothing else. Joined cuts (lhotse, `CutConcatenate`) and silence teach longer
+//! texts, pauses, and to write nothing where nothing is said.
+
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::manifest::Cut;
+use super::shuffle::{Purpose, between, generator, shuffle, uniform};
+use crate::Error;
+
+/// How utterances are made of cuts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinConfig {
+    /// Cuts in an utterance at most; how many it has is drawn. 1 joins none.
+    pub max_cuts: usize,
+    /// Epochs until it is so many: the first has single cuts, and each one after it some more at most.
+    pub grow_epochs: u64,
+    /// Seconds that joined cuts last at most, pauses included.
+    pub max_secs: f64,
+    /// Share of the cuts that are joined with others of the same speaker only.
+    pub same_speaker: f64,
+    /// Seconds of silence between joined cuts.
+    pub pause_secs: [f64; 2],
+    /// Seconds of silence before the first cut and after the last.
+    pub edge_secs: [f64; 2],
+    /// Utterances of silence, as a share of all others.
+    pub silence: f64,
+    /// Seconds that they last.
+    pub silence_secs: [f64; 2],
+}
+
+/// What a model hears at once, by metadata alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Utterance {
+    /// Its name, which no other of its epoch has: that of its first cut, and how many there are beside it.
+    pub id: String,
+    /// What is said, in order: index of the cut and the silence before it, seconds.
+    pub parts: Vec<(usize, f64)>,
+    /// Silence after the last cut, seconds.
+    pub rest_secs: f64,
+    /// How long it lasts.
+    pub duration_secs: f64,
+}
+
+/// Language and speaker that the cuts before and after it must have, if any, and the cut's index.
+type Candidate<'a> = ((Option<&'a str>, Option<&'a str>), usize);
+
+impl JoinConfig {
+    /// Cuts as they are.
+    pub const NONE: Self = Self {
+        max_cuts: 1,
+        grow_epochs: 0,
+        max_secs: 0.0,
+        same_speaker: 0.0,
+        pause_secs: [0.0; 2],
+        edge_secs: [0.0; 2],
+        silence: 0.0,
+        silence_secs: [0.0; 2],
+    };
+
+    /// Refuses what makes no sense.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |key: &str, message: String| Err(Error::config(format!("join.{key}"), message));
+        if self.max_cuts == 0 {
+            return refuse("max_cuts", "0 leaves nothing; 1 joins no cuts".to_owned());
+        }
+        for (key, [least, most]) in [
+            ("pause_secs", self.pause_secs),
+            ("edge_secs", self.edge_secs),
+            ("silence_secs", self.silence_secs),
+        ] {
+            if !(least >= 0.0 && least <= most && most.is_finite()) {
+                return refuse(key, format!("[{least}, {most}] is not a range of seconds from 0 on"));
+            }
+        }
+        if self.max_cuts > 1 && !(self.max_secs.is_finite() && self.max_secs > 0.0) {
+            return refuse("max_secs", format!("{} is not a number of seconds above 0", self.max_secs));
+        }
+        for (key, share) in [("same_speaker", self.same_speaker), ("silence", self.silence)] {
+            if !(0.0..=1.0).contains(&share) {
+                return refuse(key, format!("{share} is not between 0 and 1"));
+            }
+        }
+        if self.silence > 0.0 && self.silence_secs[1] <= 0.0 {
+            return refuse("silence_secs", "silence of no length cannot be heard".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Cuts in an utterance of an epoch, at most.
+    fn max_cuts_in(&self, epoch: u64) -> f64 {
+        let grown = if epoch >= self.grow_epochs { 1.0 } else { epoch as f64 / self.grow_epochs as f64 };
+        1.0 + (self.max_cuts - 1) as f64 * grown
+    }
+
+    /// The utterances of an epoch, each cut in one of them: a pure function of its arguments.
+    pub fn utterances(&self, cuts: &[Cut], seed: u64, epoch: u64) -> Vec<Utterance> {
+        if self == &Self::NONE {
+            return cuts.iter().enumerate().map(|(index, cut)| Utterance::of(index, cut)).collect();
+        }
+        let mut rng = generator(seed, epoch, Purpose::Join, 0);
+        let mut order: Vec<usize> = (0..cuts.len()).collect();
+        shuffle(&mut order, &mut rng);
+        // Those that may follow each other stand together: language, then for some the speaker.
+        let mut keyed: Vec<_> = order
+            .into_iter()
+            .map(|index| {
+                let speaker =
+                    cuts[index].speaker.as_deref().filter(|_| uniform(&mut rng) < self.same_speaker);
+                ((cuts[index].language.as_deref(), speaker), index)
+            })
+            .collect();
+        // Stable: within a group the order stays drawn.
+        keyed.sort_by_key(|(key, _)| *key);
+        let mut utterances = Vec::new();
+        for group in keyed.chunk_by(|a, b| a.0 == b.0) {
+            let mut rest = group;
+            while !rest.is_empty() {
+                let n_most = 1 + (uniform(&mut rng) * self.max_cuts_in(epoch)) as usize;
+                let (utterance, n_taken) = self.join(cuts, rest, n_most, &mut rng);
+                utterances.push(utterance);
+                rest = &rest[n_taken..];
+            }
+        }
+        let n_silent = (self.silence * utterances.len() as f64).round() as usize;
+        for index in 0..n_silent {
+            let duration_secs = between(self.silence_secs, &mut rng);
+            let id = format!("silence {index}");
+            utterances.push(Utterance { id, parts: Vec::new(), rest_secs: duration_secs, duration_secs });
+        }
+        utterances
+    }
+
+    /// One utterance of the first cuts of `rest`, at most `n_most`, and how many it took.
+    fn join(
+        &self,
+        cuts: &[Cut],
+        rest: &[Candidate<'_>],
+        n_most: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> (Utterance, usize) {
+        let mut parts: Vec<(usize, f64)> = Vec::new();
+        let mut duration_secs = 0.0;
+        for (_, index) in rest.iter().take(n_most) {
+            let range = if parts.is_empty() { self.edge_secs } else { self.pause_secs };
+            let room_secs = (self.max_secs - duration_secs - cuts[*index].duration_secs).max(0.0);
+            let pause_secs = match parts.is_empty() {
+                true => between(range, rng).min(room_secs),
+                false => between(range, rng),
+            };
+            let longer_secs = duration_secs + pause_secs + cuts[*index].duration_secs;
+            if !parts.is_empty() && longer_secs + self.edge_secs[1] > self.max_secs {
+                break;
+            }
+            parts.push((*index, pause_secs));
+            duration_secs = longer_secs;
+        }
+        // Silence never makes a cut too long that fits.
+        let room_secs = (self.max_secs - duration_secs).max(0.0);
+        let rest_secs = between(self.edge_secs, rng).min(room_secs);
+        let first = parts.first().map_or("", |(index, _)| &*cuts[*index].id);
+        let n_taken = parts.len();
+        let id = if n_taken == 1 { first.to_owned() } else { format!("{first} and {} more", n_taken - 1) };
+        (Utterance { id, parts, rest_secs, duration_secs: duration_secs + rest_secs }, n_taken)
+    }
+}
+
+impl Utterance {
+    /// A cut as it is.
+    pub fn of(index: usize, cut: &Cut) -> Self {
+        let (parts, duration_secs) = (vec![(index, 0.0)], cut.duration_secs);
+        Self { id: cut.id.to_string(), parts, rest_secs: 0.0, duration_secs }
+    }
+
+    /// What is said: the cuts' texts, those without one left out.
+    pub fn text(&self, cuts: &[Cut]) -> String {
+        let texts = self.parts.iter().map(|(index, _)| cuts[*index].text.trim());
+        texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The language that is spoken, where the cuts state one.
+    pub fn language<'a>(&self, cuts: &'a [Cut]) -> Option<&'a str> {
+        let (index, _) = self.parts.first()?;
+        cuts[*index].language.as_deref()
+    }
+
+    /// Where speech begins and ends, seconds: the edges of the first and the last cut that have a text.
+    pub fn speech_secs(&self, cuts: &[Cut]) -> Option<(f64, f64)> {
+        let (mut at, mut speech) = (0.0, None);
+        for (index, pause_secs) in &self.parts {
+            let cut = &cuts[*index];
+            let start = at + pause_secs;
+            at = start + cut.duration_secs;
+            if !cut.text.trim().is_empty() {
+                speech = Some((speech.map_or(start, |(first, _)| first), at));
+            }
+        }
+        speech
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn cut(index: usize) -> Cut {
+        let speaker = ["ann", "bo", "cy"][index % 3];
+        let text = if index % 10 == 9 { String::new() } else { format!("w{index}") };
+        Cut {
+            id: format!("{index}").into(),
+            audio: Path::new("a.wav").into(),
+            start_secs: 0.0,
+            duration_secs: 0.5,
+            channel: None,
+            text: text.into(),
+            language: Some("en".into()),
+            speaker: Some(speaker.into()),
+            target_text: None,
+            target_language: None,
+            extra: None,
+        }
+    }
+
+    fn config() -> JoinConfig {
+        JoinConfig {
+            max_cuts: 8,
+            grow_epochs: 0,
+            max_secs: 4.0,
+            same_speaker: 1.0,
+            pause_secs: [0.05, 0.3],
+            edge_secs: [0.0, 0.4],
+            silence: 0.1,
+            silence_secs: [1.0, 2.0],
+        }
+    }
+
+    #[test]
+    fn every_cut_is_in_one_utterance_of_one_speaker_within_the_length() {
+        let cuts: Vec<Cut> = (0..200).map(cut).collect();
+        let utterances = config().utterances(&cuts, 1, 0);
+        let mut seen: Vec<usize> =
+            utterances.iter().flat_map(|u| u.parts.iter().map(|part| part.0)).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..200).collect::<Vec<_>>());
+        let ids: BTreeSet<_> = utterances.iter().map(|u| &u.id).collect();
+        assert_eq!(ids.len(), utterances.len());
+        for utterance in &utterances {
+            let speakers: BTreeSet<_> = utterance.parts.iter().map(|part| &cuts[part.0].speaker).collect();
+            assert!(speakers.len() <= 1 && utterance.parts.len() <= 8, "{utterance:?}");
+            assert!(utterance.duration_secs <= 4.0, "{utterance:?}");
+            let secs: f64 = utterance.parts.iter().map(|part| part.1 + 0.5).sum();
+            assert!((secs + utterance.rest_secs - utterance.duration_secs).abs() < 1e-9);
+        }
+        let n_silent = utterances.iter().filter(|u| u.parts.is_empty()).count();
+        assert_eq!(n_silent, ((utterances.len() - n_silent) as f64 * 0.1).round() as usize);
+        assert!(utterances.iter().map(|u| u.parts.len()).max() > Some(4));
+    }
+
+    #[test]
+    fn utterances_grow_with_the_epochs() {
+        let cuts: Vec<Cut> = (0..300).map(cut).collect();
+        let config = JoinConfig { grow_epochs: 4, max_secs: 20.0, ..config() };
+        let longest = |epoch| {
+            let utterances = config.utterances(&cuts, 1, epoch);
+            utterances.iter().map(|u| u.parts.len()).max().unwrap_or(0)
+        };
+        assert_eq!([longest(0), longest(1), longest(2)], [1, 3, 5]);
+        assert!(longest(4) > 5 && longest(9) > 5);
+    }
+
+    #[test]
+    fn epochs_differ_and_repeat_themselves() {
+        let cuts: Vec<Cut> = (0..50).map(cut).collect();
+        assert_eq!(config().utterances(&cuts, 1, 3), config().utterances(&cuts, 1, 3));
+        assert_ne!(config().utterances(&cuts, 1, 3), config().utterances(&cuts, 1, 4));
+        assert_ne!(config().utterances(&cuts, 1, 3), config().utterances(&cuts, 2, 3));
+    }
+
+    #[test]
+    fn nothing_joined_is_the_cuts_as_they_are() {
+        let cuts: Vec<Cut> = (0..3).map(cut).collect();
+        let utterances = JoinConfig::NONE.utterances(&cuts, 1, 0);
+        assert_eq!(utterances.iter().map(|u| u.id.as_str()).collect::<Vec<_>>(), ["0", "1", "2"]);
+        assert_eq!((utterances[1].text(&cuts), utterances[1].duration_secs), ("w1".to_owned(), 0.5));
+    }
+
+    #[test]
+    fn texts_and_times_leave_out_what_has_no_text() {
+        let cuts: Vec<Cut> = (0..12).map(cut).collect();
+        let utterance = Utterance {
+            id: "u".to_owned(),
+            parts: vec![(9, 0.5), (1, 0.25), (2, 0.25), (9, 0.0)],
+            rest_secs: 1.0,
+            duration_secs: 4.0,
+        };
+        assert_eq!(utterance.text(&cuts), "w1 w2");
+        assert_eq!(utterance.speech_secs(&cuts), Some((1.25, 2.5)));
+        assert_eq!(utterance.language(&cuts), Some("en"));
+        let silence = Utterance { parts: Vec::new(), ..utterance };
+        assert_eq!((silence.text(&cuts).as_str(), silence.speech_secs(&cuts)), ("", None));
+    }
+
+    #[test]
+    fn settings_without_sense_are_named() {
+        for (key, config) in [
+            ("join.max_cuts", JoinConfig { max_cuts: 0, ..config() }),
+            ("join.max_secs", JoinConfig { max_secs: f64::NAN, ..config() }),
+            ("join.pause_secs", JoinConfig { pause_secs: [2.0, 1.0], ..config() }),
+            ("join.silence", JoinConfig { silence: 2.0, ..config() }),
+            ("join.silence_secs", JoinConfig { silence_secs: [0.0, 0.0], ..config() }),
+        ] {
+            let message = config.check().map_err(|error| error.to_string());
+            assert!(message.is_err_and(|message| message.starts_with(key)), "{key}");
+        }
+    }
+}

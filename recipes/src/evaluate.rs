@@ -1,0 +1,176 @@
+//! How good a recogniser is: recordings through the path that serving takes, and the scores of what comes out.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use audio::Waveform;
+use models::{DecodeOptions, Transcriber, Transcription, TranscriptionWorker, Update, Worker};
+use serde::Serialize;
+
+use crate::Error;
+use crate::metrics::{self, Report, Score, ScoreOptions};
+
+/// Recordings that are decoded together.
+const TOGETHER: usize = 8;
+
+/// A recording and what is said in it.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    /// Its name.
+    pub name: String,
+    /// The recording.
+    pub waveform: Waveform,
+    /// What is said.
+    pub text: String,
+    /// The language, where the model has to be told.
+    pub language: Option<String>,
+}
+
+/// A recording that could not be listened to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unheard {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Unheard {
+    /// What `error` did to the recording `name`.
+    pub fn new(name: &str, error: &Error) -> Self {
+        Self { name: name.to_owned(), reason: error.to_string() }
+    }
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Evaluation {
+    /// Scores of the recordings in which something is said; `None` where there are none.
+    pub report: Option<Report>,
+    /// Recordings in which nothing is said.
+    pub n_silent: usize,
+    /// Those of them that got a text nevertheless.
+    pub n_silent_with_text: usize,
+    /// Seconds that decoding took.
+    pub busy_secs: f64,
+    /// Seconds of audio.
+    pub audio_secs: f64,
+    /// Each recording's name and what was heard in it, in order.
+    pub hypotheses: Vec<(String, String)>,
+    /// Recordings that could not be decoded, and why.
+    pub failed: Vec<Unheard>,
+}
+
+impl Evaluation {
+    /// Seconds of audio for each second of decoding.
+    pub fn speed(&self) -> f64 {
+        self.audio_secs / self.busy_secs.max(1e-9)
+    }
+
+    /// Share of the recordings without speech that got a text; `None` where there are none.
+    pub fn false_text_rate(&self) -> Option<f64> {
+        (self.n_silent > 0).then(|| self.n_silent_with_text as f64 / self.n_silent as f64)
+    }
+}
+
+/// Transcribes all references and scores the texts. `progress` hears how many are done.
+///
+/// # Errors
+/// Scores that make no sense. What the model refuses is told recording by recording.
+pub fn evaluate(
+    transcriber: &Transcriber,
+    references: impl Iterator<Item = Result<Reference, Unheard>>,
+    options: &DecodeOptions,
+    score: ScoreOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Evaluation, Error> {
+    let mut score = Score::new(score)?;
+    let mut evaluation = Evaluation {
+        report: None,
+        n_silent: 0,
+        n_silent_with_text: 0,
+        busy_secs: 0.0,
+        audio_secs: 0.0,
+        hypotheses: Vec::new(),
+        failed: Vec::new(),
+    };
+    let mut references = references.peekable();
+    let mut n_done = 0;
+    while references.peek().is_some() {
+        let mut batch = Vec::new();
+        for reference in references.by_ref().take(TOGETHER) {
+            match reference {
+                Ok(reference) => batch.push(reference),
+                Err(unheard) => evaluation.failed.push(unheard),
+            }
+        }
+        let began = Instant::now();
+        let texts = transcribe(transcriber, &batch, options);
+        evaluation.busy_secs += began.elapsed().as_secs_f64();
+        n_done += batch.len();
+        for (reference, text) in batch.into_iter().zip(texts) {
+            let duration_secs = reference.waveform.duration_secs();
+            let text = match text {
+                Ok(text) => text,
+                Err(error) => {
+                    evaluation.failed.push(Unheard::new(&reference.name, &error.into()));
+                    continue;
+                }
+            };
+            evaluation.audio_secs += duration_secs;
+            if reference.text.trim().is_empty() {
+                evaluation.n_silent += 1;
+                evaluation.n_silent_with_text += usize::from(!text.trim().is_empty());
+            } else {
+                score.add_named(&reference.name, &reference.text, &text, duration_secs)?;
+            }
+            evaluation.hypotheses.push((reference.name, text));
+        }
+        progress(n_done);
+    }
+    evaluation.report = match score.report() {
+        Ok(report) => Some(report),
+        Err(metrics::Error::Empty) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(evaluation)
+}
+
+/// The texts of a few recordings, decoded together.
+fn transcribe(
+    transcriber: &Transcriber,
+    batch: &[Reference],
+    options: &DecodeOptions,
+) -> Vec<Result<String, models::Error>> {
+    let mut worker = TranscriptionWorker::new(transcriber, usize::MAX);
+    let mut texts: BTreeMap<u64, Result<String, models::Error>> = BTreeMap::new();
+    for (id, reference) in (0..).zip(batch) {
+        let language = reference.language.clone().or_else(|| options.language.clone());
+        let options = DecodeOptions { language, ..options.clone() };
+        match Transcription::prepare(transcriber, reference.waveform.clone(), &options, &|| true) {
+            Ok(transcription) => worker.join(id, transcription),
+            Err(error) => {
+                texts.insert(id, Err(error));
+            }
+        }
+    }
+    while texts.len() < batch.len() {
+        let stepped = worker.step(&|_| true, &mut |id, update| match update {
+            Update::Done(done) => {
+                texts.insert(id, Ok(done.transcript.text));
+            }
+            Update::Failed(error) => {
+                texts.insert(id, Err(error));
+            }
+            Update::Progress(_) | Update::Part(_) => {}
+        });
+        if let Err(error) = stepped {
+            // What fails as a whole fails for all that had not ended; the cause is told with the first.
+            let mut cause = Some(error);
+            for id in 0..batch.len() as u64 {
+                texts.entry(id).or_insert_with(|| Err(cause.take().unwrap_or(models::Error::Cancelled)));
+            }
+        }
+    }
+    texts.into_values().collect()
+}

@@ -1,0 +1,46 @@
+//! What is minimised. A loss is a sum and the weight that it is divided by, so that neither accumulation nor the division into
+//! batches changes it.
+
+mod cross_entropy;
+mod ctc;
+
+pub use cross_entropy::CrossEntropy;
+pub use ctc::Ctc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// `[loss]`: which losses there are and how much each counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    /// Of the decoder's next tokens.
+    pub cross_entropy: CrossEntropy,
+    /// Of the encoder's own reading of the text.
+    pub ctc: Ctc,
+}
+
+impl LossConfig {
+    /// Refuses what makes no sense.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self) -> Result<(), Error> {
+        let weights = [("cross_entropy", self.cross_entropy.weight), ("ctc", self.ctc.weight)];
+        for (name, weight) in weights {
+            if !(weight.is_finite() && weight >= 0.0) {
+                let message = format!("{weight} is not a number from 0 on");
+                return Err(Error::config(format!("loss.{name}.weight"), message));
+            }
+        }
+        if weights.iter().all(|(_, weight)| *weight == 0.0) {
+            return Err(Error::config("loss", "all weights are 0: there is nothing to learn"));
+        }
+        if !(0.0..1.0).contains(&self.cross_entropy.label_smoothing) {
+            let message = format!("{} is not between 0 and 1", self.cross_entropy.label_smoothing);
+            return Err(Error::config("loss.cross_entropy.label_smoothing", message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! The folder of a run: whose it is, and by which settings it was begun.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::CHECKPOINTS;
+use crate::Error;
+use crate::checkpoint::Checkpoints;
+use crate::config::RunConfig;
+
+const SETTINGS: &str = "run.json";
+const LOCK: &str = ".lock";
+
+/// Writes all settings beside the run, or makes sure that they are those of the run that is there.
+pub(super) fn keep_settings(config: &RunConfig, dir: &Path) -> Result<(), Error> {
+    let path = dir.join(SETTINGS);
+    let refuse = |error: &dyn std::fmt::Display| Error::file(&path, error);
+    let text = serde_json::to_string_pretty(config).map_err(|error| refuse(&error))? + "\n";
+    let has_begun = dir.join(CHECKPOINTS).is_dir()
+        && Checkpoints::open(&dir.join(CHECKPOINTS))?.steps()?.iter().any(|step| *step > 0);
+    if path.exists() && has_begun {
+        let parse = |text: &str| serde_json::from_str(text).map_err(|error| refuse(&error));
+        let kept = parse(&fs::read_to_string(&path).map_err(|error| refuse(&error))?)?;
+        // Both from text: a number of single precision has more digits as a value.
+        let now = parse(&text)?;
+        if let Some(key) = first_difference("", &kept, &now).filter(|key| !may_change(key)) {
+            let message = format!(
+                "the run that is here was begun with another {key}; give this one another folder (--out), or remove it"
+            );
+            return Err(refuse(&message));
+        }
+    }
+    if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
+        return Ok(());
+    }
+    // All or nothing: a run whose settings are half a file could not go on.
+    let unfinished = dir.join(format!(".unfinished-{SETTINGS}"));
+    fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, &path)).map_err(|error| refuse(&error))
+}
+
+/// Keeps other processes out of a run's folder for as long as it is held.
+pub(super) fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LOCK);
+    let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::file(
+            dir,
+            "another process is training here; wait for it, or give another folder (--out)",
+        )),
+        // Some file systems know no locks; two runs in one folder are rare.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Settings that a run may go on with when they are others: they do not change what was done so far.
+fn may_change(key: &str) -> bool {
+    const FREE: [&str; 11] = [
+        "train.max_steps",
+        "train.loader_threads",
+        "train.evaluate_every",
+        "train.save_every",
+        "train.keep",
+        "train.patience",
+        "train.max_skipped",
+        "data.cache_mb",
+        "model.gradient_checkpointing",
+        "evaluate",
+        "bundle",
+    ];
+    FREE.iter().any(|free| key == *free || key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The first key that differs in a way that matters.
+fn first_difference(at: &str, a: &Value, b: &Value) -> Option<String> {
+    if let (Value::Object(a), Value::Object(b)) = (a, b) {
+        let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
+        return keys.into_iter().find_map(|key| {
+            let name = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+            let null = Value::Null;
+            let (a, b) = (a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null));
+            first_difference(&name, a, b).filter(|name| !may_change(name))
+        });
+    }
+    (a != b).then(|| at.to_owned())
+}

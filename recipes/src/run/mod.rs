@@ -1,0 +1,202 @@
+//! A run from its settings to a model: data, training, the best weights, and a card that says what happened.
+//!
+//! Everything lies in the run's folder: `run.json` (all settings), `data/` (manifests of corpora), `checkpoints/`,
+//! `metrics.jsonl` and `tensorboard/`, `model/` (a bundle to be used) and `card.html`. Running it again goes on where it was.
+
+mod folder;
+mod manifests;
+mod model;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use audio::augment::{Augmenter, Sources};
+use candle_core::Device;
+use models::{Bundle, BundleSource};
+
+use self::folder::{keep_settings, lock};
+use self::manifests::read_cuts;
+use self::model::{keep_model, limits, model, sizes};
+use crate::Error;
+use crate::checkpoint::{Checkpoints, State};
+use crate::config::{RunConfig, TaskKind};
+use crate::data::EpochPadding;
+use crate::data::manifest::Rejected;
+use crate::metrics_log::{JSONL_NAME, MetricsLog};
+use crate::run_card::RunCard;
+use crate::task::transcribe::{Corpus, HeldOut, Recordings, Transcribe};
+use crate::task::{Figures, Task};
+use crate::train::{Ending, Event, Run, StepReport, train};
+
+/// Where things are in a run's folder.
+const CHECKPOINTS: &str = "checkpoints";
+const MODEL: &str = "model";
+const CARD: &str = "card.html";
+const DATA: &str = "data";
+
+/// What a run tells while it goes.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A corpus is being made into manifests: recordings looked at, and all of them.
+    Preparing {
+        /// Its name.
+        corpus: &'a str,
+        /// How many are done.
+        n_done: usize,
+        /// Of how many.
+        n_all: usize,
+    },
+    /// A row of a manifest was left out.
+    Rejected(&'a Rejected),
+    /// Something that one should know of the data.
+    Note(&'a str),
+    /// The data are read.
+    Data {
+        /// Cuts to train on.
+        n_train: usize,
+        /// Their seconds.
+        train_secs: f64,
+        /// Cuts to judge by.
+        n_dev: usize,
+        /// What the first epoch wastes, and what no batch takes.
+        padding: &'a EpochPadding,
+        /// Values in the model's parameters.
+        n_parameters: usize,
+    },
+    /// The loop has something to say.
+    Training(&'a Event),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whether and why.
+    pub ending: Ending,
+    /// Where the loop is.
+    pub state: State,
+    /// The model and its figures, where the run is complete.
+    pub model: Option<(PathBuf, Figures)>,
+    /// The card.
+    pub card: PathBuf,
+}
+
+/// Runs `config` in the folder `dir` until its end, or until `stop` says so. `base` is the model that `model.base` names.
+///
+/// # Errors
+/// Settings and data that cannot be used, another run's folder, what training refuses.
+pub fn run(
+    name: &str,
+    config: &RunConfig,
+    base: Option<BundleSource>,
+    dir: &Path,
+    stop: &AtomicBool,
+    tell: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Outcome, Error> {
+    let TaskKind::Transcribe = config.task;
+    let device = Device::Cpu;
+    fs::create_dir_all(dir).map_err(|error| Error::file(dir, error))?;
+    let _alone = lock(dir)?;
+    let base = base.map(Bundle::from_source).transpose()?;
+    // What a base decides is said as it is.
+    let config = &match &base {
+        Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
+        None => config.clone(),
+    };
+    keep_settings(config, dir)?;
+    let mut read = |entries: &[String], what: &str| read_cuts(entries, what, config, dir, tell);
+    let cuts = read(&config.data.train, "data.train")?;
+    let dev = read(&config.data.dev, "data.dev")?;
+
+    let (description, params) = model(name, config, base, &cuts, &device)?;
+    let language = (!config.data.language.is_empty()).then(|| config.data.language.clone());
+    // For both sets of recordings, which are about as likely to be heard again.
+    let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
+    let (n_train, n_dev) = (cuts.len(), dev.len());
+    let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
+    let is_checkpointing = config.model.gradient_checkpointing;
+    let task = Transcribe::new(params, description, &config.loss, is_checkpointing, config.seed, |live| {
+        let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
+        Ok(HeldOut::new(recordings, &config.join, &config.evaluate, limits(config, live), config.seed))
+    })?;
+    let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
+    let limits = limits(config, task.live());
+    let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;
+    let corpus = Corpus::new(recordings, config, augmenter, limits, task.description(), &device)?;
+    let padding = corpus.padding(0)?;
+    let n_parameters = task.vars().iter().map(|(_, var)| var.elem_count()).sum();
+    tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
+
+    let checkpoints = Checkpoints::open(&dir.join(CHECKPOINTS))?;
+    let at = checkpoints.steps()?.last().copied();
+    let mut log = match at {
+        Some(step) => MetricsLog::resume(dir, step)?,
+        None if dir.join(JSONL_NAME).exists() => MetricsLog::resume(dir, 0)?,
+        None => MetricsLog::create(dir)?,
+    };
+    let mut logged = Ok(());
+    let settings = Run {
+        train: &config.train,
+        optimizer: &config.optimizer,
+        schedule: &config.schedule,
+        checkpoints: &checkpoints,
+        data_digest: corpus.digest(),
+    };
+    let (ending, state) = train(&task, &corpus, &settings, stop, &mut |event| {
+        if let Err(error) = record(&mut log, &event) {
+            logged = Err(error);
+        }
+        tell(Progress::Training(&event));
+    })?;
+    let model = match ending {
+        Ending::Stopped => None,
+        Ending::Complete | Ending::NoBetter => Some(keep_model(&task, config, &checkpoints, &state, dir)?),
+    };
+    let card = dir.join(CARD);
+    let html = RunCard {
+        name,
+        config,
+        data: (n_train, train_secs, n_dev),
+        padding: &padding,
+        n_parameters,
+        ending,
+        state: &state,
+        figures: model.as_ref().map(|(_, figures)| figures),
+        log: &dir.join(JSONL_NAME),
+    }
+    .to_html()?;
+    fs::write(&card, html).map_err(|error| Error::file(&card, error))?;
+    // A log that could not be written must not cost the model; it is told when that is there.
+    logged?;
+    Ok(Outcome { ending, state, model, card })
+}
+
+fn record(log: &mut MetricsLog, event: &Event) -> Result<(), Error> {
+    match event {
+        Event::Step(report) => {
+            let StepReport { step, loss, rate, gradient_norm, extent, busy_secs, wait_secs, .. } = report;
+            let padding = |part: f64, whole: f64| if whole > 0.0 { 1.0 - part / whole } else { 0.0 };
+            let mut values = vec![
+                ("train/loss", *loss),
+                ("train/learning_rate", *rate),
+                ("train/gradient_norm", *gradient_norm),
+                ("train/x_real_time", extent.audio_secs / busy_secs.max(1e-9)),
+                ("train/audio_padding", padding(extent.audio_secs, extent.padded_secs)),
+                ("train/token_padding", padding(extent.n_tokens as f64, extent.padded_tokens as f64)),
+                ("train/step_secs", *busy_secs),
+                ("train/wait_secs", *wait_secs),
+            ];
+            let names: Vec<String> = report.terms.iter().map(|(name, _)| format!("train/{name}")).collect();
+            values.extend(names.iter().zip(&report.terms).map(|(name, term)| (name.as_str(), term.1)));
+            log.record(*step, &values)?;
+        }
+        Event::Evaluated { step, figures, .. } => {
+            let names: Vec<String> = figures.keys().map(|name| format!("dev/{name}")).collect();
+            let values: Vec<_> =
+                names.iter().zip(figures.values()).map(|(name, value)| (name.as_str(), *value)).collect();
+            log.record(*step, &values)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}

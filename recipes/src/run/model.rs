@@ -1,0 +1,162 @@
+//! The model of a run: where it comes from, what it has room for, and which of its weights are kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use models::params::Params;
+use models::{Architecture, Bundle, Description, NewVocabulary, NewWhisper, Transcriber};
+
+use super::MODEL;
+use crate::Error;
+use crate::checkpoint::{Checkpoints, State};
+use crate::config::{ModelConfig, RunConfig};
+use crate::data::manifest::Cut;
+use crate::data::{LengthLimits, TokensPerPosition};
+use crate::task::transcribe::Transcribe;
+use crate::task::{Figures, Task};
+
+/// The settings of a model as its base has them.
+pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfig, Error> {
+    let Architecture::Whisper(whisper) = base.architecture();
+    let window_secs = whisper.max_source_frames() as f64 / base.feature_spec().frame_rate();
+    Ok(ModelConfig {
+        d_model: whisper.d_model,
+        n_heads: whisper.encoder_attention_heads,
+        encoder_layers: whisper.encoder_layers,
+        decoder_layers: whisper.decoder_layers,
+        n_mels: whisper.num_mel_bins,
+        window_secs,
+        max_target_positions: whisper.max_target_positions,
+        variable_length: whisper.variable_length,
+        n_text_tokens: whisper.eos_token_id as usize,
+        languages: base.languages()?,
+        ..config.model.clone()
+    })
+}
+
+/// The model that is trained: a given one, or a new one that learns its vocabulary from the texts.
+pub(super) fn model(
+    name: &str,
+    config: &RunConfig,
+    base: Option<Bundle>,
+    cuts: &[Cut],
+    device: &Device,
+) -> Result<(Description, Params), Error> {
+    let model = &config.model;
+    if let Some(base) = base {
+        let (description, weights) = base.into_parts();
+        return Ok((description, Params::trainable(weights, device)));
+    }
+    let texts: Vec<String> = cuts
+        .iter()
+        .map(|cut| cut.text.trim())
+        .filter(|text| !text.is_empty())
+        .map(|text| format!(" {text}"))
+        .collect();
+    // Without a token for its language, a model is one of English.
+    let own = Some(config.data.language.as_str()).filter(|code| !["", "en"].contains(code));
+    let languages = match own {
+        Some(code) if model.languages.is_empty() => vec![code.to_owned()],
+        _ => model.languages.clone(),
+    };
+    let new = NewWhisper {
+        name: name.to_owned(),
+        d_model: model.d_model,
+        n_heads: model.n_heads,
+        encoder_layers: model.encoder_layers,
+        decoder_layers: model.decoder_layers,
+        n_mels: model.n_mels,
+        max_target_positions: model.max_target_positions,
+        variable_length: model.variable_length,
+        vocabulary: NewVocabulary {
+            n_text_tokens: model.n_text_tokens,
+            languages,
+            window_secs: model.window_secs,
+        },
+    };
+    Ok((new.describe(&texts)?, Params::seeded(config.seed, device)))
+}
+
+/// What the model has room for, and what the recipe allows.
+pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
+    let sampler = &config.sampler;
+    let window_secs = live.window_secs();
+    let max_secs = if sampler.max_duration_secs > 0.0 { sampler.max_duration_secs } else { window_secs };
+    let positions = live.whisper().config.max_target_positions as u32;
+    // Two times around the text.
+    let room = positions.saturating_sub(2);
+    LengthLimits {
+        min_duration_secs: sampler.min_duration_secs,
+        max_duration_secs: Some(max_secs.min(window_secs)),
+        max_tokens: Some(if sampler.max_tokens > 0 { sampler.max_tokens.min(room) } else { room }),
+        // CTC writes one token at a position at most.
+        tokens_per_position: (config.loss.ctc.weight > 0.0)
+            .then_some(TokensPerPosition { position_secs: 2.0 / live.feature_spec().frame_rate(), max: 1.0 }),
+        max_tokens_per_sec: (sampler.max_tokens_per_sec > 0.0).then_some(sampler.max_tokens_per_sec),
+        ..LengthLimits::default()
+    }
+}
+
+/// Writes the model of the best checkpoint, or the mean of the latest ones where that is better, and says how good it is.
+pub(super) fn keep_model(
+    task: &Transcribe,
+    config: &RunConfig,
+    checkpoints: &Checkpoints,
+    state: &State,
+    dir: &Path,
+) -> Result<(PathBuf, Figures), Error> {
+    let best_by = &config.train.best_by;
+    // A checkpoint that somebody removed is not the best any more.
+    let best = state.best.map_or(state.step, |best| best.step);
+    let best = if checkpoints.path(best).is_dir() { best } else { state.step };
+    set_weights(task, &[checkpoints.path(best)])?;
+    let mut figures = task.evaluate()?;
+    let steps = checkpoints.steps()?;
+    let latest: Vec<PathBuf> =
+        steps.iter().rev().take(config.bundle.average).map(|step| checkpoints.path(*step)).collect();
+    if latest.len() > 1 {
+        set_weights(task, &latest)?;
+        let averaged = task.evaluate()?;
+        match (averaged.get(best_by), figures.get(best_by)) {
+            (Some(mean), Some(single)) if mean <= single => figures = averaged,
+            _ => set_weights(task, &[checkpoints.path(best)])?,
+        }
+    }
+    let path = dir.join(MODEL);
+    let unfinished = dir.join(format!(".unfinished-{MODEL}"));
+    for folder in [&unfinished, &path] {
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(|error| Error::file(folder, error))?;
+        }
+    }
+    fs::create_dir_all(&unfinished).map_err(|error| Error::file(&unfinished, error))?;
+    task.write_bundle(&unfinished, config.bundle.precision)?;
+    fs::rename(&unfinished, &path).map_err(|error| Error::file(&path, error))?;
+    Ok((path, figures))
+}
+
+/// Sets the weights to the mean of those of some checkpoints.
+fn set_weights(task: &Transcribe, checkpoints: &[PathBuf]) -> Result<(), Error> {
+    let vars = task.vars();
+    let mut sums: Vec<Option<Tensor>> = vec![None; vars.len()];
+    for checkpoint in checkpoints {
+        let path = checkpoint.join("model.safetensors");
+        let mut tensors =
+            candle_core::safetensors::load(&path, &Device::Cpu).map_err(|error| Error::file(&path, error))?;
+        for ((name, _), sum) in vars.iter().zip(&mut sums) {
+            let missing = || Error::file(&path, format!("has no `{name}`"));
+            let tensor = tensors.remove(name).ok_or_else(missing)?;
+            *sum = Some(match sum.take() {
+                Some(sum) => (sum + tensor)?,
+                None => tensor,
+            });
+        }
+    }
+    for ((_, var), sum) in vars.iter().zip(sums) {
+        if let Some(sum) = sum {
+            var.set(&(sum / checkpoints.len() as f64)?)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The card of a run: one HTML file without anything from elsewhere, that says what ran, on what, and how well.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::Error;
+use crate::checkpoint::State;
+use crate::config::RunConfig;
+use crate::data::EpochPadding;
+use crate::metrics_log::read_scalars;
+use crate::plot::LineChart;
+use crate::task::Figures;
+use crate::train::Ending;
+
+/// Points of a curve at most: more cannot be told apart, and steps are many.
+const MAX_POINTS: usize = 600;
+
+/// Plots: title, vertical axis and the names of their curves.
+const PLOTS: [(&str, &str, &[&str]); 6] = [
+    ("Loss", "loss", &["train/loss", "dev/loss"]),
+    ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/false_text_rate"]),
+    ("Learning rate", "rate", &["train/learning_rate"]),
+    ("Gradient norm", "norm", &["train/gradient_norm"]),
+    ("Padding", "share", &["train/audio_padding", "train/token_padding"]),
+    ("Speed", "x real time", &["train/x_real_time"]),
+];
+
+/// What a card says.
+pub(crate) struct RunCard<'a> {
+    pub name: &'a str,
+    pub config: &'a RunConfig,
+    /// Cuts to train on, their seconds, cuts to judge by.
+    pub data: (usize, f64, usize),
+    pub padding: &'a EpochPadding,
+    pub n_parameters: usize,
+    pub ending: Ending,
+    pub state: &'a State,
+    pub figures: Option<&'a Figures>,
+    pub log: &'a Path,
+}
+
+impl RunCard<'_> {
+    /// The whole page.
+    pub fn to_html(&self) -> Result<String, Error> {
+        let mut page = String::new();
+        let (n_train, train_secs, n_dev) = self.data;
+        let State { step, n_skipped, n_faults, audio_secs, busy_secs, best, .. } = self.state;
+        let ending = match self.ending {
+            Ending::Complete => "complete",
+            Ending::NoBetter => "ended early: it got no better",
+            Ending::Stopped => "stopped; the same command goes on",
+        };
+        let hours = |secs: f64| format!("{:.2} h", secs / 3600.0);
+        let mut rows = vec![
+            ("State", ending.to_owned()),
+            ("Parameters", self.n_parameters.to_string()),
+            ("Trained on", format!("{n_train} cuts, {}", hours(train_secs))),
+            ("Judged by", format!("{n_dev} cuts")),
+            ("Updates", format!("{step}, {n_skipped} of them skipped as not finite")),
+            ("Recordings left out", n_faults.to_string()),
+            (
+                "Audio heard",
+                format!(
+                    "{} in {} ({:.0} x real time)",
+                    hours(*audio_secs),
+                    hours(*busy_secs),
+                    audio_secs / busy_secs.max(1e-9)
+                ),
+            ),
+        ];
+        if let Some(best) = best {
+            rows.push((
+                "Best",
+                format!("{} {:.4} after update {}", self.config.train.best_by, best.value, best.step),
+            ));
+        }
+        let _ = write!(page, "<h1>{}</h1>\n<table>", escape(self.name));
+        for (name, value) in rows {
+            let _ = write!(page, "<tr><th>{name}</th><td>{}</td></tr>", escape(&value));
+        }
+        page.push_str("</table>\n");
+        if let Some(figures) = self.figures {
+            page.push_str("<h2>The model that is kept, on held-out speech</h2>\n<table>");
+            for (name, value) in figures {
+                let _ = write!(page, "<tr><th>{}</th><td>{value:.4}</td></tr>", escape(name));
+            }
+            page.push_str("</table>\n");
+        }
+        page.push_str("<h2>Curves</h2>\n");
+        for plot in self.plots()? {
+            page.push_str(&plot);
+            page.push('\n');
+        }
+        let _ = write!(
+            page,
+            "<h2>Batches of the first epoch</h2>\n<pre>{}\n{}\n{}</pre>\n",
+            escape(&self.padding.summary()),
+            escape(&self.padding.to_string()),
+            escape(&self.padding.admission.to_string())
+        );
+        let settings = serde_json::to_string_pretty(self.config)
+            .map_err(|error| Error::file(self.log, error.to_string()))?;
+        let _ = write!(
+            page,
+            "<h2>Settings</h2>\n<details><summary>all of them</summary><pre>{}</pre></details>\n",
+            escape(&settings)
+        );
+        Ok(format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title>\n<style>{STYLE}</style></head>\n\
+             <body>\n{page}</body></html>\n",
+            escape(self.name)
+        ))
+    }
+
+    fn plots(&self) -> Result<Vec<String>, Error> {
+        let scalars = if self.log.exists() { read_scalars(self.log)? } else { Vec::new() };
+        let mut plots = Vec::new();
+        for (title, y_label, names) in PLOTS {
+            let curve = |name: &&str| {
+                let points = scalars.iter().filter(|scalar| scalar.name == **name);
+                let points: Vec<_> = points.map(|scalar| (scalar.step as f64, scalar.value)).collect();
+                ((*name).to_owned(), thinned(&points))
+            };
+            let series: Vec<_> = names.iter().map(curve).filter(|(_, points)| points.len() > 1).collect();
+            if series.is_empty() {
+                continue;
+            }
+            let (title, x_label) = (title.to_owned(), "update".to_owned());
+            match (LineChart { title, x_label, y_label: y_label.to_owned(), series }).to_svg() {
+                Ok(svg) => plots.push(svg),
+                // A run of NaN has nothing to draw, and a card all the more to say.
+                Err(crate::plot::Error::Empty { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(plots)
+    }
+}
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222}\
+    th{text-align:left;padding-right:1.5rem;font-weight:600;vertical-align:top}td{font-variant-numeric:tabular-nums}\
+    pre{overflow-x:auto;background:#f6f6f6;padding:.75rem;font-size:13px}svg{max-width:100%;height:auto}";
+
+/// Means of as many neighbours as it takes to leave at most [`MAX_POINTS`].
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let size = points.len().div_ceil(MAX_POINTS).max(1);
+    let mean = |chunk: &[(f64, f64)]| {
+        let n = chunk.len() as f64;
+        (chunk.iter().map(|p| p.0).sum::<f64>() / n, chunk.iter().map(|p| p.1).sum::<f64>() / n)
+    };
+    points.chunks(size).map(mean).collect()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

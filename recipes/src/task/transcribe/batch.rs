@@ -1,0 +1,136 @@
+//! Utterances side by side: features padded with zeros, tokens with what nobody looks at.
+
+use audio::Features;
+use candle_core::{Device, Tensor};
+use models::whisper::SpecialTokens;
+
+use crate::Error;
+use crate::task::Extent;
+
+/// What one forward pass takes.
+pub struct Batch {
+    /// Features, zeros beyond each row's frames.
+    pub mel: Tensor, // (B, F, T)
+    /// Frames of each row.
+    pub n_frames: Vec<usize>,
+    /// What the decoder sees.
+    pub ids: Tensor, // (B, U)
+    /// What comes next at each place, row after row.
+    pub labels: Vec<u32>,
+    /// What each place counts: 0 for padding and for the part of a prompt that is given.
+    pub weights: Vec<f32>,
+    /// Tokens of text of each row.
+    pub texts: Vec<Vec<u32>>,
+    /// What it is made of.
+    pub extent: Extent,
+}
+
+/// One utterance, ready for a batch.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub features: Features,
+    pub tokens: Tokens,
+    pub duration_secs: f64,
+    /// What is computed for it: its frames, those of a window's silence too.
+    pub heard_secs: f64,
+}
+
+/// What a decoder is taught about one utterance.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Tokens {
+    /// Context, prompt, text and end.
+    pub sequence: Vec<u32>,
+    /// What should come at each place but the first; silence is told at the start, whatever the prompt says next.
+    pub labels: Vec<u32>,
+    /// What each label counts.
+    pub weights: Vec<f32>,
+    /// Text alone.
+    pub text: Vec<u32>,
+}
+
+impl Tokens {
+    /// `context` and `prompt`, then the text, between its times where they are given, then the end. At the start of the
+    /// prompt the model says whether there is speech, as Whisper does; the rest of a prompt is given, not learnt.
+    pub fn new(
+        special: &SpecialTokens,
+        context: &[u32],
+        prompt: &[u32],
+        text: &[u32],
+        times: Option<(u32, u32)>,
+    ) -> Self {
+        let mut sequence = [context, prompt].concat();
+        let n_given = sequence.len();
+        if let Some((start, end)) = times {
+            sequence.push(start);
+            // A text of nothing has a beginning alone.
+            if !text.is_empty() {
+                sequence.extend_from_slice(text);
+                sequence.push(end);
+            }
+        } else {
+            sequence.extend_from_slice(text);
+        }
+        sequence.push(special.end);
+        let mut labels = sequence.get(1..).unwrap_or_default().to_vec();
+        let mut weights: Vec<f32> =
+            (1..sequence.len()).map(|place| if place < n_given { 0.0 } else { 1.0 }).collect();
+        let is_silent = text.is_empty();
+        if let (Some(label), Some(weight)) = (labels.get_mut(context.len()), weights.get_mut(context.len())) {
+            *weight = 1.0;
+            if let Some(no_speech) = special.no_speech.filter(|_| is_silent) {
+                *label = no_speech;
+            }
+        }
+        // The time at which nothing is said means nothing.
+        if is_silent
+            && times.is_some()
+            && n_given > context.len() + 1
+            && let Some(weight) = weights.get_mut(n_given - 1)
+        {
+            *weight = 0.0;
+        }
+        Self { sequence, labels, weights, text: text.to_vec() }
+    }
+}
+
+impl Batch {
+    /// Puts rows side by side.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub(super) fn new(rows: Vec<Row>, pad: u32, device: &Device) -> Result<Self, Error> {
+        let b = rows.len();
+        let n_mels = rows.first().map_or(0, |row| row.features.n_mels);
+        let t = rows.iter().map(|row| row.features.n_frames).max().unwrap_or(0);
+        let u = rows.iter().map(|row| row.tokens.labels.len()).max().unwrap_or(0);
+        let mut mel = vec![0f32; b * n_mels * t];
+        let (mut ids, mut labels, mut weights) = (vec![pad; b * u], vec![pad; b * u], vec![0f32; b * u]);
+        for (i, row) in rows.iter().enumerate() {
+            let n = row.features.n_frames;
+            for (f, to) in mel[i * n_mels * t..(i + 1) * n_mels * t].chunks_exact_mut(t.max(1)).enumerate() {
+                to[..n].copy_from_slice(row.features.row(f));
+            }
+            let n = row.tokens.labels.len();
+            ids[i * u..i * u + n].copy_from_slice(&row.tokens.sequence[..n]);
+            labels[i * u..i * u + n].copy_from_slice(&row.tokens.labels);
+            weights[i * u..i * u + n].copy_from_slice(&row.tokens.weights);
+        }
+        let longest_secs = rows.iter().map(|row| row.heard_secs.max(row.duration_secs)).fold(0.0, f64::max);
+        let extent = Extent {
+            n_cuts: b,
+            audio_secs: rows.iter().map(|row| row.duration_secs).sum(),
+            padded_secs: models::padded_cost(b, longest_secs, None),
+            n_tokens: rows.iter().map(|row| row.tokens.labels.len()).sum(),
+            padded_tokens: b * u,
+        };
+        Ok(Self {
+            mel: Tensor::from_vec(mel, (b, n_mels, t), device)?,
+            n_frames: rows.iter().map(|row| row.features.n_frames).collect(),
+            ids: Tensor::from_vec(ids, (b, u), device)?,
+            labels,
+            weights,
+            texts: rows.into_iter().map(|row| row.tokens.text).collect(),
+            extent,
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! The training data of a transcription: utterances of each epoch, in batches of equal lengths.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use audio::augment::{Augmenter, cut_rng};
+use candle_core::Device;
+use models::Description;
+use sha2::{Digest, Sha256};
+
+use super::batch::Batch;
+use super::recordings::{Draw, Recordings};
+use crate::Error;
+use crate::config::{RunConfig, SamplerSettings, TargetConfig};
+use crate::data::{
+    BucketEstimate, BucketTable, Constraint, Cut, Epoch, EpochPadding, JoinConfig, Length, LengthLimits,
+    Sampler, SamplerConfig, Utterance, hex,
+};
+use crate::loader::{Fault, Loaded, Position, Source};
+
+/// Epochs whose plans are kept: loader threads may be in different ones.
+const KEPT_EPOCHS: usize = 3;
+
+/// Recordings, and the order in which they are trained on.
+pub struct Corpus {
+    recordings: Recordings,
+    join: JoinConfig,
+    augmenter: Augmenter,
+    clean_epochs: u64,
+    target: TargetConfig,
+    sampler: SamplerConfig,
+    table: BucketTable,
+    seed: u64,
+    pad: u32,
+    device: Device,
+    digest: String,
+    plans: Mutex<BTreeMap<u64, Arc<OnceLock<Plan>>>>,
+}
+
+/// An epoch: what is heard, and in which batches.
+struct Plan {
+    utterances: Vec<Utterance>,
+    epoch: Epoch,
+    sampler_digest: String,
+}
+
+impl Corpus {
+    /// Buckets are estimated from the first epoch that is like all that follow.
+    ///
+    /// # Errors
+    /// Settings that make no sense, data of which nothing is left.
+    pub fn new(
+        recordings: Recordings,
+        config: &RunConfig,
+        augmenter: Augmenter,
+        limits: LengthLimits,
+        description: &Description,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let (_, _, special) = description.vocabulary()?;
+        let tokenizer = &*description.source().read("tokenizer.json")?;
+        let sampler = SamplerConfig { limits, ..SamplerConfig::new(constraint(&config.sampler)) };
+        let mut corpus = Self {
+            recordings,
+            join: config.join.clone(),
+            augmenter,
+            clean_epochs: config.data.clean_epochs,
+            target: config.target.clone(),
+            sampler,
+            table: BucketTable::of_durations(&[f64::MAX])?,
+            seed: config.seed,
+            pad: special.end,
+            device: device.clone(),
+            digest: String::new(),
+            plans: Mutex::default(),
+        };
+        let typical = corpus.join.grow_epochs.max(corpus.clean_epochs);
+        let utterances = corpus.utterances(typical);
+        let lengths = corpus.lengths(&utterances, typical)?;
+        let taken: Vec<Length> =
+            lengths.into_iter().filter(|length| corpus.sampler.limits.admit(*length).is_ok()).collect();
+        corpus.table =
+            estimate(&config.sampler, corpus.sampler.limits.max_duration_secs, taken.len()).table(&taken)?;
+        let first = corpus.make_plan(0)?;
+        corpus.digest = digest(&corpus.recordings, config, tokenizer, &first.sampler_digest)?;
+        Ok(corpus)
+    }
+
+    /// Identifies recordings, texts and order.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// What an epoch's batches waste, and what no batch takes.
+    ///
+    /// # Errors
+    /// An epoch without batches.
+    pub fn padding(&self, epoch: u64) -> Result<EpochPadding, Error> {
+        let utterances = self.utterances(epoch);
+        let sampler = self.sampler_of(&utterances, epoch)?;
+        let language = |item: usize| {
+            let known = utterances[item].language(&self.recordings.cuts);
+            known.or(self.recordings.language.as_deref()).unwrap_or("-").to_owned()
+        };
+        let languages: Vec<String> = (0..utterances.len()).map(language).collect();
+        Ok(EpochPadding::new(epoch, &sampler.epoch(epoch)?, &sampler, |item| &languages[item]))
+    }
+
+    fn utterances(&self, epoch: u64) -> Vec<Utterance> {
+        self.join.utterances(&self.recordings.cuts, self.seed, epoch)
+    }
+
+    /// What is done to the recordings of an epoch, if anything.
+    fn augmenter(&self, epoch: u64) -> Option<&Augmenter> {
+        (epoch >= self.clean_epochs).then_some(&self.augmenter)
+    }
+
+    /// As the model will hear them: after the change of speed that will be drawn.
+    fn lengths(&self, utterances: &[Utterance], epoch: u64) -> Result<Vec<Length>, Error> {
+        let sample_rate = self.recordings.sample_rate();
+        let length = |utterance: &Utterance| {
+            let rng = cut_rng(self.seed, epoch, &utterance.id);
+            let secs = match self.augmenter(epoch) {
+                Some(augmenter) => augmenter.augmented_secs(utterance.duration_secs, sample_rate, &rng)?,
+                None => utterance.duration_secs,
+            };
+            // Without padding a window is computed whole, whatever is in it; what fits none keeps its own length, to be rejected.
+            let window_secs = self.recordings.window_secs();
+            let is_heard = (self.sampler.limits.min_duration_secs..=window_secs).contains(&secs);
+            let secs = if is_heard && !self.recordings.is_variable_length() { window_secs } else { secs };
+            Ok(Length::new(secs, self.recordings.n_tokens(utterance)?))
+        };
+        utterances.iter().map(length).collect()
+    }
+
+    /// Made once, by whoever asks first; who asks for another epoch meanwhile does not wait.
+    fn plan(&self, epoch: u64) -> Result<Arc<OnceLock<Plan>>, Error> {
+        let place = {
+            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = plans.entry(epoch).or_default().clone();
+            while plans.len() > KEPT_EPOCHS {
+                // The one that is furthest away is needed last.
+                let furthest = plans.keys().copied().max_by_key(|other| other.abs_diff(epoch));
+                furthest.map(|other| plans.remove(&other));
+            }
+            place
+        };
+        if place.get().is_none() {
+            let plan = self.make_plan(epoch)?;
+            place.get_or_init(|| plan);
+        }
+        Ok(place)
+    }
+
+    fn make_plan(&self, epoch: u64) -> Result<Plan, Error> {
+        let utterances = self.utterances(epoch);
+        let sampler = self.sampler_of(&utterances, epoch)?;
+        Ok(Plan { epoch: sampler.epoch(epoch)?, sampler_digest: sampler.digest(), utterances })
+    }
+
+    fn sampler_of(&self, utterances: &[Utterance], epoch: u64) -> Result<Sampler, Error> {
+        let lengths = self.lengths(utterances, epoch)?;
+        Ok(Sampler::new(lengths, self.table.clone(), self.sampler.clone(), self.seed)?)
+    }
+}
+
+impl Source for Corpus {
+    type Batch = Batch;
+
+    fn n_batches(&self, epoch: u64) -> usize {
+        // An epoch without batches is an error of `load`.
+        self.plan(epoch).ok().as_ref().and_then(|plan| plan.get()).map_or(1, |plan| plan.epoch.n_steps())
+    }
+
+    fn load(&self, at: Position) -> Result<Loaded<Batch>, Error> {
+        let plan = self.plan(at.epoch)?;
+        let Some(plan) = plan.get() else {
+            return Err(Error::config("data", format!("epoch {} has no plan", at.epoch)));
+        };
+        let items = plan.epoch.step(at.batch).into_iter().flatten().flat_map(|batch| batch.items);
+        let draw = Draw {
+            augmenter: self.augmenter(at.epoch),
+            target: &self.target,
+            seed: self.seed,
+            epoch: at.epoch,
+        };
+        let (mut rows, mut faults) = (Vec::new(), Vec::new());
+        for item in items {
+            let utterance = &plan.utterances[item];
+            match self.recordings.row(utterance, &draw) {
+                Ok(row) => rows.push(row),
+                Err(error) => faults.push(Fault { cut: utterance.id.clone(), reason: error.to_string() }),
+            }
+        }
+        let batch = match rows.is_empty() {
+            true => None,
+            false => Some(Batch::new(rows, self.pad, &self.device)?),
+        };
+        Ok(Loaded { batch, faults })
+    }
+}
+
+fn constraint(settings: &SamplerSettings) -> Constraint {
+    Constraint::Duration {
+        max_secs: settings.batch_secs,
+        quadratic_secs: (settings.quadratic_secs > 0.0).then_some(settings.quadratic_secs),
+        max_items: (settings.max_items > 0).then_some(settings.max_items),
+    }
+}
+
+fn estimate(settings: &SamplerSettings, max_duration_secs: Option<f64>, n_items: usize) -> BucketEstimate {
+    BucketEstimate {
+        // Each bucket ends with a batch that is not full.
+        n_duration_buckets: settings.n_duration_buckets.min(n_items).max(1),
+        n_token_buckets: (settings.n_token_buckets > 0).then_some(settings.n_token_buckets),
+        min_duration_secs: settings.min_duration_secs,
+        max_duration_secs,
+        fit: settings.fit,
+        ..BucketEstimate::default()
+    }
+}
+
+/// Of all that decides which batch is where and what is in it. Recordings may move; what is in them is taken on trust.
+fn digest(
+    recordings: &Recordings,
+    config: &RunConfig,
+    tokenizer: &[u8],
+    sampler_digest: &str,
+) -> Result<String, Error> {
+    let RunConfig { seed, data, join, augment, target, .. } = config;
+    let settings = serde_json::to_string(&(seed, &data.language, data.clean_epochs, join, augment, target))
+        .map_err(|error| Error::config("data", error.to_string()))?;
+    let mut hash = Sha256::new();
+    hash.update(settings);
+    hash.update(sampler_digest);
+    hash.update(tokenizer);
+    for cut in &recordings.cuts {
+        let Cut { id, start_secs, duration_secs, channel, text, language, speaker, .. } = cut;
+        let times = (start_secs.to_bits(), duration_secs.to_bits());
+        hash.update(format!("\n{id} {times:?} {channel:?} {language:?} {speaker:?} {text}"));
+    }
+    Ok(hex(&hash.finalize()))
+}

@@ -1,0 +1,300 @@
+//! Speech to text with an encoder-decoder: cross-entropy of the next token, and CTC on the encoder if wanted.
+
+mod batch;
+mod corpus;
+mod recordings;
+#[cfg(test)]
+mod tests;
+
+pub use batch::Batch;
+pub use corpus::Corpus;
+pub use recordings::Recordings;
+
+use std::path::Path;
+
+use audio::augment::cut_rng;
+use candle_core::{Tensor, Var};
+use models::nn::Linear;
+use models::params::Params;
+use models::whisper::{Encoder, Whisper};
+use models::{Architecture, DecodeOptions, Description, Precision, Transcriber, write_weights};
+
+use self::recordings::Draw;
+use super::{Extent, Figures, Task, Term};
+use crate::Error;
+use crate::config::{EvaluateConfig, TargetConfig};
+use crate::data::{JoinConfig, Length, LengthLimits, Utterance};
+use crate::evaluate::{Reference, Unheard, evaluate};
+use crate::loss::{Ctc, LossConfig};
+use crate::metrics::ScoreOptions;
+
+/// Where the weights of the CTC head are in a checkpoint.
+const CTC_HEAD: &str = "ctc_head";
+/// Epoch in which held-out utterances are joined: none that is trained on.
+const HELD_OUT_EPOCH: u64 = u64::MAX;
+/// Held-out utterances whose loss is computed together.
+const HELD_OUT_BATCH: usize = 8;
+
+/// A transcriber in training.
+pub struct Transcribe {
+    params: Params,
+    description: Description,
+    whisper: Whisper,
+    ctc_head: Option<Linear>,
+    loss: LossConfig,
+    /// The same weights without a graph.
+    live: Transcriber,
+    live_ctc_head: Option<Linear>,
+    held_out: HeldOut,
+}
+
+/// What a model is judged by while it is trained.
+pub struct HeldOut {
+    /// Cuts that are not trained on.
+    pub recordings: Recordings,
+    /// What is heard of them.
+    pub utterances: Vec<Utterance>,
+    /// How they are decoded and scored.
+    pub config: EvaluateConfig,
+    /// What the model has room for: of others there is no loss.
+    pub limits: LengthLimits,
+    /// Seed of what is drawn.
+    pub seed: u64,
+}
+
+impl HeldOut {
+    /// Joins cuts as training does if `config` says so, at most as many utterances as it says.
+    pub fn new(
+        recordings: Recordings,
+        join: &JoinConfig,
+        config: &EvaluateConfig,
+        limits: LengthLimits,
+        seed: u64,
+    ) -> Self {
+        let none = JoinConfig::NONE;
+        let join = if config.join { join } else { &none };
+        let mut utterances = join.utterances(&recordings.cuts, seed, HELD_OUT_EPOCH);
+        if config.max_utterances > 0 && utterances.len() > config.max_utterances {
+            // Spread over all of them.
+            let step = utterances.len() as f64 / config.max_utterances as f64;
+            let kept = (0..config.max_utterances).map(|i| utterances[(i as f64 * step) as usize].clone());
+            utterances = kept.collect();
+        }
+        Self { recordings, utterances, config: config.clone(), limits, seed }
+    }
+
+    fn references(&self) -> impl Iterator<Item = Result<Reference, Unheard>> {
+        self.utterances.iter().map(|utterance| {
+            let mut rng = cut_rng(self.seed, HELD_OUT_EPOCH, &utterance.id);
+            let waveform = self.recordings.hear(utterance, &mut rng);
+            Ok(Reference {
+                name: utterance.id.clone(),
+                waveform: waveform.map_err(|error| Unheard::new(&utterance.id, &error))?,
+                text: utterance.text(&self.recordings.cuts),
+                language: self.recordings.language_of(utterance).map(str::to_owned),
+            })
+        })
+    }
+}
+
+impl Transcribe {
+    /// A task over `params`, which the model of `description` is built from. `is_checkpointing` trades time for memory, `seed`
+    /// draws what a base model lacks, and `held_out` makes what the model is judged by, given a handle to its live weights.
+    ///
+    /// # Errors
+    /// Parameters that do not fit the description.
+    pub fn new(
+        params: Params,
+        description: Description,
+        loss: &LossConfig,
+        is_checkpointing: bool,
+        seed: u64,
+        held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
+    ) -> Result<Self, Error> {
+        let Architecture::Whisper(config) = description.architecture().clone();
+        // No bundle has it; a checkpoint of this project has.
+        let params = params.with_new(CTC_HEAD, seed);
+        let head = |params: &Params| {
+            let n_ids = config.eos_token_id as usize + 1; // text, and the end as the blank
+            Linear::load(&params.root().sub(CTC_HEAD), config.d_model, n_ids, true)
+        };
+        let has_ctc = loss.ctc.weight > 0.0;
+        let mut whisper = Whisper::load(&params, config.clone())?;
+        whisper.set_checkpointing(is_checkpointing);
+        let ctc_head = if has_ctc { Some(head(&params)?) } else { None };
+        let detached = params.detached();
+        let live = Transcriber::with_params(&description, &detached)?;
+        let live_ctc_head = if has_ctc { Some(head(&detached)?) } else { None };
+        let held_out = held_out(&live)?;
+        Ok(Self { params, description, whisper, ctc_head, loss: loss.clone(), live, live_ctc_head, held_out })
+    }
+
+    /// A handle to the live weights.
+    pub fn live(&self) -> &Transcriber {
+        &self.live
+    }
+
+    /// The bundle's files but its weights.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Writes the model as it is now into `dir`, for use.
+    ///
+    /// # Errors
+    /// What the disk refuses, weights that the precision cannot hold.
+    pub fn write_bundle(&self, dir: &Path, precision: Precision) -> Result<(), Error> {
+        self.description.source().copy_description(dir)?;
+        let mut tensors = self.tensors();
+        // Readers of bundles know no such head.
+        tensors.retain(|name, _| !name.starts_with(CTC_HEAD));
+        Ok(write_weights(dir, &tensors, precision)?)
+    }
+
+    fn tensors(&self) -> std::collections::BTreeMap<String, Tensor> {
+        let vars = self.params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
+        vars.chain(self.params.buffers()).collect()
+    }
+
+    /// The terms' sums by a model that is trained or by the same one without its graph.
+    fn forward(
+        &self,
+        whisper: &Whisper,
+        ctc_head: Option<&Linear>,
+        batch: &Batch,
+    ) -> Result<Vec<Tensor>, Error> {
+        let is_padded = whisper.config.variable_length;
+        let encoded = match is_padded {
+            true => whisper.encoder.forward_padded(&batch.mel, &batch.n_frames)?,
+            false => whisper.encoder.forward(&batch.mel, &|| true)?,
+        };
+        let n_positions: Vec<usize> = batch.n_frames.iter().map(|n| Encoder::n_positions(*n)).collect();
+        let mut sums = Vec::new();
+        if self.loss.cross_entropy.weight > 0.0 {
+            let hidden = match is_padded {
+                true => whisper.decoder.forward_padded(&batch.ids, &encoded, &n_positions)?,
+                false => whisper.decoder.forward(&batch.ids, &encoded)?,
+            };
+            let cross_entropy = &self.loss.cross_entropy;
+            sums.push(cross_entropy.sum(&whisper.decoder, &hidden, &batch.labels, &batch.weights)?);
+        }
+        if let Some(head) = ctc_head {
+            sums.push(self.loss.ctc.sum(head, &encoded, &n_positions, &batch.texts)?);
+        }
+        Ok(sums)
+    }
+
+    /// The loss of the held-out utterances, its terms as means.
+    fn held_out_loss(&self, figures: &mut Figures) -> Result<(), Error> {
+        let draw = Draw {
+            augmenter: None,
+            target: &TargetConfig { timestamps: 0.0, previous: 0.0 },
+            seed: self.held_out.seed,
+            epoch: HELD_OUT_EPOCH,
+        };
+        let pad = self.live.special_tokens().end;
+        let mut totals: Vec<(&str, f64, f64, f64)> = Vec::new(); // name, scale, weight, sum
+        for utterances in self.held_out.utterances.chunks(HELD_OUT_BATCH) {
+            // What cannot be read is counted by the scoring, which reads it too; what is too long for a window has no one loss.
+            let fits = |utterance: &&Utterance| {
+                let n_tokens = self.held_out.recordings.n_tokens(utterance).ok();
+                n_tokens.is_some_and(|n_tokens| {
+                    let length = Length::new(utterance.duration_secs, n_tokens);
+                    self.held_out.limits.admit(length).is_ok()
+                })
+            };
+            let rows: Vec<_> = utterances
+                .iter()
+                .filter(fits)
+                .filter_map(|utterance| self.held_out.recordings.row(utterance, &draw).ok())
+                .collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let batch = Batch::new(rows, pad, self.params.device())?;
+            let sums = self.forward(self.live.whisper(), self.live_ctc_head.as_ref(), &batch)?;
+            for (term, sum) in self.terms(&batch).iter().zip(sums) {
+                let sum = f64::from(sum.to_scalar::<f32>()?);
+                match totals.iter_mut().find(|total| total.0 == term.name) {
+                    Some(total) => {
+                        total.2 += term.weight;
+                        total.3 += sum;
+                    }
+                    None => totals.push((term.name, term.scale, term.weight, sum)),
+                }
+            }
+        }
+        let mut loss = 0.0;
+        for (name, scale, weight, sum) in totals.into_iter().filter(|total| total.2 > 0.0) {
+            figures.insert(name.to_owned(), sum / weight);
+            loss += scale * sum / weight;
+        }
+        figures.insert("loss".to_owned(), loss);
+        Ok(())
+    }
+}
+
+impl Task for Transcribe {
+    type Batch = Batch;
+
+    fn vars(&self) -> Vec<(String, Var)> {
+        self.params.vars()
+    }
+
+    fn extent(&self, batch: &Batch) -> Extent {
+        batch.extent
+    }
+
+    fn terms(&self, batch: &Batch) -> Vec<Term> {
+        let mut terms = Vec::new();
+        if self.loss.cross_entropy.weight > 0.0 {
+            let weight = batch.weights.iter().map(|weight| f64::from(*weight)).sum();
+            terms.push(Term { name: "cross_entropy", scale: self.loss.cross_entropy.weight, weight });
+        }
+        if self.ctc_head.is_some() {
+            // By tokens, as the other term.
+            let n_positions: Vec<usize> = batch.n_frames.iter().map(|n| Encoder::n_positions(*n)).collect();
+            let weight = Ctc::weight(&batch.texts, &n_positions);
+            terms.push(Term { name: "ctc", scale: self.loss.ctc.weight, weight });
+        }
+        terms
+    }
+
+    fn sums(&self, batch: &Batch) -> Result<Vec<Tensor>, Error> {
+        self.forward(&self.whisper, self.ctc_head.as_ref(), batch)
+    }
+
+    fn evaluate(&self) -> Result<Figures, Error> {
+        let mut figures = Figures::new();
+        if self.held_out.utterances.is_empty() {
+            return Ok(figures);
+        }
+        self.held_out_loss(&mut figures)?;
+        let config = &self.held_out.config;
+        let options =
+            DecodeOptions { beam_size: config.beam_size, fallback: false, ..DecodeOptions::default() };
+        let score = ScoreOptions { normaliser: config.normaliser, ..ScoreOptions::default() };
+        let evaluation = evaluate(&self.live, self.held_out.references(), &options, score, &mut |_| {})?;
+        if let Some(report) = &evaluation.report {
+            let rates = [("wer", report.words.rate), ("cer", report.characters.rate)];
+            figures.extend(rates.into_iter().filter_map(|(name, rate)| Some((name.to_owned(), rate?))));
+        }
+        if let Some(rate) = evaluation.false_text_rate() {
+            figures.insert("false_text_rate".to_owned(), rate);
+        }
+        if let Some(first) = evaluation.failed.first() {
+            if evaluation.hypotheses.is_empty() {
+                let message = format!("none of it can be heard; the first: {}: {}", first.name, first.reason);
+                return Err(Error::config("data.dev", message));
+            }
+            figures.insert("n_failed".to_owned(), evaluation.failed.len() as f64);
+        }
+        figures.insert("speed".to_owned(), evaluation.speed());
+        Ok(figures)
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), Error> {
+        self.description.source().copy_description(dir)?;
+        Ok(write_weights(dir, &self.tensors(), Precision::F32)?)
+    }
+}

@@ -1,0 +1,236 @@
+//! From utterances to waveforms and rows of a batch: read, join, augment, compute features, write tokens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use audio::augment::{Augmenter, NoiseColor, colored_noise, cut_rng};
+use audio::{DecodeAudio, Waveform};
+use models::whisper::TIMESTAMP_SECS;
+use models::{Task, Tokenizer, Transcriber};
+use rand_chacha::ChaCha8Rng;
+
+use super::batch::{Row, Tokens};
+use crate::Error;
+use crate::config::TargetConfig;
+use crate::data::shuffle::{below, between, uniform};
+use crate::data::{Cut, Utterance, read_cut_at};
+
+/// Levels of noise in silence, decibels below full scale.
+const SILENCE_DB: [f64; 2] = [-75.0, -30.0];
+
+/// Cuts and what is needed to hear them.
+pub struct Recordings {
+    /// In the order of their manifests.
+    pub cuts: Vec<Cut>,
+    /// Language of cuts that state none; `None` for a model of one language.
+    pub language: Option<String>,
+    transcriber: Transcriber,
+    /// Tokens of each cut's text, counted when they are first asked for.
+    n_text_tokens: Vec<OnceLock<u32>>,
+    cache: Mutex<Cache>,
+}
+
+/// Waveforms at the model's rate, kept until the room is used up: those that came first stay.
+struct Cache {
+    by_cut: HashMap<usize, Arc<Waveform>>,
+    free_bytes: usize,
+}
+
+/// How a row is drawn.
+pub(super) struct Draw<'a> {
+    pub augmenter: Option<&'a Augmenter>,
+    pub target: &'a TargetConfig,
+    pub seed: u64,
+    pub epoch: u64,
+}
+
+impl Recordings {
+    /// Cuts for a model. `cache_bytes` of decoded audio are kept in memory.
+    pub fn new(
+        cuts: Vec<Cut>,
+        language: Option<String>,
+        transcriber: Transcriber,
+        cache_bytes: usize,
+    ) -> Self {
+        let cache = Cache { by_cut: HashMap::new(), free_bytes: cache_bytes };
+        let n_text_tokens = vec![OnceLock::new(); cuts.len()];
+        Self { cuts, language, transcriber, n_text_tokens, cache: Mutex::new(cache) }
+    }
+
+    /// The sample rate at which the model hears.
+    pub(super) fn sample_rate(&self) -> u32 {
+        self.transcriber.feature_spec().sample_rate
+    }
+
+    /// A cut at the model's sample rate.
+    fn waveform(&self, index: usize) -> Result<Arc<Waveform>, Error> {
+        if let Some(waveform) = self.lock().by_cut.get(&index) {
+            return Ok(waveform.clone());
+        }
+        let cut = &self.cuts[index];
+        let waveform = Arc::new(read_cut_at(cut, self.sample_rate(), &DecodeAudio::default())?);
+        let n_bytes = size_of_val(waveform.samples.as_slice());
+        let mut cache = self.lock();
+        if n_bytes <= cache.free_bytes && cache.by_cut.insert(index, waveform.clone()).is_none() {
+            cache.free_bytes -= n_bytes;
+        }
+        Ok(waveform)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An utterance as it was recorded, its cuts joined. `rng` draws the noise in silence.
+    pub(super) fn hear(&self, utterance: &Utterance, rng: &mut ChaCha8Rng) -> Result<Waveform, Error> {
+        let sample_rate = self.transcriber.feature_spec().sample_rate;
+        let n_samples = |secs: f64| (secs * f64::from(sample_rate)).round() as usize;
+        if utterance.parts.is_empty() {
+            return silence(n_samples(utterance.rest_secs), sample_rate, rng);
+        }
+        if let [(index, 0.0)] = utterance.parts.as_slice()
+            && utterance.rest_secs == 0.0
+        {
+            return Ok(self.waveform(*index)?.as_ref().clone());
+        }
+        let mut samples = Vec::new();
+        for (index, pause_secs) in &utterance.parts {
+            samples.resize(samples.len() + n_samples(*pause_secs), 0.0);
+            samples.extend_from_slice(&self.waveform(*index)?.samples);
+        }
+        samples.resize(samples.len() + n_samples(utterance.rest_secs), 0.0);
+        Ok(Waveform { samples, sample_rate })
+    }
+
+    /// A row of a batch. What it is depends on its arguments alone.
+    pub(super) fn row(&self, utterance: &Utterance, draw: &Draw<'_>) -> Result<Row, Error> {
+        let mut rng = cut_rng(draw.seed, draw.epoch, &utterance.id);
+        // The augmenter draws its numbers first, so that the sampler knows the speed that it will draw.
+        let mut own = cut_rng(draw.seed.wrapping_add(1), draw.epoch, &utterance.id);
+        let waveform = self.hear(utterance, &mut own)?;
+        let recorded_secs = waveform.duration_secs();
+        let waveform = match draw.augmenter {
+            Some(augmenter) => augmenter.apply(waveform, &mut rng)?,
+            None => waveform,
+        };
+        let duration_secs = waveform.duration_secs();
+        let hop_samples = self.transcriber.feature_spec().hop_samples;
+        let mut features = self.transcriber.window_features(&waveform.samples);
+        if let Some(augmenter) = draw.augmenter {
+            let n_frames = (waveform.samples.len() / hop_samples).min(features.n_frames);
+            features = augmenter.apply_to_features(features, n_frames, &mut rng);
+        }
+        let tempo = if recorded_secs > 0.0 { duration_secs / recorded_secs } else { 1.0 };
+        let tokens = self.tokens(utterance, draw.target, tempo, duration_secs, &mut own)?;
+        let heard_secs = features.n_frames as f64 / self.transcriber.feature_spec().frame_rate();
+        Ok(Row { features, tokens, duration_secs, heard_secs })
+    }
+
+    fn tokens(
+        &self,
+        utterance: &Utterance,
+        target: &TargetConfig,
+        tempo: f64,
+        duration_secs: f64,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Tokens, Error> {
+        let special = self.transcriber.special_tokens();
+        let text = self.text_ids(utterance)?;
+        // Both are drawn always, so that neither setting changes what the other draws.
+        let (timed, preceded) = (uniform(rng) < target.timestamps, uniform(rng) < target.previous);
+        let begin = special.timestamp_begin().filter(|_| timed);
+        let language = self.language_of(utterance);
+        let prompt = special.prompt(language, Task::Transcribe, begin.is_some())?;
+        let times = begin.map(|begin| {
+            let (start, end) = utterance.speech_secs(&self.cuts).unwrap_or((0.0, 0.0));
+            let last = (duration_secs / TIMESTAMP_SECS).floor() as u32;
+            let step = |secs: f64| ((secs * tempo / TIMESTAMP_SECS).round() as u32).min(last);
+            (begin + step(start), begin + step(end).max(step(start)))
+        });
+        let context = match special.previous.filter(|_| preceded && !self.cuts.is_empty()) {
+            Some(previous) => {
+                let other = &self.cuts[below(self.cuts.len() as u64, rng) as usize];
+                let said = self.encode(&other.text, other.language.as_deref())?;
+                // As decoding has it: half of the positions at most, and never at the cost of the text. Times and end count too.
+                let positions = self.transcriber.whisper().config.max_target_positions;
+                let room = positions.saturating_sub(prompt.len() + text.len() + 3).min(positions / 2);
+                match room.saturating_sub(1).min(said.len()) {
+                    0 => Vec::new(),
+                    n => [&[previous], &said[said.len() - n..]].concat(),
+                }
+            }
+            None => Vec::new(),
+        };
+        Ok(Tokens::new(special, &context, &prompt, &text, times))
+    }
+
+    /// Tokens of what an utterance should become.
+    fn text_ids(&self, utterance: &Utterance) -> Result<Vec<u32>, Error> {
+        self.encode(&utterance.text(&self.cuts), self.language_of(utterance))
+    }
+
+    /// Words begin with their space, the first one too, where a language has spaces at all: so do Whisper's texts.
+    fn encode(&self, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokenizer = self.transcriber.tokenizer();
+        Ok(match language.is_some_and(Tokenizer::is_unspaced) {
+            true => tokenizer.encode(text)?,
+            false => tokenizer.encode(&format!(" {text}"))?,
+        })
+    }
+
+    /// What a prompt calls the language of an utterance; `None` where it names none.
+    pub(super) fn language_of<'a>(&'a self, utterance: &Utterance) -> Option<&'a str> {
+        if !self.transcriber.special_tokens().is_multilingual {
+            return None;
+        }
+        utterance.language(&self.cuts).or(self.language.as_deref())
+    }
+
+    /// Tokens that the decoder will be asked for: text, prompt and end. Each cut's are counted once: what joined texts become
+    /// together differs from that at most where a language has no spaces.
+    pub(super) fn n_tokens(&self, utterance: &Utterance) -> Result<u32, Error> {
+        let prompt =
+            self.transcriber.special_tokens().prompt(self.language_of(utterance), Task::Transcribe, false)?;
+        let mut n_tokens = prompt.len() as u32 + 1;
+        for (index, _) in &utterance.parts {
+            n_tokens += match self.n_text_tokens[*index].get() {
+                Some(n) => *n,
+                None => {
+                    let cut = &self.cuts[*index];
+                    let n = self.encode(&cut.text, cut.language.as_deref())?.len() as u32;
+                    *self.n_text_tokens[*index].get_or_init(|| n)
+                }
+            };
+        }
+        Ok(n_tokens)
+    }
+
+    /// Whether recordings are heard as long as they are.
+    pub(super) fn is_variable_length(&self) -> bool {
+        self.transcriber.is_variable_length()
+    }
+
+    /// The longest recording that is heard at once.
+    pub(super) fn window_secs(&self) -> f64 {
+        self.transcriber.window_secs()
+    }
+}
+
+/// Nothing said: noise of some colour and level, now and then digital silence.
+fn silence(n_samples: usize, sample_rate: u32, rng: &mut ChaCha8Rng) -> Result<Waveform, Error> {
+    const COLORS: [Option<NoiseColor>; 4] =
+        [None, Some(NoiseColor::White), Some(NoiseColor::Pink), Some(NoiseColor::Brown)];
+    let Some(color) = COLORS[below(4, rng) as usize] else {
+        return Ok(Waveform { samples: vec![0.0; n_samples], sample_rate });
+    };
+    let level_db = between(SILENCE_DB, rng);
+    let mut noise = colored_noise(color, n_samples, sample_rate, rng)?;
+    let power = noise.samples.iter().map(|sample| sample * sample).sum::<f32>() / n_samples.max(1) as f32;
+    let scale = 10f32.powf(level_db as f32 / 20.0) / power.sqrt().max(f32::MIN_POSITIVE);
+    noise.samples.iter_mut().for_each(|sample| *sample *= scale);
+    Ok(noise)
+}

@@ -1,0 +1,338 @@
+//! On tones instead of speech: what is checked is that batches, epochs and resumption change nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use audio::augment::{Augmenter, Sources};
+use audio::encode::wav_bytes;
+use audio::{Waveform, augment::cut_rng};
+use candle_core::{Device, Tensor};
+use models::params::Params;
+use models::whisper::Whisper;
+use models::{Architecture, Description, NewVocabulary, NewWhisper};
+
+use super::batch::{Row, Tokens};
+use super::recordings::Draw;
+use super::*;
+use crate::checkpoint::Checkpoints;
+use crate::config::RunConfig;
+use crate::data::{Cut, JoinConfig, LengthLimits};
+use crate::loader::{Position, Source};
+use crate::train::{Event, Run, train};
+
+const WORDS: [&str; 4] = ["one", "two", "three", "four"];
+
+/// A folder of short tones, each called by its pitch; every fifth has no text.
+fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
+    (0..n)
+        .map(|index| {
+            let word = index % WORDS.len();
+            let path = folder.join(format!("{index}.wav"));
+            let n_samples = 1600 * (2 + index % 5);
+            let pitch = 0.05 * (1 + word) as f32;
+            let samples = (0..n_samples).map(|t| 0.5 * (t as f32 * pitch).sin()).collect();
+            let waveform = Waveform { samples, sample_rate: 16_000 };
+            std::fs::write(&path, wav_bytes(&waveform).unwrap()).unwrap();
+            Cut {
+                id: format!("{index}").into(),
+                audio: path.into(),
+                start_secs: 0.0,
+                duration_secs: waveform.duration_secs(),
+                channel: None,
+                text: if index % 5 == 4 { "".into() } else { WORDS[word].into() },
+                language: Some("en".into()),
+                speaker: None,
+                target_text: None,
+                target_language: None,
+                extra: None,
+            }
+        })
+        .collect()
+}
+
+fn description() -> Description {
+    let vocabulary = NewVocabulary { n_text_tokens: 270, languages: Vec::new(), window_secs: 2.0 };
+    let new = NewWhisper {
+        name: "tones".to_owned(),
+        d_model: 16,
+        n_heads: 2,
+        encoder_layers: 2,
+        decoder_layers: 1,
+        n_mels: 80,
+        max_target_positions: 24,
+        variable_length: true,
+        vocabulary,
+    };
+    new.describe(&WORDS.iter().cycle().take(12).map(|word| format!(" {word}")).collect::<Vec<_>>()).unwrap()
+}
+
+fn config(settings: &[&str]) -> RunConfig {
+    let mut all = vec![
+        "data.train=[\"tones.jsonl\"]",
+        "sampler.batch_secs=2.5",
+        "sampler.n_duration_buckets=3",
+        "sampler.n_token_buckets=0",
+        "join={max_cuts=3, grow_epochs=0, max_secs=1.6, same_speaker=0.0, pause_secs=[0.0, 0.1], edge_secs=[0.0, 0.1], silence=0.1, \
+         silence_secs=[0.2, 0.4]}",
+        "augment.speed.probability=1.0",
+        "augment.noise.probability=0.5",
+        "augment.spec_augment.probability=0.5",
+        "target.previous=0.3",
+        "loss.ctc.weight=0.3",
+        "schedule.warmup_steps=2",
+        "optimizer.learning_rate=1e-3",
+        "evaluate.max_utterances=4",
+    ];
+    all.extend(settings);
+    RunConfig::load(None, &all.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap()
+}
+
+fn task(folder: &Path, config: &RunConfig) -> Transcribe {
+    let params = Params::seeded(config.seed, &Device::Cpu);
+    Transcribe::new(
+        params,
+        description(),
+        &config.loss,
+        config.model.gradient_checkpointing,
+        config.seed,
+        |live| {
+            let recordings = Recordings::new(cuts(folder, 8), None, live.clone(), 0);
+            Ok(HeldOut::new(recordings, &config.join, &config.evaluate, limits(), config.seed))
+        },
+    )
+    .unwrap()
+}
+
+fn corpus(folder: &Path, config: &RunConfig, task: &Transcribe) -> Corpus {
+    let recordings = Recordings::new(cuts(folder, 20), None, task.live().clone(), 1 << 20);
+    let augmenter = Augmenter::new(config.augment.clone(), Sources::default()).unwrap();
+    Corpus::new(recordings, config, augmenter, limits(), task.description(), &Device::Cpu).unwrap()
+}
+
+fn limits() -> LengthLimits {
+    LengthLimits { max_duration_secs: Some(2.0), max_tokens: Some(22), ..LengthLimits::default() }
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn a_batch_is_the_same_whenever_it_is_asked_for_and_epochs_differ() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[]);
+    let task = task(folder.path(), &config);
+    let (one, two) = (corpus(folder.path(), &config, &task), corpus(folder.path(), &config, &task));
+    assert_eq!(one.digest(), two.digest());
+    let load = |corpus: &Corpus, epoch, batch| {
+        let loaded = corpus.load(Position { epoch, batch }).unwrap();
+        assert!(loaded.faults.is_empty(), "{:?}", loaded.faults);
+        let batch = loaded.batch.unwrap();
+        (numbers(&batch.mel), batch.labels, batch.weights, batch.texts)
+    };
+    // In another order, with the cache warm and cold.
+    let last = one.n_batches(1) - 1;
+    let a = (load(&one, 0, 0), load(&one, 1, last));
+    let b = (load(&two, 1, last), load(&two, 0, 0));
+    assert!(a.0 == b.1 && a.1 == b.0);
+    let all = |epoch| (0..one.n_batches(epoch)).map(|batch| load(&one, epoch, batch).0).collect::<Vec<_>>();
+    assert_ne!(all(0), all(1));
+}
+
+#[test]
+fn a_recording_that_cannot_be_read_is_left_out_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        config(&["join={max_cuts=1, grow_epochs=0, max_secs=0.0, same_speaker=0.0, pause_secs=[0.0, 0.0], \
+                           edge_secs=[0.0, 0.0], silence=0.0, silence_secs=[0.0, 0.0]}"]);
+    let task = task(folder.path(), &config);
+    let corpus = corpus(folder.path(), &config, &task);
+    std::fs::write(folder.path().join("3.wav"), b"no sound").unwrap();
+    let faults: Vec<_> = (0..corpus.n_batches(0))
+        .flat_map(|batch| corpus.load(Position { epoch: 0, batch }).unwrap().faults)
+        .collect();
+    assert!(matches!(faults.as_slice(), [fault] if fault.cut == "3" && fault.reason.contains("3.wav")));
+}
+
+#[test]
+fn rows_of_a_batch_have_the_loss_and_gradients_that_they_have_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&["augment.speed.probability=0.0", "augment.noise.probability=0.0"]);
+    let task = task(folder.path(), &config);
+    let recordings = Recordings::new(cuts(folder.path(), 20), None, task.live().clone(), 0);
+    let utterances = config.join.utterances(&recordings.cuts, 1, 0);
+    let target = TargetConfig { timestamps: 0.5, previous: 0.5 };
+    let draw = Draw { augmenter: None, target: &target, seed: 1, epoch: 0 };
+    let rows: Vec<Row> =
+        utterances.iter().map(|utterance| recordings.row(utterance, &draw).unwrap()).collect();
+    let pad = task.live().special_tokens().end;
+    let sums = |rows: Vec<Row>| {
+        let batch = Batch::new(rows, pad, &Device::Cpu).unwrap();
+        let sums = task.sums(&batch).unwrap();
+        let gradients = sums.iter().fold(None, |total: Option<Tensor>, sum| {
+            Some(total.map_or_else(|| sum.clone(), |total| (total + sum).unwrap()))
+        });
+        let gradients = gradients.unwrap().backward().unwrap();
+        let norms: BTreeMap<String, Vec<f32>> = task
+            .vars()
+            .into_iter()
+            .map(|(name, var)| {
+                let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name} has no gradient"));
+                (name, numbers(gradient))
+            })
+            .collect();
+        (sums.iter().map(|sum| sum.to_scalar::<f32>().unwrap()).collect::<Vec<_>>(), norms)
+    };
+    let (together, gradients) = sums(rows.clone());
+    let mut alone = vec![0.0; together.len()];
+    let mut added: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    for row in rows {
+        let (row, gradients) = sums(vec![row]);
+        alone.iter_mut().zip(row).for_each(|(sum, part)| *sum += part);
+        for (name, gradient) in gradients {
+            let sum = added.entry(name).or_insert_with(|| vec![0.0; gradient.len()]);
+            sum.iter_mut().zip(gradient).for_each(|(sum, part)| *sum += part);
+        }
+    }
+    for (a, b) in together.iter().zip(&alone) {
+        assert!((a - b).abs() < 1e-4 * b.abs(), "{together:?} {alone:?}");
+    }
+    for (name, gradient) in &gradients {
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+        let size = norm(&mut gradient.iter().copied());
+        let error = norm(&mut gradient.iter().zip(&added[name]).map(|(a, b)| a - b));
+        assert!(error <= 1e-3 * size + 1e-5, "{name}: {error} of {size}");
+    }
+}
+
+#[test]
+fn the_live_model_hears_what_the_trained_one_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[]);
+    let task = task(folder.path(), &config);
+    let before = task.evaluate().unwrap();
+    for (_, var) in task.vars() {
+        var.set(&(var.as_tensor() * 1.5).unwrap()).unwrap();
+    }
+    let after = task.evaluate().unwrap();
+    assert_ne!(before["loss"], after["loss"]);
+    for name in ["loss", "cross_entropy", "ctc", "wer", "cer"] {
+        assert!(after[name].is_finite(), "{name}");
+    }
+}
+
+#[test]
+fn a_bundle_that_was_written_is_the_model_that_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[]);
+    let task = task(folder.path(), &config);
+    let out = tempfile::tempdir().unwrap();
+    task.write_bundle(out.path(), Precision::F16).unwrap();
+    let bundle = models::Bundle::open(out.path()).unwrap();
+    assert!(bundle.weights().tensors().all(|(name, _, dtype)| !name.contains("ctc") && dtype == "F16"));
+    let written = Transcriber::load(bundle, &Device::Cpu).unwrap();
+    let Architecture::Whisper(sizes) = task.description().architecture().clone();
+    let whisper = Whisper::load(&Params::seeded(config.seed, &Device::Cpu), sizes).unwrap();
+    let samples: Vec<f32> = (0..8_000).map(|t| (t as f32 * 0.07).sin()).collect();
+    let features = written.window_features(&samples);
+    assert_eq!(features.n_frames, 50);
+    let encoded = written.encode(features.clone()).unwrap();
+    let mel = Tensor::from_vec(features.data, (1, 80, 50), &Device::Cpu).unwrap();
+    let expected = whisper.encoder.forward(&mel, &|| true).unwrap();
+    for (a, b) in numbers(&encoded).iter().zip(numbers(&expected)) {
+        assert!((a - b).abs() < 2e-2, "{a} {b}");
+    }
+}
+
+/// Losses of a run of eight updates, from the beginning or from where it was stopped after `stops`.
+fn losses(folder: &Path, out: &Path, stops: &[u64], settings: &[&str]) -> Vec<u64> {
+    let all = [&["train.max_steps=8", "train.save_every=1", "train.average_decay=0.9"], settings].concat();
+    let config = config(&all);
+    let mut losses = Vec::new();
+    for stop_after in stops.iter().copied().chain([u64::MAX]) {
+        let task = task(folder, &config);
+        let corpus = corpus(folder, &config, &task);
+        let checkpoints = Checkpoints::open(out).unwrap();
+        let run = Run {
+            train: &config.train,
+            optimizer: &config.optimizer,
+            schedule: &config.schedule,
+            checkpoints: &checkpoints,
+            data_digest: corpus.digest(),
+        };
+        let stop = AtomicBool::new(false);
+        train(&task, &corpus, &run, &stop, &mut |event| {
+            if let Event::Step(report) = event {
+                losses.push(report.loss.to_bits());
+                stop.store(report.step >= stop_after, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .unwrap();
+    }
+    losses
+}
+
+#[test]
+fn a_run_that_was_stopped_twice_has_the_losses_of_one_that_was_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = losses(folder.path(), whole.path(), &[], &[]);
+    assert_eq!(expected.len(), 8);
+    assert_eq!(losses(folder.path(), stopped.path(), &[3, 5], &[]), expected);
+}
+
+#[test]
+fn computing_again_instead_of_keeping_changes_no_first_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kept, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let kept = losses(folder.path(), kept.path(), &[], &[]);
+    let again = losses(folder.path(), again.path(), &[], &["model.gradient_checkpointing=true"]);
+    assert_eq!(kept[0], again[0]);
+    for (a, b) in kept.into_iter().zip(again) {
+        let (a, b) = (f64::from_bits(a), f64::from_bits(b));
+        assert!((a - b).abs() < 1e-3 * a.abs(), "{a} {b}");
+    }
+}
+
+#[test]
+fn prompts_are_given_silence_is_told_and_the_rest_is_learnt() {
+    let description = description();
+    let (_, _, special) = description.vocabulary().unwrap();
+    let begin = special.timestamp_begin().unwrap();
+    let (start, end) = (special.start, special.end);
+    let (no_times, no_speech) = (special.no_timestamps.unwrap(), special.no_speech.unwrap());
+
+    let plain = Tokens::new(&special, &[], &[start, no_times], &[7, 8], None);
+    assert_eq!(plain.sequence, [start, no_times, 7, 8, end]);
+    assert_eq!((plain.labels, plain.weights), (vec![no_times, 7, 8, end], vec![1.0; 4]));
+
+    let timed = Tokens::new(&special, &[], &[start], &[7], Some((begin + 3, begin + 9)));
+    assert_eq!(timed.labels, [begin + 3, 7, begin + 9, end]);
+
+    let silent = Tokens::new(&special, &[], &[start, no_times], &[], None);
+    assert_eq!((silent.labels, silent.weights), (vec![no_speech, end], vec![1.0; 2]));
+    let silent = Tokens::new(&special, &[], &[start], &[], Some((begin, begin)));
+    assert_eq!((silent.labels, silent.weights), (vec![no_speech, end], vec![1.0; 2]));
+
+    let after = Tokens::new(&special, &[5, 6], &[start, 9, no_times], &[7], None);
+    assert_eq!(after.sequence, [5, 6, start, 9, no_times, 7, end]);
+    assert_eq!(after.weights, [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
+}
+
+#[test]
+fn held_out_utterances_do_not_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&["evaluate.join=true"]);
+    let task = task(folder.path(), &config);
+    let heard = || {
+        let references = task.held_out.references().map(Result::unwrap);
+        references.map(|reference| (reference.name, reference.waveform.samples)).collect::<Vec<_>>()
+    };
+    assert!(heard() == heard() && heard().len() == 4);
+    let mut rng = cut_rng(0, 0, "a");
+    let silence =
+        Utterance { id: "silence".to_owned(), parts: Vec::new(), rest_secs: 0.5, duration_secs: 0.5 };
+    assert_eq!(task.held_out.recordings.hear(&silence, &mut rng).unwrap().samples.len(), 8_000);
+    assert_eq!(JoinConfig::NONE.utterances(&[], 0, 0), []);
+}
