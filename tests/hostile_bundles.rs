@@ -98,7 +98,7 @@ fn ensure_typed(error: &Error, case: &str) -> Result<()> {
 
 fn open(dir: &Path) -> Result<Bundle, Error> {
     let bundle = Bundle::open(dir)?;
-    bundle.languages()?;
+    bundle.description().languages()?;
     Ok(bundle)
 }
 

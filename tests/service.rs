@@ -154,14 +154,20 @@ fn what_computes_gives_way_to_what_answers() {
     let mut command = serve(home.path(), &["--model", &tiny()]);
     let service = Service::start(command.env("SPEECHD_SERVE__COMPUTE_NICENESS", "4"));
     assert!(eventually(|| service.status("/readyz") == Some(200)), "{}", service.log());
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.child.id())).expect("alive");
-    let niceness: Vec<(String, i32)> = tasks
-        .filter_map(|task| {
-            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-            let (name, _) = stat.split_once('(')?.1.rsplit_once(") ")?;
-            Some((name.to_owned(), crate::support::niceness_of(&stat)?))
-        })
-        .collect();
+    let niceness_of_all = || -> Vec<(String, i32)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", service.child.id())).expect("alive");
+        tasks
+            .filter_map(|task| {
+                let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+                let (name, _) = stat.split_once('(')?.1.rsplit_once(") ")?;
+                Some((name.to_owned(), crate::support::niceness_of(&stat)?))
+            })
+            .collect()
+    };
+    // A thread gives itself its name, when it has begun to run.
+    let is_named = |name: &str| niceness_of_all().iter().any(|(thread, _)| thread.starts_with(name));
+    assert!(eventually(|| is_named("model-tiny") && is_named("prepare-tiny")), "{:?}", niceness_of_all());
+    let niceness = niceness_of_all();
     let of = |name: &str| -> Vec<i32> {
         niceness.iter().filter(|(thread, _)| thread.starts_with(name)).map(|(_, nice)| *nice).collect()
     };

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context;
 use candle_core::Device;
-use models::{Bundle, Task, Transcriber, TranscriptionWorker};
+use models::{Bundle, BundleSource, Task, Transcriber, TranscriptionWorker};
 
 use crate::{
     config::Transcribe,
@@ -93,8 +93,8 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
     let cores = Arc::new(CorePermit::default());
     for spec in specs {
         let started = Instant::now();
-        let directory = registry::resolve(&spec.source, hub, &mut |_| {}).map_err(anyhow::Error::from);
-        match directory.and_then(|directory| load(state, &spec.name, &directory, &cores)) {
+        let source = registry::resolve(&spec.source, hub, &mut |_| {}).map_err(anyhow::Error::from);
+        match source.and_then(|source| load(state, &spec.name, source, &cores)) {
             Ok(serving) => {
                 tracing::info!(model = spec.name, secs = started.elapsed().as_secs_f64(), "model loaded");
                 state.models.set(&spec.name, ModelState::Ready(Arc::new(serving)));
@@ -118,16 +118,25 @@ fn give_way(niceness: i32) {
     }
 }
 
-/// Loads the bundle in `directory` and starts its engine, which computes when `cores` lets it.
+/// Loads a bundle and starts its engine, which computes when `cores` lets it.
 pub(crate) fn load(
     state: &AppState,
     name: &str,
-    directory: &Path,
+    source: BundleSource,
     cores: &Arc<CorePermit>,
 ) -> anyhow::Result<Serving> {
-    let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
-    let made = fs::metadata(directory.join("config.json")).and_then(|file| file.modified());
-    let created = made.context("config.json has no date")?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let made = match &source {
+        BundleSource::Dir(directory) => fs::metadata(directory.join("config.json"))
+            .and_then(|file| file.modified())
+            .context("config.json has no date")?,
+        // As old as the program that it is part of, where that is still there.
+        BundleSource::Memory(_) => std::env::current_exe()
+            .and_then(fs::metadata)
+            .and_then(|file| file.modified())
+            .unwrap_or(UNIX_EPOCH),
+    };
+    let transcriber = Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?;
+    let created = made.duration_since(UNIX_EPOCH).unwrap_or_default();
     // Nothing for loading to fail over: requests can say otherwise.
     let defaults =
         Transcribe { task: Task::Transcribe, format: Format::Json, ..state.config.transcribe.clone() };

@@ -216,7 +216,8 @@ mod tests {
 
     fn ready(state: &AppState, name: &str) -> ModelState {
         let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
-        let serving = load(state, name, bundle.as_ref(), &Arc::default()).expect("a model");
+        let serving =
+            load(state, name, std::path::Path::new(bundle).into(), &Arc::default()).expect("a model");
         ModelState::Ready(Arc::new(serving))
     }
 

@@ -7,13 +7,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::Usage;
+use audio::EXTENSIONS;
 
-/// Files in directories are taken for recordings by their extension; files that are named are always read.
-const EXTENSIONS: [&str; 22] = [
-    "aac", "aif", "aifc", "aiff", "alac", "caf", "flac", "m4a", "m4b", "mka", "mkv", "mov", "mp1", "mp2",
-    "mp3", "mp4", "mpga", "oga", "ogg", "opus", "wav", "webm",
-];
+use super::Usage;
 
 /// One recording.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,19 @@
 //! The command line: what is asked, and the exit code. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod data;
 mod decode_worker;
+mod evaluate;
 mod input;
+mod manifests;
 mod models;
 mod openapi;
 mod output;
 mod progress;
 mod recognizer;
 mod serve;
+mod signals;
+mod train;
 mod transcribe;
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
@@ -42,6 +47,12 @@ enum Command {
     Serve(serve::Args),
     /// List, fetch and describe models
     Models(models::Args),
+    /// Prepare recordings and texts for training, and look at them
+    Data(data::Args),
+    /// Train a model by a recipe
+    Train(train::Args),
+    /// Measure how well a model hears: word and character error rates
+    Evaluate(evaluate::Args),
     /// Measure how fast a model runs on this machine
     Bench(bench::Args),
     /// Print the OpenAPI document of the HTTP service
@@ -77,6 +88,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Transcribe(args) => transcribe::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Data(args) => data::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Openapi => openapi::run().map(|()| ExitCode::SUCCESS),
         Command::DecodeWorker(args) => decode_worker::run(args).map(|()| ExitCode::SUCCESS),

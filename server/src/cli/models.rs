@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Usage,
-    output::print,
+    output::{print, table},
     progress::{Download, Style, bytes},
 };
 use crate::{
@@ -74,9 +74,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             print(&format!("{}\n", path?.display()))
         }
         Command::Inspect { model, json } => {
-            let path = registry::resolve(model, &hub, &mut |at| download.update(at));
+            let source = registry::resolve(model, &hub, &mut |at| download.update(at));
             download.clear();
-            let summary = Summary::open(&path?)?;
+            let summary = Summary::open(&source?)?;
             print(&if *json { serde_json::to_string_pretty(&summary)? + "\n" } else { describe(&summary) })
         }
     }
@@ -109,19 +109,6 @@ fn list(hub: &Hub, json: bool) -> anyhow::Result<()> {
         [entry.id, entry.revision, entry.architecture, bytes(entry.bytes), path]
     }));
     print(&table(&rows))
-}
-
-/// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: [usize; N] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut table = String::new();
-    for row in rows {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        table.push_str(cells.join("  ").trim_end());
-        table.push('\n');
-    }
-    table
 }
 
 fn describe(summary: &Summary) -> String {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use recipes::train::StepReport;
 
 use super::output::{printable, status_line};
 use crate::registry;
@@ -95,31 +96,134 @@ impl Recording {
     }
 }
 
-/// The progress of requests to a service.
-pub(super) struct Requests {
+/// The progress of things that are counted: requests, recordings, rows.
+pub(super) struct Items {
     style: Style,
     name: String,
-    total: usize,
+    /// `None` until it is known.
+    total: Option<usize>,
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
 
-impl Requests {
-    pub(super) fn start(style: Style, name: &str, total: usize) -> Self {
-        let bar = style.bar("{msg} [{bar:30}] {pos}/{len} {per_sec}", name.to_owned());
-        if let Some(bar) = &bar {
-            bar.set_length(total as u64);
-        }
-        Self { style, name: name.to_owned(), total, bar, last_line: Instant::now() }
+impl Items {
+    pub(super) fn start(style: Style, name: &str, total: Option<usize>) -> Self {
+        let template =
+            if total.is_some() { "{msg} [{bar:30}] {pos}/{len} {per_sec}" } else { "{msg} {pos} {per_sec}" };
+        let bar = style.bar(template, name.to_owned());
+        let items = Self { style, name: name.to_owned(), total, bar, last_line: Instant::now() };
+        items.show_total();
+        items
     }
 
-    /// So many of them have ended.
-    pub(super) fn update(&mut self, ended: usize) {
+    fn show_total(&self) {
+        if let (Some(bar), Some(total)) = (&self.bar, self.total) {
+            bar.set_length(total as u64);
+        }
+    }
+
+    /// So many of so many are done; for those who learn how many there are on the way.
+    pub(super) fn update_of(&mut self, done: usize, total: usize) {
+        if self.total != Some(total) {
+            self.total = Some(total);
+            self.show_total();
+        }
+        self.update(done);
+    }
+
+    /// So many are done.
+    pub(super) fn update(&mut self, done: usize) {
         if let Some(bar) = &self.bar {
-            bar.set_position(ended as u64);
+            bar.set_position(done as u64);
         } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
-            self.style.note(&format!("{}: {ended} of {}", self.name, self.total));
+            let of = self.total.map(|total| format!(" of {total}")).unwrap_or_default();
+            self.style.note(&format!("{}: {done}{of}", self.name));
+        }
+    }
+
+    /// Takes the bar off the terminal.
+    pub(super) fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The progress of a training run.
+pub(super) struct Training {
+    style: Style,
+    bar: Option<ProgressBar>,
+    last_line: Instant,
+    /// Means over the latest updates, each counting less the longer ago it was.
+    loss: f64,
+    audio_secs: f64,
+    padded_secs: f64,
+    busy_secs: f64,
+}
+
+/// What the latest update counts in a mean.
+const NEWEST: f64 = 0.05;
+
+impl Training {
+    pub(super) fn start(style: Style, step: u64, n_steps: u64) -> Self {
+        let bar = style.bar("[{bar:30}] {pos}/{len} {msg}, {eta} left", String::new());
+        if let Some(bar) = &bar {
+            bar.set_length(n_steps);
+            bar.set_position(step);
+            // What an earlier run did says nothing about the speed of this one.
+            bar.reset_eta();
+        }
+        let zero = 0.0;
+        Self {
+            style,
+            bar,
+            last_line: Instant::now(),
+            loss: zero,
+            audio_secs: zero,
+            padded_secs: zero,
+            busy_secs: zero,
+        }
+    }
+
+    /// Another update was made.
+    pub(super) fn update(&mut self, report: &StepReport) {
+        let is_first = self.busy_secs == 0.0;
+        let follow = |mean: &mut f64, value: f64| {
+            *mean = if is_first { value } else { *mean + NEWEST * (value - *mean) };
+        };
+        if !report.is_skipped {
+            follow(&mut self.loss, report.loss);
+        }
+        follow(&mut self.audio_secs, report.extent.audio_secs);
+        follow(&mut self.padded_secs, report.extent.padded_secs);
+        follow(&mut self.busy_secs, report.busy_secs);
+        let line = format!(
+            "loss {:.3}, {:.0} x real time, padding {:.1} %",
+            self.loss,
+            self.audio_secs / self.busy_secs.max(1e-9),
+            100.0 * (1.0 - self.audio_secs / self.padded_secs.max(1e-9))
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_position(report.step);
+            bar.set_message(line);
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            let left_secs = (report.n_steps - report.step) as f64 * self.busy_secs;
+            self.style.note(&format!(
+                "update {} of {}: {line}, {:.0} min left",
+                report.step,
+                report.n_steps,
+                left_secs / 60.0
+            ));
+        }
+    }
+
+    /// A line that does not disturb the bar.
+    pub(super) fn note(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.style.note(line)),
+            None => self.style.note(line),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use audio::{ChannelChoice, DecodeAudio};
 use candle_core::Device;
-use models::{Bundle, DecodeOptions, Progress, Transcriber, Transcript};
+use models::{Bundle, BundleSource, DecodeOptions, Progress, Transcriber, Transcript};
 
 use crate::config::Limits;
 
@@ -21,9 +21,9 @@ pub(super) struct Recognizer {
 }
 
 impl Recognizer {
-    /// Loads the model in `directory`.
-    pub(super) fn load(directory: &Path, limits: Limits, channel: ChannelChoice) -> anyhow::Result<Self> {
-        let transcriber = Transcriber::load(Bundle::open(directory)?, &Device::Cpu)?;
+    /// Loads a model.
+    pub(super) fn load(source: BundleSource, limits: Limits, channel: ChannelChoice) -> anyhow::Result<Self> {
+        let transcriber = Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?;
         Ok(Self { transcriber, decode: decode_audio(limits, channel) })
     }
 

@@ -255,10 +255,9 @@ fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result
     let settings = &config.transcribe;
     let hub = Hub::new(config.hub_options());
     let mut download = Download::new(style);
-    let directory = registry::resolve(&settings.model, &hub, &mut |at| download.update(at));
+    let source = registry::resolve(&settings.model, &hub, &mut |at| download.update(at));
     download.clear();
-    let directory = directory?;
-    Recognizer::load(&directory, config.limits, channel).with_context(|| format!("model {}", settings.model))
+    Recognizer::load(source?, config.limits, channel).with_context(|| format!("model {}", settings.model))
 }
 
 fn transcribe(

@@ -1,22 +1,26 @@
 //! What a bundle is, from its configuration and the headers of its weights, and the digests of its files.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
 use audio::FeatureSpec;
-use models::{Architecture, Bundle};
+use models::{Architecture, Bundle, BundleSource};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Error, digest::sha256};
+use super::{
+    Error,
+    digest::{sha256, sha256_of},
+};
 
 /// A bundle, described.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// The directory.
+    /// The directory; the name of one that is part of the program.
     pub path: PathBuf,
     /// `model_type` of `config.json`.
     pub architecture: String,
@@ -50,16 +54,16 @@ pub struct FileSummary {
 }
 
 impl Summary {
-    /// Reads the bundle in `path`.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let bundle = Bundle::open(path)?;
+    /// Reads a bundle.
+    pub fn open(source: &BundleSource) -> Result<Self, Error> {
+        let bundle = Bundle::from_source(source.clone())?;
         let mut dtypes = BTreeMap::new();
         for (_, shape, dtype) in bundle.weights().tensors() {
             *dtypes.entry(dtype).or_insert(0) += shape.iter().map(|&n| n as u64).product::<u64>();
         }
         let Architecture::Whisper(config) = bundle.architecture();
         Ok(Self {
-            path: path.to_owned(),
+            path: source.path(""),
             architecture: bundle.architecture().name().to_owned(),
             parameters: bundle.weights().n_parameters() as u64,
             dtypes,
@@ -75,11 +79,11 @@ impl Summary {
                 ("max_target_positions", config.max_target_positions),
                 ("vocab_size", config.vocab_size),
             ],
-            languages: bundle.languages()?,
+            languages: bundle.description().languages()?,
             window_secs: config.max_source_frames() as f64 / bundle.feature_spec().frame_rate(),
             features: bundle.feature_spec().clone(),
             features_digest: bundle.feature_spec().digest(),
-            files: files(path)?,
+            files: files(source)?,
         })
     }
 }
@@ -101,7 +105,18 @@ pub fn size_bytes(path: &Path) -> Result<u64, Error> {
     Ok(file_paths(path)?.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum())
 }
 
-fn files(path: &Path) -> Result<Vec<FileSummary>, Error> {
+fn files(source: &BundleSource) -> Result<Vec<FileSummary>, Error> {
+    let path = match source {
+        BundleSource::Dir(path) => path,
+        BundleSource::Memory(bundle) => {
+            let summary = |(name, bytes): (&Cow<'static, str>, &Cow<'static, [u8]>)| FileSummary {
+                name: name.to_string(),
+                bytes: bytes.len() as u64,
+                sha256: sha256_of(bytes),
+            };
+            return Ok(bundle.files.iter().map(summary).collect());
+        }
+    };
     file_paths(path)?
         .into_iter()
         .map(|file| {
@@ -133,7 +148,7 @@ mod tests {
     #[test]
     fn a_bundle_is_described_from_its_headers() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper-80");
-        let summary = Summary::open(&path).expect("a bundle");
+        let summary = Summary::open(&path.as_path().into()).expect("a bundle");
         assert_eq!((summary.architecture.as_str(), summary.window_secs), ("whisper", 30.0));
         assert_eq!(summary.dtypes.keys().collect::<Vec<_>>(), ["F16"]);
         assert_eq!(summary.parameters, summary.dtypes["F16"]);
@@ -145,7 +160,7 @@ mod tests {
     #[test]
     fn what_is_no_bundle_is_refused_with_the_file_named() {
         let directory = tempfile::tempdir().expect("a directory");
-        let message = Summary::open(directory.path()).expect_err("refused").to_string();
+        let message = Summary::open(&directory.path().into()).expect_err("refused").to_string();
         assert!(message.contains("config.json"), "{message}");
     }
 }

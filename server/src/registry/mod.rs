@@ -9,7 +9,7 @@ mod hub;
 mod inspect;
 mod name;
 
-use std::path::PathBuf;
+use models::BundleSource;
 
 pub use cache::{Cache, Cached};
 pub use digest::{Digest, sha256};
@@ -18,15 +18,17 @@ pub use hub::{Hub, HubOptions, Progress};
 pub use inspect::{FileSummary, Summary, architecture, size_bytes};
 pub use name::{Name, Repository};
 
-/// The directory of the model that `spec` names; fetches it when it is not on this machine.
-pub fn resolve(spec: &str, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, Error> {
+/// The files of the model that `spec` names; fetches them when they are not on this machine.
+pub fn resolve(spec: &str, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<BundleSource, Error> {
     match Name::parse(spec)? {
-        Name::Directory(path) => Ok(path),
-        Name::Repository(repository) => hub.resolve(&repository, progress).map_err(|error| match error {
-            Error::Refused { .. } | Error::Network { .. } | Error::Offline { .. } => {
-                Error::Nowhere { spec: spec.to_owned(), cause: Box::new(error) }
-            }
-            error => error,
-        }),
+        Name::Directory(path) => Ok(BundleSource::Dir(path)),
+        Name::Repository(repository) => {
+            hub.resolve(&repository, progress).map(BundleSource::Dir).map_err(|error| match error {
+                Error::Refused { .. } | Error::Network { .. } | Error::Offline { .. } => {
+                    Error::Nowhere { spec: spec.to_owned(), cause: Box::new(error) }
+                }
+                error => error,
+            })
+        }
     }
 }

@@ -80,12 +80,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let Args { file, model, runs, json, config } = args;
     let config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let mut download = Download::new(Style::new(false));
-    let directory = registry::resolve(model, &Hub::new(config.hub_options()), &mut |at| download.update(at));
+    let source = registry::resolve(model, &Hub::new(config.hub_options()), &mut |at| download.update(at));
     download.clear();
-    let directory = directory?;
+    let source = source?;
 
-    let load =
-        || -> anyhow::Result<Transcriber> { Ok(Transcriber::load(Bundle::open(&directory)?, &Device::Cpu)?) };
+    let load = || -> anyhow::Result<Transcriber> {
+        Ok(Transcriber::load(Bundle::from_source(source.clone())?, &Device::Cpu)?)
+    };
     let load_secs = median(*runs, || load().map(drop))?;
     let transcriber = load()?;
     let waveform = match file {
@@ -121,7 +122,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let recording_secs = waveform.duration_secs();
     let report = Report {
         model: model.clone(),
-        weights_bytes: registry::size_bytes(&directory)?,
+        weights_bytes: Bundle::from_source(source)?.weights().n_bytes(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         runs: *runs,
         load_secs,

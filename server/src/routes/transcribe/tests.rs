@@ -23,7 +23,7 @@ fn running(events: Vec<Event<TextPart, Transcribed>>) -> Running {
     let config = Config::load(None).expect("the defaults");
     let decoder = DecodePool::new("/none".into(), config.uploads);
     let state = AppState::new(config, Keys::default(), Models::new(["m".to_owned()]), decoder);
-    let serving = load(&state, "m", BUNDLE.as_ref(), &Arc::default()).expect("a model");
+    let serving = load(&state, "m", std::path::Path::new(BUNDLE).into(), &Arc::default()).expect("a model");
     let (sender, receiver) = mpsc::channel(events.len());
     for event in events {
         sender.try_send(event).expect("room");

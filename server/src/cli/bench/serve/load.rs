@@ -23,7 +23,7 @@ use super::{
     schedule::{Arrival, Kind, Leave},
     target::Target,
 };
-use crate::cli::progress::Requests;
+use crate::cli::progress::Items;
 
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -84,7 +84,7 @@ pub(super) async fn alone(
     recordings: &[Recording],
     kinds: &[Kind],
     limit: Duration,
-    progress: &mut Requests,
+    progress: &mut Items,
 ) -> anyhow::Result<BTreeMap<Kind, Alone>> {
     let mut client = Client::new(target.clone());
     let mut references = BTreeMap::new();
@@ -110,7 +110,7 @@ pub(super) async fn alone(
 pub(super) async fn run(
     plan: Plan,
     clients: usize,
-    progress: &mut Requests,
+    progress: &mut Items,
 ) -> anyhow::Result<(Plan, Vec<Outcome>)> {
     let plan = Arc::new(plan);
     let next = Arc::new(AtomicUsize::new(0));

@@ -23,7 +23,7 @@ use anyhow::ensure;
 use super::super::{
     Usage,
     output::print,
-    progress::{Requests, Style},
+    progress::{Items, Style},
 };
 use crate::{config::Config, render::Format};
 use load::{Alone, Plan};
@@ -131,7 +131,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let request_limit = Duration::from_secs_f64(args.timeout);
     let kinds: Vec<Kind> =
         arrivals.iter().map(|arrival| arrival.kind).collect::<BTreeSet<_>>().into_iter().collect();
-    let mut progress = Requests::start(Style::new(false), "alone", kinds.len());
+    let mut progress = Items::start(Style::new(false), "alone", Some(kinds.len()));
     let alone = load::alone(&target, &recordings, &kinds, request_limit, &mut progress);
     let alone = runtime.block_on(alone);
     progress.clear();
@@ -150,7 +150,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let observer = args.pid.map(|pid| process::Observer::start(pid, plan.ended.clone())).transpose()?;
     let prober = livez::Prober::start(target)?;
-    let mut progress = Requests::start(Style::new(false), "loaded", plan.arrivals.len());
+    let mut progress = Items::start(Style::new(false), "loaded", Some(plan.arrivals.len()));
     let loaded = runtime.block_on(load::run(plan, usize::from(args.clients), &mut progress));
     progress.clear();
     let livez = prober.stop()?;

@@ -1,0 +1,163 @@
+//! `speechd data`: corpora become manifests, and what is in those.
+
+mod check;
+mod import;
+mod plan;
+mod stats;
+mod synthesize;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use clap::Subcommand;
+use models::BundleSource;
+use recipes::{
+    data::{Cut, Tokens, manifest::Rejected},
+    prepare::{self, Split},
+};
+
+use super::{
+    Usage,
+    output::table,
+    progress::{Download, Style},
+};
+use crate::{
+    config::Config,
+    registry::{self, Hub},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make manifests of a corpus: train.jsonl, dev.jsonl, test.jsonl
+    Import(import::Args),
+    /// Make recordings by speech synthesisers, with their manifests: digits and commands
+    #[command(alias = "synthesise")]
+    Synthesize(synthesize::Args),
+    /// Say what is in manifests: hours, lengths, tokens, languages, speakers
+    Stats(stats::Args),
+    /// Say what batches training will make of manifests: buckets, sizes, padding, rejected cuts
+    Plan(Box<plan::Args>),
+    /// Find what is wrong: recordings, texts, and what splits share
+    Check(check::Args),
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Import(args) => import::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Synthesize(args) => synthesize::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Stats(args) => stats::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(args),
+    }
+}
+
+/// Refuses a place for manifests before they are made.
+fn check_out(out: &Path, overwrite: bool) -> anyhow::Result<()> {
+    if out.exists() && !out.is_dir() {
+        return Err(Usage(format!("--out {}: is a file; give a directory", out.display())).into());
+    }
+    if !overwrite {
+        prepare::check_free(out)?;
+    }
+    Ok(())
+}
+
+/// What was written for each split.
+fn by_split(splits: &BTreeMap<Split, Vec<Cut>>, out: &Path) -> String {
+    let mut rows = vec![["SPLIT", "CUTS", "HOURS", "SPEAKERS", "LANGUAGES", "MANIFEST"].map(str::to_owned)];
+    for (split, cuts) in splits {
+        let manifest = out.join(format!("{}.jsonl", split.name()));
+        rows.push(row(split.name(), cuts.iter(), manifest.display().to_string()));
+    }
+    if splits.len() > 1 {
+        rows.push(row("all", splits.values().flatten(), String::new()));
+    }
+    table(&rows)
+}
+
+fn row<'a>(name: &str, cuts: impl Iterator<Item = &'a Cut>, manifest: String) -> [String; 6] {
+    let (mut n_cuts, mut secs) = (0_usize, 0.0);
+    let (mut speakers, mut languages) = (BTreeSet::<&Arc<str>>::new(), BTreeSet::<&str>::new());
+    for cut in cuts {
+        n_cuts += 1;
+        secs += cut.duration_secs;
+        speakers.extend(&cut.speaker);
+        languages.insert(cut.language.as_deref().unwrap_or("?"));
+    }
+    let speakers = if speakers.is_empty() { "?".to_owned() } else { speakers.len().to_string() };
+    let languages = languages.into_iter().collect::<Vec<_>>().join(" ");
+    [name.to_owned(), n_cuts.to_string(), hours(secs), speakers, languages, manifest]
+}
+
+/// The unit that `--tokenizer` names.
+fn tokens(spec: &str, style: Style) -> anyhow::Result<Tokens> {
+    match spec {
+        "chars" => Ok(Tokens::Chars),
+        "bytes" => Ok(Tokens::Bytes),
+        model => {
+            let source = model_source(model, style)?;
+            let tokenizer =
+                models::Tokenizer::from_source(&source).with_context(|| format!("tokenizer {model}"))?;
+            Ok(Tokens::Model(Box::new(tokenizer)))
+        }
+    }
+}
+
+/// Where a model lies, fetched if need be.
+pub(super) fn model_source(model: &str, style: Style) -> anyhow::Result<BundleSource> {
+    let config = Config::load(None).map_err(|error| Usage(error.to_string()))?;
+    let mut download = Download::new(style);
+    let source = registry::resolve(model, &Hub::new(config.hub_options()), &mut |at| download.update(at));
+    download.clear();
+    Ok(source?)
+}
+
+/// Tells of cuts that count less than they should, or not at all.
+fn warn_of_skipped(style: Style, unspelled: Option<&(u64, String)>, rejected: &[Rejected]) {
+    if let Some((n_cuts, first)) = unspelled {
+        style.note(&format!(
+            "warning: {n_cuts} texts cannot be spelled and count as 0 tokens; the first: {first}"
+        ));
+    }
+    if let Some(first) = rejected.first() {
+        style.note(&format!("warning: {} rows cannot be used; the first: {first}", rejected.len()));
+    }
+}
+
+/// A length for a table.
+fn hours(secs: f64) -> String {
+    let hours = secs / 3600.0;
+    if hours < 10.0 { format!("{hours:.3}") } else { format!("{hours:.1}") }
+}
+
+/// The reasons for which rows were skipped, and how often, the most frequent first.
+fn by_kind<'a>(kinds: impl Iterator<Item = &'a str>) -> Vec<(&'a str, usize)> {
+    let mut counts = BTreeMap::<_, usize>::new();
+    for kind in kinds {
+        *counts.entry(kind).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_have_as_many_digits_as_matter() {
+        assert_eq!([hours(36.0), hours(3600.0), hours(360_000.0)], ["0.010", "1.000", "100.0"]);
+    }
+}

@@ -1,0 +1,80 @@
+//! `speechd data synthesize`: recordings that no corpus has, spoken by programs.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use parking_lot::Mutex;
+use recipes::prepare::{self, Set, SynthesisOptions};
+
+use super::{
+    super::{
+        output::print,
+        progress::{Items, Style},
+    },
+    by_split, check_out,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  speechd data synthesize digits-en --out digits/
+  speechd data synthesize digits-en --out few/ --clips 200 --seed 1
+
+The recordings, 16 kHz WAV, go to audio/ beside train.jsonl and dev.jsonl; dev has voices of its own. Who says what is a function of
+the seed. What an earlier run left in audio/ is kept.
+The programs espeak-ng and flite must be there: apt-get install espeak-ng flite.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// What to synthesise
+    #[arg(value_enum, value_name = "SET")]
+    set: SetArg,
+    /// Write recordings and manifests into DIR
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Recordings, about; a tenth of them is dev
+    #[arg(long, value_name = "N", default_value_t = 3600, value_parser = clips)]
+    clips: usize,
+    /// Decides texts, voices and rates of speech
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Replace manifests that are there
+    #[arg(long)]
+    overwrite: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// `Set` as an argument.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SetArg {
+    /// English digits, alone and in strings of up to eight; 36 command words; other words, with an empty text
+    DigitsEn,
+}
+
+impl SetArg {
+    fn set(self) -> Set {
+        match self {
+            Self::DigitsEn => Set::DigitsEn,
+        }
+    }
+}
+
+fn clips(text: &str) -> Result<usize, String> {
+    let (least, most) = (SynthesisOptions::MIN_CLIPS, SynthesisOptions::MAX_CLIPS);
+    let n_clips = text.parse::<usize>().ok().filter(|n_clips| (least..=most).contains(n_clips));
+    n_clips.ok_or_else(|| format!("expected {least} to {most}"))
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    check_out(&args.out, args.overwrite)?;
+    let options = SynthesisOptions { set: args.set.set(), seed: args.seed, n_clips: args.clips };
+    let progress = Mutex::new(Items::start(Style::new(args.quiet), "speaking", Some(0)));
+    let splits =
+        prepare::synthesize(&options, &args.out, &|done, total| progress.lock().update_of(done, total));
+    progress.lock().clear();
+    let splits = splits?;
+    prepare::write(&splits, &[], &args.out, args.overwrite)?;
+    print(&by_split(&splits, &args.out))
+}

@@ -1,0 +1,64 @@
+//! Manifests on a command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use recipes::prepare::Split;
+
+use super::Usage;
+
+/// The manifests that arguments mean: files, or all of a folder, the splits in their order.
+pub(super) fn manifests(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for argument in arguments {
+        if !argument.is_dir() {
+            found.push(argument.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(argument).with_context(|| argument.display().to_string())?;
+        let mut paths: Vec<_> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| is_manifest(path)).collect();
+        if paths.is_empty() {
+            let message = format!(
+                "{}: holds no manifests (.jsonl); make some: speechd data import CORPUS --out {0}",
+                argument.display()
+            );
+            return Err(Usage(message).into());
+        }
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let place = |name: &str| Split::ALL.iter().position(|split| name.starts_with(split.name()));
+        paths.sort_by_key(|path| (place(&name(path)).unwrap_or(usize::MAX), name(path)));
+        found.extend(paths);
+    }
+    Ok(found)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    !name.starts_with('.') && (name.ends_with(".jsonl") || name.ends_with(".jsonl.gz"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_its_manifests_the_splits_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in
+            ["a.jsonl.gz", "test.jsonl", "dev.jsonl", "train.jsonl", "rejected.tsv", ".train.jsonl.1.part"]
+        {
+            std::fs::write(path(name), "").expect("written");
+        }
+        let found = manifests(&[folder.path().to_owned(), path("dev.jsonl")]).expect("found");
+        assert_eq!(found, ["train.jsonl", "dev.jsonl", "test.jsonl", "a.jsonl.gz", "dev.jsonl"].map(path));
+        let empty = tempfile::tempdir().expect("a folder");
+        assert!(
+            manifests(&[empty.path().to_owned()])
+                .expect_err("empty")
+                .to_string()
+                .contains("speechd data import")
+        );
+    }
+}

@@ -1,0 +1,267 @@
+//! `speechd train` and `speechd evaluate` as a user runs them: what is killed goes on to the bit, what fails loses nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cli::{home, run, speechd};
+
+const WORDS: [&str; 4] = ["one", "two", "three", "four"];
+const STEPS: u64 = 12;
+
+/// Tones that are called by their pitch, a manifest of them, and a recipe that learns them.
+fn workplace() -> TempDir {
+    let home = home();
+    let mut manifest = String::new();
+    for index in 0..24 {
+        let word = index % WORDS.len();
+        let samples = (0..3_200 + 400 * (index % 5))
+            .map(|t| (t as f32 * 0.05 * (1 + word) as f32).sin() * 0.5)
+            .collect();
+        let waveform = audio::Waveform { samples, sample_rate: 16_000 };
+        let name = format!("{index}.wav");
+        fs::write(home.path().join(&name), audio::encode::wav_bytes(&waveform).expect("a WAV"))
+            .expect("written");
+        let (duration, text) = (waveform.duration_secs(), WORDS[word]);
+        manifest += &format!(
+            "{{\"id\":\"{index}\",\"audio_filepath\":\"{name}\",\"duration\":{duration},\"text\":\"{text}\",\"lang\":\"en\"}}\n"
+        );
+    }
+    fs::write(home.path().join("tones.jsonl"), manifest).expect("written");
+    let recipe = format!(
+        "[model]\nd_model = 16\nn_heads = 2\nencoder_layers = 1\ndecoder_layers = 1\nwindow_secs = 2.0\n\
+         max_target_positions = 16\nn_text_tokens = 270\n\
+         [data]\ntrain = [\"tones.jsonl\"]\ndev = [\"tones.jsonl\"]\n\
+         [sampler]\nbatch_secs = 2.0\nn_duration_buckets = 2\nn_token_buckets = 0\n\
+         [augment.speed]\nprobability = 0.5\n[augment.noise]\nprobability = 0.5\n\
+         [loss.ctc]\nweight = 0.3\n\
+         [schedule]\nkind = \"constant\"\nwarmup_steps = 2\n\
+         [train]\nmax_steps = {STEPS}\nsave_every = 1\nevaluate_every = 6\naverage_decay = 0.9\n\
+         [evaluate]\nmax_utterances = 4\n"
+    );
+    fs::write(home.path().join("tones.toml"), recipe).expect("written");
+    home
+}
+
+fn train(home: &TempDir, out: &str, settings: &[&str]) -> (i32, String, String) {
+    run(&mut training(home, out, settings))
+}
+
+fn training(home: &TempDir, out: &str, settings: &[&str]) -> Command {
+    let mut command = speechd(home.path());
+    command.args(["train", "tones.toml", "--out", out]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command
+}
+
+/// What was measured, by step and name; times left out.
+fn measured(run: &Path) -> BTreeMap<(u64, String), u64> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let scalar = |line: &str| {
+        // A killed run may leave half a line.
+        let scalar: Value = serde_json::from_str(line).ok()?;
+        let name = scalar["name"].as_str()?.to_owned();
+        let is_time = ["_secs", "x_real_time", "speed"].iter().any(|part| name.contains(part));
+        let bits = scalar["value"].as_f64().map(f64::to_bits)?;
+        (!is_time).then_some(((scalar["step"].as_u64()?, name), bits))
+    };
+    text.lines().filter_map(scalar).collect()
+}
+
+fn last_step(run: &Path) -> u64 {
+    measured(run).keys().map(|(step, _)| *step).max().unwrap_or(0)
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_to_the_bit() {
+    let home = workplace();
+    let (code, _, stderr) = train(&home, "whole", &[]);
+    assert_eq!(code, 0, "{stderr}");
+    let expected = measured(&home.path().join("whole"));
+    assert_eq!(last_step(&home.path().join("whole")), STEPS);
+
+    let killed = home.path().join("killed");
+    for at in [3, 8] {
+        // Whatever it does meanwhile: a step, a checkpoint, an evaluation.
+        let mut child = training(&home, "killed", &["train.loader_threads=3"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        let began = Instant::now();
+        while last_step(&killed) < at && began.elapsed() < Duration::from_secs(120) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        assert!(last_step(&killed) >= at, "it did nothing");
+    }
+    let (code, _, stderr) = train(&home, "killed", &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("going on after update"), "{stderr}");
+    assert_eq!(measured(&killed), expected);
+    let bytes = |run: &str| fs::read(home.path().join(run).join("model/model.safetensors")).expect("a model");
+    assert!(bytes("killed") == bytes("whole"), "the models differ");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_without_room_is_told_and_costs_nothing() {
+    let home = workplace();
+    let (code, _, stderr) = train(&home, "whole", &[]);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) = train(&home, "full", &["train.max_steps=6"]);
+    assert_eq!(code, 0, "{stderr}");
+    // Files of more than 16 kB cannot be written: the log can, a bundle cannot.
+    let speechd = training(&home, "full", &[]);
+    let arguments: Vec<_> = speechd.get_args().map(|part| part.to_string_lossy().into_owned()).collect();
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\""])
+        .arg(speechd.get_program())
+        .args(arguments)
+        .current_dir(home.path());
+    let (code, _, stderr) = run(&mut limited);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("no checkpoint after update 7") && stderr.contains("the run goes on"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("cannot be written"), "{stderr}");
+
+    let (code, _, stderr) = train(&home, "full", &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("going on after update 6"), "{stderr}");
+    assert_eq!(measured(&home.path().join("full")), measured(&home.path().join("whole")));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_saves_and_says_so() {
+    let home = workplace();
+    let child = training(&home, "stopped", &["train.max_steps=100000", "train.save_every=0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let stopped = home.path().join("stopped");
+    let began = Instant::now();
+    while last_step(&stopped) < 2 && began.elapsed() < Duration::from_secs(120) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("sent").success());
+    let output = child.wait_with_output().expect("ended");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("the same command goes on"), "{stderr}");
+    let (code, _, stderr) = train(&home, "stopped", &["train.max_steps=2"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_heard_is_left_out_and_told() {
+    let home = workplace();
+    fs::write(home.path().join("5.wav"), "no sound").expect("written");
+    let manifest = home.path().join("tones.jsonl");
+    let mut rows = fs::read_to_string(&manifest).expect("read");
+    rows += "{\"audio_filepath\":\"none.wav\",\"duration\":1.0,\"text\":\"one\"}\nno JSON\n";
+    fs::write(&manifest, rows).expect("written");
+    let (code, _, stderr) = train(&home, "run", &["train.max_steps=6"]);
+    assert_eq!(code, 0, "{stderr}");
+    for part in ["none.wav", "tones.jsonl:26", "5.wav"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    let card = fs::read_to_string(home.path().join("run/card.html")).expect("a card");
+    assert!(
+        card.contains("<svg") && card.contains("Recordings left out") && !card.contains("src="),
+        "{card}"
+    );
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named_before_anything_is_done() {
+    let home = workplace();
+    for (setting, part) in [
+        ("train.max_step=3", "max_step"),
+        ("model.n_heads=3", "encoder_attention_heads"),
+        ("data.train=[\"none.jsonl\"]", "none.jsonl"),
+        ("schedule.warmup_steps=1000", "warmup_steps"),
+        ("train.best_by=bleu", "bleu"),
+    ] {
+        let (code, _, stderr) = train(&home, "run", &[setting]);
+        assert!(code == 1 || code == 2, "{setting}: {code}");
+        assert!(stderr.contains(part), "{setting}: {stderr}");
+    }
+    // Another run's folder is not written over.
+    let (code, _, stderr) = train(&home, "mine", &["train.max_steps=2"]);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) = train(&home, "mine", &["model.d_model=32"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("model.d_model") && stderr.contains("--out"), "{stderr}");
+}
+
+#[test]
+fn a_trained_model_is_evaluated_and_used() {
+    let home = workplace();
+    let (code, _, stderr) = train(&home, "run", &["train.max_steps=3"]);
+    assert_eq!(code, 0, "{stderr}");
+    let evaluate = |more: &[&str]| {
+        let arguments = ["evaluate", "tones.jsonl", "--model", "run/model", "--limit", "6"];
+        run(speechd(home.path()).args(arguments).args(more))
+    };
+    let (code, stdout, stderr) = evaluate(&["--hypotheses", "heard.tsv"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("WER") && stdout.contains("x real time"), "{stdout}");
+    let rows = fs::read_to_string(home.path().join("heard.tsv")).expect("written");
+    assert_eq!(rows.lines().count(), 7, "{rows}");
+    let (_, stdout, _) = evaluate(&["--json"]);
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(json["report"]["words"]["n_reference"], 6, "{stdout}");
+    let (code, _, stderr) = run(speechd(home.path()).args(["transcribe", "0.wav", "--model", "run/model"]));
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn a_run_that_can_hear_nothing_ends() {
+    let home = workplace();
+    for index in 0..24 {
+        fs::write(home.path().join(format!("{index}.wav")), "no sound").expect("written");
+    }
+    let (code, _, stderr) = train(&home, "deaf", &["train.max_skipped=2", "data.dev=[]"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("none of their recordings could be read") && stderr.contains("0.wav"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_base_brings_its_sizes_and_a_corpus_by_path_stays_as_it_is() {
+    let home = workplace();
+    let (code, _, stderr) = train(&home, "first", &["train.max_steps=2", "loss.ctc.weight=0"]);
+    assert_eq!(code, 0, "{stderr}");
+    let corpus = home.path().join("corpus");
+    fs::create_dir(&corpus).expect("created");
+    let rows = fs::read_to_string(home.path().join("tones.jsonl"))
+        .expect("read")
+        .replace("filepath\":\"", "filepath\":\"../");
+    fs::write(corpus.join("train.jsonl"), &rows).expect("written");
+    let named = format!("data.train=[\"{}:train\"]", corpus.display());
+    let settings = ["train.max_steps=2", "model.base=first/model", "model.d_model=64", &named, "data.dev=[]"];
+    let (code, _, stderr) = train(&home, "second", &settings);
+    assert_eq!(code, 0, "{stderr}");
+    let run: Value =
+        serde_json::from_slice(&fs::read(home.path().join("second/run.json")).expect("read")).expect("JSON");
+    assert_eq!((&run["model"]["d_model"], &run["model"]["window_secs"]), (&16.into(), &2.0.into()));
+    assert_eq!(fs::read_to_string(corpus.join("train.jsonl")).expect("there"), rows);
+}
