@@ -26,4 +26,5 @@ mod support;
 mod tokenizer;
 mod training;
 mod transcriptions;
+mod variable_length;
 mod worker;
