@@ -15,6 +15,9 @@ use crate::train::Ending;
 /// Points of a curve at most: more cannot be told apart, and steps are many.
 const MAX_POINTS: usize = 600;
 
+/// Values above so many medians are not drawn.
+const MAX_OF_MEDIAN: f64 = 4.0;
+
 /// Plots: title, vertical axis and the names of their curves.
 const PLOTS: [(&str, &str, &[&str]); 6] = [
     ("Loss", "loss", &["train/loss", "dev/loss"]),
@@ -119,7 +122,7 @@ impl RunCard<'_> {
             let curve = |name: &&str| {
                 let points = scalars.iter().filter(|scalar| scalar.name == **name);
                 let points: Vec<_> = points.map(|scalar| (scalar.step as f64, scalar.value)).collect();
-                ((*name).to_owned(), thinned(&points))
+                ((*name).to_owned(), thinned(&without_peaks(&points)))
             };
             let series: Vec<_> = names.iter().map(curve).filter(|(_, points)| points.len() > 1).collect();
             if series.is_empty() {
@@ -141,6 +144,16 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;mar
     th{text-align:left;padding-right:1.5rem;font-weight:600;vertical-align:top}td{font-variant-numeric:tabular-nums}\
     pre{overflow-x:auto;background:#f6f6f6;padding:.75rem;font-size:13px}svg{max-width:100%;height:auto}";
 
+/// Points far above the others, as a loss and its gradients have them in the first updates, are not drawn: nothing else could be
+/// told apart beside them.
+fn without_peaks(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut values: Vec<f64> = points.iter().map(|point| point.1).filter(|value| value.is_finite()).collect();
+    values.sort_by(f64::total_cmp);
+    let median = values.get(values.len() / 2).copied().unwrap_or(0.0);
+    let is_drawn = |value: f64| median <= 0.0 || value <= MAX_OF_MEDIAN * median || !value.is_finite();
+    points.iter().copied().filter(|point| is_drawn(point.1)).collect()
+}
+
 /// Means of as many neighbours as it takes to leave at most [`MAX_POINTS`].
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let size = points.len().div_ceil(MAX_POINTS).max(1);
@@ -153,4 +166,27 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_are_not_drawn_and_what_is_not_finite_stays() {
+        let points = [(1.0, 90.0), (2.0, 3.0), (3.0, f64::NAN), (4.0, 2.0), (5.0, 2.5)];
+        let steps = |points: &[(f64, f64)]| points.iter().map(|point| point.0).collect::<Vec<_>>();
+        assert_eq!(steps(&without_peaks(&points)), [2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(steps(&without_peaks(&[(1.0, 0.0), (2.0, 0.1)])), [1.0, 2.0]);
+        assert_eq!(without_peaks(&[]), []);
+    }
+
+    #[test]
+    fn curves_are_thinned_to_means() {
+        let points: Vec<_> = (0..1200).map(|i| (f64::from(i), f64::from(i % 2))).collect();
+        let thinned = thinned(&points);
+        assert_eq!(thinned.len(), MAX_POINTS);
+        assert_eq!(thinned[0], (0.5, 0.5));
+        assert_eq!(escape("<a & b>"), "&lt;a &amp; b&gt;");
+    }
 }
