@@ -45,6 +45,9 @@ pub struct State {
     pub is_settled: bool,
     /// Identifies data, buckets and order: resuming with others would not be resuming.
     pub data_digest: String,
+    /// Identifies what the model is judged by: figures of another kind cannot be compared with the best.
+    #[serde(default)]
+    pub held_out_digest: String,
 }
 
 /// The best evaluation.

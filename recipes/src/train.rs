@@ -138,7 +138,11 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
     let mut trainer = Trainer {
         optimizer: AdamW::new(run.optimizer, task.vars())?,
         average: MovingAverage::new(config.average_decay, &task.vars())?,
-        state: State { data_digest: run.data_digest.to_owned(), ..State::default() },
+        state: State {
+            data_digest: run.data_digest.to_owned(),
+            held_out_digest: run.held_out_digest.to_owned(),
+            ..State::default()
+        },
         run,
         task,
         tell,
@@ -216,6 +220,8 @@ pub struct Run<'a> {
     pub checkpoints: &'a Checkpoints,
     /// Identifies data, buckets and order.
     pub data_digest: &'a str,
+    /// Identifies what the model is judged by.
+    pub held_out_digest: &'a str,
 }
 
 struct Trainer<'a, T: Task> {
@@ -237,7 +243,12 @@ impl<T: Task> Trainer<'_, T> {
         let checkpoints = self.run.checkpoints;
         let Some(&step) = checkpoints.steps()?.last() else { return Ok(()) };
         let dir = checkpoints.path(step);
-        let state = State::read(&dir)?;
+        let mut state = State::read(&dir)?;
+        if state.held_out_digest != self.run.held_out_digest {
+            // Judged by something else, the best begins anew.
+            (state.best, state.n_worse) = (None, 0);
+            self.run.held_out_digest.clone_into(&mut state.held_out_digest);
+        }
         if state.data_digest != self.run.data_digest {
             let message =
                 "was trained on other data or in another order; give this run another name, or the data back";

@@ -134,6 +134,7 @@ pub fn run(
         None if dir.join(JSONL_NAME).exists() => MetricsLog::resume(dir, 0)?,
         None => MetricsLog::create(dir)?,
     };
+    let held_out_digest = task.held_out_digest();
     let mut logged = Ok(());
     let settings = Run {
         train: &config.train,
@@ -141,6 +142,7 @@ pub fn run(
         schedule: &config.schedule,
         checkpoints: &checkpoints,
         data_digest: corpus.digest(),
+        held_out_digest: &held_out_digest,
     };
     let (ending, state) = train(&task, &corpus, &settings, stop, &mut |event| {
         if let Err(error) = record(&mut log, &event) {

@@ -102,6 +102,7 @@ struct Stage {
     train: TrainConfig,
     optimizer: OptimizerConfig,
     schedule: ScheduleConfig,
+    held_out: &'static str,
     dir: tempfile::TempDir,
 }
 
@@ -145,6 +146,7 @@ fn stage() -> Stage {
             decay_share: 0.2,
             periods: Vec::new(),
         },
+        held_out: "points",
         dir: tempfile::tempdir().expect("a folder"),
     }
 }
@@ -159,6 +161,7 @@ impl Stage {
             schedule: &self.schedule,
             checkpoints: &checkpoints,
             data_digest: "line",
+            held_out_digest: self.held_out,
         };
         let stop = AtomicBool::new(false);
         let mut events = Vec::new();
@@ -370,9 +373,22 @@ fn other_data_are_not_gone_on_with() -> Result<(), Error> {
         schedule: &stage.schedule,
         checkpoints: &checkpoints,
         data_digest: "circle",
+        held_out_digest: "points",
     };
     let task = line();
     let error = train(&task, &task, &run, &AtomicBool::new(false), &mut |_| {}).expect_err("others");
     assert!(error.to_string().contains("was trained on other data"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn what_is_judged_by_something_else_has_no_best_yet() -> Result<(), Error> {
+    let mut stage = stage();
+    let first = stage.run(&line(), Some(25))?.state.best.map(|best| best.step);
+    assert!(first.is_some_and(|step| step <= 20), "{first:?}");
+    stage.held_out = "other points";
+    stage.train.evaluate_every = 0;
+    let best = stage.run(&line(), Some(30))?.state;
+    assert_eq!((best.best, best.n_worse), (None, 0));
     Ok(())
 }

@@ -18,12 +18,13 @@ use models::nn::Linear;
 use models::params::Params;
 use models::whisper::{Encoder, Whisper};
 use models::{Architecture, DecodeOptions, Description, Precision, Transcriber, write_weights};
+use sha2::{Digest, Sha256};
 
 use self::recordings::Draw;
 use super::{Extent, Figures, Task, Term};
 use crate::Error;
 use crate::config::{EvaluateConfig, TargetConfig};
-use crate::data::{JoinConfig, Length, LengthLimits, Utterance};
+use crate::data::{JoinConfig, Length, LengthLimits, Utterance, hex};
 use crate::evaluate::{Reference, Unheard, evaluate};
 use crate::loss::{Ctc, LossConfig};
 use crate::metrics::ScoreOptions;
@@ -132,6 +133,17 @@ impl Transcribe {
     /// A handle to the live weights.
     pub fn live(&self) -> &Transcriber {
         &self.live
+    }
+
+    /// Identifies what the model is judged by, and how.
+    pub fn held_out_digest(&self) -> String {
+        let HeldOut { recordings, utterances, config, seed, .. } = &self.held_out;
+        let mut hash = Sha256::new();
+        hash.update(format!("{config:?} {seed}"));
+        for utterance in utterances {
+            hash.update(format!("\n{} {}", utterance.id, utterance.text(&recordings.cuts)));
+        }
+        hex(&hash.finalize())
     }
 
     /// The bundle's files but its weights.

@@ -260,6 +260,7 @@ fn losses(folder: &Path, out: &Path, stops: &[u64], settings: &[&str]) -> Vec<u6
             schedule: &config.schedule,
             checkpoints: &checkpoints,
             data_digest: corpus.digest(),
+            held_out_digest: &task.held_out_digest(),
         };
         let stop = AtomicBool::new(false);
         train(&task, &corpus, &run, &stop, &mut |event| {
