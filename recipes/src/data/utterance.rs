@@ -26,6 +26,8 @@ pub struct JoinConfig {
     pub pause_secs: [f64; 2],
     /// Seconds of silence before the first cut and after the last.
     pub edge_secs: [f64; 2],
+    /// Share of the utterances that have such silence; the others begin and end with speech.
+    pub edges: f64,
     /// Utterances of silence, as a share of all others.
     pub silence: f64,
     /// Seconds that they last.
@@ -57,6 +59,7 @@ impl JoinConfig {
         same_speaker: 0.0,
         pause_secs: [0.0; 2],
         edge_secs: [0.0; 2],
+        edges: 0.0,
         silence: 0.0,
         silence_secs: [0.0; 2],
     };
@@ -82,7 +85,9 @@ impl JoinConfig {
         if self.max_cuts > 1 && !(self.max_secs.is_finite() && self.max_secs > 0.0) {
             return refuse("max_secs", format!("{} is not a number of seconds above 0", self.max_secs));
         }
-        for (key, share) in [("same_speaker", self.same_speaker), ("silence", self.silence)] {
+        for (key, share) in
+            [("same_speaker", self.same_speaker), ("edges", self.edges), ("silence", self.silence)]
+        {
             if !(0.0..=1.0).contains(&share) {
                 return refuse(key, format!("{share} is not between 0 and 1"));
             }
@@ -147,15 +152,16 @@ impl JoinConfig {
     ) -> (Utterance, usize) {
         let mut parts: Vec<(usize, f64)> = Vec::new();
         let mut duration_secs = 0.0;
+        let edge_secs = if uniform(rng) < self.edges { self.edge_secs } else { [0.0; 2] };
         for (_, index) in rest.iter().take(n_most) {
-            let range = if parts.is_empty() { self.edge_secs } else { self.pause_secs };
+            let range = if parts.is_empty() { edge_secs } else { self.pause_secs };
             let room_secs = (self.max_secs - duration_secs - cuts[*index].duration_secs).max(0.0);
             let pause_secs = match parts.is_empty() {
                 true => between(range, rng).min(room_secs),
                 false => between(range, rng),
             };
             let longer_secs = duration_secs + pause_secs + cuts[*index].duration_secs;
-            if !parts.is_empty() && longer_secs + self.edge_secs[1] > self.max_secs {
+            if !parts.is_empty() && longer_secs + edge_secs[1] > self.max_secs {
                 break;
             }
             parts.push((*index, pause_secs));
@@ -163,7 +169,7 @@ impl JoinConfig {
         }
         // Silence never makes a cut too long that fits.
         let room_secs = (self.max_secs - duration_secs).max(0.0);
-        let rest_secs = between(self.edge_secs, rng).min(room_secs);
+        let rest_secs = between(edge_secs, rng).min(room_secs);
         let first = parts.first().map_or("", |(index, _)| &*cuts[*index].id);
         let n_taken = parts.len();
         let id = if n_taken == 1 { first.to_owned() } else { format!("{first} and {} more", n_taken - 1) };
@@ -238,6 +244,7 @@ mod tests {
             same_speaker: 1.0,
             pause_secs: [0.05, 0.3],
             edge_secs: [0.0, 0.4],
+            edges: 0.5,
             silence: 0.1,
             silence_secs: [1.0, 2.0],
         }
@@ -263,6 +270,9 @@ mod tests {
         let n_silent = utterances.iter().filter(|u| u.parts.is_empty()).count();
         assert_eq!(n_silent, ((utterances.len() - n_silent) as f64 * 0.1).round() as usize);
         assert!(utterances.iter().map(|u| u.parts.len()).max() > Some(4));
+        let spoken = || utterances.iter().filter(|u| !u.parts.is_empty());
+        let n_bare = spoken().filter(|u| u.rest_secs == 0.0 && u.parts[0].1 == 0.0).count();
+        assert!((spoken().count() / 4..3 * spoken().count() / 4).contains(&n_bare), "{n_bare}");
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn config(settings: &[&str]) -> RunConfig {
         "sampler.batch_secs=2.5",
         "sampler.n_duration_buckets=3",
         "sampler.n_token_buckets=0",
-        "join={max_cuts=3, grow_epochs=0, max_secs=1.6, same_speaker=0.0, pause_secs=[0.0, 0.1], edge_secs=[0.0, 0.1], silence=0.1, \
+        "join={max_cuts=3, grow_epochs=0, max_secs=1.6, same_speaker=0.0, pause_secs=[0.0, 0.1], edge_secs=[0.0, 0.1], edges=1.0, silence=0.1, \
          silence_secs=[0.2, 0.4]}",
         "augment.speed.probability=1.0",
         "augment.noise.probability=0.5",
@@ -145,7 +145,7 @@ fn a_recording_that_cannot_be_read_is_left_out_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let config =
         config(&["join={max_cuts=1, grow_epochs=0, max_secs=0.0, same_speaker=0.0, pause_secs=[0.0, 0.0], \
-                           edge_secs=[0.0, 0.0], silence=0.0, silence_secs=[0.0, 0.0]}"]);
+                           edge_secs=[0.0, 0.0], edges=0.0, silence=0.0, silence_secs=[0.0, 0.0]}"]);
     let task = task(folder.path(), &config);
     let corpus = corpus(folder.path(), &config, &task);
     std::fs::write(folder.path().join("3.wav"), b"no sound").unwrap();
