@@ -14,6 +14,14 @@ impl Waveform {
     pub fn duration_secs(&self) -> f64 {
         if self.sample_rate == 0 { 0.0 } else { self.samples.len() as f64 / f64::from(self.sample_rate) }
     }
+
+    /// The samples from one instant to a later one, seconds, as far as there are some.
+    pub fn between(&self, start_secs: f64, end_secs: f64) -> &[f32] {
+        let place =
+            |secs: f64| ((secs * f64::from(self.sample_rate)).round() as usize).min(self.samples.len());
+        let end = place(end_secs);
+        &self.samples[place(start_secs).min(end)..end]
+    }
 }
 
 /// A stretch of time in a recording, seconds from its start, `start_secs <= end_secs`.
@@ -29,5 +37,20 @@ impl Span {
     /// Length in seconds.
     pub fn duration_secs(&self) -> f64 {
         self.end_secs - self.start_secs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_rounded_to_samples_and_end_with_the_recording() {
+        let waveform = Waveform { samples: (0..10).map(|t| t as f32).collect(), sample_rate: 10 };
+        assert_eq!(waveform.between(0.14, 0.46), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(waveform.between(0.8, 7.0), [8.0, 9.0]);
+        for (start_secs, end_secs) in [(0.3, 0.3), (1.0, 2.0), (5.0, 9.0), (0.5, 0.2)] {
+            assert!(waveform.between(start_secs, end_secs).is_empty(), "{start_secs} to {end_secs}");
+        }
     }
 }

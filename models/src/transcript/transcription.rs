@@ -286,8 +286,5 @@ fn cut(waveform: &Waveform, speech: &[Span], window_secs: f64) -> Result<Vec<Spa
 }
 
 fn samples_of(waveform: &Waveform, stretch: Span) -> &[f32] {
-    let rate = f64::from(waveform.sample_rate);
-    let n = waveform.samples.len();
-    let place = |secs: f64| ((secs * rate).round() as usize).min(n);
-    &waveform.samples[place(stretch.start_secs)..place(stretch.end_secs)]
+    waveform.between(stretch.start_secs, stretch.end_secs)
 }

@@ -13,19 +13,18 @@ use crate::Error;
 pub fn read_cut(cut: &Cut, options: &DecodeAudio) -> Result<Waveform, Error> {
     let channel = cut.channel.map_or(options.channel, |channel| ChannelChoice::Pick(channel.into()));
     let decoded = decode_file(&cut.audio, &DecodeAudio { channel, ..options.clone() });
-    let Waveform { samples, sample_rate } = decoded.map_err(|error| Error::file(&cut.audio, error))?.waveform;
-    let place = |secs: f64| ((secs * f64::from(sample_rate)).round() as usize).min(samples.len());
-    let (from, to) = (place(cut.start_secs), place(cut.end_secs()));
-    if from == to {
-        let length_secs = samples.len() as f64 / f64::from(sample_rate);
+    let recording = decoded.map_err(|error| Error::file(&cut.audio, error))?.waveform;
+    let samples = recording.between(cut.start_secs, cut.end_secs());
+    if samples.is_empty() {
         let message = format!(
-            "has nothing from {:.2} s to {:.2} s; it lasts {length_secs:.2} s",
+            "has nothing from {:.2} s to {:.2} s; it lasts {:.2} s",
             cut.start_secs,
-            cut.end_secs()
+            cut.end_secs(),
+            recording.duration_secs()
         );
         return Err(Error::file(&cut.audio, message));
     }
-    Ok(Waveform { samples: samples[from..to].to_vec(), sample_rate })
+    Ok(Waveform { samples: samples.to_vec(), sample_rate: recording.sample_rate })
 }
 
 /// [`read_cut`] at another sample rate.

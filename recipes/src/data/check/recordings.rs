@@ -103,16 +103,9 @@ fn listen(corpus: &Corpus, path: &Path, channel: Option<u16>, cuts: &[usize]) ->
     heard
 }
 
-/// The samples of a cut, as far as there are some.
-fn stretch<'a>(placed: &Placed, waveform: &'a Waveform) -> &'a [f32] {
-    let sample =
-        |secs: f64| ((secs * f64::from(waveform.sample_rate)).round() as usize).min(waveform.samples.len());
-    &waveform.samples[sample(placed.cut.start_secs)..sample(placed.cut.end_secs())]
-}
-
 fn look_at(corpus: &Corpus, placed: &Placed, waveform: &Waveform, at: usize, heard: &mut Heard) {
     let (cut, duration_secs) = (&placed.cut, waveform.duration_secs());
-    let samples = stretch(placed, waveform);
+    let samples = waveform.between(cut.start_secs, cut.end_secs());
     // Training refuses a cut of nothing, however little it is beyond the end.
     if samples.is_empty() || cut.end_secs() > duration_secs + LENGTH_TOLERANCE_SECS {
         let detail = format!(
