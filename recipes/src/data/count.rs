@@ -5,7 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::{
-    manifest::{Cut, Error, Needs, Reader, Rejected},
+    manifest::{Cut, Error, Needs, Reader, Rejected, check_any_good},
     tokens::Tokens,
 };
 
@@ -60,17 +60,5 @@ impl<'a> Counter<'a> {
             (self.progress)(self.n_cuts);
         }
         check_any_good(path, self.n_cuts - n_cuts_before, &self.rejected[n_rejected_before..])
-    }
-}
-
-/// A manifest without one good row is a mistake, not an empty data set.
-pub(super) fn check_any_good(path: &Path, n_cuts: u64, rejected: &[Rejected]) -> Result<(), Error> {
-    match rejected.first() {
-        Some(first) if n_cuts == 0 => Err(Error::NoGoodRow {
-            path: path.to_owned(),
-            n_rejected: rejected.len(),
-            first: Box::new(first.clone()),
-        }),
-        _ => Ok(()),
     }
 }

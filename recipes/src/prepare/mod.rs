@@ -179,14 +179,8 @@ pub fn prepare(
     });
     let mut by_split = measure::measure(found, &mut listing, options, progress);
     if by_split.is_empty() {
-        return Err(match listing.rejected.first() {
-            Some(first) => Error::NoGoodRow {
-                path: path.to_owned(),
-                n_rejected: listing.rejected.len(),
-                first: Box::new(first.clone()),
-            },
-            None => Error::file(path, format!("holds no recordings in the layout {layout}")),
-        });
+        return Err(Error::no_good_row(path, &listing.rejected)
+            .unwrap_or_else(|| Error::file(path, format!("holds no recordings in the layout {layout}"))));
     }
     if let Some((name, file, line)) = left_out
         && !by_split.contains_key(&Some(Split::Test))

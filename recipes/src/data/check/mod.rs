@@ -13,8 +13,7 @@ use std::{path::PathBuf, sync::Arc};
 pub use finding::{Finding, Group, Kind, Report, Severity};
 
 use super::{
-    count::check_any_good,
-    manifest::{Cut, Error, Needs, Reader},
+    manifest::{Cut, Error, Needs, Reader, check_any_good},
     tokens::Tokens,
 };
 

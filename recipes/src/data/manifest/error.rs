@@ -40,6 +40,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Every row of `path` was rejected; `None` where there was none to reject.
+    pub(crate) fn no_good_row(path: &Path, rejected: &[Rejected]) -> Option<Self> {
+        let first = Box::new(rejected.first()?.clone());
+        Some(Self::NoGoodRow { path: path.to_owned(), n_rejected: rejected.len(), first })
+    }
+
     pub(crate) fn file(path: &Path, message: impl Into<String>) -> Self {
         Self::File { path: path.to_owned(), message: message.into() }
     }
@@ -51,5 +57,13 @@ impl Error {
             _ => error.to_string(),
         };
         Self::file(path, message)
+    }
+}
+
+/// A manifest without one good row is a mistake, not an empty data set.
+pub(crate) fn check_any_good(path: &Path, n_cuts: u64, rejected: &[Rejected]) -> Result<(), Error> {
+    match Error::no_good_row(path, rejected) {
+        Some(error) if n_cuts == 0 => Err(error),
+        _ => Ok(()),
     }
 }

@@ -16,6 +16,7 @@ mod writer;
 
 pub use cut::{Cut, Extra};
 pub use error::Error;
+pub(crate) use error::check_any_good;
 pub use reader::{Manifest, Needs, Reader, Row, read};
 pub use reject::{Reason, Rejected};
 pub use writer::Writer;

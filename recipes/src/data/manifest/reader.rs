@@ -9,7 +9,9 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Cut, Error, Interner, Reason, Rejected, lhotse, lines::Lines, nemo, object};
+use super::{
+    Cut, Error, Interner, Reason, Rejected, error::check_any_good, lhotse, lines::Lines, nemo, object,
+};
 
 /// What a row must have to be of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,12 +176,6 @@ pub fn read(path: &Path, needs: Needs) -> Result<Manifest, Error> {
             Err(reason) => rejected.push(reason),
         }
     }
-    match (cuts.is_empty(), rejected.first()) {
-        (true, Some(first)) => Err(Error::NoGoodRow {
-            path: path.to_owned(),
-            n_rejected: rejected.len(),
-            first: Box::new(first.clone()),
-        }),
-        _ => Ok(Manifest { cuts, rejected }),
-    }
+    check_any_good(path, cuts.len() as u64, &rejected)?;
+    Ok(Manifest { cuts, rejected })
 }
