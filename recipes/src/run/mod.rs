@@ -122,8 +122,7 @@ pub fn run(
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
     let limits = limits(config, task.live());
     let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;
-    let corpus = Corpus::new(recordings, config, augmenter, limits, task.description(), &device)?;
-    let padding = corpus.padding(0)?;
+    let (corpus, padding) = Corpus::new(recordings, config, augmenter, limits, task.description(), &device)?;
     let n_parameters = task.vars().iter().map(|(_, var)| var.elem_count()).sum();
     tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
 

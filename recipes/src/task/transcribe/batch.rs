@@ -2,7 +2,7 @@
 
 use audio::Features;
 use candle_core::{Device, Tensor};
-use models::whisper::SpecialTokens;
+use models::whisper::{Encoder, SpecialTokens};
 
 use crate::Error;
 use crate::task::Extent;
@@ -94,6 +94,11 @@ impl Tokens {
 }
 
 impl Batch {
+    /// Encoder positions of each row.
+    pub(super) fn n_positions(&self) -> Vec<usize> {
+        self.n_frames.iter().map(|n| Encoder::n_positions(*n)).collect()
+    }
+
     /// Puts rows side by side.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The training data of a transcription: utterances of each epoch, in batches of equal lengths.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use audio::augment::{Augmenter, cut_rng};
 use candle_core::Device;
@@ -34,18 +34,22 @@ pub struct Corpus {
     pad: u32,
     device: Device,
     digest: String,
-    plans: Mutex<BTreeMap<u64, Arc<OnceLock<Plan>>>>,
+    /// By epoch.
+    plans: Mutex<BTreeMap<u64, PlanPlace>>,
 }
+
+/// Where a plan is, or will be: locked while somebody makes it.
+type PlanPlace = Arc<Mutex<Option<Arc<Plan>>>>;
 
 /// An epoch: what is heard, and in which batches.
 struct Plan {
     utterances: Vec<Utterance>,
     epoch: Epoch,
-    sampler_digest: String,
 }
 
 impl Corpus {
-    /// Buckets are estimated from the first epoch that is like all that follow.
+    /// Buckets are estimated from the first epoch that is like all that follow. Beside it comes what the first epoch of all
+    /// wastes, and what no batch takes.
     ///
     /// # Errors
     /// Settings that make no sense, data of which nothing is left.
@@ -56,7 +60,7 @@ impl Corpus {
         limits: LengthLimits,
         description: &Description,
         device: &Device,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, EpochPadding), Error> {
         let (_, _, special) = description.vocabulary()?;
         let tokenizer = &*description.source().read("tokenizer.json")?;
         let sampler = SamplerConfig { limits, ..SamplerConfig::new(constraint(&config.sampler)) };
@@ -81,9 +85,12 @@ impl Corpus {
             lengths.into_iter().filter(|length| corpus.sampler.limits.admit(*length).is_ok()).collect();
         corpus.table =
             estimate(&config.sampler, corpus.sampler.limits.max_duration_secs, taken.len()).table(&taken)?;
-        let first = corpus.make_plan(0)?;
-        corpus.digest = digest(&corpus.recordings, config, tokenizer, &first.sampler_digest)?;
-        Ok(corpus)
+        let (first, sampler) = corpus.make_plan(0)?;
+        corpus.digest = digest(&corpus.recordings, config, tokenizer, &sampler.digest())?;
+        let padding = corpus.padding(0, &first, &sampler);
+        let place = Arc::new(Mutex::new(Some(Arc::new(first))));
+        corpus.plans = Mutex::new(BTreeMap::from([(0, place)]));
+        Ok((corpus, padding))
     }
 
     /// Identifies recordings, texts and order.
@@ -91,19 +98,12 @@ impl Corpus {
         &self.digest
     }
 
-    /// What an epoch's batches waste, and what no batch takes.
-    ///
-    /// # Errors
-    /// An epoch without batches.
-    pub fn padding(&self, epoch: u64) -> Result<EpochPadding, Error> {
-        let utterances = self.utterances(epoch);
-        let sampler = self.sampler_of(&utterances, epoch)?;
+    fn padding(&self, epoch: u64, plan: &Plan, sampler: &Sampler) -> EpochPadding {
+        let cuts = &self.recordings.cuts;
         let language = |item: usize| {
-            let known = utterances[item].language(&self.recordings.cuts);
-            known.or(self.recordings.language.as_deref()).unwrap_or("-").to_owned()
+            plan.utterances[item].language(cuts).or(self.recordings.language.as_deref()).unwrap_or("-")
         };
-        let languages: Vec<String> = (0..utterances.len()).map(language).collect();
-        Ok(EpochPadding::new(epoch, &sampler.epoch(epoch)?, &sampler, |item| &languages[item]))
+        EpochPadding::new(epoch, &plan.epoch, sampler, language)
     }
 
     fn utterances(&self, epoch: u64) -> Vec<Utterance> {
@@ -134,7 +134,7 @@ impl Corpus {
     }
 
     /// Made once, by whoever asks first; who asks for another epoch meanwhile does not wait.
-    fn plan(&self, epoch: u64) -> Result<Arc<OnceLock<Plan>>, Error> {
+    fn plan(&self, epoch: u64) -> Result<Arc<Plan>, Error> {
         let place = {
             let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
             let place = plans.entry(epoch).or_default().clone();
@@ -145,22 +145,20 @@ impl Corpus {
             }
             place
         };
-        if place.get().is_none() {
-            let plan = self.make_plan(epoch)?;
-            place.get_or_init(|| plan);
+        let mut plan = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = &*plan {
+            return Ok(plan.clone());
         }
-        Ok(place)
+        let made = Arc::new(self.make_plan(epoch)?.0);
+        *plan = Some(made.clone());
+        Ok(made)
     }
 
-    fn make_plan(&self, epoch: u64) -> Result<Plan, Error> {
+    fn make_plan(&self, epoch: u64) -> Result<(Plan, Sampler), Error> {
         let utterances = self.utterances(epoch);
-        let sampler = self.sampler_of(&utterances, epoch)?;
-        Ok(Plan { epoch: sampler.epoch(epoch)?, sampler_digest: sampler.digest(), utterances })
-    }
-
-    fn sampler_of(&self, utterances: &[Utterance], epoch: u64) -> Result<Sampler, Error> {
-        let lengths = self.lengths(utterances, epoch)?;
-        Ok(Sampler::new(lengths, self.table.clone(), self.sampler.clone(), self.seed)?)
+        let lengths = self.lengths(&utterances, epoch)?;
+        let sampler = Sampler::new(lengths, self.table.clone(), self.sampler.clone(), self.seed)?;
+        Ok((Plan { epoch: sampler.epoch(epoch)?, utterances }, sampler))
     }
 }
 
@@ -169,14 +167,11 @@ impl Source for Corpus {
 
     fn n_batches(&self, epoch: u64) -> usize {
         // An epoch without batches is an error of `load`.
-        self.plan(epoch).ok().as_ref().and_then(|plan| plan.get()).map_or(1, |plan| plan.epoch.n_steps())
+        self.plan(epoch).map_or(1, |plan| plan.epoch.n_steps())
     }
 
     fn load(&self, at: Position) -> Result<Loaded<Batch>, Error> {
         let plan = self.plan(at.epoch)?;
-        let Some(plan) = plan.get() else {
-            return Err(Error::config("data", format!("epoch {} has no plan", at.epoch)));
-        };
         let items = plan.epoch.step(at.batch).into_iter().flatten().flat_map(|batch| batch.items);
         let draw = Draw {
             augmenter: self.augmenter(at.epoch),

@@ -16,7 +16,7 @@ use audio::augment::cut_rng;
 use candle_core::{Tensor, Var};
 use models::nn::Linear;
 use models::params::Params;
-use models::whisper::{Encoder, Whisper};
+use models::whisper::Whisper;
 use models::{Architecture, DecodeOptions, Description, Precision, Transcriber, write_weights};
 use sha2::{Digest, Sha256};
 
@@ -180,7 +180,7 @@ impl Transcribe {
             true => whisper.encoder.forward_padded(&batch.mel, &batch.n_frames)?,
             false => whisper.encoder.forward(&batch.mel, &|| true)?,
         };
-        let n_positions: Vec<usize> = batch.n_frames.iter().map(|n| Encoder::n_positions(*n)).collect();
+        let n_positions = batch.n_positions();
         let mut sums = Vec::new();
         if self.loss.cross_entropy.weight > 0.0 {
             let hidden = match is_padded {
@@ -265,8 +265,7 @@ impl Task for Transcribe {
         }
         if self.ctc_head.is_some() {
             // By tokens, as the other term.
-            let n_positions: Vec<usize> = batch.n_frames.iter().map(|n| Encoder::n_positions(*n)).collect();
-            let weight = Ctc::weight(&batch.texts, &n_positions);
+            let weight = Ctc::weight(&batch.texts, &batch.n_positions());
             terms.push(Term { name: "ctc", scale: self.loss.ctc.weight, weight });
         }
         terms

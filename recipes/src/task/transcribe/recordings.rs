@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use audio::augment::{Augmenter, NoiseColor, colored_noise, cut_rng};
+use audio::augment::{Augmenter, NoiseColor, change_gain, colored_noise, cut_rng};
 use audio::{DecodeAudio, Waveform};
 use models::whisper::TIMESTAMP_SECS;
 use models::{Task, Tokenizer, Transcriber};
@@ -228,9 +228,6 @@ fn silence(n_samples: usize, sample_rate: u32, rng: &mut ChaCha8Rng) -> Result<W
         return Ok(Waveform { samples: vec![0.0; n_samples], sample_rate });
     };
     let level_db = between(SILENCE_DB, rng);
-    let mut noise = colored_noise(color, n_samples, sample_rate, rng)?;
-    let power = noise.samples.iter().map(|sample| sample * sample).sum::<f32>() / n_samples.max(1) as f32;
-    let scale = 10f32.powf(level_db as f32 / 20.0) / power.sqrt().max(f32::MIN_POSITIVE);
-    noise.samples.iter_mut().for_each(|sample| *sample *= scale);
-    Ok(noise)
+    let noise = colored_noise(color, n_samples, sample_rate, rng)?; // of power 1
+    Ok(change_gain(&noise, level_db)?)
 }
