@@ -19,14 +19,12 @@ use serde::Serialize;
 
 use super::{
     FAILED, Usage,
+    fetch::fetch,
     manifests::manifests,
     output::{print, write_file},
-    progress::{Download, Items, Style},
+    progress::{Items, Style},
 };
-use crate::{
-    config::Config,
-    registry::{self, Hub},
-};
+use crate::config::Config;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -104,10 +102,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     cuts.truncate(args.limit.unwrap_or(usize::MAX));
 
-    let mut download = Download::new(style);
-    let source = registry::resolve(model, &Hub::new(config.hub_options()), &mut |at| download.update(at));
-    download.clear();
-    let transcriber = Transcriber::load(Bundle::from_source(source?)?, &Device::Cpu)?;
+    let transcriber = Transcriber::load(Bundle::from_source(fetch(model, &config, style)?)?, &Device::Cpu)?;
     let options = DecodeOptions {
         beam_size: args.beam_size,
         fallback: args.fallback,

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod decode_worker;
 mod evaluate;
+mod fetch;
 mod input;
 mod manifests;
 mod models;

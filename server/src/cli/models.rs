@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     Usage,
+    fetch::fetch,
     output::{print, table},
     progress::{Download, Style, bytes},
 };
@@ -57,7 +58,7 @@ enum Command {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let hub = Hub::new(config.hub_options());
-    let mut download = Download::new(Style::new(args.quiet));
+    let style = Style::new(args.quiet);
     match &args.command {
         Command::List { json } => list(&hub, *json),
         Command::Pull { id } => {
@@ -69,14 +70,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
                     );
                 }
             };
+            let mut download = Download::new(style);
             let path = hub.pull(&repository, &mut |at| download.update(at));
             download.clear();
             print(&format!("{}\n", path?.display()))
         }
         Command::Inspect { model, json } => {
-            let source = registry::resolve(model, &hub, &mut |at| download.update(at));
-            download.clear();
-            let summary = Summary::open(&source?)?;
+            let summary = Summary::open(&fetch(model, &config, style)?)?;
             print(&if *json { serde_json::to_string_pretty(&summary)? + "\n" } else { describe(&summary) })
         }
     }

@@ -174,16 +174,8 @@ impl Training {
             // What an earlier run did says nothing about the speed of this one.
             bar.reset_eta();
         }
-        let zero = 0.0;
-        Self {
-            style,
-            bar,
-            last_line: Instant::now(),
-            loss: zero,
-            audio_secs: zero,
-            padded_secs: zero,
-            busy_secs: zero,
-        }
+        let last_line = Instant::now();
+        Self { style, bar, last_line, loss: 0.0, audio_secs: 0.0, padded_secs: 0.0, busy_secs: 0.0 }
     }
 
     /// Another update was made.

@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
 };
 
 use clap::ArgAction;
@@ -16,11 +15,12 @@ use recipes::{
 
 use super::{
     Usage,
-    data::model_source,
+    fetch::fetch,
     output::{self, error_line, status_line},
-    progress::{Style, Training},
+    progress::{Items, Style, Training},
     signals::stop_flag,
 };
+use crate::config::Config;
 
 /// Stopped before its end; the same command goes on.
 const STOPPED: u8 = 3;
@@ -84,7 +84,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut teller = Teller::new(style);
     let base = match config.model.base.as_str() {
         "" => None,
-        base => Some(model_source(base, style)?),
+        base => {
+            let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
+            Some(fetch(base, &hub, style)?)
+        }
     };
     let outcome = run::run(&name, &config, base, &dir, &stop, &mut |progress| teller.tell(&progress));
     teller.end();
@@ -103,24 +106,31 @@ fn first_comment(text: &str) -> &str {
 /// What a run tells, for people.
 struct Teller {
     style: Style,
+    /// The corpus that becomes manifests, and how far it is.
+    preparing: Option<(String, Items)>,
     bar: Option<Training>,
     n_rejected: usize,
     n_faults: usize,
-    last_preparing: Instant,
 }
 
 impl Teller {
     fn new(style: Style) -> Self {
-        Self { style, bar: None, n_rejected: 0, n_faults: 0, last_preparing: Instant::now() }
+        Self { style, preparing: None, bar: None, n_rejected: 0, n_faults: 0 }
     }
 
     fn tell(&mut self, progress: &Progress<'_>) {
         match progress {
             Progress::Preparing { corpus, n_done, n_all } => {
-                if self.last_preparing.elapsed().as_secs() >= 2 || n_done == n_all {
-                    self.last_preparing = Instant::now();
-                    self.style.note(&format!("{corpus}: {n_done} of {n_all} recordings"));
-                }
+                let style = self.style;
+                let items = match self.preparing.take() {
+                    Some((name, items)) if name == *corpus => items,
+                    earlier => {
+                        earlier.inspect(|(_, items)| items.clear());
+                        Items::start(style, &format!("preparing {corpus}"), Some(*n_all))
+                    }
+                };
+                let (_, items) = self.preparing.insert(((*corpus).to_owned(), items));
+                items.update_of(*n_done, *n_all);
             }
             Progress::Note(note) => self.style.note(note),
             Progress::Rejected(rejected) => {
@@ -130,6 +140,9 @@ impl Teller {
                 }
             }
             Progress::Data { n_train, train_secs, n_dev, padding, n_parameters } => {
+                if let Some((_, items)) = self.preparing.take() {
+                    items.clear();
+                }
                 if self.n_rejected > MAX_TOLD {
                     self.style.note(&format!("{} rows were left out", self.n_rejected));
                 }
@@ -191,6 +204,9 @@ impl Teller {
     }
 
     fn end(&mut self) {
+        if let Some((_, items)) = self.preparing.take() {
+            items.clear();
+        }
         if let Some(bar) = self.bar.take() {
             bar.clear();
         }

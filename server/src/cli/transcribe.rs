@@ -13,14 +13,14 @@ use models::{DecodeOptions, GapReason, Task};
 
 use super::{
     FAILED, Usage,
+    fetch::fetch,
     input::{self, Input, Inputs},
     output::{self, Closed, error_line},
-    progress::{Download, Recording, Style},
+    progress::{Recording, Style},
     recognizer::{Recognizer, Source},
 };
 use crate::{
     config::{Config, Threshold, Vad},
-    registry::{self, Hub},
     render::{self, Format},
 };
 
@@ -253,11 +253,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result<Recognizer> {
     let settings = &config.transcribe;
-    let hub = Hub::new(config.hub_options());
-    let mut download = Download::new(style);
-    let source = registry::resolve(&settings.model, &hub, &mut |at| download.update(at));
-    download.clear();
-    Recognizer::load(source?, config.limits, channel).with_context(|| format!("model {}", settings.model))
+    let source = fetch(&settings.model, config, style)?;
+    Recognizer::load(source, config.limits, channel).with_context(|| format!("model {}", settings.model))
 }
 
 fn transcribe(

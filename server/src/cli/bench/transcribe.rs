@@ -15,13 +15,13 @@ use super::middle;
 use crate::{
     cli::{
         Usage,
+        fetch::fetch,
         output::print,
-        progress::{Download, Style, bytes},
+        progress::{Style, bytes},
         recognizer::decode_audio,
     },
     config::Config,
     process,
-    registry::{self, Hub},
 };
 
 #[derive(Debug, clap::Args)]
@@ -79,10 +79,7 @@ const TOKENS: usize = 128;
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let Args { file, model, runs, json, config } = args;
     let config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
-    let mut download = Download::new(Style::new(false));
-    let source = registry::resolve(model, &Hub::new(config.hub_options()), &mut |at| download.update(at));
-    download.clear();
-    let source = source?;
+    let source = fetch(model, &config, Style::new(false))?;
 
     let load = || -> anyhow::Result<Transcriber> {
         Ok(Transcriber::load(Bundle::from_source(source.clone())?, &Device::Cpu)?)

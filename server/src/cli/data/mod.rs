@@ -21,15 +21,8 @@ use recipes::{
     prepare::{self, Split},
 };
 
-use super::{
-    Usage,
-    output::table,
-    progress::{Download, Style},
-};
-use crate::{
-    config::Config,
-    registry::{self, Hub},
-};
+use super::{Usage, fetch::fetch, output::table, progress::Style};
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -115,12 +108,9 @@ fn tokens(spec: &str, style: Style) -> anyhow::Result<Tokens> {
 }
 
 /// Where a model lies, fetched if need be.
-pub(super) fn model_source(model: &str, style: Style) -> anyhow::Result<BundleSource> {
+fn model_source(model: &str, style: Style) -> anyhow::Result<BundleSource> {
     let config = Config::load(None).map_err(|error| Usage(error.to_string()))?;
-    let mut download = Download::new(style);
-    let source = registry::resolve(model, &Hub::new(config.hub_options()), &mut |at| download.update(at));
-    download.clear();
-    Ok(source?)
+    Ok(fetch(model, &config, style)?)
 }
 
 /// Tells of cuts that count less than they should, or not at all.
