@@ -91,6 +91,7 @@ fn what_cannot_be_served_is_refused_at_once() {
     let tiny = tiny();
     let model = ["--model", tiny.as_str()];
     for (arguments, parts) in [
+        #[cfg(not(feature = "bundled"))]
         (vec![], ["no model", "openai/whisper-base"]),
         (vec!["--model", "./none"], ["./none", "no such directory"]),
         ([model, model].concat(), ["two models", "`tiny`"]),

@@ -4,9 +4,12 @@
 
 mod batch;
 mod bundle;
+mod bundled;
 pub mod decode;
 mod error;
+mod ggml;
 pub mod kernels;
+mod lora;
 pub mod nn;
 mod options;
 pub mod params;
@@ -19,7 +22,10 @@ mod worker;
 
 pub use batch::{effective_length, padded_cost};
 pub use bundle::{Architecture, Bundle, BundleSource, Description, MemoryBundle, NewVocabulary, NewWhisper};
+pub use bundled::{BUNDLED, bundled};
 pub use error::Error;
+pub use ggml::write_ggml;
+pub use lora::{ADAPTER_CONFIG, Adapter, Lora, add_updates, is_factor, write_adapter};
 pub use options::{DecodeOptions, Task, Timestamps};
 pub use tokenizer::Tokenizer;
 pub use transcriber::{Progress, TextToken, Transcriber};

@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::Error;
+use crate::lora::{Lora, is_factor};
 use crate::weights::Weights;
 
 /// How a parameter starts when no checkpoint holds it.
@@ -44,8 +45,28 @@ pub struct Params {
     device: Device,
     /// What a checkpoint may lack: how the names begin and the seed of the initial values.
     new: Option<(String, u64)>,
+    part: TrainedPart,
     vars: Mutex<BTreeMap<String, Var>>,
     buffers: Mutex<BTreeMap<String, Tensor>>,
+}
+
+/// What of a checkpoint is trained.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TrainedPart {
+    /// What stays as it is: all whose names begin so, up to a dot or the end. An empty name is all that the checkpoint holds.
+    pub frozen: Vec<String>,
+    /// Factors that are trained beside linear layers, and their initial values' seed.
+    pub lora: Option<(Lora, u64)>,
+}
+
+impl TrainedPart {
+    fn is_frozen(&self, name: &str) -> bool {
+        let begins = |prefix: &String| {
+            let rest = name.strip_prefix(prefix.as_str());
+            rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'))
+        };
+        !is_factor(name) && self.frozen.iter().any(begins)
+    }
 }
 
 enum Source {
@@ -81,18 +102,27 @@ impl Params {
         self
     }
 
+    /// Trains only a part of what a checkpoint holds; what it lacks ([`Params::with_new`], factors) is trained all the same.
+    #[must_use]
+    pub fn with_part(mut self, part: TrainedPart) -> Self {
+        self.part = part;
+        self
+    }
+
     /// The same storage without gradients: a model built from it sees every later optimiser step (its weights are
     /// not packed), runs the fused kernels and keeps no graph. Evaluation during training runs on it.
     pub fn detached(&self) -> Self {
         let mut tensors: BTreeMap<String, Tensor> =
             self.lock().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
         tensors.extend(self.buffers());
-        Self::new(Source::Detached(tensors), &self.device)
+        let lora = self.part.lora.clone();
+        let part = TrainedPart { frozen: Vec::new(), lora };
+        Self::new(Source::Detached(tensors), &self.device).with_part(part)
     }
 
     fn new(source: Source, device: &Device) -> Self {
         let (vars, buffers) = (Mutex::default(), Mutex::default());
-        Self { source, device: device.clone(), new: None, vars, buffers }
+        Self { source, device: device.clone(), new: None, part: TrainedPart::default(), vars, buffers }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
@@ -114,17 +144,39 @@ impl Params {
         self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
+    /// What is trained beside linear layers, if anything.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.part.lora.as_ref().map(|(lora, _)| lora)
+    }
+
     /// The tensors of the checkpoint that are not trained, in order of name.
     pub fn buffers(&self) -> BTreeMap<String, Tensor> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
-        if matches!(self.source, Source::Seed(_) | Source::Files { trainable: true, .. }) {
-            self.trained(name, shape, init)
-        } else {
-            self.value(name, shape, init)
+        match self.source {
+            Source::Seed(_) | Source::Files { trainable: true, .. } if !self.is_fixed(name) => {
+                self.trained(name, shape, init)
+            }
+            // What belongs to a training run is kept: it is saved and followed with the rest.
+            Source::Seed(_) | Source::Files { trainable: true, .. } => self.fixed(name, shape, init),
+            _ => self.value(name, shape, init),
         }
+    }
+
+    /// What is read of the checkpoint and not trained.
+    fn is_fixed(&self, name: &str) -> bool {
+        self.new_seed(name).is_none() && self.part.is_frozen(name)
+    }
+
+    /// The seed of what a checkpoint need not hold.
+    fn new_seed(&self, name: &str) -> Option<u64> {
+        let factor = self.part.lora.as_ref().filter(|_| is_factor(name)).map(|(_, seed)| *seed);
+        factor.or_else(|| {
+            let new = self.new.as_ref().filter(|(prefix, _)| name.starts_with(prefix.as_str()));
+            new.map(|(_, seed)| *seed)
+        })
     }
 
     fn trained(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
@@ -140,9 +192,10 @@ impl Params {
     fn value(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
         match &self.source {
             Source::Seed(seed) => initial(*seed, name, shape, init, &self.device),
-            Source::Files { weights, .. } => match &self.new {
-                Some((prefix, seed)) if name.starts_with(prefix) && !weights.contains(name) => {
-                    initial(*seed, name, shape, init, &self.device)
+            Source::Files { weights, .. } => match self.new_seed(name) {
+                // Factors that a checkpoint holds are within its weights already.
+                Some(seed) if is_factor(name) || !weights.contains(name) => {
+                    initial(seed, name, shape, init, &self.device)
                 }
                 _ => weights.read(name, shape, &self.device),
             },
@@ -155,6 +208,9 @@ impl Params {
     fn fixed(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
         if let Source::Detached(_) = self.source {
             return self.value(name, shape, init);
+        }
+        if let Some(value) = self.buffers().get(name) {
+            return Ok(value.clone());
         }
         let value = self.value(name, shape, init)?;
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,9 +296,18 @@ impl Scope<'_> {
         self.params.fixed(&self.name(name), shape, init)
     }
 
-    /// Whether what is read here never changes: it is neither trained nor follows what is.
+    /// Whether the weight that is read here never changes: it is neither trained nor follows what is.
     pub fn is_frozen(&self) -> bool {
-        matches!(self.params.source, Source::Files { trainable: false, .. })
+        match self.params.source {
+            Source::Files { trainable: false, .. } => true,
+            Source::Files { trainable: true, .. } => self.params.is_fixed(&self.name("weight")),
+            Source::Seed(_) | Source::Detached(_) => false,
+        }
+    }
+
+    /// What is trained beside a linear layer at this place.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.params.part.lora.as_ref().map(|(lora, _)| lora).filter(|lora| lora.is_target(&self.prefix))
     }
 
     /// Device that the parameters live on.

@@ -49,11 +49,19 @@ impl Tokenizer {
         if !source.has(FILE) {
             return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
         }
-        let text = source.read_text(FILE)?;
-        let mut inner = parse(&text).map_err(|message| Error::file(&path, message))?;
+        Self::from_text(&source.read_text(FILE)?).map_err(|error| Error::file(&path, error))
+    }
+
+    /// Reads the contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// Text that is no tokenizer.
+    pub fn from_text(text: &str) -> Result<Self, Error> {
+        let refused = |error: tokenizers::Error| Error::Tokenizer(error.to_string());
+        let mut inner = parse(text).map_err(Error::Tokenizer)?;
         // What the file says about padding and truncation is about training batches.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| Error::file(&path, error))?;
+        inner.with_truncation(None).map_err(refused)?;
         // Large-v3 does not mark its times as special: in a prompt they would be commands.
         let unmarked: Vec<AddedToken> = inner
             .get_added_tokens_decoder()
@@ -63,7 +71,7 @@ impl Tokenizer {
             })
             .map(|token| AddedToken { special: true, ..token })
             .collect();
-        inner.add_special_tokens(unmarked).map_err(|error| Error::file(&path, error))?;
+        inner.add_special_tokens(unmarked).map_err(refused)?;
         // A prompt that spells `<|endoftext|>` is text, not a command.
         inner.set_encode_special_tokens(true);
         Ok(Self { inner, bytes_by_letter: bytes_by_letter() })
@@ -91,6 +99,11 @@ impl Tokenizer {
         let byte = |c: char| self.bytes_by_letter.get(&c).copied();
         // Special tokens and vocabularies that are not byte-level are spelled as they are.
         token.chars().map(byte).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.into_bytes())
+    }
+
+    /// How many tokens there are, special ones included.
+    pub fn n_tokens(&self) -> usize {
+        self.inner.get_vocab_size(true)
     }
 
     /// Id of the special token `<|name|>`.

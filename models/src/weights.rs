@@ -14,6 +14,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
 use crate::bundle::{BundleSource, ReadSeek};
+use crate::lora::Adapter;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -27,7 +28,14 @@ pub struct Weights {
     path: PathBuf,
     files: Vec<WeightFile>,
     entries: BTreeMap<String, Entry>,
+    /// What some tensors are changed by.
+    adapter: Option<Box<Adapter>>,
+    /// A token that is not in the files: its id, and the one whose embedding it starts with.
+    token: Option<(usize, usize)>,
 }
+
+/// Matrices with a row for each token.
+const TOKEN_ROWS: [&str; 2] = ["model.decoder.embed_tokens.weight", "proj_out.weight"];
 
 struct WeightFile {
     path: PathBuf,
@@ -58,6 +66,9 @@ impl Weights {
     /// # Errors
     /// What [`Weights::open`] refuses.
     pub fn from_source(source: &BundleSource) -> Result<Self, Error> {
+        if let BundleSource::Adapted { base, adapter } = source {
+            return Self::from_source(base)?.with_adapter(Adapter::open(adapter)?);
+        }
         let (path, names) = if source.has(SINGLE) {
             (source.path(SINGLE), vec![SINGLE.to_owned()])
         } else if source.has(INDEX) {
@@ -68,11 +79,41 @@ impl Weights {
                 "no such file: a bundle keeps its weights in model.safetensors (checkpoints in other formats are not read)",
             ));
         };
-        let mut weights = Self { path, files: Vec::new(), entries: BTreeMap::new() };
+        Self::of_files(source, path, &names)
+    }
+
+    /// Opens one file of tensors.
+    pub(crate) fn of_file(source: &BundleSource, name: &str) -> Result<Self, Error> {
+        Self::of_files(source, source.path(name), &[name.to_owned()])
+    }
+
+    fn of_files(source: &BundleSource, path: PathBuf, names: &[String]) -> Result<Self, Error> {
+        let mut weights =
+            Self { path, files: Vec::new(), entries: BTreeMap::new(), adapter: None, token: None };
         for name in names {
-            weights.add_file(source, &name)?;
+            weights.add_file(source, name)?;
         }
         Ok(weights)
+    }
+
+    /// These weights with the embedding of `token`, the last of all or one that was not used, equal to that of `like`.
+    #[must_use]
+    pub(crate) fn with_token(mut self, token: usize, like: usize) -> Self {
+        self.token = Some((token, like));
+        self
+    }
+
+    /// These weights with an adapter's updates added to them.
+    fn with_adapter(mut self, adapter: Adapter) -> Result<Self, Error> {
+        if let Some(layer) = adapter.layers().find(|layer| !self.contains(&format!("{layer}.weight"))) {
+            let message = format!("its base {} has no such layer", self.path.display());
+            return Err(Error::key(&adapter.path(), layer, message));
+        }
+        if self.adapter.is_some() {
+            return Err(Error::file(&adapter.path(), "its base is an adapter itself; merge that one first"));
+        }
+        self.adapter = Some(Box::new(adapter));
+        Ok(self)
     }
 
     fn add_file(&mut self, source: &BundleSource, name: &str) -> Result<(), Error> {
@@ -129,6 +170,25 @@ impl Weights {
     /// # Errors
     /// A missing tensor, a shape other than `shape`, a type that is no float, a value that is not finite.
     pub fn read(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
+        let Some((token, like)) = self.token.filter(|_| TOKEN_ROWS.contains(&name)) else {
+            return self.read_stored(name, shape, device);
+        };
+        let n_stored =
+            self.entries.get(name).and_then(|entry| entry.shape.first().copied()).unwrap_or_default();
+        let is_new = token == n_stored && shape.first() == Some(&(n_stored + 1));
+        let stored: Vec<usize> = match shape.split_first() {
+            Some((_, rest)) if is_new => std::iter::once(n_stored).chain(rest.iter().copied()).collect(),
+            _ => shape.to_vec(),
+        };
+        let tensor = self.read_stored(name, &stored, device)?;
+        let row = tensor.narrow(0, like, 1)?;
+        Ok(match is_new {
+            true => Tensor::cat(&[&tensor, &row], 0)?,
+            false => tensor.slice_assign(&[token..token + 1, 0..tensor.dim(1)?], &row)?,
+        })
+    }
+
+    fn read_stored(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
         let Some(entry) = self.entries.get(name) else {
             return Err(Error::key(&self.path, name, "the tensor is missing; config.json asks for it"));
         };
@@ -163,7 +223,29 @@ impl Weights {
                 format!("value {at} is {}; the checkpoint is damaged or its training diverged", values[at]);
             return Err(Error::key(&file.path, name, message));
         }
-        Ok(Tensor::from_vec(values, shape, device)?)
+        let tensor = Tensor::from_vec(values, shape, device)?;
+        match &self.adapter {
+            Some(adapter) => adapter.apply(name, tensor),
+            None => Ok(tensor),
+        }
+    }
+
+    /// All tensors as they are read one by one.
+    ///
+    /// # Errors
+    /// What [`Weights::read`] refuses.
+    pub fn read_all(&self, device: &Device) -> Result<BTreeMap<String, Tensor>, Error> {
+        let read = |(name, entry): (&String, &Entry)| {
+            let mut shape = entry.shape.clone();
+            // One row more than the files hold.
+            if let (Some((token, _)), Some(n_rows)) = (self.token, shape.first_mut())
+                && TOKEN_ROWS.contains(&name.as_str())
+            {
+                *n_rows = (*n_rows).max(token + 1);
+            }
+            Ok((name.clone(), self.read(name, &shape, device)?))
+        };
+        self.entries.iter().map(read).collect()
     }
 }
 
@@ -249,7 +331,15 @@ pub fn write_weights(
     tensors: &BTreeMap<String, Tensor>,
     precision: Precision,
 ) -> Result<(), Error> {
-    let path = dir.join(SINGLE);
+    write_named(&dir.join(SINGLE), tensors, precision)
+}
+
+/// [`write_weights`] into a file of another name.
+pub(crate) fn write_named(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    precision: Precision,
+) -> Result<(), Error> {
     let dtype = match precision {
         Precision::F32 => DType::F32,
         Precision::F16 => DType::F16,
@@ -261,11 +351,11 @@ pub fn write_weights(
         let zeros = (tensor.to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
         if !zeros.is_finite() {
             let message = format!("holds values that are not finite as {dtype:?}; the training diverged");
-            return Err(Error::key(&path, name, message));
+            return Err(Error::key(path, name, message));
         }
         stored.push((name, tensor));
     }
     // Hugging Face's libraries refuse files that do not say who wrote them.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(stored, Some(metadata), &path).map_err(|error| Error::file(&path, error))
+    safetensors::serialize_to_file(stored, Some(metadata), path).map_err(|error| Error::file(path, error))
 }

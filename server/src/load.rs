@@ -7,12 +7,12 @@ use std::{
     path::Path,
     sync::Arc,
     thread,
-    time::{Instant, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
 use candle_core::Device;
-use models::{Bundle, BundleSource, Task, Transcriber, TranscriptionWorker};
+use models::{ADAPTER_CONFIG, BUNDLED, Bundle, BundleSource, Task, Transcriber, TranscriptionWorker};
 
 use crate::{
     config::Transcribe,
@@ -47,6 +47,7 @@ impl Spec {
         let name = match (named, found) {
             (Some((name, _)), _) => name.to_owned(),
             (None, Name::Repository(repository)) => repository.id,
+            (None, Name::Bundled(name)) => name,
             (None, Name::Directory(path)) => {
                 let path = path.canonicalize().unwrap_or(path);
                 path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
@@ -63,12 +64,14 @@ impl Spec {
         Ok(Self { name, source: source.to_owned() })
     }
 
-    /// Reads all of them.
+    /// Reads all of them; without any it is the model that is part of the program.
     ///
     /// # Errors
-    /// There is none, one is wrong, or two have the same name.
+    /// There is none, not even one that is part of the program, one is wrong, or two have the same name.
     pub fn parse_all(texts: &[String]) -> Result<Vec<Self>, String> {
-        let specs = texts.iter().map(|text| Self::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let own = BUNDLED.first().copied().filter(|_| texts.is_empty());
+        let texts = texts.iter().map(String::as_str).chain(own);
+        let specs = texts.map(Self::parse).collect::<Result<Vec<_>, _>>()?;
         if specs.is_empty() {
             return Err("no model: give --model a directory or a hub id such as openai/whisper-base, \
                         or set `models` under [serve] in speechd.toml"
@@ -118,6 +121,12 @@ fn give_way(niceness: i32) {
     }
 }
 
+fn written(path: &Path) -> anyhow::Result<SystemTime> {
+    fs::metadata(path)
+        .and_then(|file| file.modified())
+        .with_context(|| format!("{} has no date", path.display()))
+}
+
 /// Loads a bundle and starts its engine, which computes when `cores` lets it.
 pub(crate) fn load(
     state: &AppState,
@@ -126,9 +135,8 @@ pub(crate) fn load(
     cores: &Arc<CorePermit>,
 ) -> anyhow::Result<Serving> {
     let made = match &source {
-        BundleSource::Dir(directory) => fs::metadata(directory.join("config.json"))
-            .and_then(|file| file.modified())
-            .context("config.json has no date")?,
+        BundleSource::Dir(_) => written(&source.path("config.json"))?,
+        BundleSource::Adapted { adapter, .. } => written(&adapter.join(ADAPTER_CONFIG))?,
         // As old as the program that it is part of, where that is still there.
         BundleSource::Memory(_) => std::env::current_exe()
             .and_then(fs::metadata)
@@ -183,7 +191,6 @@ mod tests {
     fn what_cannot_be_served_says_so() {
         let both = ["a=o/x".to_owned(), "a=o/y".to_owned()];
         for (texts, part) in [
-            (&[][..], "no model"),
             (&["./none".to_owned()][..], "no such directory"),
             (&["=openai/whisper-base".to_owned()][..], "cannot be a name"),
             (&["a b=openai/whisper-base".to_owned()][..], "cannot be a name"),

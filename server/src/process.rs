@@ -21,6 +21,12 @@ pub(crate) fn peak_memory_bytes() -> Option<u64> {
     status_bytes("self", "VmHWM:")
 }
 
+/// Lets the peak begin anew at what is in use now, where the system can (proc(5), `clear_refs`).
+pub(crate) fn reset_peak_memory() {
+    // Nobody is harmed by a peak that stays what it was.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
 /// A size in the status of the process with this number, or of this one (`self`).
 pub(crate) fn status_bytes(id: impl Display, line: &str) -> Option<u64> {
     status(id, line)?.strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)

@@ -1,6 +1,7 @@
 //! `Bundle`: a model directory that a Hugging Face user recognises. Opening one reads and checks its
 //! configuration and the headers of its weights; loading reads the weights.
 
+mod edit;
 mod new;
 mod source;
 

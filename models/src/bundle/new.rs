@@ -11,6 +11,7 @@ use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper, TokenizerBuild
 
 use super::{BundleSource, Description, MemoryBundle};
 use crate::Error;
+use crate::tokenizer::Tokenizer;
 use crate::whisper::{TIMESTAMP_SECS, WhisperConfig};
 
 /// Tokens that any byte-level vocabulary has.
@@ -53,7 +54,11 @@ pub struct NewWhisper {
 impl NewVocabulary {
     /// Learns byte pairs from texts, with what Whisper's vocabularies have beside text: control tokens and timestamps, in
     /// their order. The contents of `tokenizer.json`.
-    fn learn(&self, texts: &[String]) -> Result<(String, BTreeMap<String, u32>), Error> {
+    ///
+    /// # Errors
+    /// Fewer tokens than bytes, a window that is no whole number of seconds.
+    pub fn learn(&self, texts: &[String]) -> Result<String, Error> {
+        self.check()?;
         let refused = |error: tokenizers::Error| Error::Tokenizer(error.to_string());
         let byte_level = ByteLevel::new(false, true, true);
         let mut tokenizer = TokenizerBuilder::<
@@ -75,19 +80,55 @@ impl NewVocabulary {
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .build();
         tokenizer.train(&mut trainer, texts.iter()).map_err(refused)?;
+        let names = self.control_names();
+        let tokens: Vec<_> = names.iter().map(|name| AddedToken::from(format!("<|{name}|>"), true)).collect();
+        tokenizer.add_special_tokens(tokens).map_err(refused)?;
+        Ok(tokenizer.to_string(true).map_err(refused)? + "\n")
+    }
+
+    /// What is beside text, in order.
+    fn control_names(&self) -> Vec<String> {
         let mut names = vec!["endoftext".to_owned(), "startoftranscript".to_owned()];
         names.extend(self.languages.iter().cloned());
         let controls = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"];
         names.extend(controls.map(str::to_owned));
         let n_timestamps = (self.window_secs / TIMESTAMP_SECS).round() as usize + 1;
         names.extend((0..n_timestamps).map(|i| format!("{:.2}", i as f64 * TIMESTAMP_SECS)));
-        let tokens: Vec<_> = names.iter().map(|name| AddedToken::from(format!("<|{name}|>"), true)).collect();
-        tokenizer.add_special_tokens(tokens).map_err(refused)?;
-        let ids = names
-            .into_iter()
-            .filter_map(|name| Some((name.clone(), tokenizer.token_to_id(&format!("<|{name}|>"))?)))
-            .collect();
-        Ok((tokenizer.to_string(true).map_err(refused)?, ids))
+        names
+    }
+
+    /// Ids of what is beside text, in a `tokenizer.json`.
+    fn ids_in(&self, tokenizer: &str) -> Result<BTreeMap<String, u32>, Error> {
+        let tokenizer = Tokenizer::from_text(tokenizer)?;
+        let id = |name: String| {
+            let missing = || Error::Tokenizer(format!("tokenizer.json has no <|{name}|>"));
+            Ok((name.clone(), tokenizer.special(&name).ok_or_else(missing)?))
+        };
+        let names = self.control_names();
+        let ids: BTreeMap<String, u32> = names.iter().cloned().map(id).collect::<Result<_, Error>>()?;
+        // Text, its end, controls, times: what is told by its place has to be there.
+        let first = ids.get("endoftext").copied().unwrap_or_default();
+        let is_in_order = names.iter().zip(first..).all(|(name, expected)| ids.get(name) == Some(&expected));
+        if !is_in_order || tokenizer.n_tokens() != first as usize + names.len() {
+            let message = "its control tokens and times are not those of this window and these languages, in their order; \
+                           learn it with the same ones (speechd tokenizer train)";
+            return Err(Error::Tokenizer(message.to_owned()));
+        }
+        Ok(ids)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let window_secs = self.window_secs;
+        if !(window_secs.fract() == 0.0 && (1.0..=3600.0).contains(&window_secs)) {
+            // Hugging Face's feature extractor counts them in whole numbers.
+            let message = format!("{window_secs} is not a whole number of seconds from 1 to 3600");
+            return Err(Error::option("window_secs", message));
+        }
+        if self.n_text_tokens < N_BYTES {
+            let message = format!("{} is less than the {N_BYTES} bytes", self.n_text_tokens);
+            return Err(Error::option("n_text_tokens", message));
+        }
+        Ok(())
     }
 }
 
@@ -97,17 +138,17 @@ impl NewWhisper {
     /// # Errors
     /// Sizes that do not fit together, named as in `config.json`.
     pub fn describe(&self, texts: &[String]) -> Result<Description, Error> {
+        self.describe_with(self.vocabulary.learn(texts)?)
+    }
+
+    /// Describes the model with a vocabulary that was learnt before: the contents of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// Those of [`NewWhisper::describe`], and a vocabulary that lacks a control token, a language or a time of the window.
+    pub fn describe_with(&self, tokenizer: String) -> Result<Description, Error> {
+        self.vocabulary.check()?;
         let window_secs = self.vocabulary.window_secs;
-        if !(window_secs.fract() == 0.0 && (1.0..=3600.0).contains(&window_secs)) {
-            // Hugging Face's feature extractor counts them in whole numbers.
-            let message = format!("{window_secs} is not a whole number of seconds from 1 to 3600");
-            return Err(Error::option("window_secs", message));
-        }
-        if self.vocabulary.n_text_tokens < N_BYTES {
-            let message = format!("{} is less than the {N_BYTES} bytes", self.vocabulary.n_text_tokens);
-            return Err(Error::option("n_text_tokens", message));
-        }
-        let (tokenizer, ids) = self.vocabulary.learn(texts)?;
+        let ids = self.vocabulary.ids_in(&tokenizer)?;
         let id = |name: &str| {
             let missing = || Error::Tokenizer(format!("the new vocabulary has no <|{name}|>"));
             ids.get(name).copied().ok_or_else(missing)
@@ -187,7 +228,7 @@ impl NewWhisper {
             (Cow::Borrowed("generation_config.json"), json(&generation)),
             (Cow::Borrowed("preprocessor_config.json"), json(&preprocessor)),
             (Cow::Borrowed("tokenizer_config.json"), json(&tokenizer_config)),
-            (Cow::Borrowed("tokenizer.json"), Cow::Owned((tokenizer + "\n").into_bytes())),
+            (Cow::Borrowed("tokenizer.json"), Cow::Owned(tokenizer.into_bytes())),
         ]);
         let name = Cow::Owned(self.name.clone());
         Description::open(BundleSource::Memory(Arc::new(MemoryBundle { name, files })))

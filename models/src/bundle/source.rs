@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::Error;
 
 /// Files of a directory that belong to a bundle beside its weights: what a copy takes along.
-const DESCRIBING: [&str; 11] = [
+pub(super) const DESCRIBING: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -31,6 +31,13 @@ pub enum BundleSource {
     Dir(PathBuf),
     /// In memory: part of the program, or just made.
     Memory(Arc<MemoryBundle>),
+    /// A model whose weights an adapter changes.
+    Adapted {
+        /// The model.
+        base: Box<Self>,
+        /// The adapter's directory.
+        adapter: PathBuf,
+    },
 }
 
 /// A bundle's files in memory.
@@ -46,6 +53,12 @@ pub struct MemoryBundle {
 pub(crate) trait ReadSeek: Read + Seek + Send {}
 
 impl<T: Read + Seek + Send> ReadSeek for T {}
+
+/// Whether a file that describes a model lies beside an adapter: training may have changed what its base says, such as that windows
+/// are as long as recordings.
+fn is_own(adapter: &Path, name: &str) -> bool {
+    DESCRIBING.contains(&name) && adapter.join(name).is_file()
+}
 
 impl From<&Path> for BundleSource {
     fn from(dir: &Path) -> Self {
@@ -65,6 +78,10 @@ impl BundleSource {
         let dir = match self {
             Self::Dir(dir) => dir.clone(),
             Self::Memory(bundle) => PathBuf::from(&*bundle.name),
+            Self::Adapted { base, adapter } => match name.is_empty() || is_own(adapter, name) {
+                true => adapter.clone(),
+                false => return base.path(name),
+            },
         };
         if name.is_empty() { dir } else { dir.join(name) }
     }
@@ -74,6 +91,7 @@ impl BundleSource {
         match self {
             Self::Dir(dir) => dir.join(name).exists(),
             Self::Memory(bundle) => bundle.files.contains_key(name),
+            Self::Adapted { base, adapter } => is_own(adapter, name) || base.has(name),
         }
     }
 
@@ -88,6 +106,10 @@ impl BundleSource {
             Self::Memory(bundle) => match bundle.files.get(name) {
                 Some(bytes) => Ok(Cow::Borrowed(&**bytes)),
                 None => Err(Error::file(&path, "no such file")),
+            },
+            Self::Adapted { base, adapter } => match is_own(adapter, name) {
+                true => fs::read(&path).map(Cow::Owned).map_err(|error| Error::file(&path, error)),
+                false => base.read(name),
             },
         }
     }
@@ -114,6 +136,7 @@ impl BundleSource {
                 Some(bytes) => Ok((Box::new(Cursor::new(bytes.clone())), bytes.len() as u64)),
                 None => Err(Error::file(&path, "no such file")),
             },
+            Self::Adapted { base, .. } => base.open(name),
         }
     }
 

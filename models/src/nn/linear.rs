@@ -4,12 +4,37 @@ use candle_core::Tensor;
 
 use super::Weight;
 use crate::Error;
+use crate::lora::{FACTORS, GAIN};
 use crate::params::{Init, Scope};
 
 /// A linear layer. `weight` is (out, in), as in checkpoints.
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
+    adapter: Option<Update>,
+}
+
+/// What is trained beside a weight: `scale B A`.
+struct Update {
+    a: Weight, // (rank, in)
+    b: Weight, // (out, rank)
+    scale: f64,
+}
+
+impl Update {
+    fn load(scope: &Scope<'_>, n_in: usize, n_out: usize) -> Result<Option<Self>, Error> {
+        let Some(lora) = scope.lora() else { return Ok(None) };
+        let [a, b] = FACTORS.map(|name| scope.sub(name));
+        let first = a.get("weight", &[lora.rank, n_in], Init::Scaled { n_inputs: n_in, gain: GAIN })?;
+        // Nothing at first, so that training begins with the model as it is.
+        let second = b.get("weight", &[n_out, lora.rank], Init::Zeros)?;
+        Ok(Some(Self { a: Weight::new(&a, first)?, b: Weight::new(&b, second)?, scale: lora.scale() }))
+    }
+
+    fn add_to(&self, y: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+        let update = self.b.multiply(&self.a.multiply(x, None)?, None)?;
+        y + (update * self.scale)?
+    }
 }
 
 impl Linear {
@@ -21,12 +46,12 @@ impl Linear {
         let weight = scope.get("weight", &[n_out, n_in], Init::Scaled { n_inputs: n_in, gain: 1.0 })?;
         let weight = Weight::new(scope, weight)?;
         let bias = if bias { Some(scope.get("bias", &[n_out], Init::Zeros)?) } else { None };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, adapter: Update::load(scope, n_in, n_out)? })
     }
 
     /// A layer that shares another's weight, such as an output projection tied to the embedding.
     pub fn tied(weight: Weight) -> Self {
-        Self { weight, bias: None }
+        Self { weight, bias: None, adapter: None }
     }
 
     /// (.., in) to (.., out).
@@ -34,7 +59,11 @@ impl Linear {
     /// # Errors
     /// A last dimension other than `in`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.weight.multiply(x, self.bias.as_ref())
+        let y = self.weight.multiply(x, self.bias.as_ref())?;
+        match &self.adapter {
+            Some(adapter) => adapter.add_to(&y, x),
+            None => Ok(y),
+        }
     }
 }
 

@@ -1,12 +1,25 @@
 //! A model by its name: where its files are, fetched with their progress shown if need be.
 
-use models::BundleSource;
+use models::{BUNDLED, BundleSource};
 
-use super::progress::{Download, Style};
+use super::{
+    Usage,
+    progress::{Download, Style},
+};
 use crate::{
     config::Config,
     registry::{self, Hub},
 };
+
+/// The model that was named, on the command line or in the settings (empty for none), else the one that is part of the program.
+pub(super) fn named_or_own(named: &str) -> Result<&str, Usage> {
+    let own = BUNDLED.first().copied();
+    Some(named).filter(|named| !named.is_empty()).or(own).ok_or_else(|| {
+        let message = "no model: give --model a directory or a hub id such as openai/whisper-base, \
+                       or set `model` under [transcribe] in speechd.toml";
+        Usage(message.to_owned())
+    })
+}
 
 /// The files of the model that `spec` names.
 pub(super) fn fetch(spec: &str, config: &Config, style: Style) -> Result<BundleSource, registry::Error> {

@@ -1,14 +1,17 @@
 //! `speechd models`: what is in the cache, fetching, describing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use anyhow::Context;
+use candle_core::Device;
+use clap::{Subcommand, ValueEnum};
+use models::{BUNDLED, Bundle, BundleSource, Precision, bundled, write_ggml, write_weights};
 use serde::Serialize;
 
 use super::{
     Usage,
     fetch::fetch,
-    output::{print, table},
+    output::{print, table, write_new},
     progress::{Download, Style, bytes},
 };
 use crate::{
@@ -28,9 +31,22 @@ pub(super) struct Args {
     quiet: bool,
 }
 
+const EXPORT: &str = "\
+Example: speechd models export runs/finetune-ps/model --format ggml --out ps.bin
+
+Hugging Face's libraries open models as they are, without an export. So does CTranslate2's own converter:
+  ct2-transformers-converter --model runs/finetune-ps/model --output_dir ps-ct2 --copy_files tokenizer.json preprocessor_config.json";
+
+/// A format of another program.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExportFormat {
+    /// One .bin file for whisper.cpp
+    Ggml,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the models in the cache
+    /// List the models at hand: part of the program, and in the cache
     List {
         /// Print JSON
         #[arg(long)]
@@ -43,10 +59,39 @@ enum Command {
         #[arg(value_name = "ID")]
         id: String,
     },
+    /// Add an adapter's updates to its base's weights: a model of its own
+    #[command(after_help = "Example: speechd models merge runs/finetune-ps/adapter --out ps-merged")]
+    Merge {
+        /// The adapter's directory (adapter_config.json, adapter_model.safetensors)
+        #[arg(value_name = "ADAPTER")]
+        adapter: String,
+        /// Write the model into DIR
+        #[arg(short, long, value_name = "DIR")]
+        out: PathBuf,
+        /// Halve the size: 16-bit numbers
+        #[arg(long)]
+        f16: bool,
+    },
+    /// Write a model in another program's format
+    #[command(after_help = EXPORT)]
+    Export {
+        /// A directory, a hub id, or an adapter's directory
+        #[arg(value_name = "PATH_OR_ID")]
+        model: String,
+        /// The format
+        #[arg(long, value_enum)]
+        format: ExportFormat,
+        /// Write it into FILE
+        #[arg(short, long, value_name = "FILE")]
+        out: PathBuf,
+        /// Keep 32-bit numbers: twice the size
+        #[arg(long)]
+        f32: bool,
+    },
     /// Describe a model: architecture, size, languages, files
     #[command(after_help = "Example: speechd models inspect ./my-whisper --json")]
     Inspect {
-        /// A directory or a hub id
+        /// A directory, a hub id, or digits-en, which is part of the program
         #[arg(value_name = "PATH_OR_ID")]
         model: String,
         /// Print JSON
@@ -64,6 +109,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Command::Pull { id } => {
             let repository = match Name::parse(id)? {
                 Name::Repository(repository) => repository,
+                Name::Bundled(name) => {
+                    return Err(Usage(format!("{name} is part of the program; nothing to fetch")).into());
+                }
                 Name::Directory(path) => {
                     return Err(
                         Usage(format!("{} is a directory here; nothing to fetch", path.display())).into()
@@ -75,11 +123,36 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             download.clear();
             print(&format!("{}\n", path?.display()))
         }
+        Command::Merge { adapter, out, f16 } => {
+            let source = fetch(adapter, &config, style)?;
+            if !matches!(source, BundleSource::Adapted { .. }) {
+                return Err(Usage(format!("{adapter} is no adapter; there is nothing to merge")).into());
+            }
+            let precision = if *f16 { Precision::F16 } else { Precision::F32 };
+            merge(source, out, precision)?;
+            print(&format!("{}\n", out.display()))
+        }
+        Command::Export { model, format: ExportFormat::Ggml, out, f32 } => {
+            let bundle = Bundle::from_source(fetch(model, &config, style)?)?;
+            let precision = if *f32 { Precision::F32 } else { Precision::F16 };
+            write_new(out, |unfinished| Ok(write_ggml(&bundle, precision, unfinished)?))?;
+            print(&format!("{}\n", out.display()))
+        }
         Command::Inspect { model, json } => {
             let summary = Summary::open(&fetch(model, &config, style)?)?;
             print(&if *json { serde_json::to_string_pretty(&summary)? + "\n" } else { describe(&summary) })
         }
     }
+}
+
+/// Writes a model of its own.
+fn merge(source: BundleSource, out: &Path, precision: Precision) -> anyhow::Result<()> {
+    let bundle = Bundle::from_source(source)?;
+    write_new(out, |unfinished| {
+        std::fs::create_dir(unfinished).with_context(|| unfinished.display().to_string())?;
+        bundle.description().source().copy_description(unfinished)?;
+        Ok(write_weights(unfinished, &bundle.weights().read_all(&Device::Cpu)?, precision)?)
+    })
 }
 
 #[derive(Serialize)]
@@ -88,24 +161,32 @@ struct Entry {
     revision: String,
     architecture: String,
     bytes: u64,
-    path: PathBuf,
+    /// None of what is part of the program.
+    path: Option<PathBuf>,
 }
 
 fn list(hub: &Hub, json: bool) -> anyhow::Result<()> {
     let mut entries = Vec::new();
+    for name in BUNDLED {
+        let source = bundled(name).with_context(|| format!("{name} is not part of this program"))?;
+        let Summary { architecture, files, .. } = Summary::open(&source)?;
+        let bytes = files.iter().map(|file| file.bytes).sum();
+        let revision = env!("CARGO_PKG_VERSION").to_owned();
+        entries.push(Entry { id: (*name).to_owned(), revision, architecture, bytes, path: None });
+    }
     for cached in hub.cache().list()? {
         let revision = if cached.revisions.is_empty() { cached.commit } else { cached.revisions.join(",") };
         // The cache is shared: what others left there may be anything.
         let architecture = registry::architecture(&cached.path).unwrap_or_else(|_| "?".to_owned());
         let bytes = registry::size_bytes(&cached.path)?;
-        entries.push(Entry { id: cached.id, revision, architecture, bytes, path: cached.path });
+        entries.push(Entry { id: cached.id, revision, architecture, bytes, path: Some(cached.path) });
     }
     if json {
         return print(&(serde_json::to_string_pretty(&entries)? + "\n"));
     }
     let mut rows = vec![["MODEL", "REVISION", "ARCHITECTURE", "SIZE", "PATH"].map(str::to_owned)];
     rows.extend(entries.into_iter().map(|entry| {
-        let path = entry.path.display().to_string();
+        let path = entry.path.map_or_else(|| "in the program".to_owned(), |path| path.display().to_string());
         [entry.id, entry.revision, entry.architecture, bytes(entry.bytes), path]
     }));
     print(&table(&rows))

@@ -11,6 +11,7 @@ use anyhow::Context;
 use models::Transcript;
 use serde::Serialize;
 
+use super::Usage;
 use crate::render::{self, Format, Json, VerboseJson};
 
 /// Whoever read standard output has closed it.
@@ -88,6 +89,19 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     table
 }
 
+/// Writes a file or a folder that is not there yet, whole or not at all. `fill` writes it under another name beside it.
+pub(super) fn write_new(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    if path.exists() {
+        return Err(Usage(format!("{} is there already; name another place", path.display())).into());
+    }
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = Part(path.with_file_name(format!(".{name}.{}.part", std::process::id())));
+    fill(&part.0)?;
+    fs::rename(&part.0, path).with_context(|| format!("{} cannot be written", path.display()))
+}
+
 /// Writes a whole file or none: what stands at `path` is replaced at the end.
 pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
@@ -108,7 +122,7 @@ struct Part(PathBuf);
 impl Drop for Part {
     fn drop(&mut self) {
         // After the rename there is none.
-        let _ = fs::remove_file(&self.0);
+        let _ = if self.0.is_dir() { fs::remove_dir_all(&self.0) } else { fs::remove_file(&self.0) };
     }
 }
 

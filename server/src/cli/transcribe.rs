@@ -13,7 +13,7 @@ use models::{DecodeOptions, GapReason, Task};
 
 use super::{
     FAILED, Usage,
-    fetch::fetch,
+    fetch::{fetch, named_or_own},
     input::{self, Input, Inputs},
     output::{self, Closed, error_line},
     progress::{Recording, Style},
@@ -26,6 +26,7 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
+  speechd transcribe digits.wav
   speechd transcribe talk.mp3 --model openai/whisper-base
   speechd transcribe talk.mp3 --model ./my-whisper --language ps --format srt > talk.srt
   speechd transcribe recordings/ --model ./my-whisper --format verbose_json --word-timestamps --out transcripts/
@@ -40,7 +41,8 @@ pub(super) struct Args {
     /// Recordings: files, directories (searched for audio files) or - for the standard input
     #[arg(required = true, value_name = "FILES")]
     files: Vec<PathBuf>,
-    /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
+    /// A model's directory, its hub id: ORGANISATION/NAME[@REVISION], or digits-en, which is part of the program and
+    /// knows English digits and a few commands [default: digits-en]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
     /// Language spoken, as a code or an English name; auto detects it [default: auto]
@@ -162,11 +164,7 @@ impl Args {
         // The file and the environment may hold names too.
         settings.language = parse_language(&settings.language)
             .map_err(|allowed| Usage(format!("language `{}`: {allowed}", settings.language)))?;
-        if settings.model.is_empty() {
-            let message = "no model: give --model a directory or a hub id such as openai/whisper-base, \
-                           or set `model` under [transcribe] in speechd.toml";
-            return Err(Usage(message.to_owned()));
-        }
+        settings.model = named_or_own(&settings.model)?.to_owned();
         Ok(config)
     }
 }

@@ -108,6 +108,10 @@ pub fn size_bytes(path: &Path) -> Result<u64, Error> {
 fn files(source: &BundleSource) -> Result<Vec<FileSummary>, Error> {
     let path = match source {
         BundleSource::Dir(path) => path,
+        // Both belong to it.
+        BundleSource::Adapted { base, adapter } => {
+            return Ok([files(&BundleSource::Dir(adapter.clone()))?, files(base)?].concat());
+        }
         BundleSource::Memory(bundle) => {
             let summary = |(name, bytes): (&Cow<'static, str>, &Cow<'static, [u8]>)| FileSummary {
                 name: name.to_string(),

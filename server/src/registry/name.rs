@@ -9,6 +9,8 @@ use super::Error;
 pub enum Name {
     /// A directory on this machine.
     Directory(PathBuf),
+    /// A model that is part of the program.
+    Bundled(String),
     /// A repository on the hub.
     Repository(Repository),
 }
@@ -23,12 +25,16 @@ pub struct Repository {
 }
 
 impl Name {
-    /// An existing directory wins; `organisation/name[@revision]` is a repository; anything else is refused.
+    /// An existing directory wins; then come the models that are part of the program; `organisation/name[@revision]` is a
+    /// repository; anything else is refused.
     pub fn parse(spec: &str) -> Result<Self, Error> {
         let refuse = |message: &str| Error::Name { spec: spec.to_owned(), message: message.to_owned() };
         let path = Path::new(spec);
         if path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
+        }
+        if models::BUNDLED.contains(&spec) {
+            return Ok(Self::Bundled(spec.to_owned()));
         }
         if path.is_file() {
             return Err(refuse("is a file; give the directory that holds config.json and model.safetensors"));
@@ -40,7 +46,11 @@ impl Name {
             return Err(refuse("no such directory"));
         }
         Repository::parse(spec).map(Self::Repository).ok_or_else(|| {
-            refuse("no such directory, and not a hub id such as `openai/whisper-base` or `openai/whisper-base@main`")
+            let bundled: Vec<_> = models::BUNDLED.iter().map(|name| format!("`{name}`")).collect();
+            let own = if bundled.is_empty() { String::new() } else { format!("not {}, ", bundled.join(" or ")) };
+            refuse(&format!(
+                "no such directory, {own}and not a hub id such as `openai/whisper-base` or `openai/whisper-base@main`"
+            ))
         })
     }
 }

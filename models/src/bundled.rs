@@ -1,0 +1,39 @@
+//! Models that are part of the program, so that it does its work without a download. Each lies in a folder of `bundled/` with its
+//! licence and its credits.
+
+use crate::bundle::BundleSource;
+
+/// Their names, the first being the one that is used when nobody names any.
+#[cfg(feature = "bundled")]
+pub const BUNDLED: &[&str] = &["digits-en"];
+/// Their names: this program was built without any.
+#[cfg(not(feature = "bundled"))]
+pub const BUNDLED: &[&str] = &[];
+
+/// The files of a model that is part of the program.
+#[cfg(feature = "bundled")]
+pub fn bundled(name: &str) -> Option<BundleSource> {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+
+    use crate::bundle::MemoryBundle;
+
+    macro_rules! files {
+        ($folder:literal: $($file:literal)+) => {
+            [$(($file, include_bytes!(concat!("../bundled/", $folder, "/", $file)).as_slice())),+]
+        };
+    }
+    let files = match name {
+        "digits-en" => files!("digits-en": "config.json" "generation_config.json" "preprocessor_config.json"
+            "tokenizer.json" "tokenizer_config.json" "model.safetensors" "LICENSE" "CREDITS.md"),
+        _ => return None,
+    };
+    let files = files.into_iter().map(|(name, bytes)| (Cow::Borrowed(name), Cow::Borrowed(bytes))).collect();
+    Some(BundleSource::Memory(Arc::new(MemoryBundle { name: Cow::Owned(name.to_owned()), files })))
+}
+
+/// The files of a model that is part of the program: there are none in this build.
+#[cfg(not(feature = "bundled"))]
+pub fn bundled(_: &str) -> Option<BundleSource> {
+    None
+}
