@@ -8,12 +8,16 @@ use std::{fs, path::PathBuf, sync::OnceLock};
 use libfuzzer_sys::fuzz_target;
 use recipes::prepare::{Layout, Options, prepare};
 
-const TABLES: [(Layout, &str); 5] = [
+const TABLES: [(Layout, &str); 9] = [
     (Layout::CommonVoice, "train.tsv"),
     (Layout::CommonVoice, "clip_durations.tsv"),
     (Layout::AudioFolder, "metadata.csv"),
     (Layout::AudioFolder, "metadata.jsonl"),
     (Layout::LjSpeech, "metadata.csv"),
+    (Layout::Kaldi, "wav.scp"),
+    (Layout::Kaldi, "text"),
+    (Layout::Kaldi, "segments"),
+    (Layout::WebDataset, "train.tar"),
 ];
 
 /// A corpus for each table, in which only the table changes.
@@ -29,6 +33,8 @@ fn folder(which: usize) -> PathBuf {
                 fs::create_dir_all(folder.join(place)).expect("a folder");
                 fs::write(folder.join(place).join("a.wav"), &wav).expect("written");
             }
+            fs::write(folder.join("wav.scp"), "r a.wav\n").expect("written");
+            fs::write(folder.join("text"), "r one\nu two\n").expect("written");
             fs::write(folder.join("train.tsv"), "client_id\tpath\tsentence\ns\ta.wav\tx\n").expect("written");
         }
         root
@@ -44,7 +50,8 @@ fuzz_target!(|bytes: &[u8]| {
     if fs::write(folder.join(name), table).is_err() {
         return;
     }
-    let options = Options { layout: Some(layout), ..Options::default() };
+    let unpack_into = Some(folder.join("unpacked"));
+    let options = Options { layout: Some(layout), unpack_into, ..Options::default() };
     let Ok(prepared) = prepare(&folder, &options, &|_, _| {}) else { return };
     for cut in prepared.splits.values().flatten() {
         assert!(cut.duration_secs > 0.0 && cut.end_secs().is_finite() && cut.audio.is_file());

@@ -1,5 +1,6 @@
 //! Hugging Face's audiofolder: recordings with `metadata.csv`, `.tsv` or `.jsonl` in their folder or above, or a text file of the
-//! same name beside each; folders such as `train/` and `test/` are the splits.
+//! same name beside each; folders such as `train/` and `test/` are the splits. Where there is no table of that name, any whose first
+//! line names a recording and a text will do: `train.csv`, `refs.tsv`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,10 @@ use crate::data::manifest::{Error, Needs, Reader, Reason, row_of};
 
 /// How data sets call what the manifest calls otherwise; the first that is there and not `null` counts.
 const COLUMNS: [(&str, &[&str]); 4] = [
-    ("audio_filepath", &["file_name", "audio_file_name"]),
+    (
+        "audio_filepath",
+        &["file_name", "audio_file_name", "audio_filepath", "path", "file", "filename", "audio"],
+    ),
     ("text", &["transcription", "text", "sentence", "transcript"]),
     ("lang", &["language", "lang", "locale"]),
     ("speaker", &["speaker", "speaker_id", "client_id"]),
@@ -26,7 +30,19 @@ pub(super) fn has_metadata(folder: &Path) -> bool {
         ["metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet"]
             .iter()
             .any(|name| folder.join(name).is_file())
+            || folder::entries(&folder).unwrap_or_default().iter().any(|path| other_table(path).is_some())
     })
+}
+
+/// The style of a table that is not called as Hugging Face would have it, but whose first line names a recording and a text.
+fn other_table(path: &Path) -> Option<Style> {
+    let style = match path.extension()?.to_str()? {
+        "csv" => Style::Csv,
+        "tsv" => Style::Tsv,
+        _ => return None,
+    };
+    let table = Table::open(path, style).ok()?;
+    COLUMNS[..2].iter().all(|(_, names)| table.column(names).is_some()).then_some(style)
 }
 
 /// Whether a folder holds a recording with its text beside it.
@@ -43,14 +59,17 @@ pub(super) fn list(root: &Path) -> Result<Listing, Error> {
         files.iter().filter(move |path| path.file_name().is_some_and(|file| file == name))
     };
     let (csv, tsv) = (named("metadata.csv"), named("metadata.tsv"));
-    let tables: Vec<_> =
+    let mut tables: Vec<_> =
         csv.map(|path| (path, Style::Csv)).chain(tsv.map(|path| (path, Style::Tsv))).collect();
     let manifests: Vec<_> = named("metadata.jsonl").collect();
     if tables.is_empty() && manifests.is_empty() {
         if let Some(path) = named("metadata.parquet").next() {
-            let message = "Parquet is not read; write it as metadata.csv or metadata.jsonl";
+            let message = "a table in Parquet is not read, as only Parquet with the recordings inside is; write it as metadata.csv or metadata.jsonl";
             return Err(Error::file(path, message));
         }
+        tables = files.iter().filter_map(|path| Some((path, other_table(path)?))).collect();
+    }
+    if tables.is_empty() && manifests.is_empty() {
         list_texts_beside(root, &files, &mut listing);
         return Ok(listing);
     }
@@ -81,7 +100,7 @@ fn list_texts_beside(root: &Path, files: &[PathBuf], listing: &mut Listing) {
         let mut object = Map::new();
         object.insert("audio_filepath".to_owned(), place.to_string_lossy().into());
         object.insert("text".to_owned(), text.split_whitespace().collect::<Vec<_>>().join(" ").into());
-        push(root, root, object, (path, None), listing);
+        push(root, root, object, (path, None, None), listing);
     }
 }
 
@@ -90,6 +109,8 @@ fn read_table(root: &Path, path: &Path, style: Style, listing: &mut Listing) -> 
     table.required(COLUMNS[0].1)?;
     table.required(COLUMNS[1].1)?;
     let columns: Vec<_> = table.columns().map(str::to_owned).collect();
+    // A table may be called after its split.
+    let split = Split::in_name(&path.file_stem().unwrap_or_default().to_string_lossy());
     while let Some(row) = table.next() {
         let (line, row) = match row {
             Ok(row) => row,
@@ -111,7 +132,7 @@ fn read_table(root: &Path, path: &Path, style: Style, listing: &mut Listing) -> 
                 object.insert(key.to_owned(), number);
             }
         }
-        push(root, path.parent().unwrap_or(root), object, (path, Some(line)), listing);
+        push(root, path.parent().unwrap_or(root), object, (path, Some(line), split), listing);
     }
     Ok(())
 }
@@ -127,7 +148,7 @@ fn read_manifest(root: &Path, path: &Path, listing: &mut Listing) -> Result<(), 
         match object {
             Ok(object) => {
                 let line = reader.line();
-                push(root, path.parent().unwrap_or(root), object, (path, Some(line)), listing);
+                push(root, path.parent().unwrap_or(root), object, (path, Some(line), None), listing);
             }
             Err(rejected) => listing.rejected.push(rejected),
         }
@@ -136,11 +157,11 @@ fn read_manifest(root: &Path, path: &Path, listing: &mut Listing) -> Result<(), 
 }
 
 /// Takes a row under a manifest's names.
-fn push(
+pub(super) fn push(
     root: &Path,
     folder: &Path,
     mut object: Map<String, Value>,
-    (file, line): (&Path, Option<u64>),
+    (file, line, split): (&Path, Option<u64>, Option<Split>),
     listing: &mut Listing,
 ) {
     // `null` is as good as nothing.
@@ -155,7 +176,6 @@ fn push(
         object.remove("split");
     }
     let has_id = object.contains_key("id");
-    let file = file.into();
     let row = if object.contains_key("audio_filepath") {
         row_of(object, folder, &mut listing.names)
     } else {
@@ -173,17 +193,17 @@ fn push(
             row.cut.id = name.to_string_lossy().into();
         }
         // The folders above a corpus say nothing about it.
-        let split = stated.or_else(|| split_of(&place?));
+        let split = stated.or_else(|| split_of(&place?)).or(split);
         Ok((row, split))
     });
     match row {
-        Ok((row, split)) => listing.found.push(Found { row, split, file, line }),
-        Err(reason) => listing.reject(&file, line, reason),
+        Ok((row, split)) => listing.found.push(Found { row, split, file: file.into(), line }),
+        Err(reason) => listing.reject(&file.into(), line, reason),
     }
 }
 
 /// The split that the folders of a recording speak of.
-fn split_of(place: &Path) -> Option<Split> {
+pub(super) fn split_of(place: &Path) -> Option<Split> {
     let folders = place.parent()?.components();
     folders.into_iter().find_map(|part| Split::in_name(&part.as_os_str().to_string_lossy()))
 }

@@ -2,7 +2,9 @@
 
 use std::{fmt, path::Path};
 
-use super::{Listing, Options, audiofolder, common_voice, fsdd, jsonl, ljspeech};
+#[cfg(feature = "parquet")]
+use super::parquet;
+use super::{Listing, Options, audiofolder, common_voice, fsdd, jsonl, kaldi, ljspeech, webdataset};
 use crate::data::manifest::Error;
 
 /// How a corpus lies in its folder.
@@ -10,10 +12,17 @@ use crate::data::manifest::Error;
 pub enum Layout {
     /// Mozilla Common Voice: `clips/` beside `train.tsv`, `dev.tsv`, `test.tsv`, `validated.tsv`.
     CommonVoice,
-    /// Hugging Face's audiofolder: `metadata.csv` or `.jsonl`, or a `.txt` beside each recording; folders for the splits.
+    /// Hugging Face's audiofolder: `metadata.csv` or `.jsonl`, another table that names its columns, or a `.txt` beside each
+    /// recording; folders for the splits.
     AudioFolder,
     /// LJSpeech: `metadata.csv` with `|`, recordings in `wavs/`.
     LjSpeech,
+    /// Kaldi's data directories: `wav.scp` and `text`, perhaps `segments`, `utt2spk`, `utt2lang`.
+    Kaldi,
+    /// WebDataset: tar files with recordings and their texts.
+    WebDataset,
+    /// Parquet files with recordings inside; understood by builds with the feature `parquet`.
+    Parquet,
     /// Manifests: NeMo's, or Lhotse's cuts.
     Jsonl,
     /// The Free Spoken Digit Dataset: `recordings/3_theo_17.wav`.
@@ -22,8 +31,16 @@ pub enum Layout {
 
 impl Layout {
     /// All of them, in the order in which a folder is tried.
-    pub const ALL: [Self; 5] =
-        [Self::CommonVoice, Self::Fsdd, Self::LjSpeech, Self::AudioFolder, Self::Jsonl];
+    pub const ALL: [Self; 8] = [
+        Self::CommonVoice,
+        Self::Fsdd,
+        Self::LjSpeech,
+        Self::Kaldi,
+        Self::AudioFolder,
+        Self::WebDataset,
+        Self::Parquet,
+        Self::Jsonl,
+    ];
 
     /// As the user writes it.
     pub fn name(self) -> &'static str {
@@ -31,6 +48,9 @@ impl Layout {
             Self::CommonVoice => "common_voice",
             Self::AudioFolder => "audiofolder",
             Self::LjSpeech => "ljspeech",
+            Self::Kaldi => "kaldi",
+            Self::WebDataset => "webdataset",
+            Self::Parquet => "parquet",
             Self::Jsonl => "jsonl",
             Self::Fsdd => "fsdd",
         }
@@ -41,10 +61,15 @@ impl Layout {
         match self {
             Self::CommonVoice => "clips/ beside train.tsv, dev.tsv, test.tsv or validated.tsv",
             Self::AudioFolder => {
-                "metadata.csv, .tsv or .jsonl with file_name and transcription, text or sentence; \
-                 or a .txt beside each recording"
+                "metadata.csv, .tsv or .jsonl (or another table) with file_name or path and transcription, text or \
+                 sentence; or a .txt beside each recording"
             }
             Self::LjSpeech => "metadata.csv of id|text|normalised text, recordings in wavs/",
+            Self::Kaldi => {
+                "wav.scp and text, perhaps segments, utt2spk, utt2lang; or folders of them such as train/"
+            }
+            Self::WebDataset => ".tar shards of recordings and their texts: a.flac beside a.txt or a.json",
+            Self::Parquet => "Parquet with an `audio` column of bytes (builds with the feature `parquet`)",
             Self::Jsonl => "manifests of NeMo or of Lhotse's cuts: .jsonl, .json, compressed (.gz) or not",
             Self::Fsdd => "recordings/ of digit_speaker_index.wav",
         }
@@ -60,6 +85,12 @@ impl Layout {
             Self::CommonVoice => common_voice::matches(path),
             Self::Fsdd => fsdd::matches(path),
             Self::LjSpeech => ljspeech::matches(path),
+            Self::Kaldi => kaldi::matches(path),
+            Self::WebDataset => webdataset::matches(path),
+            #[cfg(feature = "parquet")]
+            Self::Parquet => parquet::matches(path),
+            #[cfg(not(feature = "parquet"))]
+            Self::Parquet => false,
             Self::AudioFolder => audiofolder::has_metadata(path),
             Self::Jsonl => jsonl::matches(path),
         };
@@ -67,7 +98,8 @@ impl Layout {
             let texts_beside = || audiofolder::has_texts_beside(path).then_some(Self::AudioFolder);
             Self::ALL.into_iter().find(matches).or_else(texts_beside)
         } else {
-            jsonl::matches(path).then_some(Self::Jsonl)
+            let files = [Self::WebDataset, Self::Parquet, Self::Jsonl];
+            files.into_iter().find(matches)
         };
         found.ok_or_else(|| {
             let known: Vec<_> = Self::ALL
@@ -83,6 +115,15 @@ impl Layout {
             Self::CommonVoice => common_voice::list(path, options),
             Self::AudioFolder => audiofolder::list(path),
             Self::LjSpeech => ljspeech::list(path),
+            Self::Kaldi => kaldi::list(path),
+            Self::WebDataset => webdataset::list(path, options),
+            #[cfg(feature = "parquet")]
+            Self::Parquet => parquet::list(path, options),
+            #[cfg(not(feature = "parquet"))]
+            Self::Parquet => {
+                let message = "this program was built without Parquet; build it with --features parquet";
+                Err(Error::file(path, message))
+            }
             Self::Jsonl => jsonl::list(path, options),
             Self::Fsdd => fsdd::list(path),
         }

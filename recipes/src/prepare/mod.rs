@@ -10,12 +10,17 @@ mod digits;
 mod folder;
 mod fsdd;
 mod jsonl;
+mod kaldi;
 mod layout;
 mod ljspeech;
 mod measure;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod partition;
 mod synthesis;
 mod table;
+mod unpack;
+mod webdataset;
 mod write;
 
 use std::{
@@ -81,6 +86,8 @@ pub struct Options {
     pub leave_out_speaker: Option<String>,
     /// The folder from which the paths in manifests count, where it is not the manifest's.
     pub audio_root: Option<PathBuf>,
+    /// Where recordings go that lie in archives.
+    pub unpack_into: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -92,6 +99,7 @@ impl Default for Options {
             test_fraction: 0.05,
             leave_out_speaker: None,
             audio_root: None,
+            unpack_into: None,
         }
     }
 }

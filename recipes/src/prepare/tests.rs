@@ -201,6 +201,19 @@ fn audiofolders_are_read_with_texts_beside_and_split_columns() {
     let id = outside.with_extension("").display().to_string();
     assert_eq!(shown(&prepared, Split::Train), [row("a", "x", 100, "-", "-"), row(&id, "y", 200, "-", "-")]);
 
+    // Tables of other names, each a split, beside one that speaks of no recordings.
+    let folder = Folder::new();
+    folder
+        .wav("a.wav", 100)
+        .wav("b.wav", 200)
+        .file("train.csv", "path,sentence\na.wav,x\n")
+        .file("test.tsv", "path\ttext\nb.wav\ty\n")
+        .file("speakers.csv", "speaker,age\n7,40\n");
+    assert_eq!(Layout::detect(&folder.path()).expect("detected"), Layout::AudioFolder);
+    let prepared = folder.prepare(&as_is());
+    assert_eq!(shown(&prepared, Split::Train), [row("a", "x", 100, "-", "-")]);
+    assert_eq!(shown(&prepared, Split::Test), [row("b", "y", 200, "-", "-")]);
+
     // The first column that says something counts, and `null` says nothing.
     let folder = Folder::new();
     folder.wav("a.wav", 100).wav("b.wav", 200).file(
@@ -219,13 +232,141 @@ fn audiofolders_are_read_with_texts_beside_and_split_columns() {
     for (name, contents, words) in [
         ("metadata.csv", "file_name,words\na.wav,x\n", "no column `transcription`"),
         ("metadata.csv", "", "is empty"),
-        ("metadata.parquet", "PAR1", "Parquet is not read"),
+        ("metadata.parquet", "PAR1", "Parquet is not read,"),
     ] {
         let folder = Folder::new();
         folder.file(name, contents);
         let message = folder.refuse(&Options { layout: Some(Layout::AudioFolder), ..as_is() });
         assert!(message.contains(words), "{message}");
     }
+}
+
+#[test]
+fn kaldi_directories_are_read_with_segments_and_without() {
+    let folder = Folder::new();
+    folder
+        .wav("audio/a.wav", 1000)
+        .wav("audio/b.wav", 300)
+        .file("data/train/wav.scp", "rec-a audio/a.wav\nrec-x sox x.wav -t wav - |\nrec-y feats.ark:12\n")
+        .file(
+            "data/train/segments",
+            "u1 rec-a 0.1 0.35\nu2 rec-a 0.5 -1\nu3 rec-x 0 1\nu4 rec-a 3 2\nu5 rec-y 0 1\n\
+             u7 rec-z 0 1\nu8 rec-a 0 0.5\n",
+        )
+        .file("data/train/text", "u1  one  two\nu2 three\nu3 x\nu4 x\nu5 x\nu6 x\nu7 x\n")
+        .file("data/train/utt2spk", "u1 s1\nu2 s2\n")
+        .file("data/dev/wav.scp", "b audio/b.wav\nc audio/none.wav\n")
+        .file("data/dev/text", "b څلور\nc x\n")
+        .file("data/dev/reco2file_and_channel", "b b A\n")
+        .file("data/dev/utt2lang", "b ps\n");
+    let path = folder.path().join("data");
+    assert_eq!(Layout::detect(&path).expect("detected"), Layout::Kaldi);
+    let prepared = prepare(&path, &as_is(), &|_, _| {}).expect("prepared");
+    assert_eq!(
+        shown(&prepared, Split::Train),
+        [row("u1", "one  two", 250, "s1", "-"), row("u2", "three", 500, "s2", "-")]
+    );
+    assert_eq!(shown(&prepared, Split::Dev), [row("b", "څلور", 300, "-", "ps")]);
+    assert_eq!(prepared.splits[&Split::Dev][0].channel, Some(0));
+    let rejected = rejections(&prepared).join("\n");
+    for part in [
+        "3 `sox x.wav -t wav - |` is a command",
+        "4 not a row: `rec-a 3 2`",
+        "5 `feats.ark:12` lies in an archive",
+        "6 no line of `segments` for u6",
+        "7 no such recording: rec-z is not in wav.scp",
+        "2 no such recording",
+    ] {
+        assert!(rejected.contains(part), "{part}: {rejected}");
+    }
+    assert_eq!(prepared.notes.len(), 1, "{:?}", prepared.notes);
+    assert!(prepared.notes[0].ends_with("left out: 1."), "{:?}", prepared.notes);
+}
+
+/// A tar of files.
+fn shard(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, contents) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(contents.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.append_data(&mut header, name, contents.as_slice()).expect("written");
+    }
+    archive.into_inner().expect("a tar")
+}
+
+#[test]
+fn shards_of_webdataset_are_unpacked() {
+    let wav = |millis: usize| {
+        let samples = vec![0.25; millis * 8];
+        wav_bytes(&Waveform { samples, sample_rate: 8_000 }).expect("a WAV")
+    };
+    let folder = Folder::new();
+    let train = shard(&[
+        ("a/0001.wav", wav(100)),
+        ("a/0001.txt", b" one\ntwo ".to_vec()),
+        (
+            "a/0002.json",
+            b"{\"sentence\": \"three\", \"speaker\": \"s\", \"path\": \"elsewhere.wav\"}".to_vec(),
+        ),
+        ("a/0002.wav", wav(200)),
+        ("a/0003.txt", b"no recording".to_vec()),
+        ("a/0004.wav", wav(100)),
+        ("a/0004.json", b"{".to_vec()),
+        ("a/0005.wav", wav(100)),
+    ]);
+    let cut_off = train[..train.len() - 3000].to_vec();
+    let dev = shard(&[("b.extra.wav", wav(300)), ("b.txt", "څلور".as_bytes().to_vec())]);
+    folder.file("train-000.tar", train).file("train-001.tar", cut_off).file("dev-000.tar", dev);
+    assert_eq!(Layout::detect(&folder.path()).expect("detected"), Layout::WebDataset);
+    let message = folder.refuse(&as_is());
+    assert!(message.contains("import it into a folder"), "{message}");
+    let out = Folder::new();
+    let options = Options { unpack_into: Some(out.path().join("audio")), ..as_is() };
+    let prepared = folder.prepare(&options);
+    let train = shown(&prepared, Split::Train);
+    assert_eq!(
+        train[..2],
+        [row("train-000/a/0001", "one two", 100, "-", "-"), row("train-000/a/0002", "three", 200, "s", "-")]
+    );
+    assert_eq!(shown(&prepared, Split::Dev), [row("dev-000/b", "څلور", 300, "-", "-")]);
+    assert!(prepared.splits[&Split::Dev][0].audio.starts_with(out.path()));
+    let rejected = rejections(&prepared).join("\n");
+    for part in ["a/0003 has no recording", "a/0004: EOF", "`text`", "a/0005.wav: breaks off after"] {
+        assert!(rejected.contains(part), "{part}: {rejected}");
+    }
+}
+
+/// `tests/oracle/parquet_corpus.py`.
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_with_recordings_inside_is_unpacked() {
+    let (folder, out) = (Folder::new(), Folder::new());
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parquet/train-00000-of-00001.parquet");
+    folder.file("default/train-00000-of-00001.parquet", fs::read(fixture).expect("a fixture"));
+    assert_eq!(Layout::detect(&folder.path()).expect("detected"), Layout::Parquet);
+    let prepared = folder.prepare(&Options { unpack_into: Some(out.path()), ..as_is() });
+    let name = |line: u32| format!("default/train-00000-of-00001/{line}");
+    assert_eq!(
+        shown(&prepared, Split::Train),
+        [row(&name(1), "one two", 100, "s1", "en"), row(&name(2), "درې", 200, "s2", "ps")]
+    );
+    assert!(rejections(&prepared)[0].contains("recordings elsewhere are not fetched"));
+    let message = folder
+        .file("default/broken.parquet", "PAR1")
+        .refuse(&Options { unpack_into: Some(out.path()), ..as_is() });
+    assert!(message.contains("broken.parquet"), "{message}");
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn parquet_says_how_it_would_be_read() {
+    let folder = Folder::new();
+    folder.file("a.parquet", "PAR1");
+    let message = folder.refuse(&Options { layout: Some(Layout::Parquet), ..as_is() });
+    assert!(message.contains("--features parquet"), "{message}");
 }
 
 #[test]

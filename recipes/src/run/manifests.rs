@@ -12,27 +12,31 @@ use crate::data::hex;
 use crate::data::manifest::{self, Cut, Needs};
 use crate::prepare::{self, Set, SynthesisOptions};
 
-/// The cuts of manifests, and of parts of corpora that are known by name.
+/// The cuts of manifests, and of parts of corpora that are known by name, and how many there are of each.
 pub(super) fn read_cuts(
     entries: &[String],
     what: &str,
     config: &RunConfig,
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
-) -> Result<Vec<Cut>, Error> {
+) -> Result<(Vec<Cut>, Vec<usize>), Error> {
     let needs = Needs { text: !config.data.keep_empty, recording: true, duration: true };
-    let mut cuts = Vec::new();
+    let (mut cuts, mut counts) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = manifest_of(entry, what, config, dir, tell)?;
         let read = manifest::read(&path, needs)?;
         read.rejected.iter().for_each(|rejected| tell(Progress::Rejected(rejected)));
+        counts.push(read.cuts.len());
         cuts.extend(read.cuts);
     }
-    Ok(cuts)
+    Ok((cuts, counts))
 }
 
-/// Where the manifest is that a setting names; a corpus becomes manifests when it is first asked for.
-fn manifest_of(
+/// Where the manifest is that a setting names; a corpus becomes manifests, in the run's folder, when it is first asked for.
+///
+/// # Errors
+/// What is no manifest and no corpus, and a corpus without this part.
+pub fn manifest_of(
     entry: &str,
     what: &str,
     config: &RunConfig,
@@ -70,7 +74,8 @@ fn manifest_of(
             None => {
                 let folder = prepare::locate(Path::new(corpus))?;
                 let language = Some(config.data.language.clone()).filter(|language| !language.is_empty());
-                let options = prepare::Options { language, ..prepare::Options::default() };
+                let unpack_into = Some(out.join("audio"));
+                let options = prepare::Options { language, unpack_into, ..prepare::Options::default() };
                 let prepared = prepare::prepare(&folder, &options, &progress)?;
                 prepared.notes.iter().for_each(|note| say(Progress::Note(note)));
                 prepared.rejected.iter().for_each(|rejected| say(Progress::Rejected(rejected)));

@@ -24,8 +24,12 @@ Examples:
 
 Layouts:
   common_voice  clips/ beside train.tsv, dev.tsv, test.tsv or validated.tsv
-  audiofolder   metadata.csv, .tsv or .jsonl with file_name and transcription, text or sentence; or a .txt beside each recording
+  audiofolder   metadata.csv, .tsv or .jsonl, or another table that names its columns, with file_name or path and transcription,
+                text or sentence; or a .txt beside each recording
   ljspeech      metadata.csv of id|text|normalised text, recordings in wavs/
+  kaldi         wav.scp and text, perhaps segments, utt2spk, utt2lang; or folders of them such as train/
+  webdataset    .tar shards: a.flac beside a.txt or a.json; recordings are unpacked into OUT/audio
+  parquet       an `audio` column with bytes, as Hugging Face's data sets come; unpacked too (builds with the feature `parquet`)
   jsonl         manifests of NeMo or of Lhotse's cuts, compressed (.gz) or not; a cut with several segments becomes several
   fsdd          recordings/ of digit_speaker_index.wav
 
@@ -81,6 +85,13 @@ enum LayoutArg {
     /// LJSpeech
     #[value(name = "ljspeech")]
     LjSpeech,
+    /// Kaldi's data directories
+    Kaldi,
+    /// Tar files with recordings and texts
+    #[value(name = "webdataset")]
+    WebDataset,
+    /// Parquet with recordings inside
+    Parquet,
     /// Manifests of NeMo or Lhotse
     Jsonl,
     /// Free Spoken Digit Dataset
@@ -94,6 +105,9 @@ impl LayoutArg {
             Self::CommonVoice => Some(Layout::CommonVoice),
             Self::AudioFolder => Some(Layout::AudioFolder),
             Self::LjSpeech => Some(Layout::LjSpeech),
+            Self::Kaldi => Some(Layout::Kaldi),
+            Self::WebDataset => Some(Layout::WebDataset),
+            Self::Parquet => Some(Layout::Parquet),
             Self::Jsonl => Some(Layout::Jsonl),
             Self::Fsdd => Some(Layout::Fsdd),
         }
@@ -118,6 +132,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         test_fraction: args.split_test,
         leave_out_speaker: args.leave_out_speaker.clone(),
         audio_root: args.audio_root.clone(),
+        unpack_into: Some(args.out.join("audio")),
     };
     let progress = Mutex::new(Items::start(style, "measuring", Some(0)));
     let prepared = prepare::prepare(&path, &options, &|done, total| progress.lock().update_of(done, total));
