@@ -8,7 +8,7 @@ use models::{DecodeOptions, Transcriber, Transcription, TranscriptionWorker, Upd
 use serde::Serialize;
 
 use crate::Error;
-use crate::metrics::{self, Report, Score, ScoreOptions};
+use crate::metrics::{self, Score, ScoreOptions};
 
 /// Recordings that are decoded together.
 const TOGETHER: usize = 8;
@@ -42,11 +42,29 @@ impl Unheard {
     }
 }
 
+/// A recording and what was heard in it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Heard {
+    /// Its name.
+    pub name: String,
+    /// What is said.
+    pub reference: String,
+    /// What was heard.
+    pub hypothesis: String,
+    /// How long it is.
+    pub duration_secs: f64,
+}
+
+impl Heard {
+    /// Whether nothing is said in it that should be written.
+    pub fn is_silent(&self) -> bool {
+        self.reference.trim().is_empty()
+    }
+}
+
 /// What an evaluation found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Evaluation {
-    /// Scores of the recordings in which something is said; `None` where there are none.
-    pub report: Option<Report>,
     /// Recordings in which nothing is said.
     pub n_silent: usize,
     /// Those of them that got a text nevertheless.
@@ -55,8 +73,8 @@ pub struct Evaluation {
     pub busy_secs: f64,
     /// Seconds of audio.
     pub audio_secs: f64,
-    /// Each recording's name and what was heard in it, in order.
-    pub hypotheses: Vec<(String, String)>,
+    /// What was heard, in order.
+    pub heard: Vec<Heard>,
     /// Recordings that could not be decoded, and why.
     pub failed: Vec<Unheard>,
 }
@@ -67,31 +85,39 @@ impl Evaluation {
         self.audio_secs / self.busy_secs.max(1e-9)
     }
 
+    /// The score of the recordings in which something is said; `None` where there are none.
+    ///
+    /// # Errors
+    /// Options that make no sense.
+    pub fn score(&self, options: &ScoreOptions) -> Result<Option<Score>, metrics::Error> {
+        let mut score = Score::new(options.clone())?;
+        let mut spoken = self.heard.iter().filter(|heard| !heard.is_silent()).peekable();
+        let is_any = spoken.peek().is_some();
+        for Heard { name, reference, hypothesis, duration_secs } in spoken {
+            score.add_named(name, reference, hypothesis, *duration_secs)?;
+        }
+        Ok(is_any.then_some(score))
+    }
+
     /// Share of the recordings without speech that got a text; `None` where there are none.
     pub fn false_text_rate(&self) -> Option<f64> {
         (self.n_silent > 0).then(|| self.n_silent_with_text as f64 / self.n_silent as f64)
     }
 }
 
-/// Transcribes all references and scores the texts. `progress` hears how many are done.
-///
-/// # Errors
-/// Scores that make no sense. What the model refuses is told recording by recording.
+/// Transcribes all references. `progress` hears how many are done. What the model refuses is told recording by recording.
 pub fn evaluate(
     transcriber: &Transcriber,
     references: impl Iterator<Item = Result<Reference, Unheard>>,
     options: &DecodeOptions,
-    score: ScoreOptions,
     progress: &mut dyn FnMut(usize),
-) -> Result<Evaluation, Error> {
-    let mut score = Score::new(score)?;
+) -> Evaluation {
     let mut evaluation = Evaluation {
-        report: None,
         n_silent: 0,
         n_silent_with_text: 0,
         busy_secs: 0.0,
         audio_secs: 0.0,
-        hypotheses: Vec::new(),
+        heard: Vec::new(),
         failed: Vec::new(),
     };
     let mut references = references.peekable();
@@ -118,22 +144,16 @@ pub fn evaluate(
                 }
             };
             evaluation.audio_secs += duration_secs;
-            if reference.text.trim().is_empty() {
-                evaluation.n_silent += 1;
-                evaluation.n_silent_with_text += usize::from(!text.trim().is_empty());
-            } else {
-                score.add_named(&reference.name, &reference.text, &text, duration_secs)?;
-            }
-            evaluation.hypotheses.push((reference.name, text));
+            let Reference { name, text: reference, .. } = reference;
+            let heard = Heard { name, reference, hypothesis: text, duration_secs };
+            evaluation.n_silent += usize::from(heard.is_silent());
+            evaluation.n_silent_with_text +=
+                usize::from(heard.is_silent() && !heard.hypothesis.trim().is_empty());
+            evaluation.heard.push(heard);
         }
         progress(n_done);
     }
-    evaluation.report = match score.report() {
-        Ok(report) => Some(report),
-        Err(metrics::Error::Empty) => None,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(evaluation)
+    evaluation
 }
 
 /// The texts of a few recordings, decoded together.

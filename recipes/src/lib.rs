@@ -1,6 +1,7 @@
 //! Recordings to models: how corpora become manifests of cuts, what training data looks like to a trainer, the losses, the training
 //! loop and what it is made of, the log of what a run measures, and the scores by which a recogniser is judged.
 
+mod analysis_page;
 mod average;
 pub mod checkpoint;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod loss;
 pub mod metrics;
 pub mod metrics_log;
 pub mod optim;
+mod page;
 pub mod plot;
 pub mod prepare;
 pub mod run;
@@ -23,4 +25,6 @@ pub mod task;
 pub mod text;
 pub mod train;
 
+pub use analysis_page::analysis_page;
 pub use error::Error;
+pub use page::table_page;

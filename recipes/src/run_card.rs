@@ -8,6 +8,7 @@ use crate::checkpoint::State;
 use crate::config::RunConfig;
 use crate::data::EpochPadding;
 use crate::metrics_log::read_scalars;
+use crate::page::{self, escape};
 use crate::plot::LineChart;
 use crate::task::Figures;
 use crate::train::Ending;
@@ -108,11 +109,7 @@ impl RunCard<'_> {
             "<h2>Settings</h2>\n<details><summary>all of them</summary><pre>{}</pre></details>\n",
             escape(&settings)
         );
-        Ok(format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title>\n<style>{STYLE}</style></head>\n\
-             <body>\n{page}</body></html>\n",
-            escape(self.name)
-        ))
+        Ok(page::page(self.name, &page))
     }
 
     fn plots(&self) -> Result<Vec<String>, Error> {
@@ -140,10 +137,6 @@ impl RunCard<'_> {
     }
 }
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222}\
-    th{text-align:left;padding-right:1.5rem;font-weight:600;vertical-align:top}td{font-variant-numeric:tabular-nums}\
-    pre{overflow-x:auto;background:#f6f6f6;padding:.75rem;font-size:13px}svg{max-width:100%;height:auto}";
-
 /// Points far above the others, as a loss and its gradients have them in the first updates, are not drawn: nothing else could be
 /// told apart beside them.
 fn without_peaks(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
@@ -162,10 +155,6 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         (chunk.iter().map(|p| p.0).sum::<f64>() / n, chunk.iter().map(|p| p.1).sum::<f64>() / n)
     };
     points.chunks(size).map(mean).collect()
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -187,6 +176,5 @@ mod tests {
         let thinned = thinned(&points);
         assert_eq!(thinned.len(), MAX_POINTS);
         assert_eq!(thinned[0], (0.5, 0.5));
-        assert_eq!(escape("<a & b>"), "&lt;a &amp; b&gt;");
     }
 }

@@ -1,6 +1,7 @@
 //! The scores by which a recogniser and a translator are judged. All are sums over a corpus, never means of means.
 
 mod alignment;
+mod analysis;
 mod bleu;
 mod bootstrap;
 mod chrf;
@@ -11,6 +12,7 @@ mod report;
 mod score;
 
 pub use alignment::{Alignment, Edit, align, edit_distance};
+pub use analysis::{Analysis, Confusion, Endings, OtherRates, RowErrors, ScriptUse};
 pub use bleu::{Bleu, BleuOptions, BleuScore, BleuStatistics, BleuTokenizer, Smoothing};
 pub use bootstrap::{Interval, Resampling};
 pub use chrf::{Chrf, ChrfOptions, ChrfStatistics};

@@ -134,6 +134,11 @@ impl Score {
         &self.utterances
     }
 
+    /// The normalised texts of each utterance, reference first.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.utterances.iter().map(|utterance| (utterance.reference.as_str(), utterance.hypothesis.as_str()))
+    }
+
     pub(super) fn options(&self) -> &ScoreOptions {
         &self.options
     }

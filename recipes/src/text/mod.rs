@@ -3,9 +3,12 @@
 mod basic;
 mod characters;
 mod english;
+mod pashto;
+mod script;
 
 pub use basic::Basic;
 pub use english::English;
+pub use script::{Row, Script};
 
 pub(crate) use characters::{is_space, words};
 
@@ -30,6 +33,10 @@ pub enum Normaliser {
     BasicSplitLetters,
     /// Whisper's `EnglishTextNormalizer`: contractions, titles, numbers, currencies and British spelling as well.
     English,
+    /// Pashto with one way to write each letter: no vowel marks, one kaf, one yeh of two keyboards; its own yehs stay apart.
+    PsStrict,
+    /// Pashto as Kaldi's BABEL recipe folds it: yehs, hamzas and Urdu's letters become one as well.
+    PsLenient,
 }
 
 /// Why there is no normaliser.
@@ -52,8 +59,23 @@ pub enum Error {
 
 impl Normaliser {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 5] =
-        [Self::None, Self::Basic, Self::BasicRemoveDiacritics, Self::BasicSplitLetters, Self::English];
+    pub const ALL: [Self; 7] = [
+        Self::None,
+        Self::Basic,
+        Self::BasicRemoveDiacritics,
+        Self::BasicSplitLetters,
+        Self::English,
+        Self::PsStrict,
+        Self::PsLenient,
+    ];
+
+    /// Those by which texts of a language are scored unless somebody says otherwise, the first being what decides.
+    pub fn of_language(language: Option<&str>) -> &'static [Self] {
+        match language {
+            Some("ps") => &[Self::PsStrict, Self::PsLenient],
+            _ => &[Self::Basic],
+        }
+    }
 
     /// The name, the same as serde's.
     pub const fn name(self) -> &'static str {
@@ -63,6 +85,8 @@ impl Normaliser {
             Self::BasicRemoveDiacritics => "basic-remove-diacritics",
             Self::BasicSplitLetters => "basic-split-letters",
             Self::English => "english",
+            Self::PsStrict => "ps-strict",
+            Self::PsLenient => "ps-lenient",
         }
     }
 
@@ -97,6 +121,8 @@ pub enum TextNormaliser {
     Basic(Basic),
     /// `Normaliser::English`.
     English(Box<English>),
+    /// `Normaliser::PsStrict` and `PsLenient`.
+    Language(fn(&str) -> String),
 }
 
 impl TextNormaliser {
@@ -108,6 +134,8 @@ impl TextNormaliser {
             Normaliser::BasicRemoveDiacritics => Self::Basic(Basic::new(true, false)?),
             Normaliser::BasicSplitLetters => Self::Basic(Basic::new(false, true)?),
             Normaliser::English => Self::English(Box::new(English::new()?)),
+            Normaliser::PsStrict => Self::Language(pashto::strict),
+            Normaliser::PsLenient => Self::Language(pashto::lenient),
         })
     }
 
@@ -117,6 +145,7 @@ impl TextNormaliser {
             Self::None => Cow::Borrowed(text),
             Self::Basic(basic) => Cow::Owned(basic.apply(text)),
             Self::English(english) => Cow::Owned(english.apply(text)),
+            Self::Language(normalise) => Cow::Owned(normalise(text)),
         }
     }
 }

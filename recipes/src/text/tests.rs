@@ -61,7 +61,7 @@ fn names_are_the_same_everywhere() -> Outcome {
     assert_eq!(
         refusal,
         Err("there is no normaliser `English`: use one of none, basic, basic-remove-diacritics, \
-             basic-split-letters, english"
+             basic-split-letters, english, ps-strict, ps-lenient"
             .to_owned())
     );
     Ok(())

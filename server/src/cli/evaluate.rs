@@ -1,25 +1,30 @@
 //! `speechd evaluate`: how good a model is on recordings whose texts are known.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use audio::DecodeAudio;
 use candle_core::Device;
 use clap::ArgAction;
 use models::{Bundle, DecodeOptions, Task, Transcriber};
 use recipes::{
+    analysis_page,
     data::{
         manifest::{self, Cut, Needs},
         read_cut,
     },
-    evaluate::{Evaluation, Reference, Unheard, evaluate},
-    metrics::{BleuOptions, ChrfOptions, ScoreOptions},
+    evaluate::{Evaluation, Heard, Reference, Unheard, evaluate},
+    metrics::{Analysis, BleuOptions, ChrfOptions, Report, Score, ScoreOptions},
     text::Normaliser,
 };
 use serde::Serialize;
 
 use super::{
     FAILED, Usage,
-    fetch::fetch,
+    fetch::{fetch, named_or_own},
     manifests::manifests,
     output::{print, write_file},
     progress::{Items, Style},
@@ -29,10 +34,12 @@ use crate::config::Config;
 const EXAMPLES: &str = "\
 Examples:
   speechd evaluate data/test.jsonl --model ./my-whisper --language ps
+  speechd data import fsdd --out fsdd && speechd evaluate fsdd/test.jsonl      # the model inside the program
   speechd evaluate data/test.jsonl --model openai/whisper-base --normaliser english --json
   speechd evaluate data/test.jsonl --model ./my-whisper --hypotheses heard.tsv
+  speechd evaluate data/test.jsonl --model ./my-whisper --language ps --analysis errors/
 
-A word error rate means something only beside the name of its normaliser. Recordings without a text count apart: how many of them got one.
+A word error rate means something only beside the name of its normaliser; Pashto's two are both told. Recordings without a text count apart: how many of them got one.
 
 Exit code: 0 all heard, 1 some could not be, 2 wrong arguments.";
 
@@ -48,9 +55,10 @@ pub(super) struct Args {
     /// Language of recordings that state none, as a code
     #[arg(short, long)]
     language: Option<String>,
-    /// What is done to texts before they are compared: none, basic, basic-remove-diacritics, basic-split-letters, english
-    #[arg(long, value_name = "NAME", default_value = "basic")]
-    normaliser: Normaliser,
+    /// What is done to texts before they are compared: none, basic, basic-remove-diacritics, basic-split-letters, english,
+    /// ps-strict, ps-lenient; several give a table each [default: those of the language, else basic]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    normaliser: Vec<Normaliser>,
     /// Hypotheses kept by beam search; 1 is greedy
     #[arg(long, value_name = "N", default_value_t = 1)]
     beam_size: usize,
@@ -66,6 +74,9 @@ pub(super) struct Args {
     /// Write what was heard into FILE: name, reference and hypothesis, separated by tabs
     #[arg(long, value_name = "FILE")]
     hypotheses: Option<PathBuf>,
+    /// Write what is behind the errors into DIR: analysis.json, and analysis.html with the worst utterances to listen to
+    #[arg(long, value_name = "DIR")]
+    analysis: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -80,6 +91,8 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Json<'a> {
     model: &'a str,
+    /// By each normaliser.
+    reports: &'a [Report],
     #[serde(flatten)]
     evaluation: &'a Evaluation,
     times_real_time: f64,
@@ -88,19 +101,9 @@ struct Json<'a> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
-    let configured = Some(config.transcribe.model.as_str()).filter(|model| !model.is_empty());
-    let Some(model) = args.model.as_deref().or(configured) else {
-        return Err(Usage("no model: give --model a directory or a hub id".to_owned()).into());
-    };
+    let model = named_or_own(args.model.as_deref().unwrap_or(&config.transcribe.model))?;
     let style = Style::new(args.quiet);
-    let mut cuts = Vec::new();
-    let needs = Needs { text: false, ..Needs::default() };
-    for path in manifests(&args.manifests)? {
-        let read = manifest::read(&path, needs)?;
-        read.rejected.iter().for_each(|rejected| style.note(&format!("left out: {rejected}")));
-        cuts.extend(read.cuts);
-    }
-    cuts.truncate(args.limit.unwrap_or(usize::MAX));
+    let cuts = read_cuts(&manifests(&args.manifests)?, args.limit, style)?;
 
     let transcriber = Transcriber::load(Bundle::from_source(fetch(model, &config, style)?)?, &Device::Cpu)?;
     let options = DecodeOptions {
@@ -111,34 +114,119 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ..DecodeOptions::default()
     };
     transcriber.check(&options).map_err(|error| Usage(format!("model {model}: {error}")))?;
-    let score = ScoreOptions {
-        normaliser: args.normaliser,
-        bleu: args.translation.then(BleuOptions::default),
-        chrf: args.translation.then(ChrfOptions::default),
-        ..ScoreOptions::default()
+    let language = language_of(&cuts, args);
+    let normalisers = match args.normaliser.as_slice() {
+        [] => Normaliser::of_language(language.as_deref()),
+        named => named,
     };
-    let mut progress = Items::start(style, "listening", Some(cuts.len()));
-    let is_told = transcriber.special_tokens().is_multilingual;
-    let references = cuts.iter().map(|cut| reference(cut, text_of(cut, args.translation), is_told));
-    let evaluation =
-        evaluate(&transcriber, references, &options, score, &mut |n_done| progress.update(n_done));
-    progress.clear();
-    let evaluation = evaluation?;
+    let evaluation = listen(&transcriber, &cuts, &options, args.translation, style);
+    let scores = scores(&evaluation, normalisers, args.translation)?;
+    let reports = scores.iter().map(Score::report).collect::<Result<Vec<_>, _>>()?;
     if let Some(path) = &args.hypotheses {
-        write_file(path, &hypotheses(&cuts, &evaluation, args.translation))?;
+        write_file(path, &hypotheses(&evaluation))?;
+    }
+    if let Some(dir) = &args.analysis {
+        // By the language's own normaliser: one that folds letters has nothing to say about them.
+        let own = self::scores(&evaluation, Normaliser::of_language(language.as_deref()), false)?;
+        let Some((score, others)) = own.split_first() else {
+            return Err(Usage(
+                "nothing is said in these recordings: there are no errors to analyse".to_owned(),
+            )
+            .into());
+        };
+        let analysis = Analysis::new(score, language.as_deref(), others)?;
+        write_analysis(dir, model, &analysis, &cuts)?;
+        style.note(&format!("what is behind the errors: {}", dir.join("analysis.html").display()));
     }
     if args.json {
         let json = Json {
             model,
+            reports: &reports,
             times_real_time: evaluation.speed(),
             false_text_rate: evaluation.false_text_rate(),
             evaluation: &evaluation,
         };
         print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
     } else {
-        print(&describe(&evaluation))?;
+        print(&describe(&reports, &evaluation))?;
     }
     Ok(if evaluation.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// The cuts of manifests, those without a text too, and not more of them than `limit`.
+pub(super) fn read_cuts(paths: &[PathBuf], limit: Option<usize>, style: Style) -> anyhow::Result<Vec<Cut>> {
+    let mut cuts = Vec::new();
+    let needs = Needs { text: false, ..Needs::default() };
+    for path in paths {
+        let read = manifest::read(path, needs)?;
+        read.rejected.iter().for_each(|rejected| style.note(&format!("left out: {rejected}")));
+        cuts.extend(read.cuts);
+    }
+    cuts.truncate(limit.unwrap_or(usize::MAX));
+    Ok(cuts)
+}
+
+/// What a model hears in some cuts.
+pub(super) fn listen(
+    transcriber: &Transcriber,
+    cuts: &[Cut],
+    options: &DecodeOptions,
+    is_translation: bool,
+    style: Style,
+) -> Evaluation {
+    let mut progress = Items::start(style, "listening", Some(cuts.len()));
+    let is_told = transcriber.special_tokens().is_multilingual;
+    let references = cuts.iter().map(|cut| reference(cut, text_of(cut, is_translation), is_told));
+    let evaluation = evaluate(transcriber, references, options, &mut |n_done| progress.update(n_done));
+    progress.clear();
+    evaluation
+}
+
+/// The language that was named, or that all cuts state.
+fn language_of(cuts: &[Cut], args: &Args) -> Option<String> {
+    let stated = |cut: &Cut| cut.language.as_deref().or(args.language.as_deref()).map(str::to_owned);
+    let first = stated(cuts.first()?)?;
+    cuts.iter().all(|cut| stated(cut).is_some_and(|language| language == first)).then_some(first)
+}
+
+/// The scores by each normaliser; translations are scored as they are besides.
+pub(super) fn scores(
+    evaluation: &Evaluation,
+    normalisers: &[Normaliser],
+    is_translation: bool,
+) -> anyhow::Result<Vec<Score>> {
+    let mut scores = Vec::new();
+    for (index, normaliser) in normalisers.iter().enumerate() {
+        // What no normaliser touches is told once.
+        let is_translation = is_translation && index == 0;
+        scores.extend(evaluation.score(&ScoreOptions {
+            normaliser: *normaliser,
+            bleu: is_translation.then(BleuOptions::default),
+            chrf: is_translation.then(ChrfOptions::default),
+            ..ScoreOptions::default()
+        })?);
+    }
+    Ok(scores)
+}
+
+/// Writes `analysis.json` and `analysis.html`, with the worst utterances to listen to.
+pub(super) fn write_analysis(
+    dir: &Path,
+    model: &str,
+    analysis: &Analysis,
+    cuts: &[Cut],
+) -> anyhow::Result<()> {
+    write_file(&dir.join("analysis.json"), &(serde_json::to_string_pretty(analysis)? + "\n"))?;
+    let page = analysis_page(&format!("Errors of {model}"), analysis, &mut |utterance| {
+        // Two corpora may have the same names in them, hardly of the same length.
+        let is_it = |cut: &&Cut| {
+            Some(&*cut.id) == utterance.name.as_deref()
+                && (cut.duration_secs - utterance.duration_secs).abs() < 0.02
+        };
+        let cut = cuts.iter().find(is_it)?;
+        read_cut(cut, &DecodeAudio::default()).ok()
+    })?;
+    write_file(&dir.join("analysis.html"), &page)
 }
 
 /// What a model should have written.
@@ -153,9 +241,9 @@ fn reference(cut: &Cut, text: &str, is_told_language: bool) -> Result<Reference,
     Ok(Reference { name: cut.id.to_string(), waveform, text: text.to_owned(), language })
 }
 
-fn describe(evaluation: &Evaluation) -> String {
+fn describe(reports: &[Report], evaluation: &Evaluation) -> String {
     let mut text = String::new();
-    if let Some(report) = &evaluation.report {
+    for report in reports {
         let _ = writeln!(text, "{report}");
     }
     if let Some(rate) = evaluation.false_text_rate() {
@@ -180,57 +268,37 @@ fn describe(evaluation: &Evaluation) -> String {
     text
 }
 
-fn hypotheses(cuts: &[Cut], evaluation: &Evaluation, is_translation: bool) -> String {
+fn hypotheses(evaluation: &Evaluation) -> String {
     let mut rows = String::from("name\treference\thypothesis\n");
     let plain = |text: &str| text.replace(['\t', '\n'], " ");
-    let mut cuts = cuts.iter();
-    // Both are in the manifest's order; what could not be decoded is in the cuts alone.
-    for (name, hypothesis) in &evaluation.hypotheses {
-        if let Some(cut) = cuts.find(|cut| *cut.id == **name) {
-            let _ = writeln!(
-                rows,
-                "{name}\t{}\t{}",
-                plain(text_of(cut, is_translation)),
-                plain(hypothesis.trim())
-            );
-        }
+    for Heard { name, reference, hypothesis, .. } in &evaluation.heard {
+        let _ = writeln!(rows, "{name}\t{}\t{}", plain(reference), plain(hypothesis.trim()));
     }
     rows
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
-    fn hypotheses_stand_beside_their_references_whatever_failed() {
-        let cut = |id: &str, text: &str| Cut {
-            id: id.into(),
-            audio: Path::new("a.wav").into(),
-            start_secs: 0.0,
+    fn hypotheses_stand_beside_their_references() {
+        let heard = |name: &str, reference: &str, hypothesis: &str| Heard {
+            name: name.to_owned(),
+            reference: reference.to_owned(),
+            hypothesis: hypothesis.to_owned(),
             duration_secs: 1.0,
-            channel: None,
-            text: text.into(),
-            language: None,
-            speaker: None,
-            target_text: None,
-            target_language: None,
-            extra: None,
         };
-        let cuts = [cut("a", "one"), cut("b", "two"), cut("c", "three\tfour")];
         let evaluation = Evaluation {
-            report: None,
             n_silent: 0,
             n_silent_with_text: 0,
             busy_secs: 1.0,
             audio_secs: 3.0,
-            hypotheses: vec![("a".to_owned(), " one".to_owned()), ("c".to_owned(), " three".to_owned())],
+            heard: vec![heard("a", "one", " one"), heard("c", "three\tfour", " three")],
             failed: vec![Unheard { name: "b".to_owned(), reason: "is not there".to_owned() }],
         };
         let rows = "name\treference\thypothesis\na\tone\tone\nc\tthree four\tthree\n";
-        assert_eq!(hypotheses(&cuts, &evaluation, false), rows);
-        assert!(describe(&evaluation).contains("Not decoded: b: is not there"));
+        assert_eq!(hypotheses(&evaluation), rows);
+        assert!(describe(&[], &evaluation).contains("Not decoded: b: is not there"));
     }
 }

@@ -1,0 +1,61 @@
+//! Pages that need nothing from elsewhere: what a run card and an error analysis have in common.
+
+use std::fmt::Write as _;
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222}\
+    th{text-align:left;padding-right:1.5rem;font-weight:600;vertical-align:top}td{font-variant-numeric:tabular-nums;\
+    padding-right:1rem}pre{overflow-x:auto;background:#f6f6f6;padding:.75rem;font-size:13px}svg{max-width:100%;height:auto}\
+    audio{width:100%;height:2rem}del{color:#a11;background:#fdecec}ins{color:#161;background:#e9f7e9;text-decoration:none}";
+
+/// A whole page.
+pub(crate) fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title>\n<style>{STYLE}</style></head>\n\
+         <body>\n{body}</body></html>\n",
+        escape(title)
+    )
+}
+
+/// A table whose first row names the columns, unless it is empty. Cells may be in any script.
+pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let mut text = String::from("<table>");
+    let row = |text: &mut String, tag: &str, cells: &mut dyn Iterator<Item = &str>| {
+        text.push_str("<tr>");
+        for cell in cells {
+            let _ = write!(text, "<{tag}><bdi>{}</bdi></{tag}>", escape(cell));
+        }
+        text.push_str("</tr>");
+    };
+    if heading.iter().any(|cell| !cell.is_empty()) {
+        row(&mut text, "th", &mut heading.into_iter());
+    }
+    for cells in rows {
+        row(&mut text, "td", &mut cells.iter().map(String::as_str));
+    }
+    text + "</table>\n"
+}
+
+/// A page that is a table, whose first row names the columns.
+pub fn table_page<const N: usize>(title: &str, rows: &[[String; N]]) -> String {
+    let Some((heading, rows)) = rows.split_first() else { return page(title, "") };
+    let heading = heading.each_ref().map(String::as_str);
+    page(title, &format!("<h1>{}</h1>\n{}", escape(title), table(heading, rows)))
+}
+
+/// Text as it stands between tags, and in an attribute.
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_is_no_markup() {
+        assert_eq!(escape("<a & \"b\">"), "&lt;a &amp; &quot;b&quot;&gt;");
+        let table = table(["x", ""], &[["<b>".to_owned(), "1".to_owned()]]);
+        assert!(table.contains("&lt;b&gt;") && table.contains("<th>"), "{table}");
+        assert!(page("a<b", "").contains("<title>a&lt;b</title>"));
+    }
+}
