@@ -5,6 +5,8 @@
 mod batching;
 #[path = "../audio/tests/hostile/bombs.rs"]
 mod bombs;
+#[cfg(feature = "bundled")]
+mod bundled;
 mod bundles;
 mod canned_service;
 mod cli;
@@ -12,6 +14,7 @@ mod connections;
 mod data;
 mod decode_worker;
 mod digits;
+mod finetune;
 mod gradients;
 mod hostile_bundles;
 mod http;

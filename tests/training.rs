@@ -226,9 +226,45 @@ fn a_trained_model_is_evaluated_and_used() {
     assert_eq!(rows.lines().count(), 7, "{rows}");
     let (_, stdout, _) = evaluate(&["--json"]);
     let json: Value = serde_json::from_str(&stdout).expect("JSON");
-    assert_eq!(json["report"]["words"]["n_reference"], 6, "{stdout}");
+    assert_eq!(json["reports"][0]["words"]["n_reference"], 6, "{stdout}");
     let (code, _, stderr) = run(speechd(home.path()).args(["transcribe", "0.wav", "--model", "run/model"]));
     assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn a_vocabulary_is_learnt_once_and_taken_by_recipes() {
+    let home = workplace();
+    let learn = |more: &[&str]| {
+        let arguments = ["tokenizer", "train", "tones.jsonl", "--size", "262", "--out"];
+        run(speechd(home.path()).args(arguments).args(more))
+    };
+    fs::write(home.path().join("more.txt"), "one two\n\nfive\n").expect("written");
+    let (code, stdout, stderr) = learn(&["words", "more.txt", "--window-secs", "2"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("TOKENS A WORD") && stdout.contains("tokenizer.json"), "{stdout}");
+    let (code, _, stderr) = learn(&["words"]);
+    assert!(code == 2 && stderr.contains("there already"), "{stderr}");
+    let (code, _, stderr) = learn(&["few", "--size", "100"]);
+    assert!(code == 2 && (stderr.contains("256 bytes") || stderr.contains("--size")), "{stderr}");
+    let steps = "train.max_steps=2";
+    let (code, _, stderr) = train(&home, "taken", &[steps, "model.tokenizer=words"]);
+    assert_eq!(code, 0, "{stderr}");
+    let read = |path: &str| fs::read(home.path().join(path)).expect("a vocabulary");
+    assert_eq!(read("taken/model/tokenizer.json"), read("words/tokenizer.json"));
+    // One of another window has times that this model would not know.
+    let (code, _, stderr) = train(&home, "other", &[steps, "model.tokenizer=words", "model.window_secs=1"]);
+    assert!(code == 1 && stderr.contains("not those of this window"), "{stderr}");
+    let (code, _, stderr) = run(speechd(home.path()).args([
+        "models",
+        "export",
+        "taken/model",
+        "--format",
+        "ggml",
+        "--out",
+        "x.bin",
+    ]));
+    assert!(code == 1 && stderr.contains("OpenAI's vocabularies"), "{stderr}");
+    assert!(!home.path().join("x.bin").exists());
 }
 
 #[test]

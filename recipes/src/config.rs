@@ -1,5 +1,9 @@
 //! A run's settings: embedded commented defaults < recipe < `--set`. A recipe holds only what is its own.
 
+mod strategy;
+
+pub use strategy::{StageConfig, StrategyConfig, StrategyKind};
+
 use std::path::Path;
 
 use audio::augment::Augment;
@@ -20,7 +24,8 @@ use crate::train::TrainConfig;
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Recipes that are part of the program: name and contents.
-pub const RECIPES: [(&str, &str); 1] = [("digits_en", include_str!("../digits_en.toml"))];
+pub const RECIPES: [(&str, &str); 2] =
+    [("digits_en", include_str!("../digits_en.toml")), ("finetune", include_str!("../finetune.toml"))];
 
 /// Everything that decides a run. `defaults.toml` says what each key does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +35,7 @@ pub struct RunConfig {
     pub task: TaskKind,
     pub seed: u64,
     pub model: ModelConfig,
+    pub strategy: StrategyConfig,
     pub data: DataConfig,
     pub join: JoinConfig,
     pub sampler: SamplerSettings,
@@ -64,9 +70,11 @@ pub struct ModelConfig {
     pub n_mels: usize,
     pub window_secs: f64,
     pub max_target_positions: usize,
-    pub variable_length: bool,
+    pub variable_length: Option<bool>,
     pub n_text_tokens: usize,
+    pub tokenizer: String,
     pub languages: Vec<String>,
+    pub like: String,
     pub gradient_checkpointing: bool,
 }
 
@@ -76,6 +84,7 @@ pub struct ModelConfig {
 #[expect(missing_docs, reason = "defaults.toml says what each one does")]
 pub struct DataConfig {
     pub train: Vec<String>,
+    pub weights: Vec<f64>,
     pub dev: Vec<String>,
     pub language: String,
     pub keep_empty: bool,
@@ -182,6 +191,22 @@ impl RunConfig {
         if self.data.train.is_empty() {
             return Err(Error::config("data.train", "names no manifest: there is nothing to learn from"));
         }
+        share("schedule.warmup_share", self.schedule.warmup_share)?;
+        let (n_weights, n_train) = (self.data.weights.len(), self.data.train.len());
+        if n_weights > 0 && n_weights != n_train {
+            let message = format!("are {n_weights} for the {n_train} of data.train");
+            return Err(Error::config("data.weights", message));
+        }
+        if let Some(weight) = self.data.weights.iter().find(|weight| !(0.0..=1000.0).contains(*weight)) {
+            return Err(Error::config("data.weights", format!("{weight} is not between 0 and 1000")));
+        }
+        if n_weights > 0 && self.data.weights.iter().all(|weight| *weight == 0.0) {
+            return Err(Error::config("data.weights", "are all 0: nothing would be heard"));
+        }
+        if !self.model.tokenizer.is_empty() && !self.model.base.is_empty() {
+            let message = "a base has a vocabulary of its own; only a new model takes another";
+            return Err(Error::config("model.tokenizer", message));
+        }
         let figures = self.figures();
         if !figures.contains(&self.train.best_by.as_str()) {
             let message = format!("`{}` is none of {}", self.train.best_by, figures.join(", "));
@@ -202,7 +227,12 @@ impl RunConfig {
         if self.train.max_steps == 0 {
             return Err(Error::config("train.max_steps", "0 trains nothing"));
         }
-        Schedule::new(&self.schedule, self.optimizer.learning_rate, self.train.max_steps)?;
+        self.strategy.check(!self.model.base.is_empty())?;
+        // Without a rate it follows from the base, which is not known yet; any will do to look at the rest.
+        let is_open = self.optimizer.learning_rate == 0.0 && !self.model.base.is_empty();
+        let rate = if is_open { 1.0 } else { self.optimizer.learning_rate };
+        let max_steps = self.train.max_steps;
+        Schedule::new(&self.schedule.of_run(max_steps), rate, max_steps)?;
         self.join.check()?;
         self.loss.check()?;
         self.optimizer.check()
@@ -218,7 +248,23 @@ fn embedded(recipe: &Path) -> Option<&'static str> {
 fn toml_line(key: &str, value: &str) -> String {
     let line = format!("{key} = {value}\n");
     let is_toml = Figment::from(Toml::string(&line)).extract::<figment::value::Dict>().is_ok();
-    if is_toml { line } else { format!("{key} = {value:?}\n") }
+    if is_toml { line } else { text_setting(key, value) + "\n" }
+}
+
+/// `key=value` whose value is text, whatever is in it.
+pub fn text_setting(key: &str, value: &str) -> String {
+    format!("{key}={}", quoted(value))
+}
+
+/// `key=[..]` of texts.
+pub fn list_setting(key: &str, values: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let values: Vec<_> = values.into_iter().map(|value| quoted(value.as_ref())).collect();
+    format!("{key}=[{}]", values.join(", "))
+}
+
+/// Text as TOML writes it: JSON's strings are TOML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
@@ -234,7 +280,9 @@ mod tests {
     fn the_defaults_say_everything_and_recipes_know_their_keys() {
         load(&["data.train=[\"a.jsonl\"]"]).expect("the defaults");
         for (name, _) in RECIPES {
-            RunConfig::load(Some(Path::new(name)), &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+            // Fine-tuning is told its data.
+            let data = ["data.train=[\"a.jsonl\"]".to_owned(), "data.weights=[]".to_owned()];
+            RunConfig::load(Some(Path::new(name)), &data).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 
@@ -254,6 +302,13 @@ mod tests {
     }
 
     #[test]
+    fn fine_tuning_augments_as_its_preset_does() {
+        let data = ["data.train=[\"a.jsonl\"]".to_owned()];
+        let config = RunConfig::load(Some(Path::new("finetune")), &data).expect("a recipe");
+        assert_eq!(config.augment, Augment::preset(audio::augment::Preset::FineTuning));
+    }
+
+    #[test]
     fn mistakes_name_their_key() {
         for (settings, part) in [
             ("train.max_step=7", "max_step"),
@@ -265,9 +320,14 @@ mod tests {
             ("evaluate.beam_size=0", "evaluate.beam_size"),
             ("bundle.average=9", "bundle.average"),
             ("data.train=[]", "data.train"),
+            ("data.weights=[1, 2]", "data.weights"),
+            ("data.weights=[-1]", "data.weights"),
             ("train.max_steps", "key=value"),
             ("loss.cross_entropy.weight=0", "loss"),
             ("target.timestamps=2", "target.timestamps"),
+            ("strategy.kind=lora", "strategy.kind"),
+            ("strategy.kind=half", "strategy.kind"),
+            ("optimizer.learning_rate=0", "optimizer.learning_rate"),
         ] {
             let message = load(&["data.train=[\"a.jsonl\"]", settings]).expect_err(settings);
             assert!(message.contains(part), "{settings}: {message}");

@@ -22,6 +22,16 @@ pub enum Error {
         /// What is wrong with the value and what is allowed.
         message: String,
     },
+    /// The first stage of a training in stages did not come far enough for a second.
+    #[error("stage A did not pass: {figure} is {}, and at most {gate} is asked (strategy.stage.gate), so stage B was not begun; train it longer (strategy.stage.max_steps), on more data, or raise the gate", told(*value))]
+    Gate {
+        /// The figure.
+        figure: String,
+        /// What it came to, where there is one.
+        value: Option<f64>,
+        /// What it may be at most.
+        gate: f64,
+    },
     /// A model or a bundle refuses.
     #[error(transparent)]
     Model(#[from] models::Error),
@@ -46,6 +56,10 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+fn told(value: Option<f64>) -> String {
+    value.map_or_else(|| "not known".to_owned(), |value| format!("{value:.4}"))
 }
 
 impl Error {

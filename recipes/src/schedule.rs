@@ -15,6 +15,8 @@ pub struct ScheduleConfig {
     pub kind: ScheduleKind,
     /// Updates over which it rises from zero in a straight line.
     pub warmup_steps: u64,
+    /// The same as a share of the run, instead; 0 counts updates.
+    pub warmup_share: f64,
     /// The floor, as a share of the peak.
     pub floor: f64,
     /// `wsd` and `wsd_s`: how it falls.
@@ -23,6 +25,18 @@ pub struct ScheduleConfig {
     pub decay_share: f64,
     /// `wsd` and `wsd_s`: updates at which a period ends, rising; empty is one period, the whole run.
     pub periods: Vec<u64>,
+}
+
+impl ScheduleConfig {
+    /// Its warm-up counted in updates of a run of `max_steps`.
+    #[must_use]
+    pub fn of_run(&self, max_steps: u64) -> Self {
+        if self.warmup_share == 0.0 {
+            return self.clone();
+        }
+        let warmup_steps = ((self.warmup_share * max_steps as f64).round() as u64).clamp(1, max_steps.max(1));
+        Self { warmup_steps, ..self.clone() }
+    }
 }
 
 /// The course of a learning rate.
@@ -278,6 +292,7 @@ mod tests {
         ScheduleConfig {
             kind,
             warmup_steps: 10,
+            warmup_share: 0.0,
             floor: 0.1,
             decay: Decay::Linear,
             decay_share: 0.2,

@@ -23,6 +23,8 @@ use crate::task::{Extent, Figures, Task};
 pub struct TrainConfig {
     /// Updates to make.
     pub max_steps: u64,
+    /// Times that the data are gone through instead, as long as the first time; 0 counts updates.
+    pub max_epochs: u64,
     /// Batches that go into one update.
     pub accumulate: usize,
     /// Threads that load recordings.

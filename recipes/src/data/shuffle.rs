@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Synthesis = 3,
     /// Which cuts are joined into utterances.
     Join = 4,
+    /// How often a cut is heard in an epoch.
+    Weights = 5,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs

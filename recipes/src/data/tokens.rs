@@ -2,12 +2,16 @@
 
 use models::Tokenizer;
 
+use crate::text;
+
 /// What counts as a token.
 pub enum Tokens {
     /// A character: a Unicode scalar value.
     Chars,
     /// A byte of UTF-8.
     Bytes,
+    /// What stands between white space.
+    Words,
     /// A token of a model's vocabulary, without the prompt and the end that a model adds.
     Model(Box<Tokenizer>),
 }
@@ -21,6 +25,7 @@ impl Tokens {
         match self {
             Self::Chars => Ok(text.chars().count()),
             Self::Bytes => Ok(text.len()),
+            Self::Words => Ok(text::words(text).count()),
             Self::Model(tokenizer) => tokenizer.encode(text).map(|ids| ids.len()),
         }
     }
@@ -28,7 +33,7 @@ impl Tokens {
     /// Whether a character comes back when it is written in tokens: what does not, a model can neither learn nor write.
     pub fn can_spell(&self, character: char) -> bool {
         match self {
-            Self::Chars | Self::Bytes => true,
+            Self::Chars | Self::Bytes | Self::Words => true,
             Self::Model(tokenizer) => {
                 let text = character.to_string();
                 let again = tokenizer.encode(&text).and_then(|ids| tokenizer.decode(&ids));
@@ -42,6 +47,7 @@ impl Tokens {
         match self {
             Self::Chars => "chars",
             Self::Bytes => "bytes",
+            Self::Words => "words",
             Self::Model(_) => "tokens",
         }
     }

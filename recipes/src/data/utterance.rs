@@ -3,6 +3,8 @@
 //! Corpora of short cuts make models that know nothing else. Joined cuts (lhotse, `CutConcatenate`) and silence teach longer
 //! texts, pauses, and to write nothing where nothing is said.
 
+use std::collections::HashMap;
+
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -106,11 +108,30 @@ impl JoinConfig {
 
     /// The utterances of an epoch, each cut in one of them: a pure function of its arguments.
     pub fn utterances(&self, cuts: &[Cut], seed: u64, epoch: u64) -> Vec<Utterance> {
+        self.utterances_of(cuts, (0..cuts.len()).collect(), seed, epoch)
+    }
+
+    /// [`JoinConfig::utterances`] of some of the cuts, or of some of them several times.
+    pub fn utterances_of(&self, cuts: &[Cut], indices: Vec<usize>, seed: u64, epoch: u64) -> Vec<Utterance> {
+        let mut utterances = self.drawn(cuts, indices, seed, epoch);
+        // What is drawn for an utterance is drawn by its name: heard twice it is another.
+        let mut n_seen: HashMap<String, usize> = HashMap::new();
+        for utterance in &mut utterances {
+            let n_before = n_seen.entry(utterance.id.clone()).or_default();
+            if *n_before > 0 {
+                utterance.id = format!("{} #{}", utterance.id, *n_before + 1);
+            }
+            *n_before += 1;
+        }
+        utterances
+    }
+
+    fn drawn(&self, cuts: &[Cut], indices: Vec<usize>, seed: u64, epoch: u64) -> Vec<Utterance> {
         if self == &Self::NONE {
-            return cuts.iter().enumerate().map(|(index, cut)| Utterance::of(index, cut)).collect();
+            return indices.into_iter().map(|index| Utterance::of(index, &cuts[index])).collect();
         }
         let mut rng = generator(seed, epoch, Purpose::Join, 0);
-        let mut order: Vec<usize> = (0..cuts.len()).collect();
+        let mut order = indices;
         shuffle(&mut order, &mut rng);
         // Those that may follow each other stand together: language, then for some the speaker.
         let mut keyed: Vec<_> = order
@@ -175,6 +196,23 @@ impl JoinConfig {
         let id = if n_taken == 1 { first.to_owned() } else { format!("{first} and {} more", n_taken - 1) };
         (Utterance { id, parts, rest_secs, duration_secs: duration_secs + rest_secs }, n_taken)
     }
+}
+
+/// The cuts of an epoch when each is heard as often as its weight says: as many times as the weight is whole, and with the
+/// rest as a chance once more.
+pub fn weighted(weights: &[f32], seed: u64, epoch: u64) -> Vec<usize> {
+    let mut rng = generator(seed, epoch, Purpose::Weights, 0);
+    let mut indices = Vec::new();
+    for (index, weight) in weights.iter().enumerate() {
+        let weight = f64::from(*weight);
+        let n_times = weight.floor() as usize + usize::from(uniform(&mut rng) < weight.fract());
+        indices.extend(std::iter::repeat_n(index, n_times));
+    }
+    // An epoch without a cut would be none.
+    if indices.is_empty() {
+        indices.extend((0..weights.len()).filter(|index| weights[*index] > 0.0));
+    }
+    indices
 }
 
 impl Utterance {
@@ -301,6 +339,22 @@ mod tests {
         let utterances = JoinConfig::NONE.utterances(&cuts, 1, 0);
         assert_eq!(utterances.iter().map(|u| u.id.as_str()).collect::<Vec<_>>(), ["0", "1", "2"]);
         assert_eq!((utterances[1].text(&cuts), utterances[1].duration_secs), ("w1".to_owned(), 0.5));
+    }
+
+    #[test]
+    fn weights_say_how_often_a_cut_is_heard() {
+        let cuts: Vec<Cut> = (0..300).map(cut).collect();
+        let weights: Vec<f32> = (0..300).map(|index| [0.0, 1.0, 2.5][index / 100]).collect();
+        let indices = weighted(&weights, 1, 0);
+        let count = |range: std::ops::Range<usize>| indices.iter().filter(|i| range.contains(i)).count();
+        assert_eq!((count(0..100), count(100..200)), (0, 100));
+        assert!((235..265).contains(&count(200..300)), "{}", count(200..300));
+        assert_ne!(indices, weighted(&weights, 1, 1));
+        for config in [config(), JoinConfig::NONE] {
+            let utterances = config.utterances_of(&cuts, indices.clone(), 1, 0);
+            let ids: BTreeSet<_> = utterances.iter().map(|u| &u.id).collect();
+            assert_eq!(ids.len(), utterances.len());
+        }
     }
 
     #[test]

@@ -36,9 +36,15 @@ pub(super) fn keep_settings(config: &RunConfig, dir: &Path) -> Result<(), Error>
     if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
         return Ok(());
     }
-    // All or nothing: a run whose settings are half a file could not go on.
-    let unfinished = dir.join(format!(".unfinished-{SETTINGS}"));
-    fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, &path)).map_err(|error| refuse(&error))
+    write_whole(&path, &text)
+}
+
+/// All or nothing: a run whose settings are half a file could not go on.
+pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = path.with_file_name(format!(".unfinished-{name}"));
+    let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
+    written.map_err(|error| Error::file(path, error))
 }
 
 /// Keeps other processes out of a run's folder for as long as it is held.
@@ -58,7 +64,8 @@ pub(super) fn lock(dir: &Path) -> Result<File, Error> {
 
 /// Settings that a run may go on with when they are others: they do not change what was done so far.
 fn may_change(key: &str) -> bool {
-    const FREE: [&str; 11] = [
+    const FREE: [&str; 12] = [
+        "train.max_epochs",
         "train.max_steps",
         "train.loader_threads",
         "train.evaluate_every",

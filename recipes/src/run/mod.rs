@@ -4,8 +4,10 @@
 //! `metrics.jsonl` and `tensorboard/`, `model/` (a bundle to be used) and `card.html`. Running it again goes on where it was.
 
 mod folder;
+mod forecast;
 mod manifests;
 mod model;
+mod stage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,16 +15,22 @@ use std::sync::atomic::AtomicBool;
 
 use audio::augment::{Augmenter, Sources};
 use candle_core::Device;
-use models::{Bundle, BundleSource};
+use models::BundleSource;
+
+pub use self::forecast::{Forecast, forecast};
 
 use self::folder::{keep_settings, lock};
+pub use self::manifests::manifest_of;
 use self::manifests::read_cuts;
-use self::model::{keep_model, limits, model, sizes};
+pub use self::model::with_language;
+use self::model::{keep_model, learning_rate, limits, model, prepared_base, sizes};
+use self::stage::{Stage, first_stage};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
-use crate::config::{RunConfig, TaskKind};
+use crate::config::{RunConfig, StrategyKind, TaskKind};
 use crate::data::EpochPadding;
 use crate::data::manifest::Rejected;
+use crate::loader::Source as _;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
 use crate::run_card::RunCard;
 use crate::task::transcribe::{Corpus, HeldOut, Recordings, Transcribe};
@@ -32,6 +40,7 @@ use crate::train::{Ending, Event, Run, StepReport, train};
 /// Where things are in a run's folder.
 const CHECKPOINTS: &str = "checkpoints";
 const MODEL: &str = "model";
+const ADAPTER: &str = "adapter";
 const CARD: &str = "card.html";
 const DATA: &str = "data";
 
@@ -79,6 +88,8 @@ pub struct Outcome {
     pub model: Option<(PathBuf, Figures)>,
     /// The card.
     pub card: PathBuf,
+    /// Values that were trained.
+    pub n_parameters: usize,
 }
 
 /// Runs `config` in the folder `dir` until its end, or until `stop` says so. `base` is the model that `model.base` names.
@@ -93,39 +104,18 @@ pub fn run(
     stop: &AtomicBool,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Outcome, Error> {
-    let TaskKind::Transcribe = config.task;
-    let device = Device::Cpu;
     fs::create_dir_all(dir).map_err(|error| Error::file(dir, error))?;
     let _alone = lock(dir)?;
-    let base = base.map(Bundle::from_source).transpose()?;
-    // What a base decides is said as it is.
-    let config = &match &base {
-        Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
-        None => config.clone(),
+    let base = match config.strategy.kind {
+        StrategyKind::Multistage => match first_stage(name, config, base, dir, stop, tell)? {
+            Stage::Passed(base) => Some(base),
+            Stage::Stopped(outcome) => return Ok(*outcome),
+        },
+        _ => base,
     };
-    keep_settings(config, dir)?;
-    let mut read = |entries: &[String], what: &str| read_cuts(entries, what, config, dir, tell);
-    let cuts = read(&config.data.train, "data.train")?;
-    let dev = read(&config.data.dev, "data.dev")?;
-
-    let (description, params) = model(name, config, base, &cuts, &device)?;
-    let language = (!config.data.language.is_empty()).then(|| config.data.language.clone());
-    // For both sets of recordings, which are about as likely to be heard again.
-    let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
-    let (n_train, n_dev) = (cuts.len(), dev.len());
-    let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
-    let is_checkpointing = config.model.gradient_checkpointing;
-    let task = Transcribe::new(params, description, &config.loss, is_checkpointing, config.seed, |live| {
-        let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
-        Ok(HeldOut::new(recordings, &config.join, &config.evaluate, limits(config, live), config.seed))
-    })?;
-    let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
-    let limits = limits(config, task.live());
-    let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;
-    let (corpus, padding) = Corpus::new(recordings, config, augmenter, limits, task.description(), &device)?;
-    let n_parameters = task.vars().iter().map(|(_, var)| var.elem_count()).sum();
-    tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
-
+    let Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters } =
+        assemble(name, config, base, dir, true, tell)?;
+    let config = &config;
     let checkpoints = Checkpoints::open(&dir.join(CHECKPOINTS))?;
     let at = checkpoints.steps()?.last().copied();
     let mut log = match at {
@@ -169,7 +159,80 @@ pub fn run(
     fs::write(&card, html).map_err(|error| Error::file(&card, error))?;
     // A log that could not be written must not cost the model; it is told when that is there.
     logged?;
-    Ok(Outcome { ending, state, model, card })
+    Ok(Outcome { ending, state, model, card, n_parameters })
+}
+
+/// A run before its first update.
+struct Assembled {
+    /// All that was left open decided.
+    config: RunConfig,
+    task: Transcribe,
+    corpus: Corpus,
+    padding: EpochPadding,
+    n_train: usize,
+    train_secs: f64,
+    n_dev: usize,
+    /// Values that are trained.
+    n_parameters: usize,
+}
+
+/// Reads the data and the model; with `is_kept` the folder is from now on that of a run with these settings.
+fn assemble(
+    name: &str,
+    config: &RunConfig,
+    base: Option<BundleSource>,
+    dir: &Path,
+    is_kept: bool,
+    tell: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Assembled, Error> {
+    let TaskKind::Transcribe = config.task;
+    let device = Device::Cpu;
+    let base = base.map(|base| prepared_base(config, base)).transpose()?;
+    // What a base decides is said as it is.
+    let mut config = match &base {
+        Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
+        None => config.clone(),
+    };
+    if is_kept {
+        keep_settings(&config, dir)?;
+    }
+    let mut read = |entries: &[String], what: &str| read_cuts(entries, what, &config, dir, tell);
+    let (cuts, counts) = read(&config.data.train, "data.train")?;
+    let (dev, _) = read(&config.data.dev, "data.dev")?;
+    let weights = config.data.weights.iter().zip(&counts);
+    let weights = weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect();
+
+    let (description, params) = model(name, &config, base, &cuts, &device)?;
+    let language = (!config.data.language.is_empty()).then(|| config.data.language.clone());
+    // For both sets of recordings, which are about as likely to be heard again.
+    let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
+    let (n_train, n_dev) = (cuts.len(), dev.len());
+    let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
+    let is_checkpointing = config.model.gradient_checkpointing;
+    let task = Transcribe::new(params, description, &config.loss, is_checkpointing, config.seed, |live| {
+        let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
+        Ok(HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed))
+    })?;
+    let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
+    let limits = limits(&config, task.live());
+    let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;
+    let (corpus, padding) =
+        Corpus::new(recordings, weights, &config, augmenter, limits, task.description(), &device)?;
+    let n_parameters = task.vars().iter().map(|(_, var)| var.elem_count()).sum();
+    if n_parameters == 0 {
+        return Err(Error::config("strategy", "leaves nothing of the model to be trained"));
+    }
+    tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
+    if config.optimizer.learning_rate == 0.0 {
+        config.optimizer.learning_rate = learning_rate(config.model.d_model, config.strategy.kind);
+    }
+    if config.train.max_epochs > 0 {
+        config.train.max_steps = (config.train.max_epochs * corpus.n_batches(0) as u64)
+            .div_ceil(config.train.accumulate.max(1) as u64)
+            .max(1);
+    }
+    config.schedule = config.schedule.of_run(config.train.max_steps);
+    Ok(Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters })
 }
 
 fn record(log: &mut MetricsLog, event: &Event) -> Result<(), Error> {

@@ -5,16 +5,77 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use models::params::Params;
-use models::{Architecture, Bundle, Description, NewVocabulary, NewWhisper, Transcriber};
+use models::{Architecture, Bundle, BundleSource, Description, NewVocabulary, NewWhisper, Transcriber};
 
-use super::MODEL;
+use super::{ADAPTER, MODEL};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
-use crate::config::{ModelConfig, RunConfig};
+use crate::config::{ModelConfig, RunConfig, StrategyKind};
 use crate::data::manifest::Cut;
 use crate::data::{LengthLimits, TokensPerPosition};
 use crate::task::transcribe::Transcribe;
 use crate::task::{Figures, Task};
+
+/// A base as the run needs it: with a token for its language, and with windows of the length that is asked for.
+///
+/// # Errors
+/// A language that the base has no token for and that is like none that it has, a strategy that cannot begin with it.
+pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<Bundle, Error> {
+    let is_adapted = matches!(source, BundleSource::Adapted { .. });
+    let base = with_language(config, source)?;
+    if config.strategy.kind == StrategyKind::Lora {
+        let refuse = |message: &str| Err(Error::config("strategy.kind", message));
+        if is_adapted {
+            return refuse(
+                "lora on an adapter is one on top of another; merge that one first (speechd models merge)",
+            );
+        }
+        let language = config.data.language.as_str();
+        if !config.model.like.is_empty()
+            && base.description().languages()?.last().is_some_and(|last| last == language)
+        {
+            return refuse(
+                "lora leaves embeddings as they are, and a new language's token would never learn; use full",
+            );
+        }
+    }
+    let Architecture::Whisper(whisper) = base.architecture();
+    let (frozen, n_layers) = (config.strategy.frozen_layers, whisper.encoder_layers);
+    if config.strategy.kind == StrategyKind::FrozenEncoder && frozen > n_layers {
+        let message = format!("{frozen} are more than the encoder's {n_layers}");
+        return Err(Error::config("strategy.frozen_layers", message));
+    }
+    Ok(match config.model.variable_length {
+        Some(variable_length) => base.with_variable_length(variable_length)?,
+        None => base,
+    })
+}
+
+/// A base with a token for the run's language.
+///
+/// # Errors
+/// A language that the base has no token for and that is like none that it has.
+pub fn with_language(config: &RunConfig, source: BundleSource) -> Result<Bundle, Error> {
+    let base = Bundle::from_source(source)?;
+    let (code, like) = (config.data.language.as_str(), config.model.like.as_str());
+    let known = base.description().languages()?;
+    let lacks = |code: &str| !known.is_empty() && !known.iter().any(|known| known == code);
+    if code.is_empty() || !lacks(code) {
+        if !like.is_empty() {
+            let message = format!("`{like}` is not needed: the base can be told `{code}` as it is");
+            return Err(Error::config("model.like", message));
+        }
+        return Ok(base);
+    }
+    if like.is_empty() || lacks(like) {
+        let message = format!(
+            "the base has no token for `{code}`; name a language that it is related to (--like, or model.like), one of {}",
+            known.join(", ")
+        );
+        return Err(Error::config("model.like", message));
+    }
+    Ok(base.with_language(code, like)?)
+}
 
 /// The settings of a model as its base has them.
 pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfig, Error> {
@@ -28,7 +89,7 @@ pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfi
         n_mels: whisper.num_mel_bins,
         window_secs,
         max_target_positions: whisper.max_target_positions,
-        variable_length: whisper.variable_length,
+        variable_length: Some(config.model.variable_length.unwrap_or(whisper.variable_length)),
         n_text_tokens: whisper.eos_token_id as usize,
         languages: base.languages()?,
         ..config.model.clone()
@@ -46,7 +107,8 @@ pub(super) fn model(
     let model = &config.model;
     if let Some(base) = base {
         let (description, weights) = base.into_parts();
-        return Ok((description, Params::trainable(weights, device)));
+        let part = config.strategy.part(config.seed);
+        return Ok((description, Params::trainable(weights, device).with_part(part)));
     }
     let texts: Vec<String> = cuts
         .iter()
@@ -68,14 +130,30 @@ pub(super) fn model(
         decoder_layers: model.decoder_layers,
         n_mels: model.n_mels,
         max_target_positions: model.max_target_positions,
-        variable_length: model.variable_length,
+        variable_length: model.variable_length.unwrap_or(true),
         vocabulary: NewVocabulary {
             n_text_tokens: model.n_text_tokens,
             languages,
             window_secs: model.window_secs,
         },
     };
-    Ok((new.describe(&texts)?, Params::seeded(config.seed, device)))
+    let description = match model.tokenizer.as_str() {
+        "" => new.describe(&texts)?,
+        dir => {
+            let path = Path::new(dir).join("tokenizer.json");
+            new.describe_with(fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?)?
+        }
+    };
+    Ok((description, Params::seeded(config.seed, device)))
+}
+
+/// The highest learning rate of fine-tuning: wide models bear less, and factors that begin with nothing more.
+pub(super) fn learning_rate(d_model: usize, kind: StrategyKind) -> f64 {
+    let rate = (3e-5 * (512.0 / d_model.max(1) as f64).powi(2)).clamp(1e-5, 1e-3);
+    match kind {
+        StrategyKind::Lora => (20.0 * rate).min(2e-3),
+        _ => rate,
+    }
 }
 
 /// What the model has room for, and what the recipe allows.
@@ -132,8 +210,17 @@ pub(super) fn keep_model(
     }
     fs::create_dir_all(&unfinished).map_err(|error| Error::file(&unfinished, error))?;
     task.write_bundle(&unfinished, config.bundle.precision)?;
+    task.write_adapter(&dir.join(ADAPTER), &base_name(&config.model.base), config.bundle.precision)?;
     fs::rename(&unfinished, &path).map_err(|error| Error::file(&path, error))?;
     Ok((path, figures))
+}
+
+/// A base as it is found from anywhere.
+fn base_name(base: &str) -> String {
+    match Path::new(base).canonicalize() {
+        Ok(path) => path.display().to_string(),
+        Err(_) => base.to_owned(),
+    }
 }
 
 /// Sets the weights to the mean of those of some checkpoints.

@@ -119,6 +119,7 @@ fn stage() -> Stage {
     Stage {
         train: TrainConfig {
             max_steps: 40,
+            max_epochs: 0,
             accumulate: 2,
             loader_threads: 2,
             evaluate_every: 10,
@@ -141,6 +142,7 @@ fn stage() -> Stage {
         schedule: ScheduleConfig {
             kind: ScheduleKind::Cosine,
             warmup_steps: 4,
+            warmup_share: 0.0,
             floor: 0.1,
             decay: Decay::Linear,
             decay_share: 0.2,

@@ -5,6 +5,7 @@ mod data;
 mod decode_worker;
 mod evaluate;
 mod fetch;
+mod finetune;
 mod input;
 mod manifests;
 mod models;
@@ -14,6 +15,7 @@ mod progress;
 mod recognizer;
 mod serve;
 mod signals;
+mod tokenizer;
 mod train;
 mod transcribe;
 
@@ -50,8 +52,12 @@ enum Command {
     Models(models::Args),
     /// Prepare recordings and texts for training, and look at them
     Data(data::Args),
+    /// Teach a model a language from a few hours of recordings
+    Finetune(Box<finetune::Args>),
     /// Train a model by a recipe
     Train(train::Args),
+    /// Learn vocabularies from texts
+    Tokenizer(tokenizer::Args),
     /// Measure how well a model hears: word and character error rates
     Evaluate(evaluate::Args),
     /// Measure how fast a model runs on this machine
@@ -90,7 +96,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args),
+        Command::Finetune(args) => finetune::run(args),
         Command::Train(args) => train::run(args),
+        Command::Tokenizer(args) => tokenizer::run(args).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Openapi => openapi::run().map(|()| ExitCode::SUCCESS),

@@ -23,7 +23,7 @@ use super::{
 use crate::config::Config;
 
 /// Stopped before its end; the same command goes on.
-const STOPPED: u8 = 3;
+pub(super) const STOPPED: u8 = 3;
 /// Rows and recordings that are told one by one; the others are counted.
 const MAX_TOLD: usize = 10;
 
@@ -104,7 +104,7 @@ fn first_comment(text: &str) -> &str {
 }
 
 /// What a run tells, for people.
-struct Teller {
+pub(super) struct Teller {
     style: Style,
     /// The corpus that becomes manifests, and how far it is.
     preparing: Option<(String, Items)>,
@@ -114,11 +114,11 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(style: Style) -> Self {
+    pub(super) fn new(style: Style) -> Self {
         Self { style, preparing: None, bar: None, n_rejected: 0, n_faults: 0 }
     }
 
-    fn tell(&mut self, progress: &Progress<'_>) {
+    pub(super) fn tell(&mut self, progress: &Progress<'_>) {
         match progress {
             Progress::Preparing { corpus, n_done, n_all } => {
                 let style = self.style;
@@ -203,7 +203,7 @@ impl Teller {
         }
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if let Some((_, items)) = self.preparing.take() {
             items.clear();
         }

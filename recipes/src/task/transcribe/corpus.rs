@@ -14,7 +14,7 @@ use crate::Error;
 use crate::config::{RunConfig, SamplerSettings, TargetConfig};
 use crate::data::{
     BucketEstimate, BucketTable, Constraint, Cut, Epoch, EpochPadding, JoinConfig, Length, LengthLimits,
-    Sampler, SamplerConfig, Utterance, hex,
+    Sampler, SamplerConfig, Utterance, hex, weighted,
 };
 use crate::loader::{Fault, Loaded, Position, Source};
 
@@ -24,6 +24,8 @@ const KEPT_EPOCHS: usize = 3;
 /// Recordings, and the order in which they are trained on.
 pub struct Corpus {
     recordings: Recordings,
+    /// How often each cut is heard in an epoch; empty is once.
+    weights: Vec<f32>,
     join: JoinConfig,
     augmenter: Augmenter,
     clean_epochs: u64,
@@ -48,13 +50,15 @@ struct Plan {
 }
 
 impl Corpus {
-    /// Buckets are estimated from the first epoch that is like all that follow. Beside it comes what the first epoch of all
+    /// `weights` say how often each cut is heard in an epoch; none is once. Buckets are estimated from the first epoch that is like
+    /// all that follow. Beside it comes what the first epoch of all
     /// wastes, and what no batch takes.
     ///
     /// # Errors
     /// Settings that make no sense, data of which nothing is left.
     pub fn new(
         recordings: Recordings,
+        weights: Vec<f32>,
         config: &RunConfig,
         augmenter: Augmenter,
         limits: LengthLimits,
@@ -66,6 +70,7 @@ impl Corpus {
         let sampler = SamplerConfig { limits, ..SamplerConfig::new(constraint(&config.sampler)) };
         let mut corpus = Self {
             recordings,
+            weights,
             join: config.join.clone(),
             augmenter,
             clean_epochs: config.data.clean_epochs,
@@ -79,7 +84,10 @@ impl Corpus {
             plans: Mutex::default(),
         };
         let typical = corpus.join.grow_epochs.max(corpus.clean_epochs);
-        let utterances = corpus.utterances(typical);
+        // All that may come, not what one draw of the weights takes.
+        let is_heard = |index: &usize| corpus.weights.get(*index).is_none_or(|weight| *weight > 0.0);
+        let indices = (0..corpus.recordings.cuts.len()).filter(is_heard).collect();
+        let utterances = corpus.join.utterances_of(&corpus.recordings.cuts, indices, corpus.seed, typical);
         let lengths = corpus.lengths(&utterances, typical)?;
         let taken: Vec<Length> =
             lengths.into_iter().filter(|length| corpus.sampler.limits.admit(*length).is_ok()).collect();
@@ -107,7 +115,12 @@ impl Corpus {
     }
 
     fn utterances(&self, epoch: u64) -> Vec<Utterance> {
-        self.join.utterances(&self.recordings.cuts, self.seed, epoch)
+        let cuts = &self.recordings.cuts;
+        let indices = match self.weights.is_empty() {
+            true => (0..cuts.len()).collect(),
+            false => weighted(&self.weights, self.seed, epoch),
+        };
+        self.join.utterances_of(cuts, indices, self.seed, epoch)
     }
 
     /// What is done to the recordings of an epoch, if anything.
@@ -152,6 +165,24 @@ impl Corpus {
         let made = Arc::new(self.make_plan(epoch)?.0);
         *plan = Some(made.clone());
         Ok(made)
+    }
+
+    /// The batch of an epoch that costs most: its padded length is the greatest.
+    ///
+    /// # Errors
+    /// An epoch of which nothing can be used.
+    pub fn heaviest(&self, epoch: u64) -> Result<usize, Error> {
+        let plan = self.plan(epoch)?;
+        let padded_secs = |at: &usize| {
+            let batches = plan.epoch.step(*at).into_iter().flatten();
+            let padded = |items: &mut dyn Iterator<Item = usize>| {
+                let secs: Vec<f64> = items.map(|item| plan.utterances[item].duration_secs).collect();
+                secs.iter().copied().fold(0.0, f64::max) * secs.len() as f64
+            };
+            batches.map(|batch| padded(&mut batch.items.into_iter())).fold(0.0, f64::max)
+        };
+        let steps = 0..plan.epoch.n_steps();
+        Ok(steps.max_by(|a, b| padded_secs(a).total_cmp(&padded_secs(b))).unwrap_or(0))
     }
 
     fn make_plan(&self, epoch: u64) -> Result<(Plan, Sampler), Error> {
@@ -223,8 +254,8 @@ fn digest(
     sampler_digest: &str,
 ) -> Result<String, Error> {
     let RunConfig { seed, data, join, augment, target, .. } = config;
-    let settings = serde_json::to_string(&(seed, &data.language, data.clean_epochs, join, augment, target))
-        .map_err(|error| Error::config("data", error.to_string()))?;
+    let drawn = (seed, &data.language, data.clean_epochs, &data.weights, join, augment, target);
+    let settings = serde_json::to_string(&drawn).map_err(|error| Error::config("data", error.to_string()))?;
     let mut hash = Sha256::new();
     hash.update(settings);
     hash.update(sampler_digest);

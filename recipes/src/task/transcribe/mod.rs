@@ -10,6 +10,7 @@ pub use batch::Batch;
 pub use corpus::Corpus;
 pub use recordings::Recordings;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use audio::augment::cut_rng;
@@ -17,7 +18,10 @@ use candle_core::{Tensor, Var};
 use models::nn::Linear;
 use models::params::Params;
 use models::whisper::Whisper;
-use models::{Architecture, DecodeOptions, Description, Precision, Transcriber, write_weights};
+use models::{
+    Architecture, DecodeOptions, Description, Precision, Transcriber, add_updates, is_factor, write_adapter,
+    write_weights,
+};
 use sha2::{Digest, Sha256};
 
 use self::recordings::Draw;
@@ -157,15 +161,33 @@ impl Transcribe {
     /// What the disk refuses, weights that the precision cannot hold.
     pub fn write_bundle(&self, dir: &Path, precision: Precision) -> Result<(), Error> {
         self.description.source().copy_description(dir)?;
-        let mut tensors = self.tensors();
-        // Readers of bundles know no such head.
-        tensors.retain(|name, _| !name.starts_with(CTC_HEAD));
+        let mut tensors = self.tensors()?;
+        // Readers of bundles know no such head, and factors are in the weights already.
+        tensors.retain(|name, _| !name.starts_with(CTC_HEAD) && !is_factor(name));
         Ok(write_weights(dir, &tensors, precision)?)
     }
 
-    fn tensors(&self) -> std::collections::BTreeMap<String, Tensor> {
+    /// Writes what is trained beside the model `base` as an adapter into `dir`; nothing where all of the model is trained.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn write_adapter(&self, dir: &Path, base: &str, precision: Precision) -> Result<bool, Error> {
+        let Some(lora) = self.params.lora() else { return Ok(false) };
+        std::fs::create_dir_all(dir).map_err(|error| Error::file(dir, error))?;
+        // What the run changed in what its base says, and what it did not.
+        self.description.source().copy_description(dir)?;
+        write_adapter(dir, lora, base, &self.tensors()?, precision)?;
+        Ok(true)
+    }
+
+    /// All tensors, those with something trained beside them as they are with it.
+    fn tensors(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let vars = self.params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
-        vars.chain(self.params.buffers()).collect()
+        let mut tensors = vars.chain(self.params.buffers()).collect();
+        if let Some(lora) = self.params.lora() {
+            add_updates(&mut tensors, lora)?;
+        }
+        Ok(tensors)
     }
 
     /// The terms' sums by a model that is trained or by the same one without its graph.
@@ -285,8 +307,9 @@ impl Task for Transcribe {
         let options =
             DecodeOptions { beam_size: config.beam_size, fallback: false, ..DecodeOptions::default() };
         let score = ScoreOptions { normaliser: config.normaliser, ..ScoreOptions::default() };
-        let evaluation = evaluate(&self.live, self.held_out.references(), &options, score, &mut |_| {})?;
-        if let Some(report) = &evaluation.report {
+        let evaluation = evaluate(&self.live, self.held_out.references(), &options, &mut |_| {});
+        if let Some(score) = evaluation.score(&score)? {
+            let report = score.report()?;
             let rates = [("wer", report.words.rate), ("cer", report.characters.rate)];
             figures.extend(rates.into_iter().filter_map(|(name, rate)| Some((name.to_owned(), rate?))));
         }
@@ -294,7 +317,7 @@ impl Task for Transcribe {
             figures.insert("false_text_rate".to_owned(), rate);
         }
         if let Some(first) = evaluation.failed.first() {
-            if evaluation.hypotheses.is_empty() {
+            if evaluation.heard.is_empty() {
                 let message = format!("none of it can be heard; the first: {}: {}", first.name, first.reason);
                 return Err(Error::config("data.dev", message));
             }
@@ -306,6 +329,6 @@ impl Task for Transcribe {
 
     fn save(&self, dir: &Path) -> Result<(), Error> {
         self.description.source().copy_description(dir)?;
-        Ok(write_weights(dir, &self.tensors(), Precision::F32)?)
+        Ok(write_weights(dir, &self.tensors()?, Precision::F32)?)
     }
 }

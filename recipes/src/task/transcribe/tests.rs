@@ -107,7 +107,9 @@ fn task(folder: &Path, config: &RunConfig) -> Transcribe {
 fn corpus(folder: &Path, config: &RunConfig, task: &Transcribe) -> Corpus {
     let recordings = Recordings::new(cuts(folder, 20), None, task.live().clone(), 1 << 20);
     let augmenter = Augmenter::new(config.augment.clone(), Sources::default()).unwrap();
-    Corpus::new(recordings, config, augmenter, limits(), task.description(), &Device::Cpu).unwrap().0
+    Corpus::new(recordings, Vec::new(), config, augmenter, limits(), task.description(), &Device::Cpu)
+        .unwrap()
+        .0
 }
 
 fn limits() -> LengthLimits {

@@ -1,5 +1,6 @@
 //! `speechd bench`: how fast things run here.
 
+mod finetune;
 mod serve;
 mod transcribe;
 
@@ -15,6 +16,8 @@ pub(super) struct Args {
 enum Command {
     /// Time encoder, decoder, loading and a whole transcription
     Transcribe(transcribe::Args),
+    /// Time updates of a fine-tuning, beside torch if asked for
+    Finetune(finetune::Args),
     /// Load a running service, and time it
     Serve(Box<serve::Args>),
 }
@@ -22,6 +25,7 @@ enum Command {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Transcribe(args) => transcribe::run(args),
+        Command::Finetune(args) => finetune::run(args),
         Command::Serve(args) => serve::run(args),
     }
 }

@@ -1,0 +1,116 @@
+//! What of a base is trained, and in which order.
+
+use models::Lora;
+use models::params::TrainedPart;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// What of a base is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StrategyKind {
+    /// All of it.
+    Full,
+    /// Factors beside its linear layers.
+    Lora,
+    /// All but the beginning of the encoder.
+    FrozenEncoder,
+    /// All of it, on a related language first.
+    Multistage,
+}
+
+impl StrategyKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Full, Self::Lora, Self::FrozenEncoder, Self::Multistage];
+
+    /// The name, the same as serde's.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Lora => "lora",
+            Self::FrozenEncoder => "frozen-encoder",
+            Self::Multistage => "multistage",
+        }
+    }
+}
+
+/// `[strategy]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct StrategyConfig {
+    pub kind: StrategyKind,
+    pub frozen_layers: usize,
+    pub lora: Lora,
+    pub stage: StageConfig,
+}
+
+/// `[strategy.stage]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct StageConfig {
+    pub train: Vec<String>,
+    pub dev: Vec<String>,
+    pub language: String,
+    pub max_steps: u64,
+    pub gate: f64,
+}
+
+/// Linear layers that can have factors beside them.
+const LORA_TARGETS: [&str; 6] = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"];
+
+impl StrategyConfig {
+    /// What of a base is trained; `seed` draws what is new.
+    pub fn part(&self, seed: u64) -> TrainedPart {
+        match self.kind {
+            StrategyKind::Full | StrategyKind::Multistage => TrainedPart::default(),
+            StrategyKind::Lora => {
+                TrainedPart { frozen: vec![String::new()], lora: Some((self.lora.clone(), seed)) }
+            }
+            StrategyKind::FrozenEncoder => {
+                let layers = (0..self.frozen_layers).map(|layer| format!("model.encoder.layers.{layer}"));
+                let stem = ["conv1", "conv2"].map(|name| format!("model.encoder.{name}"));
+                TrainedPart { frozen: stem.into_iter().chain(layers).collect(), lora: None }
+            }
+        }
+    }
+
+    pub(super) fn check(&self, has_base: bool) -> Result<(), Error> {
+        if self.kind != StrategyKind::Full && !has_base {
+            let message = format!("{} starts from a model: give model.base", self.kind.name());
+            return Err(Error::config("strategy.kind", message));
+        }
+        let refuse = |key: &str, message: &str| Err(Error::config(format!("strategy.{key}"), message));
+        match self.kind {
+            StrategyKind::Lora if self.lora.rank == 0 => refuse("lora.rank", "0 trains nothing"),
+            StrategyKind::Lora if !(self.lora.alpha.is_finite() && self.lora.alpha > 0.0) => {
+                refuse("lora.alpha", "is not a number above 0")
+            }
+            StrategyKind::Lora if self.lora.targets.is_empty() => {
+                refuse("lora.targets", "names no layers: there is nothing to train")
+            }
+            StrategyKind::Lora
+                if self.lora.targets.iter().any(|name| !LORA_TARGETS.contains(&name.as_str())) =>
+            {
+                refuse(
+                    "lora.targets",
+                    &format!("{:?} are not all among {}", self.lora.targets, LORA_TARGETS.join(", ")),
+                )
+            }
+            StrategyKind::Multistage if self.stage.language.is_empty() => refuse(
+                "stage.language",
+                "is missing: the code of the language that is learnt first (--related-lang)",
+            ),
+            StrategyKind::Multistage if self.stage.train.is_empty() || self.stage.dev.is_empty() => refuse(
+                "stage",
+                "needs `train` and `dev`: manifests of the language that is learnt first (--related-data)",
+            ),
+            StrategyKind::Multistage if !(self.stage.gate.is_finite() && self.stage.gate > 0.0) => {
+                refuse("stage.gate", "is not a number above 0")
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a run will need, before it begins: measured on its own first batches.
+
+use std::path::Path;
+use std::time::Instant;
+
+use models::BundleSource;
+use models::nn::backward;
+
+use super::{Assembled, Progress, assemble};
+use crate::Error;
+use crate::config::RunConfig;
+use crate::data::EpochPadding;
+use crate::loader::{Position, Source};
+use crate::task::Task;
+
+/// Batches that are tried, spread over the first epoch.
+const N_TRIED: usize = 4;
+
+/// What a run will need.
+#[derive(Debug, Clone)]
+pub struct Forecast {
+    /// Its settings, all that was left open decided.
+    pub config: RunConfig,
+    /// Batches of an epoch.
+    pub n_batches: usize,
+    /// Updates in all.
+    pub n_steps: u64,
+    /// What an epoch wastes.
+    pub padding: EpochPadding,
+    /// Seconds of an update, on average; `None` where no batch could be read.
+    pub step_secs: Option<f64>,
+    /// Bytes of the optimiser's moments, which are not made yet.
+    pub moments_bytes: u64,
+}
+
+/// Reads the data, builds the model and computes some updates without making them.
+///
+/// # Errors
+/// What the run itself refuses.
+pub fn forecast(
+    name: &str,
+    config: &RunConfig,
+    base: Option<BundleSource>,
+    dir: &Path,
+    tell: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Forecast, Error> {
+    let Assembled { config, task, corpus, padding, n_parameters, .. } =
+        assemble(name, config, base, dir, false, tell)?;
+    let n_batches = corpus.n_batches(0);
+    let spread = (0..n_batches).step_by(n_batches.div_ceil(N_TRIED).max(1)).take(N_TRIED);
+    let mut times = Vec::new();
+    // The heaviest first: it pays for memory that the others find, and is not counted.
+    for (index, batch) in std::iter::once(corpus.heaviest(0)?).chain(spread).enumerate() {
+        let Some(batch) = corpus.load(Position { epoch: 0, batch })?.batch else { continue };
+        let began = Instant::now();
+        let mut sums = task.sums(&batch)?.into_iter();
+        let Some(first) = sums.next() else { continue };
+        backward(&sums.try_fold(first, |total, sum| total + sum)?)?;
+        if index > 0 {
+            times.push(began.elapsed().as_secs_f64());
+        }
+    }
+    let n_accumulated = config.train.accumulate.max(1) as f64;
+    let step_secs =
+        (!times.is_empty()).then(|| n_accumulated * times.iter().sum::<f64>() / times.len() as f64);
+    Ok(Forecast {
+        n_steps: config.train.max_steps,
+        config,
+        n_batches,
+        padding,
+        step_secs,
+        moments_bytes: 8 * n_parameters as u64,
+    })
+}

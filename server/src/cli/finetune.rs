@@ -1,0 +1,350 @@
+//! `speechd finetune`: recordings of a language in, a model that knows it out.
+
+mod data;
+mod report;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use candle_core::Device;
+use clap::{ArgAction, ValueEnum};
+use models::{Bundle, DecodeOptions, Transcriber};
+use recipes::{
+    Error,
+    config::{RunConfig, StrategyKind, list_setting, text_setting},
+    data::manifest::Cut,
+    evaluate::Unheard,
+    metrics::{Analysis, Score},
+    run::{self, Forecast, Outcome},
+    text::Normaliser,
+};
+
+use self::{
+    data::Data,
+    report::{Row, Table},
+};
+use super::{
+    FAILED, Usage,
+    evaluate::{listen, scores, write_analysis},
+    fetch::fetch,
+    output::{print, status_line},
+    progress::{Style, bytes},
+    signals::stop_flag,
+    train::{STOPPED, Teller},
+};
+use crate::{config::Config, process};
+
+const EXAMPLES: &str = "\
+Examples:
+  speechd finetune --lang ps --model openai/whisper-base --data cv-corpus-21.0/ps
+  speechd finetune --lang ps --model openai/whisper-small --data recordings/ --strategy lora --dry-run
+  speechd finetune --lang ps --data cv-corpus/ps --data our-recordings/=3            # ours three times as often
+  speechd finetune --lang xx --like fa --model openai/whisper-base --data recordings/   # a language that it has no token for
+  speechd finetune --lang ps --data d/ --strategy full,lora,frozen-encoder            # one after the other, and a table
+
+It imports the data, looks for what is wrong with it, measures the model as it is, trains, measures again, and says how to serve
+the result. Everything lies in the run's folder; the same command goes on where it was stopped.
+Every setting of `speechd train --show finetune` can be changed by --set.
+Exit code: 0 done, 1 failed, 2 wrong arguments or settings, 3 stopped by a signal after saving.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Language of the recordings, as a code; training and decoding are told it
+    #[arg(short, long, value_name = "CODE")]
+    lang: String,
+    /// A language that the model knows and that this one is related to, where the model has no token for this one
+    #[arg(long, value_name = "CODE")]
+    like: Option<String>,
+    /// The model to start from: a directory or a hub id [default: openai/whisper-base]
+    #[arg(short, long, value_name = "PATH_OR_ID")]
+    model: Option<String>,
+    /// A corpus in any layout that `speechd data import` reads, or a folder of manifests; with =WEIGHT it is heard so many times as
+    /// often [default: common_voice below SPEECHD_DATA]
+    #[arg(short, long, value_name = "CORPUS[=WEIGHT]")]
+    data: Vec<String>,
+    /// The run's folder [default: runs/finetune-CODE]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// What of the model is trained; several are run one after the other and compared
+    #[arg(short, long, value_enum, value_delimiter = ',', default_value = "full")]
+    strategy: Vec<StrategyArg>,
+    /// multistage: a corpus of a related language, learnt first
+    #[arg(long, value_name = "CORPUS")]
+    related_data: Option<String>,
+    /// multistage: the related language
+    #[arg(long, value_name = "CODE")]
+    related_lang: Option<String>,
+    /// multistage: word error rate of the related language above which the second stage is not begun
+    #[arg(long, value_name = "RATE")]
+    gate: Option<f64>,
+    /// Train and serve on recordings as long as they are, without silence up to the model's window [default: as the model]
+    #[arg(long)]
+    variable_length: bool,
+    /// Times that the data are gone through
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: Option<u64>,
+    /// Hear recordings as they are: no change of speed, no noise, no rooms, no masks
+    #[arg(long)]
+    no_augment: bool,
+    /// Change a setting, such as optimizer.learning_rate=1e-5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Import and look at the data, print the plan, the memory and the time that it will take, and train nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Show no progress
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    quiet: bool,
+}
+
+/// `StrategyKind` as a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StrategyArg {
+    /// All of it
+    Full,
+    /// Small matrices beside its attention; the result is an adapter and a merged model
+    Lora,
+    /// All but the beginning of the encoder
+    FrozenEncoder,
+    /// All of it, on a related language first
+    Multistage,
+}
+
+impl StrategyArg {
+    fn kind(self) -> StrategyKind {
+        match self {
+            Self::Full => StrategyKind::Full,
+            Self::Lora => StrategyKind::Lora,
+            Self::FrozenEncoder => StrategyKind::FrozenEncoder,
+            Self::Multistage => StrategyKind::Multistage,
+        }
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("finetune-{}", args.lang)));
+    let style = Style::new(args.quiet);
+    let stop = stop_flag("stopping after this update; a second signal ends it at once, without saving")?;
+    // Mistakes are told before anything is fetched or read.
+    check(args)?;
+    let mut configs = Vec::new();
+    for strategy in &args.strategy {
+        configs.push(config(args, strategy.kind()).map_err(|error| Usage(error.to_string()))?);
+    }
+    let Some(first) = configs.first().cloned() else { return Err(Usage("no strategy".to_owned()).into()) };
+    let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
+    let base_name = first.model.base.clone();
+    let base = fetch(&base_name, &hub, style).with_context(|| {
+        format!("the model to start from, {base_name}; `speechd models pull {base_name}` fetches it, --model names another")
+    })?;
+
+    let mut teller = Teller::new(style);
+    let data = Data::import(&first, &out, &mut |progress| teller.tell(&progress));
+    teller.end();
+    let data = data?;
+    data.look(&first, &base, style)?;
+    for config in &mut configs {
+        data.put_into(config);
+    }
+    if args.dry_run {
+        for (config, strategy) in configs.iter().zip(&args.strategy) {
+            let folder = folder(&out, args, *strategy);
+            // Each for itself: what an earlier one took is not counted again.
+            process::reset_peak_memory();
+            let mut teller = Teller::new(Style::new(true));
+            let forecast = run::forecast("finetune", config, Some(base.clone()), &folder, &mut |told| {
+                teller.tell(&told);
+            })?;
+            print(&describe(strategy.kind(), &forecast))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let test = data.test(style)?;
+    let judge = Judge { language: &args.lang, test: &test, style };
+    let before = judge.listen(run::with_language(&first, base.clone())?)?;
+    let mut table = Table::new(&args.lang, &base_name, &before);
+    let mut has_failed = false;
+    for (config, strategy) in configs.iter().zip(&args.strategy) {
+        let kind = strategy.kind();
+        let folder = folder(&out, args, *strategy);
+        if args.strategy.len() > 1 {
+            style.note(&format!("strategy {}", kind.name()));
+        }
+        let mut teller = Teller::new(style);
+        let name = format!("finetune {} ({})", args.lang, kind.name());
+        let outcome =
+            run::run(&name, config, Some(base.clone()), &folder, &stop, &mut |told| teller.tell(&told));
+        teller.end();
+        match outcome {
+            Ok(outcome) => {
+                let Some((model, _)) = &outcome.model else {
+                    let step = outcome.state.step;
+                    status_line(&format!("stopped after update {step}; the same command goes on"));
+                    return Ok(ExitCode::from(STOPPED));
+                };
+                let after = judge.report(model, &outcome, &folder)?;
+                table.add(Row::trained(kind, &outcome, &before, &after)?);
+            }
+            // A gate that refuses is a result, too.
+            Err(error @ Error::Gate { .. }) => {
+                style.note(&error.to_string());
+                has_failed |= args.strategy.len() == 1;
+                table.add(Row::refused(kind, &error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        table.write(&out)?;
+    }
+    print(&table.to_string())?;
+    Ok(if has_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Where a strategy's run is: in the folder itself where it is the only one.
+fn folder(out: &Path, args: &Args, strategy: StrategyArg) -> PathBuf {
+    if args.strategy.len() == 1 { out.to_owned() } else { out.join(strategy.kind().name()) }
+}
+
+/// The recipe with what the command line says on top.
+fn config(args: &Args, kind: StrategyKind) -> Result<RunConfig, Error> {
+    let normaliser = Normaliser::of_language(Some(&args.lang)).first().copied().unwrap_or_default();
+    let corpora: Vec<(&str, f64)> = match args.data.as_slice() {
+        [] => vec![("common_voice", 1.0)],
+        data => data.iter().map(|data| weighted(data)).collect(),
+    };
+    let parts = |split: &str| corpora.iter().map(|(name, _)| format!("{name}:{split}")).collect::<Vec<_>>();
+    let weights: Vec<_> = corpora.iter().map(|(_, weight)| format!("{weight:?}")).collect();
+    let mut settings = vec![
+        text_setting("strategy.kind", kind.name()),
+        text_setting("data.language", &args.lang),
+        list_setting("data.train", parts("train")),
+        format!("data.weights=[{}]", weights.join(", ")),
+        list_setting("data.dev", parts("dev")),
+        text_setting("evaluate.normaliser", normaliser.name()),
+    ];
+    let optional = [
+        ("model.base", args.model.as_deref()),
+        ("model.like", args.like.as_deref()),
+        ("strategy.stage.language", args.related_lang.as_deref()),
+    ];
+    settings.extend(optional.iter().filter_map(|(key, value)| Some(text_setting(key, (*value)?))));
+    if let Some(related) = &args.related_data {
+        for split in ["train", "dev"] {
+            settings.push(list_setting(&format!("strategy.stage.{split}"), [format!("{related}:{split}")]));
+        }
+    }
+    settings.extend(args.gate.map(|gate| format!("strategy.stage.gate={gate:?}")));
+    settings.extend(args.epochs.map(|epochs| format!("train.max_epochs={epochs}")));
+    if args.variable_length {
+        settings.push("model.variable_length=true".to_owned());
+    }
+    settings.extend(args.settings.iter().cloned());
+    let mut config = RunConfig::load(Some(Path::new("finetune")), &settings)?;
+    // What has a flag of its own decides more than the recipe: folders, names, how models are judged.
+    for (key, flag, is_other) in [
+        ("strategy.kind", "--strategy", config.strategy.kind != kind),
+        ("data.language", "--lang", config.data.language != args.lang),
+    ] {
+        if is_other {
+            return Err(Error::Config { key: key.to_owned(), message: format!("has a flag: give {flag}") });
+        }
+    }
+    if args.no_augment {
+        config.augment = Default::default();
+    }
+    Ok(config)
+}
+
+/// Flags that say nothing beside the others.
+fn check(args: &Args) -> Result<(), Usage> {
+    let is_staged = args.strategy.contains(&StrategyArg::Multistage);
+    if !is_staged && (args.related_data.is_some() || args.related_lang.is_some() || args.gate.is_some()) {
+        return Err(Usage(
+            "--related-data, --related-lang and --gate are for --strategy multistage".to_owned(),
+        ));
+    }
+    let is_twice =
+        |strategy: &StrategyArg| args.strategy.iter().filter(|other| *other == strategy).count() > 1;
+    if let Some(strategy) = args.strategy.iter().find(|strategy| is_twice(strategy)) {
+        return Err(Usage(format!("--strategy names {} twice", strategy.kind().name())));
+    }
+    Ok(())
+}
+
+/// A corpus and its weight: `folder/=3`.
+fn weighted(text: &str) -> (&str, f64) {
+    match text.rsplit_once('=').map(|(name, weight)| (name, weight.parse::<f64>())) {
+        Some((name, Ok(weight))) if !Path::new(text).exists() => (name, weight),
+        _ => (text, 1.0),
+    }
+}
+
+/// How models are judged: on recordings that none of them has heard.
+struct Judge<'a> {
+    language: &'a str,
+    test: &'a [Cut],
+    style: Style,
+}
+
+impl Judge<'_> {
+    /// The scores by each of the language's normalisers.
+    fn listen(&self, bundle: Bundle) -> anyhow::Result<Vec<Score>> {
+        let transcriber = Transcriber::load(bundle, &Device::Cpu)?;
+        let language = transcriber.special_tokens().is_multilingual.then(|| self.language.to_owned());
+        let options = DecodeOptions { language, fallback: false, ..DecodeOptions::default() };
+        let evaluation = listen(&transcriber, self.test, &options, false, self.style);
+        if let Some(Unheard { name, reason }) = evaluation.failed.first() {
+            let n_failed = evaluation.failed.len();
+            if evaluation.heard.is_empty() {
+                bail!(
+                    "none of the {n_failed} recordings to be judged by can be heard; the first: {name}: {reason}"
+                );
+            }
+            self.style.note(&format!("not heard: {n_failed} recordings; the first: {name}: {reason}"));
+        }
+        scores(&evaluation, Normaliser::of_language(Some(self.language)), false)
+    }
+
+    /// Judges what was trained, writes what is behind its errors, and says how to use it.
+    fn report(&self, model: &Path, outcome: &Outcome, folder: &Path) -> anyhow::Result<Vec<Score>> {
+        let after = self.listen(Bundle::open(model)?)?;
+        let (errors, model) = (folder.join("errors"), model.display().to_string());
+        if let Some((score, others)) = after.split_first() {
+            write_analysis(&errors, &model, &Analysis::new(score, Some(self.language), others)?, self.test)?;
+        }
+        let (card, page) = (outcome.card.display(), errors.join("analysis.html"));
+        status_line(&format!("{model}: run card {card}, errors {}", page.display()));
+        self.style.note(&format!("serve it: speechd serve --model {}={model}", self.language));
+        self.style.note(&format!(
+            "use it:   speechd transcribe FILES --language {} --model {model}",
+            self.language
+        ));
+        Ok(after)
+    }
+}
+
+fn describe(kind: StrategyKind, forecast: &Forecast) -> String {
+    let Forecast { config, n_batches, n_steps, padding, step_secs, moments_bytes } = forecast;
+    let memory = process::peak_memory_bytes().map(|peak| bytes(peak + moments_bytes));
+    let told = |secs: f64| match secs {
+        secs if secs < 5400.0 => format!("{:.0} min", (secs / 60.0).ceil()),
+        secs => format!("{:.1} h", secs / 3600.0),
+    };
+    let time = match step_secs {
+        Some(secs) => format!("{secs:.2} s an update, {} in all", told(secs * *n_steps as f64)),
+        None => "unknown, as no batch could be read".to_owned(),
+    };
+    let stage = if kind == StrategyKind::Multistage { "; stage A comes on top" } else { "" };
+    format!(
+        "strategy {}\n{padding}\n{}\nupdates: {n_steps}, {n_batches} batches in an epoch, learning rate {:.1e}\n\
+         memory:  {}, its heaviest batch and the optimiser counted\ntime:    {time}, evaluations not counted{stage}\n",
+        kind.name(),
+        padding.summary(),
+        config.optimizer.learning_rate,
+        memory.unwrap_or_else(|| "unknown".to_owned()),
+    )
+}

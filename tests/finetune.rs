@@ -1,0 +1,480 @@
+//! `speechd finetune` as a user runs it, and what it leaves: adapters, frozen weights, a language more.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use models::params::{Params, TrainedPart};
+use models::whisper::Whisper;
+use models::{
+    Adapter, Bundle, BundleSource, DecodeOptions, Lora, Precision, Transcriber, add_updates, write_adapter,
+};
+use models::{Architecture, write_weights};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cli::{home, run, speechd};
+use crate::support::{difference, fixture};
+
+/// A folder in audiofolder's layout: tones that are called by their pitch, by three speakers.
+fn workplace() -> Result<TempDir> {
+    let home = home();
+    let corpus = home.path().join("corpus");
+    fs::create_dir(&corpus)?;
+    let mut table = "file_name,text,speaker_id\n".to_owned();
+    for index in 0..30 {
+        let word = ["یو", "دوه", "درې"][index % 3];
+        let samples = (0..6_400)
+            .map(|t| (t as f32 * 0.05 * (1 + index % 3) as f32 + index as f32).sin() * 0.5)
+            .collect();
+        let waveform = audio::Waveform { samples, sample_rate: 16_000 };
+        fs::write(corpus.join(format!("{index}.wav")), audio::encode::wav_bytes(&waveform)?)?;
+        table += &format!("{index}.wav,{word},{}\n", index % 5);
+    }
+    fs::write(corpus.join("metadata.csv"), table)?;
+    Ok(home)
+}
+
+fn finetune(home: &TempDir, more: &[&str]) -> (i32, String, String) {
+    let base = fixture("whisper-80").display().to_string();
+    let settings =
+        ["--set", "train.max_steps=2", "--set", "train.max_epochs=0", "--set", "sampler.batch_secs=60"];
+    run(speechd(home.path())
+        .args(["finetune", "--lang", "ps", "--model", &base, "--data", "corpus", "--variable-length"])
+        .args(settings)
+        .args(more))
+}
+
+#[test]
+fn one_command_imports_trains_and_measures_before_and_after() -> Result<()> {
+    let home = workplace()?;
+    let (code, stdout, stderr) = finetune(&home, &["--dry-run"]);
+    ensure!(code == 0, "{stderr}");
+    for part in ["strategy full", "updates: 2", "memory:", "time:"] {
+        ensure!(stdout.contains(part), "{part}: {stdout}");
+    }
+    ensure!(stderr.contains("tokens of") && stderr.contains("a word"), "{stderr}");
+    ensure!(!home.path().join("runs/finetune-ps/model").exists());
+
+    let (code, stdout, stderr) = finetune(&home, &[]);
+    ensure!(code == 0, "{stderr}");
+    for part in ["none", "full", "ps-strict: WER", "ps-lenient: WER", "points"] {
+        ensure!(stdout.contains(part), "{part}: {stdout}");
+    }
+    ensure!(stderr.contains("speechd serve --model ps=runs/finetune-ps/model"), "{stderr}");
+    let run_folder = home.path().join("runs/finetune-ps");
+    for file in
+        ["model/config.json", "card.html", "errors/analysis.html", "errors/analysis.json", "finetune.json"]
+    {
+        ensure!(run_folder.join(file).is_file(), "{file}");
+    }
+    let page = fs::read_to_string(run_folder.join("errors/analysis.html"))?;
+    ensure!(page.contains("<audio controls") && page.contains("retroflex"));
+    let config: Value = serde_json::from_str(&fs::read_to_string(run_folder.join("model/config.json"))?)?;
+    ensure!(config["variable_length"] == true, "{config}");
+    Ok(())
+}
+
+#[test]
+fn strategies_are_compared_and_a_refused_stage_is_a_row() -> Result<()> {
+    let home = workplace()?;
+    let more = [
+        "--strategy",
+        "lora,frozen-encoder,multistage",
+        "--related-data",
+        "corpus",
+        "--related-lang",
+        "fa",
+        "--gate",
+        "0.0001",
+        "--set",
+        "strategy.lora.rank=4",
+        "--set",
+        "strategy.frozen_layers=1",
+    ];
+    let (code, stdout, stderr) = finetune(&home, &more);
+    ensure!(code == 0, "{stderr}");
+    ensure!(stdout.contains("stage A did not pass") && stdout.contains("at most 0.0001"), "{stdout}");
+    let out = home.path().join("runs/finetune-ps");
+    ensure!(!out.join("multistage/checkpoints").exists());
+
+    // What is frozen stays as it is to the bit, and nothing else does.
+    let base = candle_core::safetensors::load(fixture("whisper-80").join("model.safetensors"), &Device::Cpu)?;
+    let changed = |strategy: &str| -> Result<Vec<String>> {
+        let path = out.join(strategy).join("model/model.safetensors");
+        let tensors: BTreeMap<_, _> =
+            candle_core::safetensors::load(path, &Device::Cpu)?.into_iter().collect();
+        let mut changed = Vec::new();
+        for (name, tensor) in &tensors {
+            let before = base.get(name).with_context(|| name.clone())?.to_dtype(tensor.dtype())?;
+            if bits(&before)? != bits(tensor)? {
+                changed.push(name.clone());
+            }
+        }
+        Ok(changed)
+    };
+    let lora = changed("lora")?;
+    ensure!(
+        !lora.is_empty()
+            && lora.iter().all(|name| name.contains("q_proj.weight") || name.contains("v_proj.weight")),
+        "{lora:?}"
+    );
+    let frozen = changed("frozen-encoder")?;
+    let is_frozen = |name: &String| name.contains("encoder.conv") || name.contains("encoder.layers.0.");
+    ensure!(frozen.len() > 20 && !frozen.iter().any(is_frozen), "{frozen:?}");
+
+    // The adapter is served by its name beside its base, and merged it is the model that the run kept.
+    let clip = home.path().join("corpus/0.wav");
+    let adapter = out.join("lora/adapter");
+    let transcribe = ["--language", "ps", "--model"];
+    let (code, _, stderr) =
+        run(speechd(home.path()).arg("transcribe").arg(&clip).args(transcribe).arg(&adapter));
+    ensure!(code == 0, "{stderr}");
+    let merged = home.path().join("merged");
+    let merge =
+        || run(speechd(home.path()).args(["models", "merge"]).arg(&adapter).arg("--out").arg(&merged));
+    let (code, _, stderr) = merge();
+    ensure!(code == 0, "{stderr}");
+    let (code, _, stderr) = merge();
+    ensure!(code == 2 && stderr.contains("there already"), "{stderr}");
+    let read = |path: &Path| -> Result<_> { Ok(Bundle::open(path)?.weights().read_all(&Device::Cpu)?) };
+    let (merged, kept) = (read(&merged)?, read(&out.join("lora/model"))?);
+    ensure!(merged.len() == kept.len());
+    for (name, tensor) in &merged {
+        ensure!(difference(tensor, &kept[name])? < 1e-5, "{name}");
+    }
+    // What the run changed beside the weights is in both.
+    let config = |path: &Path| -> Result<Value> { Ok(serde_json::from_str(&fs::read_to_string(path)?)?) };
+    let paths = [home.path().join("merged"), out.join("lora/model")];
+    let [one, other] = [config(&paths[0].join("config.json"))?, config(&paths[1].join("config.json"))?];
+    ensure!(one == other && one["variable_length"] == true);
+    Ok(())
+}
+
+#[test]
+fn an_adapter_is_nothing_at_first_and_the_same_beside_and_within_the_weights() -> Result<()> {
+    let dir = fixture("whisper-80");
+    let Architecture::Whisper(config) = Bundle::open(&dir)?.architecture().clone();
+    let targets = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"].map(str::to_owned).to_vec();
+    let lora = Lora { rank: 3, alpha: 7.0, targets };
+    let part = TrainedPart { frozen: vec![String::new()], lora: Some((lora.clone(), 5)) };
+    let adapted = Params::trainable(models::Weights::open(&dir)?, &Device::Cpu).with_part(part);
+    let model = Whisper::load(&adapted, config.clone())?;
+    let plain = Whisper::load(&Params::frozen(models::Weights::open(&dir)?, &Device::Cpu), config.clone())?;
+    let features = crate::parity::features(0, config.num_mel_bins, config.max_source_frames());
+    let mel =
+        Tensor::from_vec(features.data, (1, config.num_mel_bins, config.max_source_frames()), &Device::Cpu)?;
+    let ids = Tensor::new(&[[301u32, 308, 311, 40, 50]], &Device::Cpu)?;
+    let hidden = |model: &Whisper| -> Result<Tensor> {
+        Ok(model.decoder.forward(&ids, &model.encoder.forward(&mel, &|| true)?)?)
+    };
+    ensure!(bits(&hidden(&model)?)? == bits(&hidden(&plain)?)?, "B = 0 changes nothing");
+
+    // Only factors are trained, and every one of them gets a gradient once B is not zero.
+    let vars = adapted.vars();
+    ensure!(!vars.is_empty() && vars.iter().all(|(name, _)| models::is_factor(name)));
+    for (name, var) in vars.iter().filter(|(name, _)| name.contains("lora_B")) {
+        let n = var.elem_count();
+        let values = (0..n).map(|i| ((i * 7 + name.len()) as f32).sin() * 0.05).collect::<Vec<_>>();
+        var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
+    }
+    let gradients = models::nn::backward(&hidden(&model)?.sqr()?.sum_all()?)?;
+    for (name, var) in &vars {
+        let gradient = gradients.get(var.as_tensor()).with_context(|| format!("{name} has no gradient"))?;
+        ensure!(gradient.abs()?.sum_all()?.to_scalar::<f32>()? > 0.0, "{name}");
+    }
+
+    // Within the weights, and as PEFT's files beside them.
+    let mut tensors: BTreeMap<String, Tensor> =
+        vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+    tensors.extend(adapted.buffers());
+    let folder = tempfile::tempdir()?;
+    write_adapter(folder.path(), &lora, "whisper-80", &tensors, Precision::F32)?;
+    let source =
+        BundleSource::Adapted { base: Box::new(dir.as_path().into()), adapter: folder.path().to_owned() };
+    let beside = Params::frozen(models::Weights::from_source(&source)?, &Device::Cpu);
+    let expected = hidden(&model)?;
+    let off = difference(&expected, &hidden(&Whisper::load(&beside, config.clone())?)?)?;
+    add_updates(&mut tensors, &lora)?;
+    tensors.retain(|name, _| !models::is_factor(name));
+    let merged = tempfile::tempdir()?;
+    write_weights(merged.path(), &tensors, Precision::F32)?;
+    let merged = Params::frozen(models::Weights::open(merged.path())?, &Device::Cpu);
+    let merged = difference(&expected, &hidden(&Whisper::load(&merged, config)?)?)?;
+    println!("adapter beside and within its base: hidden states off by {off:.1e} and {merged:.1e}");
+    ensure!(off < 1e-5 && merged < 1e-5, "{off} {merged}");
+    ensure!(difference(&expected, &hidden(&plain)?)? > 1e-3);
+    Ok(())
+}
+
+/// whisper.cpp reads it: `tests/compat/finetuned.py --ggml`. Here it is read as its loader reads it.
+#[test]
+fn a_file_for_whisper_cpp_holds_every_tensor() -> Result<()> {
+    let Some(model) = crate::support::reference_model("micro-whisper-digits") else { return Ok(()) };
+    let home = home();
+    let export = ["models", "export", "--format", "ggml", "--out", "out/micro.bin"];
+    let (code, _, stderr) = run(speechd(home.path()).args(export).arg(&model));
+    ensure!(code == 0, "{stderr}");
+    let bytes = fs::read(home.path().join("out/micro.bin"))?;
+    let mut at = 0;
+    let number = |at: &mut usize| -> Result<usize> {
+        let four = bytes.get(*at..*at + 4).context("it breaks off")?;
+        *at += 4;
+        Ok(u32::from_le_bytes(four.try_into()?) as usize)
+    };
+    ensure!(number(&mut at)? == 0x6767_6d6c);
+    let sizes = (0..11).map(|_| number(&mut at)).collect::<Result<Vec<_>>>()?;
+    ensure!(sizes == [51_866, 400, 128, 2, 4, 96, 128, 2, 2, 128, 1], "{sizes:?}");
+    let (n_mels, n_bins) = (number(&mut at)?, number(&mut at)?);
+    ensure!((n_mels, n_bins) == (128, 201));
+    at += 4 * n_mels * n_bins;
+    let n_tokens = number(&mut at)?;
+    ensure!(n_tokens == 50_257, "{n_tokens}");
+    for _ in 0..n_tokens {
+        at += number(&mut at)?;
+    }
+    let mut n_tensors = 0;
+    while at < bytes.len() {
+        let (n_dims, n_name, is_f16) = (number(&mut at)?, number(&mut at)?, number(&mut at)?);
+        let n_values: usize = (0..n_dims).map(|_| number(&mut at)).product::<Result<usize>>()?;
+        let name = std::str::from_utf8(bytes.get(at..at + n_name).context("a name")?)?;
+        ensure!(name.starts_with("encoder.") || name.starts_with("decoder."), "{name}");
+        at += n_name + n_values * if is_f16 == 1 { 2 } else { 4 };
+        n_tensors += 1;
+    }
+    // 7 in front and at the end of the encoder, 15 a block; 4 of the decoder, 24 a block.
+    ensure!(at == bytes.len() && n_tensors == 7 + 4 * 15 + 4 + 2 * 24, "{n_tensors}");
+    Ok(())
+}
+
+/// `tests/oracle/lora.py`.
+#[test]
+fn an_adapter_of_peft_says_what_it_says_there() -> Result<()> {
+    let expected = candle_core::safetensors::load(fixture("lora/expected.safetensors"), &Device::Cpu)?;
+    let dir = fixture("whisper-80");
+    let Architecture::Whisper(config) = Bundle::open(&dir)?.architecture().clone();
+    let features = crate::parity::features(0, config.num_mel_bins, config.max_source_frames());
+    let shape = (1, config.num_mel_bins, config.max_source_frames());
+    let mel = Tensor::from_vec(features.data, shape, &Device::Cpu)?;
+    let ids = expected["ids"].to_dtype(candle_core::DType::U32)?.unsqueeze(0)?;
+    let logits = |source: &BundleSource| -> Result<Tensor> {
+        let params = Params::frozen(models::Weights::from_source(source)?, &Device::Cpu);
+        let model = Whisper::load(&params, config.clone())?;
+        let hidden = model.decoder.forward(&ids, &model.encoder.forward(&mel, &|| true)?)?;
+        Ok(model.decoder.logits(&hidden.squeeze(0)?)?)
+    };
+    let base = BundleSource::from(dir.as_path());
+    let beside = BundleSource::Adapted { base: Box::new(base.clone()), adapter: fixture("lora") };
+    let without = difference(&logits(&base)?, &expected["base_logits"])?;
+    let with = difference(&logits(&beside)?, &expected["logits"])?;
+    println!("PEFT's adapter: logits off by {with:.1e}, those of its base by {without:.1e}");
+    ensure!(with < 1e-3 && without < 1e-3);
+    ensure!(difference(&expected["logits"], &expected["base_logits"])? > 0.1, "it does nothing");
+    // By its directory alone: it names its base.
+    let home = home();
+    let inspect = ["models", "inspect", "--json"];
+    let (code, stdout, stderr) = run(speechd(home.path()).args(inspect).arg(fixture("lora")));
+    ensure!(code == 0 && stdout.contains("adapter_model.safetensors"), "{stderr}");
+    Ok(())
+}
+
+#[test]
+fn damaged_adapters_are_refused_by_name() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path();
+    let lora = Lora { rank: 2, alpha: 2.0, targets: vec!["q_proj".to_owned()] };
+    let factor =
+        |rows: usize, columns: usize| Tensor::ones((rows, columns), candle_core::DType::F32, &Device::Cpu);
+    let layer = "model.encoder.layers.0.self_attn.q_proj";
+    let tensors = |a: (usize, usize)| -> Result<BTreeMap<String, Tensor>> {
+        Ok(BTreeMap::from([
+            (format!("{layer}.lora_A.weight"), factor(a.0, a.1)?),
+            (format!("{layer}.lora_B.weight"), factor(16, 2)?),
+        ]))
+    };
+    let refused = || Adapter::open(dir).err().map(|error| error.to_string()).unwrap_or_default();
+    write_adapter(dir, &lora, "org/base@v2", &tensors((2, 16))?, Precision::F32)?;
+    ensure!(Adapter::open(dir)?.base() == Some("org/base@v2") && Adapter::is_in(dir));
+    write_adapter(dir, &lora, "base", &tensors((3, 16))?, Precision::F32)?;
+    ensure!(refused().contains("no factor of rank 2"), "{}", refused());
+    write_adapter(dir, &lora, "base", &tensors((2, 16))?, Precision::F32)?;
+    let path = dir.join("adapter_config.json");
+    let config: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    for (key, value, part) in [
+        ("peft_type", "IA3".into(), "IA3"),
+        ("use_dora", true.into(), "DoRA"),
+        ("bias", "all".into(), "biases"),
+        ("r", 0.into(), "no rank"),
+        ("modules_to_save", serde_json::json!(["proj_out"]), "whole modules"),
+    ] {
+        let mut config = config.clone();
+        config[key] = value;
+        fs::write(&path, config.to_string())?;
+        ensure!(refused().contains(part), "{key}: {}", refused());
+    }
+    fs::write(&path, "{")?;
+    ensure!(refused().contains("adapter_config.json"), "{}", refused());
+    Ok(())
+}
+
+#[test]
+fn a_language_more_is_a_token_after_all_others() -> Result<()> {
+    let dir = fixture("whisper-80");
+    let refused = |code: &str, like: &str| -> Result<String> {
+        Ok(Bundle::open(&dir)?
+            .with_language(code, like)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default())
+    };
+    ensure!(refused("ps", "fa")?.contains("has a token"));
+    ensure!(refused("xx", "yy")?.contains("`yy`"));
+    ensure!(refused("X?", "fa")?.contains("no code"));
+    let base = Transcriber::load(Bundle::open(&dir)?, &Device::Cpu)?;
+    let bundle = Bundle::open(&dir)?.with_language("xx", "fa")?;
+    let n_tokens = base.whisper().config.vocab_size;
+    let written = tempfile::tempdir()?;
+    // Written out and read again it is the same model.
+    bundle.description().source().copy_description(written.path())?;
+    let Architecture::Whisper(config) = bundle.architecture().clone();
+    ensure!(config.vocab_size >= n_tokens);
+    let params = Params::trainable(bundle.into_parts().1, &Device::Cpu);
+    Whisper::load(&params, config.clone())?;
+    let mut tensors: BTreeMap<String, Tensor> =
+        params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+    tensors.extend(params.buffers());
+    write_weights(written.path(), &tensors, Precision::F32)?;
+    let new = Transcriber::load(Bundle::open(written.path())?, &Device::Cpu)?;
+    let (id, like) = (new.special_tokens().language("xx")?, new.special_tokens().language("fa")?);
+    ensure!(id as usize == config.vocab_size - 1, "{id}");
+    let embeddings = &tensors["model.decoder.embed_tokens.weight"];
+    ensure!(bits(&embeddings.get(id as usize)?)? == bits(&embeddings.get(like as usize)?)?);
+    // It is told as its relative is, hears the same, and is never written.
+    ensure!(new.rules(true).suppress.contains(&id));
+    let clip = audio::Waveform {
+        samples: (0..16_000).map(|t| (t as f32 * 0.1).sin()).collect(),
+        sample_rate: 16_000,
+    };
+    let text = |model: &Transcriber, language: &str| -> Result<String> {
+        let options = DecodeOptions {
+            language: Some(language.to_owned()),
+            fallback: false,
+            ..DecodeOptions::default()
+        };
+        Ok(model.transcribe(clip.clone(), &options, &mut |_| {})?.text)
+    };
+    ensure!(text(&new, "xx")? == text(&base, "fa")?);
+    Ok(())
+}
+
+#[test]
+fn a_second_stage_begins_after_the_first_has_passed_and_a_stopped_run_goes_on() -> Result<()> {
+    let home = workplace()?;
+    let more = [
+        "--strategy",
+        "multistage",
+        "--related-data",
+        "corpus",
+        "--related-lang",
+        "fa",
+        "--gate",
+        "1000000",
+        "--set",
+        "strategy.stage.max_steps=1",
+    ];
+    let (code, _, stderr) = finetune(&home, &more);
+    ensure!(code == 0 && stderr.contains("stage A passed"), "{stderr}");
+    let out = home.path().join("runs/finetune-ps");
+    let model = |path: &Path| -> Result<Vec<u8>> { Ok(fs::read(path.join("model/model.safetensors"))?) };
+    let (first, second) = (model(&out.join("stage-a"))?, model(&out)?);
+    ensure!(first != second);
+    // The same command again trains nothing anew, and comes to the same.
+    let (code, _, stderr) = finetune(&home, &more);
+    ensure!(code == 0 && !stderr.contains("stage A: fa"), "{stderr}");
+    ensure!(model(&out)? == second);
+    // One update more: the first stage stays, the second goes on.
+    let (code, _, stderr) = finetune(&home, &[&more[..], &["--set", "train.max_steps=3"]].concat());
+    ensure!(code == 0 && stderr.contains("going on after update 2 of 3"), "{stderr}");
+    ensure!(!stderr.contains("stage A: fa") && model(&out.join("stage-a"))? == first);
+    Ok(())
+}
+
+#[test]
+fn an_adapter_that_was_stopped_goes_on_to_the_bit_and_corpora_have_weights() -> Result<()> {
+    let home = workplace()?;
+    let last = |out: &str, settings: &[&str]| -> Result<Vec<u8>> {
+        let more =
+            [&["--strategy", "lora", "--out", out, "--set", "strategy.lora.rank=2"][..], settings].concat();
+        let (code, _, stderr) = finetune(&home, &more);
+        ensure!(code == 0, "{stderr}");
+        ensure!(home.path().join(out).join("adapter/adapter_model.safetensors").is_file());
+        let checkpoints = fs::read_dir(home.path().join(out).join("checkpoints"))?;
+        let last = checkpoints.flatten().map(|entry| entry.path()).max().context("no checkpoint")?;
+        Ok(fs::read(last.join("model.safetensors"))?)
+    };
+    let constant = [
+        "--set",
+        "schedule.kind=constant",
+        "--set",
+        "schedule.warmup_share=0",
+        "--set",
+        "schedule.warmup_steps=1",
+    ];
+    let with = |steps: &'static str| [&constant[..], &["--set", steps]].concat();
+    let whole = last("whole", &with("train.max_steps=4"))?;
+    let half = last("halved", &with("train.max_steps=2"))?;
+    ensure!(half != whole && last("halved", &with("train.max_steps=4"))? == whole);
+
+    // Twice as often is twice as many batches.
+    let batches = |data: &str| -> Result<String> {
+        let base = fixture("whisper-80").display().to_string();
+        let arguments =
+            ["finetune", "--lang", "ps", "--model", &base, "--data", data, "--dry-run", "--variable-length"];
+        let out = ["--out", data, "--set", "sampler.batch_secs=2"];
+        let (code, stdout, stderr) = run(speechd(home.path()).args(arguments).args(out));
+        ensure!(code == 0, "{stderr}");
+        let line = stdout.lines().find(|line| line.starts_with("updates:")).context("updates")?;
+        Ok(line.to_owned())
+    };
+    let count = |line: String| -> Result<usize> {
+        Ok(line.split(", ").nth(1).context("batches")?.split(' ').next().context("a number")?.parse()?)
+    };
+    let (once, twice) = (count(batches("corpus")?)?, count(batches("corpus=2")?)?);
+    ensure!((2 * once - 2..=2 * once + 2).contains(&twice), "{once} {twice}");
+    Ok(())
+}
+
+#[test]
+fn flags_that_say_nothing_are_refused_and_adapters_that_name_each_other_have_an_end() -> Result<()> {
+    let home = workplace()?;
+    for (more, part) in [
+        (&["--gate", "0.5"][..], "multistage"),
+        (&["--strategy", "full,full"], "twice"),
+        (&["--like", "fa"], "not needed"),
+        (&["--epochs", "0"], "--epochs"),
+        (&["--set", "data.language=fa"], "--lang"),
+        (&["--strategy", "multistage", "--related-data", "corpus"], "--related-lang"),
+        (&["--strategy", "lora", "--set", "strategy.lora.targets=[\"q_prj\"]"], "q_prj"),
+        (&["--strategy", "frozen-encoder", "--set", "strategy.frozen_layers=99"], "frozen_layers"),
+    ] {
+        let (code, _, stderr) = finetune(&home, more);
+        ensure!(code != 0 && stderr.contains(part), "{more:?}: {stderr}");
+    }
+    let dir = home.path().join("adapter");
+    fs::create_dir(&dir)?;
+    let lora = Lora { rank: 1, alpha: 1.0, targets: vec!["q_proj".to_owned()] };
+    let layer = "model.encoder.layers.0.self_attn.q_proj";
+    let factor = |name: &str| -> Result<_> {
+        Ok((format!("{layer}.{name}.weight"), Tensor::ones((1, 1), candle_core::DType::F32, &Device::Cpu)?))
+    };
+    let tensors = BTreeMap::from([factor("lora_A")?, factor("lora_B")?]);
+    write_adapter(&dir, &lora, &dir.display().to_string(), &tensors, Precision::F32)?;
+    let (code, _, stderr) = run(speechd(home.path()).args(["models", "inspect", "adapter"]));
+    ensure!(code == 1 && stderr.contains("an adapter itself"), "{stderr}");
+    Ok(())
+}
+
+fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
+    let values = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.into_iter().map(f32::to_bits).collect())
+}
