@@ -1,0 +1,189 @@
+//! The model that is part of the program: it does its work on a fresh clone, and these tests print how well.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use audio::Waveform;
+use candle_core::Device;
+use models::{BUNDLED, Bundle, DecodeOptions, Transcriber, bundled};
+use recipes::{
+    evaluate::{Evaluation, Reference, evaluate},
+    metrics::ScoreOptions,
+    prepare::{Options, Split, prepare},
+    text::Normaliser,
+};
+
+use crate::cli::{home, run, speechd};
+use crate::support::{data, recording};
+
+const NAME: &str = "digits-en";
+const RATE: u32 = 16_000;
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/bundled").join(NAME)
+}
+
+fn own() -> Result<Transcriber> {
+    let source = bundled(NAME).context("not part of this build")?;
+    Ok(Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?)
+}
+
+/// As `speechd transcribe` does it: with fallback.
+fn listen(references: Vec<Reference>) -> Result<Evaluation> {
+    let evaluation =
+        evaluate(&own()?, references.into_iter().map(Ok), &DecodeOptions::default(), &mut |_| {});
+    ensure!(evaluation.failed.is_empty(), "{:?}", evaluation.failed);
+    Ok(evaluation)
+}
+
+fn reference(name: &str, text: &str, waveform: Waveform) -> Reference {
+    Reference { name: name.to_owned(), waveform, text: text.to_owned(), language: None }
+}
+
+/// Prints the word error rate of `what` and gives it.
+fn word_error_rate(what: &str, evaluation: &Evaluation) -> Result<f64> {
+    let options = ScoreOptions { normaliser: Normaliser::Basic, ..ScoreOptions::default() };
+    let report = evaluation.score(&options)?.context("nothing said")?.report()?;
+    let rate = report.words.rate.context("no words")?;
+    println!(
+        "{what}: {} recordings, WER {:.2} %, {:?}",
+        report.n_utterances,
+        100.0 * rate,
+        report.words.errors
+    );
+    Ok(rate)
+}
+
+/// Prints how many recordings in which nothing is said that it knows got a text, and gives the share.
+fn false_text_rate(what: &str, evaluation: &Evaluation) -> Result<f64> {
+    let rate = evaluation.false_text_rate().context("nothing is silent")?;
+    let texts: Vec<_> = evaluation.heard.iter().map(|heard| heard.hypothesis.trim()).collect();
+    let texts: Vec<_> = texts.into_iter().filter(|text| !text.is_empty()).take(8).collect();
+    println!("{what}: {} of {} got a text: {texts:?}", evaluation.n_silent_with_text, evaluation.n_silent);
+    Ok(rate)
+}
+
+#[test]
+fn a_fresh_clone_transcribes_its_clip() -> Result<()> {
+    let home = home();
+    let clip = folder().join("digits.wav");
+    let (code, stdout, stderr) = run(speechd(home.path()).arg("transcribe").arg(&clip));
+    ensure!(code == 0, "{stderr}");
+    ensure!(stdout.trim() == "nine seven five seven zero five one eight", "{stdout:?}");
+    // By its name, too, and as the service's only model.
+    let (code, named, stderr) = run(speechd(home.path()).args(["transcribe", "--model", NAME]).arg(&clip));
+    ensure!(code == 0 && named == stdout, "{stderr}");
+    let (code, listed, stderr) = run(speechd(home.path()).args(["models", "list"]));
+    ensure!(code == 0 && listed.contains(NAME) && listed.contains("in the program"), "{listed}{stderr}");
+    let (code, _, stderr) = run(speechd(home.path()).args(["models", "pull", NAME]));
+    ensure!(code == 2 && stderr.contains("part of the program"), "{stderr}");
+    Ok(())
+}
+
+#[test]
+fn it_is_small_and_says_whose_it_is() -> Result<()> {
+    ensure!(BUNDLED.first() == Some(&NAME));
+    let mut n_bytes = 0;
+    for entry in std::fs::read_dir(folder())? {
+        n_bytes += entry?.metadata()?.len();
+    }
+    println!("{NAME}: {n_bytes} bytes with its clip and licence");
+    ensure!(n_bytes <= 6 << 20, "{n_bytes}");
+    let credits = std::fs::read_to_string(folder().join("CREDITS.md"))?;
+    for part in ["Free Spoken Digit Dataset", "CC BY-SA 4.0", "espeak-ng", "flite", "recipes/digits_en.toml"]
+    {
+        ensure!(credits.contains(part), "{part} is missing");
+    }
+    ensure!(std::fs::read_to_string(folder().join("LICENSE"))?.contains("ShareAlike 4.0"));
+    Ok(())
+}
+
+/// Samples from -1 to 1 by a small generator of its own: the same everywhere.
+fn white(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_769).max(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 * 2.0 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+#[test]
+fn silence_and_noise_have_no_text() -> Result<()> {
+    let mut sounds = Vec::new();
+    for (index, secs) in [0.3, 1.0, 2.5, 6.0].into_iter().enumerate() {
+        let n = (secs * f64::from(RATE)) as usize;
+        let mut add = |what: &str, samples: Vec<f32>| {
+            let name = format!("{what} {secs} s");
+            sounds.push(reference(&name, "", Waveform { samples, sample_rate: RATE }));
+        };
+        add("silence", vec![0.0; n]);
+        for (level, gain) in [("faint", 0.001), ("soft", 0.02), ("loud", 0.3)] {
+            let white = white(n, index as u32 + 1);
+            add(&format!("{level} white noise"), white.iter().map(|x| x * gain).collect());
+            let mut low = 0.0;
+            let brown = white.iter().map(|x| {
+                low = 0.98 * low + 0.1 * x;
+                low * gain * 2.0
+            });
+            add(&format!("{level} brown noise"), brown.collect());
+            let hum = (0..n).map(|i| (i as f32 * 0.05 * std::f32::consts::TAU / 16.0).sin() * gain);
+            add(&format!("{level} hum"), hum.collect());
+        }
+        let clicks = (0..n).map(|i| if i % 4000 == 100 { 0.8 } else { 0.0 });
+        add("clicks", clicks.collect());
+    }
+    let rate = false_text_rate("silence and made noise", &listen(sounds)?)?;
+    ensure!(rate <= 0.05, "{rate}");
+    Ok(())
+}
+
+#[test]
+fn real_digits_are_recognised() -> Result<()> {
+    let (Some(fsdd), Some(strings)) = (data("speech/fsdd"), data("speech/digit-strings")) else {
+        return Ok(());
+    };
+    let prepared = prepare(&fsdd, &Options::default(), &|_, _| {})?;
+    let mut singles = Vec::new();
+    for cut in &prepared.splits[&Split::Test] {
+        singles.push(reference(&cut.id, &cut.text, recording(&cut.audio)?));
+    }
+    let (mut short, mut long) = (Vec::new(), Vec::new());
+    for row in std::fs::read_to_string(strings.join("refs.tsv"))?.lines().skip(1) {
+        let (name, text) = row.split_once('\t').context("two columns")?;
+        let kind = if name.starts_with("short") { &mut short } else { &mut long };
+        kind.push(reference(name, text, recording(&strings.join(name))?));
+    }
+    let singles = word_error_rate("single digits of the test split", &listen(singles)?)?;
+    let short = word_error_rate("strings of 1 to 8", &listen(short)?)?;
+    let long = word_error_rate("strings of 18 to 45 s", &listen(long)?)?;
+    ensure!(singles <= 0.02 && short <= 0.06, "single digits {singles}, strings {short}");
+    ensure!(long <= 0.12, "{long}");
+    Ok(())
+}
+
+#[test]
+fn how_often_other_sounds_and_other_words_have_a_text_is_told() -> Result<()> {
+    let Some(sounds) = data("audio-captions/esc10") else { return Ok(()) };
+    let mut others = Vec::new();
+    for row in std::fs::read_to_string(sounds.join("manifest.tsv"))?.lines().skip(1) {
+        let name = row.split('\t').next().context("a path")?;
+        others.push(reference(name, "", recording(&sounds.join(name))?));
+    }
+    let sounds = false_text_rate("sounds of the world, 5 s each", &listen(others)?)?;
+    // Far from good, and no worse than it is.
+    ensure!(sounds <= 0.85, "{sounds}");
+    let Some(speech) = data("speech/ljspeech-32") else { return Ok(()) };
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(speech)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "flac") {
+            others.push(reference(&path.display().to_string(), "", recording(&path)?));
+        }
+    }
+    let speech = false_text_rate("read English", &listen(others)?)?;
+    ensure!(speech <= 0.95, "{speech}");
+    Ok(())
+}

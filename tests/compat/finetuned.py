@@ -1,0 +1,141 @@
+"""A model of ours in other people's programs: the same transcripts in transformers, in PEFT beside its base, and in whisper.cpp.
+
+    python tests/compat/finetuned.py --speechd target/release/speechd --model runs/finetune-ps/model --language ps \
+        --manifest runs/finetune-ps/data/ps-synth/test.jsonl [--limit 20] [--adapter runs/finetune-ps/adapter] [--ggml]
+
+Needs: transformers, torch, soundfile, scipy; peft for --adapter; pywhispercpp for --ggml.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy
+import scipy.signal
+import soundfile
+import torch
+
+RATE = 16_000
+
+
+def rows(manifest, limit):
+    with open(manifest, encoding="utf-8") as lines:
+        found = [json.loads(line) for line in lines if line.strip()]
+    return found[:limit] if limit else found
+
+
+def samples(row, manifest):
+    path = pathlib.Path(row["audio_filepath"])
+    path = path if path.is_absolute() else pathlib.Path(manifest).parent / path
+    waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    waveform = waveform.mean(axis=1)
+    if rate != RATE:
+        waveform = scipy.signal.resample_poly(waveform, RATE, rate).astype("float32")
+    return numpy.ascontiguousarray(waveform)
+
+
+def ours(speechd, model, language, manifest, limit):
+    """What `speechd evaluate` heard, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        hypotheses = pathlib.Path(folder) / "heard.tsv"
+        command = [speechd, "evaluate", manifest, "--model", model, "--language", language, "--quiet"]
+        command += ["--hypotheses", str(hypotheses)] + (["--limit", str(limit)] if limit else [])
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        lines = hypotheses.read_text(encoding="utf-8").splitlines()[1:]
+    return {name: text.strip() for name, _, text in (line.split("\t") for line in lines)}
+
+
+def in_transformers(model_dir, language, clips, adapter=None, base=None):
+    from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from transformers import PreTrainedTokenizerFast
+
+    source = base or model_dir
+    model = WhisperForConditionalGeneration.from_pretrained(source).eval()
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).eval()
+    config = GenerationConfig.from_pretrained(source)
+    extractor = WhisperFeatureExtractor.from_pretrained(source)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(source) / "tokenizer.json"))
+    prompt = [config.decoder_start_token_id]
+    if config.is_multilingual:
+        prompt += [config.lang_to_id[f"<|{language}|>"], config.task_to_id["transcribe"]]
+    prompt.append(config.no_timestamps_token_id)
+    inner = model.get_base_model() if adapter else model
+    suppressed = torch.tensor(config.suppress_tokens or [], dtype=torch.long)
+    at_first = torch.tensor(config.begin_suppress_tokens or [], dtype=torch.long)
+    texts = {}
+    for name, waveform in clips.items():
+        features = extractor(waveform, sampling_rate=RATE, return_tensors="pt").input_features
+        ids = list(prompt)
+        with torch.no_grad():
+            encoded = inner.model.encoder(features)
+            # Greedy, token by token, by the rules that the bundle states: no part of a program's own defaults.
+            while len(ids) < inner.config.max_target_positions:
+                logits = inner(decoder_input_ids=torch.tensor([ids]), encoder_outputs=encoded).logits[0, -1]
+                logits[suppressed] = -numpy.inf
+                logits[config.no_timestamps_token_id :] = -numpy.inf
+                if len(ids) == len(prompt):
+                    logits[at_first] = -numpy.inf
+                ids.append(int(logits.argmax()))
+                if ids[-1] == config.eos_token_id:
+                    break
+        texts[name] = tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip()
+    return texts
+
+
+def in_whisper_cpp(speechd, model_dir, language, clips):
+    from pywhispercpp.model import Model
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.bin"
+        subprocess.run([speechd, "models", "export", model_dir, "--format", "ggml", "--f32", "--out", path], check=True,
+                       stdout=subprocess.DEVNULL)
+        model = Model(str(path), print_progress=False, print_realtime=False, n_threads=2)
+        texts = {}
+        for name, waveform in clips.items():
+            segments = model.transcribe(waveform, language=language, no_context=True, single_segment=True,
+                                        no_timestamps=True, temperature_inc=0.0)
+            texts[name] = "".join(segment.text for segment in segments).strip()
+    return texts
+
+
+def compare(what, ours, theirs):
+    n_same = sum(ours[name] == text for name, text in theirs.items())
+    print(f"{what}: {n_same} of {len(theirs)} transcripts are the same")
+    for name, text in theirs.items():
+        if ours[name] != text:
+            print(f"  {name}: ours {ours[name]!r}, theirs {text!r}")
+    return n_same == len(theirs)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speechd", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--language", required=True)
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--adapter")
+    parser.add_argument("--ggml", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    clips = {row["id"]: samples(row, args.manifest) for row in rows(args.manifest, args.limit)}
+    heard = ours(args.speechd, args.model, args.language, args.manifest, args.limit)
+    is_same = compare("transformers", heard, in_transformers(args.model, args.language, clips))
+    if args.adapter:
+        config = json.loads((pathlib.Path(args.adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+        base = config["base_model_name_or_path"]
+        theirs = in_transformers(args.model, args.language, clips, adapter=args.adapter, base=base)
+        is_same &= compare("PEFT, beside the base", heard, theirs)
+    if args.ggml:
+        is_same &= compare("whisper.cpp", heard, in_whisper_cpp(args.speechd, args.model, args.language, clips))
+    sys.exit(0 if is_same else 1)
+
+
+if __name__ == "__main__":
+    main()
