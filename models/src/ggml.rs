@@ -14,7 +14,7 @@ use half::f16;
 
 use crate::lora::is_factor;
 use crate::whisper::{SpecialTokens, WhisperConfig};
-use crate::{Architecture, Bundle, Error, Precision, Tokenizer};
+use crate::{Architecture, Bundle, Error, Tokenizer};
 
 const MAGIC: u32 = 0x6767_6d6c;
 /// Tokens of text in OpenAI's multilingual vocabularies, and in the English one.
@@ -45,17 +45,17 @@ const NAMES: [(&str, &str); 16] = [
     ("layers", "blocks"),
 ];
 
-/// Writes a Whisper as whisper.cpp reads it. Matrices are f16 or f32.
+/// Writes a Whisper as whisper.cpp reads it. Matrices are f16: its convolutions take nothing else.
 ///
 /// # Errors
 /// Vocabularies and shapes that whisper.cpp would misread, what the disk refuses.
-pub fn write_ggml(bundle: &Bundle, precision: Precision, path: &Path) -> Result<(), Error> {
+pub fn write_ggml(bundle: &Bundle, path: &Path) -> Result<(), Error> {
     let Architecture::Whisper(config) = bundle.architecture();
     let (tokenizer, _, special) = bundle.description().vocabulary()?;
     check(config, &special, &bundle.description().source().path("config.json"))?;
     let refuse = |error: std::io::Error| Error::file(path, format!("cannot be written: {error}"));
     let mut file = BufWriter::new(File::create(path).map_err(refuse)?);
-    let header = header(bundle, config, precision)?;
+    let header = header(bundle, config)?;
     file.write_all(&header).map_err(refuse)?;
     file.write_all(&vocabulary(config, &tokenizer)).map_err(refuse)?;
     for (name, shape, _) in bundle.weights().tensors() {
@@ -64,7 +64,7 @@ pub fn write_ggml(bundle: &Bundle, precision: Precision, path: &Path) -> Result<
             continue;
         }
         let tensor = bundle.weights().read(name, shape, &Device::Cpu)?;
-        file.write_all(&record(&renamed(name), &tensor, precision)?).map_err(refuse)?;
+        file.write_all(&record(&renamed(name), &tensor)?).map_err(refuse)?;
     }
     file.into_inner().map_err(|error| refuse(error.into_error()))?.sync_all().map_err(refuse)
 }
@@ -103,7 +103,7 @@ fn check(config: &WhisperConfig, special: &SpecialTokens, path: &Path) -> Result
     Ok(())
 }
 
-fn header(bundle: &Bundle, config: &WhisperConfig, precision: Precision) -> Result<Vec<u8>, Error> {
+fn header(bundle: &Bundle, config: &WhisperConfig) -> Result<Vec<u8>, Error> {
     let mut bytes = MAGIC.to_le_bytes().to_vec();
     for n in [
         config.vocab_size,
@@ -116,7 +116,7 @@ fn header(bundle: &Bundle, config: &WhisperConfig, precision: Precision) -> Resu
         config.decoder_attention_heads,
         config.decoder_layers,
         config.num_mel_bins,
-        usize::from(precision == Precision::F16),
+        1, // f16
     ] {
         push(&mut bytes, n);
     }
@@ -159,13 +159,13 @@ fn renamed(name: &str) -> String {
 }
 
 /// A tensor: dimensions from the innermost out, name, numbers.
-fn record(name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>, Error> {
+fn record(name: &str, tensor: &Tensor) -> Result<Vec<u8>, Error> {
     let mut dims = tensor.dims().to_vec();
     // A convolution's bias is a column there.
     if ["encoder.conv1.bias", "encoder.conv2.bias"].contains(&name) {
         dims.push(1);
     }
-    let is_f16 = precision == Precision::F16 && tensor.dims().len() > 1 && !ALWAYS_F32.contains(&name);
+    let is_f16 = tensor.dims().len() > 1 && !ALWAYS_F32.contains(&name);
     let mut bytes = Vec::new();
     push(&mut bytes, dims.len());
     push(&mut bytes, name.len());
@@ -175,8 +175,8 @@ fn record(name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>, 
     for value in tensor.flatten_all()?.to_vec1::<f32>()? {
         match is_f16 {
             true if f16::from_f32(value).is_infinite() => {
-                let message = format!("{value} is too large for 16 bits; keep 32 (--f32)");
-                return Err(Error::option("precision", format!("{name}: {message}")));
+                let message = format!("{value} is too large for 16 bits, and whisper.cpp takes no others");
+                return Err(Error::option("weights", format!("{name}: {message}")));
             }
             true => bytes.extend(f16::from_f32(value).to_le_bytes()),
             false => bytes.extend(value.to_le_bytes()),
@@ -218,15 +218,17 @@ mod tests {
     #[test]
     fn a_tensor_is_written_from_the_innermost_dimension_out() -> Result<(), Error> {
         let tensor = Tensor::new(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::Cpu)?;
-        let bytes = record("ab", &tensor, Precision::F32)?;
+        // Positions stay f32.
+        let name = ALWAYS_F32[0];
+        let bytes = record(name, &tensor)?;
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        assert_eq!([0, 4, 8, 12, 16].map(number), [2, 2, 0, 3, 2]);
-        assert_eq!((&bytes[20..22], bytes.len()), (b"ab".as_slice(), 22 + 24));
-        assert_eq!(record("ab", &tensor, Precision::F16)?.len(), 22 + 12);
-        // Positions and vectors stay f32; a convolution's bias is a column.
-        assert_eq!(record(ALWAYS_F32[0], &tensor, Precision::F16)?.len(), 20 + ALWAYS_F32[0].len() + 24);
-        let bias = record("encoder.conv1.bias", &tensor.get(0)?, Precision::F16)?;
-        assert_eq!((bias[0], bias[12], bias[16]), (2, 1, 3));
+        assert_eq!([0, 4, 8, 12, 16].map(number), [2, name.len() as u32, 0, 3, 2]);
+        assert_eq!((&bytes[20..20 + name.len()], bytes.len()), (name.as_bytes(), 20 + name.len() + 24));
+        // Matrices are f16, vectors are not; a convolution's bias is a column.
+        assert_eq!(record("ab", &tensor)?.len(), 22 + 12);
+        let bias = record("encoder.conv1.bias", &tensor.get(0)?)?;
+        assert_eq!((bias[0], bias[8], bias[12], bias[16]), (2, 0, 1, 3));
+        assert!(record("ab", &(tensor * 1e6)?).is_err());
         Ok(())
     }
 
@@ -235,7 +237,7 @@ mod tests {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper-80");
         let folder = tempfile::tempdir().expect("a folder");
         let bundle = Bundle::open(&dir).expect("a bundle");
-        let error = write_ggml(&bundle, Precision::F16, &folder.path().join("x.bin")).expect_err("refused");
+        let error = write_ggml(&bundle, &folder.path().join("x.bin")).expect_err("refused");
         assert!(error.to_string().contains("OpenAI's vocabularies"), "{error}");
     }
 }

@@ -93,7 +93,7 @@ def in_whisper_cpp(speechd, model_dir, language, clips):
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.bin"
-        subprocess.run([speechd, "models", "export", model_dir, "--format", "ggml", "--f32", "--out", path], check=True,
+        subprocess.run([speechd, "models", "export", model_dir, "--format", "ggml", "--out", path], check=True,
                        stdout=subprocess.DEVNULL)
         model = Model(str(path), print_progress=False, print_realtime=False, n_threads=2)
         texts = {}

@@ -55,7 +55,13 @@ pub fn manifest_of(
     };
     // In the run's own folder, whatever the corpus is called: its manifests may be written over.
     let is_plain = Path::new(corpus).file_name() == Some(corpus.as_ref());
-    let folder = if is_plain { corpus.to_owned() } else { hex(&Sha256::digest(corpus)[..8]) };
+    let folder = if is_plain {
+        corpus.to_owned()
+    } else {
+        // Several folders may end in the same name.
+        let name = Path::new(corpus).file_name().unwrap_or_default().to_string_lossy();
+        format!("{name}-{}", hex(&Sha256::digest(corpus)[..4]))
+    };
     let out = dir.join(DATA).join(folder);
     let path = out.join(format!("{split}.jsonl"));
     if !path.is_file() {

@@ -84,9 +84,6 @@ enum Command {
         /// Write it into FILE
         #[arg(short, long, value_name = "FILE")]
         out: PathBuf,
-        /// Keep 32-bit numbers: twice the size
-        #[arg(long)]
-        f32: bool,
     },
     /// Describe a model: architecture, size, languages, files
     #[command(after_help = "Example: speechd models inspect ./my-whisper --json")]
@@ -132,10 +129,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             merge(source, out, precision)?;
             print(&format!("{}\n", out.display()))
         }
-        Command::Export { model, format: ExportFormat::Ggml, out, f32 } => {
+        Command::Export { model, format: ExportFormat::Ggml, out } => {
             let bundle = Bundle::from_source(fetch(model, &config, style)?)?;
-            let precision = if *f32 { Precision::F32 } else { Precision::F16 };
-            write_new(out, |unfinished| Ok(write_ggml(&bundle, precision, unfinished)?))?;
+            write_new(out, |unfinished| Ok(write_ggml(&bundle, unfinished)?))?;
             print(&format!("{}\n", out.display()))
         }
         Command::Inspect { model, json } => {
