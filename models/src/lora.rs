@@ -173,8 +173,8 @@ impl Adapter {
         let (n_out, n_in) = tensor.dims2()?;
         let a = self.weights.read(&a, &[self.rank, n_in], &Device::Cpu)?;
         let b = self.weights.read(&b, &[n_out, self.rank], &Device::Cpu)?;
-        let update = (b.matmul(&a)? * self.scale)?;
-        Ok((tensor.to_device(&Device::Cpu)? + update)?.to_device(tensor.device())?)
+        let updated = updated(&tensor.to_device(&Device::Cpu)?, &a, &b, self.scale)?;
+        Ok(updated.to_device(tensor.device())?)
     }
 
     /// The layers that it changes, in order of name.
@@ -189,6 +189,11 @@ impl Adapter {
     pub fn path(&self) -> PathBuf {
         self.weights.paths().next().map(Path::to_owned).unwrap_or_default()
     }
+}
+
+/// `W + scale B A`.
+fn updated(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> candle_core::Result<Tensor> {
+    weight + (b.matmul(a)? * scale)?
 }
 
 /// Adds the updates that are among `tensors` to the weights that they are beside. The factors stay where they are.
@@ -206,7 +211,7 @@ pub fn add_updates(tensors: &mut BTreeMap<String, Tensor>, lora: &Lora) -> Resul
         };
         let [a, b] = FACTORS.map(|factor| at(&format!("{layer}.{factor}.weight")));
         let name = format!("{layer}.weight");
-        let updated = (at(&name)? + (b?.matmul(&a?)? * lora.scale())?)?;
+        let updated = updated(&at(&name)?, &a?, &b?, lora.scale())?;
         tensors.insert(name, updated);
     }
     Ok(())

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::Error;
-use crate::metrics::{Analysis, Confusion, OtherRates, Rate, WorstUtterance};
+use crate::metrics::{Analysis, Confusion, OtherRates, Rate, RowErrors, WorstUtterance, percent};
 use crate::page::{escape, page, table};
 
 /// Confusions that the page lists; the JSON has more.
@@ -70,7 +70,7 @@ pub fn analysis_page(
 
     if !analysis.rows.is_empty() {
         body.push_str("<h2>Letters that belong together</h2>\n");
-        let row = |row: &crate::metrics::RowErrors| {
+        let row = |row: &RowErrors| {
             let right = (row.n_reference > 0).then(|| row.n_right as f64 / row.n_reference as f64);
             let wrong: Vec<_> = row.confusions.iter().take(6).map(arrow).collect();
             [row.name.clone(), row.n_reference.to_string(), percent(right), wrong.join(", ")]
@@ -157,10 +157,6 @@ fn rate_row(name: &str, normaliser: &str, rate: &Rate) -> [String; 7] {
         errors.insertions.to_string(),
         errors.n_reference.to_string(),
     ]
-}
-
-fn percent(rate: Option<f64>) -> String {
-    rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.2} %", 100.0 * rate))
 }
 
 fn ratio(ratio: Option<f64>) -> String {

@@ -10,10 +10,8 @@ use super::{Bundle, BundleSource, Description, MemoryBundle, read_json};
 use crate::Error;
 
 /// Files that list special tokens by name, and where.
-const TOKEN_LISTS: [(&str, &str); 2] = [
-    ("tokenizer_config.json", "additional_special_tokens"),
-    ("special_tokens_map.json", "additional_special_tokens"),
-];
+const TOKEN_LISTS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+const TOKEN_LIST: &str = "additional_special_tokens";
 
 impl Bundle {
     /// The same model, taking recordings as long as they are or always a full window.
@@ -75,25 +73,23 @@ impl Bundle {
         generation["lang_to_id"] = Value::Object(languages);
         push(&mut generation["suppress_tokens"], json!(id));
         let token = json!({
-            "id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            "special": true,
+            "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true,
         });
-        push(&mut tokenizer["added_tokens"], token);
+        let mut with_id = token.clone();
+        with_id["id"] = json!(id);
+        push(&mut tokenizer["added_tokens"], with_id);
         let mut files = vec![
             ("config.json", config),
             ("generation_config.json", generation),
             ("tokenizer.json", tokenizer),
         ];
-        for (file, key) in TOKEN_LISTS.into_iter().filter(|(file, _)| source.has(file)) {
+        for file in TOKEN_LISTS.into_iter().filter(|file| source.has(file)) {
             let mut value = read_json(source, file)?;
-            if value[key].is_array() {
-                push(&mut value[key], json!(name));
+            if value[TOKEN_LIST].is_array() {
+                push(&mut value[TOKEN_LIST], json!(name));
             }
             if let Some(Value::Object(tokens)) = value.get_mut("added_tokens_decoder") {
-                tokens.insert(id.to_string(), json!({
-                    "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                    "special": true,
-                }));
+                tokens.insert(id.to_string(), token.clone());
             }
             files.push((file, value));
         }

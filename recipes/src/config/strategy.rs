@@ -21,9 +21,6 @@ pub enum StrategyKind {
 }
 
 impl StrategyKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Full, Self::Lora, Self::FrozenEncoder, Self::Multistage];
-
     /// The name, the same as serde's.
     pub const fn name(self) -> &'static str {
         match self {

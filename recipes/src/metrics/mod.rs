@@ -18,6 +18,7 @@ pub use bootstrap::{Interval, Resampling};
 pub use chrf::{Chrf, ChrfOptions, ChrfStatistics};
 pub use compare::{Comparison, compare};
 pub use errors::{Errors, character_errors, characters, word_errors, words};
+pub(crate) use report::percent;
 pub use report::{Bucket, Rate, Report, TranslationScore, WorstUtterance};
 pub use score::{Score, ScoreOptions};
 

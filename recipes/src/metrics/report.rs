@@ -177,7 +177,8 @@ fn rate_row(name: &str, rate: &Rate, unit: &str) -> [String; 7] {
     ]
 }
 
-fn percent(rate: Option<f64>) -> String {
+/// A rate for people, and a dash where there is none.
+pub(crate) fn percent(rate: Option<f64>) -> String {
     rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.2} %", 100.0 * rate))
 }
 

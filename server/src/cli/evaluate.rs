@@ -13,7 +13,7 @@ use models::{Bundle, DecodeOptions, Task, Transcriber};
 use recipes::{
     analysis_page,
     data::{
-        manifest::{self, Cut, Needs},
+        manifest::{Cut, Needs},
         read_cut,
     },
     evaluate::{Evaluation, Heard, Reference, Unheard, evaluate},
@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::{
     FAILED, Usage,
     fetch::{fetch, named_or_own},
-    manifests::manifests,
+    manifests::{manifests, read_cuts},
     output::{print, write_file},
     progress::{Items, Style},
 };
@@ -103,7 +103,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let model = named_or_own(args.model.as_deref().unwrap_or(&config.transcribe.model))?;
     let style = Style::new(args.quiet);
-    let cuts = read_cuts(&manifests(&args.manifests)?, args.limit, style)?;
+    let mut cuts = read_cuts(&manifests(&args.manifests)?, Needs { text: false, ..Needs::default() }, style)?;
+    cuts.truncate(args.limit.unwrap_or(usize::MAX));
 
     let transcriber = Transcriber::load(Bundle::from_source(fetch(model, &config, style)?)?, &Device::Cpu)?;
     let options = DecodeOptions {
@@ -151,19 +152,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         print(&describe(&reports, &evaluation))?;
     }
     Ok(if evaluation.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
-}
-
-/// The cuts of manifests, those without a text too, and not more of them than `limit`.
-pub(super) fn read_cuts(paths: &[PathBuf], limit: Option<usize>, style: Style) -> anyhow::Result<Vec<Cut>> {
-    let mut cuts = Vec::new();
-    let needs = Needs { text: false, ..Needs::default() };
-    for path in paths {
-        let read = manifest::read(path, needs)?;
-        read.rejected.iter().for_each(|rejected| style.note(&format!("left out: {rejected}")));
-        cuts.extend(read.cuts);
-    }
-    cuts.truncate(limit.unwrap_or(usize::MAX));
-    Ok(cuts)
 }
 
 /// What a model hears in some cuts.

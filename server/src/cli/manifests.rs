@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use recipes::prepare::Split;
+use recipes::{
+    data::manifest::{self, Cut, Needs},
+    prepare::Split,
+};
 
-use super::Usage;
+use super::{Usage, progress::Style};
 
 /// The manifests that arguments mean: files, or all of a folder, the splits in their order.
 pub(super) fn manifests(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
@@ -31,6 +34,17 @@ pub(super) fn manifests(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         found.extend(paths);
     }
     Ok(found)
+}
+
+/// The cuts of manifests; rows that cannot be used are told.
+pub(super) fn read_cuts(paths: &[PathBuf], needs: Needs, style: Style) -> anyhow::Result<Vec<Cut>> {
+    let mut cuts = Vec::new();
+    for path in paths {
+        let read = manifest::read(path, needs)?;
+        read.rejected.iter().for_each(|rejected| style.note(&format!("left out: {rejected}")));
+        cuts.extend(read.cuts);
+    }
+    Ok(cuts)
 }
 
 fn is_manifest(path: &Path) -> bool {

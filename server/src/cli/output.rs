@@ -94,10 +94,7 @@ pub(super) fn write_new(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<
     if path.exists() {
         return Err(Usage(format!("{} is there already; name another place", path.display())).into());
     }
-    let parent = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part = Part(path.with_file_name(format!(".{name}.{}.part", std::process::id())));
+    let part = Part::beside(path).with_context(|| format!("{} cannot be written", path.display()))?;
     fill(&part.0)?;
     fs::rename(&part.0, path).with_context(|| format!("{} cannot be written", path.display()))
 }
@@ -105,9 +102,7 @@ pub(super) fn write_new(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<
 /// Writes a whole file or none: what stands at `path` is replaced at the end.
 pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
-        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let part = Part(path.with_file_name(format!(".{name}.{}.part", std::process::id())));
+        let part = Part::beside(path)?;
         let mut file = File::create(&part.0)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -118,6 +113,15 @@ pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// A file that does not outlive a failure.
 struct Part(PathBuf);
+
+impl Part {
+    /// A name of this process's own beside `path`, whose folder is there from now on.
+    fn beside(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Self(path.with_file_name(format!(".{name}.{}.part", std::process::id()))))
+    }
+}
 
 impl Drop for Part {
     fn drop(&mut self) {

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Subcommand;
 use models::{NewVocabulary, Tokenizer};
-use recipes::data::manifest::{self, Needs};
+use recipes::data::manifest::Needs;
 
 use super::{
     Usage,
     fetch::fetch,
-    manifests::manifests,
+    manifests::{manifests, read_cuts},
     output::{print, table, write_file},
     progress::Style,
 };
@@ -103,11 +103,7 @@ fn read_texts(paths: &[PathBuf], style: Style) -> anyhow::Result<Vec<String>> {
         contents.lines().for_each(&mut add);
     }
     let needs = Needs { text: true, recording: false, duration: false };
-    for path in manifests(&others)? {
-        let read = manifest::read(&path, needs)?;
-        read.rejected.iter().for_each(|rejected| style.note(&format!("left out: {rejected}")));
-        read.cuts.iter().for_each(|cut| add(cut.output_text()));
-    }
+    read_cuts(&manifests(&others)?, needs, style)?.iter().for_each(|cut| add(cut.output_text()));
     if texts.is_empty() {
         return Err(Usage("these files hold no text".to_owned()).into());
     }

@@ -9,7 +9,7 @@ use recipes::{
     config::RunConfig,
     data::{
         check::{self, Severity, check},
-        manifest::Cut,
+        manifest::{Cut, Needs},
         stats::stats,
         tokens::Tokens,
     },
@@ -17,7 +17,7 @@ use recipes::{
 };
 
 use super::super::{
-    evaluate::read_cuts,
+    manifests::read_cuts,
     progress::{Items, Style},
 };
 
@@ -96,6 +96,6 @@ impl Data {
     }
 
     pub(super) fn test(&self, style: Style) -> anyhow::Result<Vec<Cut>> {
-        read_cuts(&self.test, None, style)
+        read_cuts(&self.test, Needs { text: false, ..Needs::default() }, style)
     }
 }
