@@ -12,6 +12,9 @@ use super::manifest::Cut;
 use super::shuffle::{Purpose, between, generator, shuffle, uniform};
 use crate::Error;
 
+/// How far a cut with the same text is looked for: where most texts are different there is none.
+const REPEAT_SEARCH: usize = 200;
+
 /// How utterances are made of cuts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +27,9 @@ pub struct JoinConfig {
     pub max_secs: f64,
     /// Share of the cuts that are joined with others of the same speaker only.
     pub same_speaker: f64,
+    /// Share of the cuts that are followed by another with the same text, as far as there is one: words that come twice are
+    /// rare, and easily dropped or written once too often.
+    pub repeats: f64,
     /// Seconds of silence between joined cuts.
     pub pause_secs: [f64; 2],
     /// Seconds of silence before the first cut and after the last.
@@ -59,6 +65,7 @@ impl JoinConfig {
         grow_epochs: 0,
         max_secs: 0.0,
         same_speaker: 0.0,
+        repeats: 0.0,
         pause_secs: [0.0; 2],
         edge_secs: [0.0; 2],
         edges: 0.0,
@@ -87,9 +94,12 @@ impl JoinConfig {
         if self.max_cuts > 1 && !(self.max_secs.is_finite() && self.max_secs > 0.0) {
             return refuse("max_secs", format!("{} is not a number of seconds above 0", self.max_secs));
         }
-        for (key, share) in
-            [("same_speaker", self.same_speaker), ("edges", self.edges), ("silence", self.silence)]
-        {
+        for (key, share) in [
+            ("same_speaker", self.same_speaker),
+            ("repeats", self.repeats),
+            ("edges", self.edges),
+            ("silence", self.silence),
+        ] {
             if !(0.0..=1.0).contains(&share) {
                 return refuse(key, format!("{share} is not between 0 and 1"));
             }
@@ -144,6 +154,9 @@ impl JoinConfig {
             .collect();
         // Stable: within a group the order stays drawn.
         keyed.sort_by_key(|(key, _)| *key);
+        if self.repeats > 0.0 {
+            keyed.chunk_by_mut(|a, b| a.0 == b.0).for_each(|group| self.repeat(cuts, group, &mut rng));
+        }
         let mut utterances = Vec::new();
         for group in keyed.chunk_by(|a, b| a.0 == b.0) {
             let mut rest = group;
@@ -161,6 +174,21 @@ impl JoinConfig {
             utterances.push(Utterance { id, parts: Vec::new(), rest_secs: duration_secs, duration_secs });
         }
         utterances
+    }
+
+    /// Moves cuts with the text of the one before them forward, as often as `repeats` says.
+    fn repeat(&self, cuts: &[Cut], group: &mut [Candidate<'_>], rng: &mut ChaCha8Rng) {
+        for at in 1..group.len() {
+            let text = cuts[group[at - 1].1].text.trim();
+            if uniform(rng) >= self.repeats || text.is_empty() {
+                continue;
+            }
+            let end = group.len().min(at + REPEAT_SEARCH);
+            let same = (at..end).find(|other| cuts[group[*other].1].text.trim() == text);
+            if let Some(same) = same {
+                group.swap(at, same);
+            }
+        }
     }
 
     /// One utterance of the first cuts of `rest`, at most `n_most`, and how many it took.
@@ -280,6 +308,7 @@ mod tests {
             grow_epochs: 0,
             max_secs: 4.0,
             same_speaker: 1.0,
+            repeats: 0.0,
             pause_secs: [0.05, 0.3],
             edge_secs: [0.0, 0.4],
             edges: 0.5,
@@ -311,6 +340,25 @@ mod tests {
         let spoken = || utterances.iter().filter(|u| !u.parts.is_empty());
         let n_bare = spoken().filter(|u| u.rest_secs == 0.0 && u.parts[0].1 == 0.0).count();
         assert!((spoken().count() / 4..3 * spoken().count() / 4).contains(&n_bare), "{n_bare}");
+    }
+
+    #[test]
+    fn words_come_twice_as_often_as_is_wanted() {
+        let mut cuts: Vec<Cut> = (0..600).map(cut).collect();
+        cuts.iter_mut().enumerate().for_each(|(index, cut)| cut.text = format!("w{}", index / 3 % 10).into());
+        let share = |repeats: f64| {
+            let config = JoinConfig { repeats, max_secs: 20.0, ..config() };
+            let utterances = config.utterances(&cuts, 1, 0);
+            let mut seen: Vec<usize> =
+                utterances.iter().flat_map(|u| u.parts.iter().map(|part| part.0)).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..600).collect::<Vec<_>>());
+            let pairs = || utterances.iter().flat_map(|u| u.parts.windows(2));
+            let n_same = pairs().filter(|pair| cuts[pair[0].0].text == cuts[pair[1].0].text).count();
+            n_same as f64 / pairs().count() as f64
+        };
+        let shares = [share(0.0), share(0.5), share(1.0)];
+        assert!(shares[0] < 0.15 && (0.4..0.7).contains(&shares[1]) && shares[2] > 0.9, "{shares:?}");
     }
 
     #[test]
@@ -379,6 +427,7 @@ mod tests {
             ("join.max_cuts", JoinConfig { max_cuts: 0, ..config() }),
             ("join.max_secs", JoinConfig { max_secs: f64::NAN, ..config() }),
             ("join.pause_secs", JoinConfig { pause_secs: [2.0, 1.0], ..config() }),
+            ("join.repeats", JoinConfig { repeats: -0.1, ..config() }),
             ("join.silence", JoinConfig { silence: 2.0, ..config() }),
             ("join.silence_secs", JoinConfig { silence_secs: [0.0, 0.0], ..config() }),
         ] {

@@ -21,12 +21,18 @@ pub struct Corpus {
 }
 
 /// The corpora that are known by name.
-pub const CORPORA: [Corpus; 3] = [
+pub const CORPORA: [Corpus; 4] = [
     Corpus {
         name: "fsdd",
         folder: "speech/fsdd",
         about: "the Free Spoken Digit Dataset: English digits, 8 kHz (CC BY-SA 4.0)",
         get: "git clone https://github.com/Jakobovski/free-spoken-digit-dataset",
+    },
+    Corpus {
+        name: "esc10",
+        folder: "audio-captions/esc10",
+        about: "ESC-10: environmental sounds, 5 s each (CC0 and CC BY)",
+        get: "git clone https://github.com/karoldvl/ESC-10",
     },
     Corpus {
         name: "ljspeech",

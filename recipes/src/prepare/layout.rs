@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 #[cfg(feature = "parquet")]
 use super::parquet;
-use super::{Listing, Options, audiofolder, common_voice, fsdd, jsonl, kaldi, ljspeech, webdataset};
+use super::{Listing, Options, audiofolder, common_voice, esc, fsdd, jsonl, kaldi, ljspeech, webdataset};
 use crate::data::manifest::Error;
 
 /// How a corpus lies in its folder.
@@ -27,13 +27,16 @@ pub enum Layout {
     Jsonl,
     /// The Free Spoken Digit Dataset: `recordings/3_theo_17.wav`.
     Fsdd,
+    /// ESC-10 and ESC-50: `001 - Dog bark/1-100032-A.ogg`, sounds without words.
+    Esc,
 }
 
 impl Layout {
     /// All of them, in the order in which a folder is tried.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CommonVoice,
         Self::Fsdd,
+        Self::Esc,
         Self::LjSpeech,
         Self::Kaldi,
         Self::AudioFolder,
@@ -53,6 +56,7 @@ impl Layout {
             Self::Parquet => "parquet",
             Self::Jsonl => "jsonl",
             Self::Fsdd => "fsdd",
+            Self::Esc => "esc",
         }
     }
 
@@ -72,6 +76,7 @@ impl Layout {
             Self::Parquet => "Parquet with an `audio` column of bytes (builds with the feature `parquet`)",
             Self::Jsonl => "manifests of NeMo or of Lhotse's cuts: .jsonl, .json, compressed (.gz) or not",
             Self::Fsdd => "recordings/ of digit_speaker_index.wav",
+            Self::Esc => "folders such as '001 - Dog bark' of fold-clip-take.ogg; sounds without words",
         }
     }
 
@@ -84,6 +89,7 @@ impl Layout {
         let matches = |layout: &Self| match layout {
             Self::CommonVoice => common_voice::matches(path),
             Self::Fsdd => fsdd::matches(path),
+            Self::Esc => esc::matches(path),
             Self::LjSpeech => ljspeech::matches(path),
             Self::Kaldi => kaldi::matches(path),
             Self::WebDataset => webdataset::matches(path),
@@ -126,6 +132,7 @@ impl Layout {
             }
             Self::Jsonl => jsonl::list(path, options),
             Self::Fsdd => fsdd::list(path),
+            Self::Esc => esc::list(path),
         }
     }
 }

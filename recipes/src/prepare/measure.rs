@@ -22,12 +22,12 @@ pub(super) fn measure(
     options: &Options,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> BTreeMap<Option<Split>, Vec<Cut>> {
-    let (total, done) = (found.len(), AtomicUsize::new(0));
+    let (total, done, needs_text) = (found.len(), AtomicUsize::new(0), !listing.is_wordless);
     progress(0, total);
     let looked_at: Vec<_> = found
         .into_par_iter()
         .map(|mut found| {
-            let result = look_at(&mut found.row.cut, found.row.has_duration);
+            let result = look_at(&mut found.row.cut, found.row.has_duration, needs_text);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             (found, result)
         })
@@ -47,8 +47,8 @@ pub(super) fn measure(
     by_split
 }
 
-fn look_at(cut: &mut Cut, has_duration: bool) -> Result<(), Reason> {
-    if cut.output_text().trim().is_empty() {
+fn look_at(cut: &mut Cut, has_duration: bool, needs_text: bool) -> Result<(), Reason> {
+    if needs_text && cut.output_text().trim().is_empty() {
         return Err(Reason::EmptyText("text"));
     }
     if !cut.audio.is_file() {

@@ -7,6 +7,7 @@ mod audiofolder;
 mod common_voice;
 mod corpus;
 mod digits;
+mod esc;
 mod folder;
 mod fsdd;
 mod jsonl;
@@ -122,6 +123,8 @@ struct Listing {
     rejected_splits: BTreeSet<Split>,
     /// What the user should know, in whole sentences.
     notes: Vec<String>,
+    /// Whether nothing is said in any recording, so that no text is no fault.
+    is_wordless: bool,
     names: Interner,
 }
 

@@ -413,6 +413,25 @@ fn the_digits_are_read_by_their_names() {
 }
 
 #[test]
+fn sounds_have_labels_and_no_words() {
+    let folder = Folder::new();
+    folder
+        .wav("001 - Dog bark/1-100-A.wav", 100)
+        .wav("001 - Dog bark/4-101-A.wav", 100)
+        .wav("002 - Rain/5-102-B.wav", 100)
+        .wav("002 - Rain/rain.wav", 100)
+        .wav("other/1-103-A.wav", 100);
+    assert_eq!(Layout::detect(&folder.path()).expect("detected"), Layout::Esc);
+    let prepared = folder.prepare(&as_is());
+    assert_eq!(shown(&prepared, Split::Train), [row("1-100-A", "", 100, "100", "-")]);
+    assert_eq!(shown(&prepared, Split::Test), [row("4-101-A", "", 100, "101", "-")]);
+    assert_eq!(shown(&prepared, Split::Dev), [row("5-102-B", "", 100, "102", "-")]);
+    let label = |split| prepared.splits[&split][0].extra.as_ref().map(|extra| extra["label"].clone());
+    assert_eq!([label(Split::Train), label(Split::Dev)], [Some("dog bark".into()), Some("rain".into())]);
+    assert!(rejections(&prepared)[0].contains("fold-clip-take"), "{:?}", rejections(&prepared));
+}
+
+#[test]
 fn a_speaker_is_left_out_of_everything_but_the_test_set() {
     let folder = Folder::new();
     for speaker in ["theo", "ann"] {
@@ -639,6 +658,7 @@ fn data(name: &str) -> Option<PathBuf> {
 fn corpora_at_hand_are_read_whole() {
     for (name, layout, counts) in [
         ("speech/fsdd", Layout::Fsdd, [2150, 100, 250]),
+        ("audio-captions/esc10", Layout::Esc, [239, 0, 79]),
         ("speech/ps-synth", Layout::CommonVoice, [1450, 150, 150]),
         ("speech/ljspeech-32", Layout::LjSpeech, [8, 0, 0]),
     ] {

@@ -65,7 +65,7 @@ impl SynthesisOptions {
 
 impl Default for SynthesisOptions {
     fn default() -> Self {
-        Self { set: Set::DigitsEn, seed: 0, n_clips: 3600 }
+        Self { set: Set::DigitsEn, seed: 0, n_clips: 4800 }
     }
 }
 

@@ -19,12 +19,14 @@ const UNKNOWN: &str = include_str!("../../../digits_en/unknown.txt");
 
 /// Digits of the longest string.
 const MAX_DIGITS: usize = 8;
+/// Unknown lines that are spoken at once, at most.
+const MAX_OTHER: usize = 3;
 /// Of so many clips, ...
 const SHARES: usize = 100;
 /// ... so many are commands ...
-const COMMAND_SHARES: usize = 28;
+const COMMAND_SHARES: usize = 24;
 /// ... and so many are unknown; the rest are digits.
-const UNKNOWN_SHARES: usize = 22;
+const UNKNOWN_SHARES: usize = 34;
 /// One of so many clips is dev.
 const DEV_EVERY: usize = 10;
 
@@ -113,7 +115,7 @@ pub(super) fn digits_en(seed: u64, n_clips: usize) -> Vec<Utterance> {
                 let spoken = match kind {
                     Kind::Digits => digits(index, &mut rng),
                     Kind::Command => commands[index % commands.len()].to_owned(),
-                    Kind::Unknown => unknown[index % unknown.len()].to_owned(),
+                    Kind::Unknown => other(index, &unknown, &mut rng),
                 };
                 let utterance = Utterance {
                     split,
@@ -137,6 +139,16 @@ pub(super) fn digits_en(seed: u64, n_clips: usize) -> Vec<Utterance> {
 /// The generator of each utterance is its own: another number of clips keeps those that there are.
 fn stream(kind: Kind, index: usize) -> u64 {
     index as u64 * 3 + kind as u64
+}
+
+/// Each line in turn, and between them several that were drawn: what is said at length is no string of digits either.
+fn other(index: usize, unknown: &[&str], rng: &mut impl RngCore) -> String {
+    let mut draw = |n: usize| below(n as u64, rng) as usize;
+    if index.is_multiple_of(2) {
+        return unknown[index / 2 % unknown.len()].to_owned();
+    }
+    let n_lines = 2 + draw(MAX_OTHER - 1);
+    (0..n_lines).map(|_| unknown[draw(unknown.len())]).collect::<Vec<_>>().join(" ")
 }
 
 /// A string of digits: lengths in turn, and single digits, too.

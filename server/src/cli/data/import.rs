@@ -32,6 +32,7 @@ Layouts:
   parquet       an `audio` column with bytes, as Hugging Face's data sets come; unpacked too (builds with the feature `parquet`)
   jsonl         manifests of NeMo or of Lhotse's cuts, compressed (.gz) or not; a cut with several segments becomes several
   fsdd          recordings/ of digit_speaker_index.wav
+  esc           ESC-10 and ESC-50: '001 - Dog bark'/fold-clip-take.ogg, sounds without words
 
 A row that cannot be used is skipped, counted, and listed in rejected.tsv with its file, line and reason.
 Exit code: 0 done, 1 nothing can be used, 2 wrong arguments.";
@@ -39,7 +40,7 @@ Exit code: 0 done, 1 nothing can be used, 2 wrong arguments.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// A corpus: a folder, a manifest, or a name: fsdd, ljspeech, common_voice, or a folder below SPEECHD_DATA
+    /// A corpus: a folder, a manifest, or a name: fsdd, esc10, ljspeech, common_voice, or a folder below SPEECHD_DATA
     #[arg(value_name = "CORPUS")]
     corpus: PathBuf,
     /// Write the manifests into DIR
@@ -96,6 +97,8 @@ enum LayoutArg {
     Jsonl,
     /// Free Spoken Digit Dataset
     Fsdd,
+    /// ESC-10, ESC-50
+    Esc,
 }
 
 impl LayoutArg {
@@ -110,6 +113,7 @@ impl LayoutArg {
             Self::Parquet => Some(Layout::Parquet),
             Self::Jsonl => Some(Layout::Jsonl),
             Self::Fsdd => Some(Layout::Fsdd),
+            Self::Esc => Some(Layout::Esc),
         }
     }
 }
