@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
 use models::Error;
-use models::kernels::keep_freed_memory;
+use models::kernels::{keep_freed_memory, leave_threads_to_kernels};
 use models::nn::{
     AdamW, Conv1d, Embedding, LayerNorm, Linear, Mask, Moments, MultiHeadAttention, Targets, adamw_step,
     backward, cross_entropy, gelu, squared_norm,
@@ -81,6 +81,7 @@ const MAX_STEPS: usize = 12;
 const ENOUGH: Duration = Duration::from_secs(20);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    leave_threads_to_kernels();
     let (flags, arguments): (Vec<String>, Vec<String>) = std::env::args()
         .skip(1)
         .partition(|argument| ["--bench", CHECKPOINTING].contains(&argument.as_str()));

@@ -164,6 +164,13 @@ impl Default for Augment {
     }
 }
 
+impl Speed {
+    /// The lowest factor that may be drawn, at most 1: a recording of `window_secs * slowest` fits a window whatever is drawn.
+    pub fn slowest(&self) -> f64 {
+        if self.probability == 0.0 { 1.0 } else { self.factors.iter().copied().fold(1.0, f64::min) }
+    }
+}
+
 impl Default for Speed {
     fn default() -> Self {
         Speed { probability: 0.0, factors: vec![0.9, 1.0, 1.1] }

@@ -13,6 +13,7 @@ mod layer_norm;
 mod memory;
 mod reduce;
 mod softmax;
+mod threads;
 mod transpose;
 
 pub use adamw::{AdamW, squared_norm};
@@ -29,4 +30,5 @@ pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_nor
 pub use memory::keep_freed_memory;
 pub use reduce::add_column_sums;
 pub use softmax::{softmax, softmax_backward};
+pub use threads::leave_threads_to_kernels;
 pub use transpose::transpose;

@@ -52,7 +52,7 @@ pub use plan::{Comparison, PlanOptions, Strategy, StrategyPadding, compare};
 pub use recording::{read_cut, read_cut_at};
 pub use sampler::{Sampler, SamplerConfig};
 pub use tokens::Tokens;
-pub use utterance::{JoinConfig, Utterance, weighted};
+pub use utterance::{JoinConfig, TokenRoom, Utterance, weighted};
 
 use serde::{Deserialize, Serialize};
 

@@ -23,7 +23,7 @@ pub struct JoinConfig {
     pub max_cuts: usize,
     /// Epochs until it is so many: the first has single cuts, and each one after it some more at most.
     pub grow_epochs: u64,
-    /// Seconds that joined cuts last at most, pauses included.
+    /// Seconds that joined cuts last at most, pauses included; a run makes of 0 what its windows hold.
     pub max_secs: f64,
     /// Share of the cuts that are joined with others of the same speaker only.
     pub same_speaker: f64,
@@ -53,6 +53,15 @@ pub struct Utterance {
     pub rest_secs: f64,
     /// How long it lasts.
     pub duration_secs: f64,
+}
+
+/// What a decoder has room for.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRoom<'a> {
+    /// Tokens of each cut's text.
+    pub n_tokens: &'a [u32],
+    /// Tokens of joined texts at most.
+    pub max: u32,
 }
 
 /// Language and speaker that the cuts before and after it must have, if any, and the cut's index.
@@ -91,8 +100,8 @@ impl JoinConfig {
                 return refuse(key, format!("[{least}, {most}] is not a range of seconds from 0 on"));
             }
         }
-        if self.max_cuts > 1 && !(self.max_secs.is_finite() && self.max_secs > 0.0) {
-            return refuse("max_secs", format!("{} is not a number of seconds above 0", self.max_secs));
+        if !(self.max_secs.is_finite() && self.max_secs >= 0.0) {
+            return refuse("max_secs", format!("{} is not a number of seconds from 0 on", self.max_secs));
         }
         for (key, share) in [
             ("same_speaker", self.same_speaker),
@@ -118,12 +127,20 @@ impl JoinConfig {
 
     /// The utterances of an epoch, each cut in one of them: a pure function of its arguments.
     pub fn utterances(&self, cuts: &[Cut], seed: u64, epoch: u64) -> Vec<Utterance> {
-        self.utterances_of(cuts, (0..cuts.len()).collect(), seed, epoch)
+        self.utterances_of(cuts, (0..cuts.len()).collect(), None, seed, epoch)
     }
 
-    /// [`JoinConfig::utterances`] of some of the cuts, or of some of them several times.
-    pub fn utterances_of(&self, cuts: &[Cut], indices: Vec<usize>, seed: u64, epoch: u64) -> Vec<Utterance> {
-        let mut utterances = self.drawn(cuts, indices, seed, epoch);
+    /// [`JoinConfig::utterances`] of some of the cuts, or of some of them several times; joined ones that do not become longer than
+    /// there is `room` for.
+    pub fn utterances_of(
+        &self,
+        cuts: &[Cut],
+        indices: Vec<usize>,
+        room: Option<TokenRoom<'_>>,
+        seed: u64,
+        epoch: u64,
+    ) -> Vec<Utterance> {
+        let mut utterances = self.drawn(cuts, indices, room, seed, epoch);
         // What is drawn for an utterance is drawn by its name: heard twice it is another.
         let mut n_seen: HashMap<String, usize> = HashMap::new();
         for utterance in &mut utterances {
@@ -136,7 +153,14 @@ impl JoinConfig {
         utterances
     }
 
-    fn drawn(&self, cuts: &[Cut], indices: Vec<usize>, seed: u64, epoch: u64) -> Vec<Utterance> {
+    fn drawn(
+        &self,
+        cuts: &[Cut],
+        indices: Vec<usize>,
+        room: Option<TokenRoom<'_>>,
+        seed: u64,
+        epoch: u64,
+    ) -> Vec<Utterance> {
         if self == &Self::NONE {
             return indices.into_iter().map(|index| Utterance::of(index, &cuts[index])).collect();
         }
@@ -162,7 +186,7 @@ impl JoinConfig {
             let mut rest = group;
             while !rest.is_empty() {
                 let n_most = 1 + (uniform(&mut rng) * self.max_cuts_in(epoch)) as usize;
-                let (utterance, n_taken) = self.join(cuts, rest, n_most, &mut rng);
+                let (utterance, n_taken) = self.join(cuts, rest, n_most, room, &mut rng);
                 utterances.push(utterance);
                 rest = &rest[n_taken..];
             }
@@ -197,10 +221,11 @@ impl JoinConfig {
         cuts: &[Cut],
         rest: &[Candidate<'_>],
         n_most: usize,
+        room: Option<TokenRoom<'_>>,
         rng: &mut ChaCha8Rng,
     ) -> (Utterance, usize) {
         let mut parts: Vec<(usize, f64)> = Vec::new();
-        let mut duration_secs = 0.0;
+        let (mut duration_secs, mut n_tokens) = (0.0, 0);
         let edge_secs = if uniform(rng) < self.edges { self.edge_secs } else { [0.0; 2] };
         for (_, index) in rest.iter().take(n_most) {
             let range = if parts.is_empty() { edge_secs } else { self.pause_secs };
@@ -210,9 +235,13 @@ impl JoinConfig {
                 false => between(range, rng),
             };
             let longer_secs = duration_secs + pause_secs + cuts[*index].duration_secs;
-            if !parts.is_empty() && longer_secs + edge_secs[1] > self.max_secs {
+            let n_added = room.and_then(|room| room.n_tokens.get(*index)).copied().unwrap_or(0);
+            let is_full = longer_secs + edge_secs[1] > self.max_secs
+                || room.is_some_and(|room| n_tokens + n_added > room.max);
+            if !parts.is_empty() && is_full {
                 break;
             }
+            n_tokens += n_added;
             parts.push((*index, pause_secs));
             duration_secs = longer_secs;
         }
@@ -382,6 +411,25 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_joined_as_far_as_there_is_room() {
+        let cuts: Vec<Cut> = (0..200).map(cut).collect();
+        let n_tokens: Vec<u32> = (0..200).map(|index| if index == 7 { 30 } else { 1 + index % 5 }).collect();
+        let config = JoinConfig { max_secs: 20.0, ..config() };
+        let sums = |max: u32| {
+            let room = Some(TokenRoom { n_tokens: &n_tokens, max });
+            let utterances = config.utterances_of(&cuts, (0..200).collect(), room, 1, 0);
+            let spoken = utterances.iter().filter(|utterance| !utterance.parts.is_empty());
+            let sum =
+                |utterance: &Utterance| utterance.parts.iter().map(|part| n_tokens[part.0]).sum::<u32>();
+            spoken.map(|utterance| (utterance.parts.len(), sum(utterance))).collect::<Vec<_>>()
+        };
+        assert_eq!(sums(12).iter().map(|(n_cuts, _)| n_cuts).sum::<usize>(), 200);
+        // What has no room alone stays alone.
+        assert!(sums(12).iter().all(|(n_cuts, sum)| *sum <= 12 || (*n_cuts, *sum) == (1, 30)));
+        assert!(sums(12).iter().any(|(_, sum)| *sum == 12) && sums(99).iter().any(|(_, sum)| *sum > 12));
+    }
+
+    #[test]
     fn nothing_joined_is_the_cuts_as_they_are() {
         let cuts: Vec<Cut> = (0..3).map(cut).collect();
         let utterances = JoinConfig::NONE.utterances(&cuts, 1, 0);
@@ -399,7 +447,7 @@ mod tests {
         assert!((235..265).contains(&count(200..300)), "{}", count(200..300));
         assert_ne!(indices, weighted(&weights, 1, 1));
         for config in [config(), JoinConfig::NONE] {
-            let utterances = config.utterances_of(&cuts, indices.clone(), 1, 0);
+            let utterances = config.utterances_of(&cuts, indices.clone(), None, 1, 0);
             let ids: BTreeSet<_> = utterances.iter().map(|u| &u.id).collect();
             assert_eq!(ids.len(), utterances.len());
         }

@@ -5,7 +5,7 @@ mod cross_entropy;
 mod ctc;
 
 pub use cross_entropy::CrossEntropy;
-pub use ctc::Ctc;
+pub use ctc::{Ctc, CtcVocabulary};
 
 use serde::{Deserialize, Serialize};
 

@@ -193,6 +193,9 @@ fn assemble(
         Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
         None => config.clone(),
     };
+    if config.join.max_secs == 0.0 {
+        config.join.max_secs = config.model.window_secs * config.augment.speed.slowest();
+    }
     if is_kept {
         keep_settings(&config, dir)?;
     }
@@ -209,10 +212,11 @@ fn assemble(
     let (n_train, n_dev) = (cuts.len(), dev.len());
     let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
     let is_checkpointing = config.model.gradient_checkpointing;
-    let task = Transcribe::new(params, description, &config.loss, is_checkpointing, config.seed, |live| {
-        let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
-        Ok(HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed))
-    })?;
+    let task =
+        Transcribe::new(params, description, &config.loss, is_checkpointing, config.seed, &cuts, |live| {
+            let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
+            HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)
+        })?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
     let limits = limits(&config, task.live());
     let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;

@@ -6,9 +6,8 @@ use super::{script::digits_en, voice::Voice, *};
 use crate::prepare::digits::DIGITS;
 
 /// What sounds like a digit or a command; "of" is no "off" within a sentence.
-const HOMOPHONES: [&str; 13] = [
-    "won", "to", "too", "for", "fore", "ate", "know", "write", "rite", "stopped", "knows", "oh", "nein",
-];
+const HOMOPHONES: [&str; 13] =
+    ["won", "to", "too", "for", "fore", "ate", "know", "write", "rite", "stopped", "knows", "oh", "nein"];
 
 #[test]
 fn the_voices_that_judge_synthesis_are_never_heard() {

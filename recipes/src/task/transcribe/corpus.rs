@@ -87,7 +87,8 @@ impl Corpus {
         // All that may come, not what one draw of the weights takes.
         let is_heard = |index: &usize| corpus.weights.get(*index).is_none_or(|weight| *weight > 0.0);
         let indices = (0..corpus.recordings.cuts.len()).filter(is_heard).collect();
-        let utterances = corpus.join.utterances_of(&corpus.recordings.cuts, indices, corpus.seed, typical);
+        let limits = &corpus.sampler.limits;
+        let utterances = corpus.recordings.utterances(&corpus.join, indices, limits, corpus.seed, typical)?;
         let lengths = corpus.lengths(&utterances, typical)?;
         let taken: Vec<Length> =
             lengths.into_iter().filter(|length| corpus.sampler.limits.admit(*length).is_ok()).collect();
@@ -114,13 +115,12 @@ impl Corpus {
         EpochPadding::new(epoch, &plan.epoch, sampler, language)
     }
 
-    fn utterances(&self, epoch: u64) -> Vec<Utterance> {
-        let cuts = &self.recordings.cuts;
+    fn utterances(&self, epoch: u64) -> Result<Vec<Utterance>, Error> {
         let indices = match self.weights.is_empty() {
-            true => (0..cuts.len()).collect(),
+            true => (0..self.recordings.cuts.len()).collect(),
             false => weighted(&self.weights, self.seed, epoch),
         };
-        self.join.utterances_of(cuts, indices, self.seed, epoch)
+        self.recordings.utterances(&self.join, indices, &self.sampler.limits, self.seed, epoch)
     }
 
     /// What is done to the recordings of an epoch, if anything.
@@ -186,7 +186,7 @@ impl Corpus {
     }
 
     fn make_plan(&self, epoch: u64) -> Result<(Plan, Sampler), Error> {
-        let utterances = self.utterances(epoch);
+        let utterances = self.utterances(epoch)?;
         let lengths = self.lengths(&utterances, epoch)?;
         let sampler = Sampler::new(lengths, self.table.clone(), self.sampler.clone(), self.seed)?;
         Ok((Plan { epoch: sampler.epoch(epoch)?, utterances }, sampler))

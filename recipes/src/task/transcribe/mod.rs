@@ -10,27 +10,27 @@ pub use batch::Batch;
 pub use corpus::Corpus;
 pub use recordings::Recordings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use audio::augment::cut_rng;
 use candle_core::{Tensor, Var};
-use models::nn::Linear;
+use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::whisper::Whisper;
 use models::{
-    Architecture, DecodeOptions, Description, Precision, Transcriber, add_updates, is_factor, write_adapter,
-    write_weights,
+    Architecture, DecodeOptions, Description, Precision, Tokenizer, Transcriber, add_updates, is_factor,
+    write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
 
-use self::recordings::Draw;
+use self::recordings::{Draw, encode};
 use super::{Extent, Figures, Task, Term};
 use crate::Error;
 use crate::config::{EvaluateConfig, TargetConfig};
-use crate::data::{JoinConfig, Length, LengthLimits, Utterance, hex};
+use crate::data::{Cut, JoinConfig, Length, LengthLimits, Utterance, hex};
 use crate::evaluate::{Reference, Unheard, evaluate};
-use crate::loss::{Ctc, LossConfig};
+use crate::loss::{Ctc, CtcVocabulary, LossConfig};
 use crate::metrics::ScoreOptions;
 
 /// Where the weights of the CTC head are in a checkpoint.
@@ -46,6 +46,7 @@ pub struct Transcribe {
     description: Description,
     whisper: Whisper,
     ctc_head: Option<Linear>,
+    ctc_vocabulary: CtcVocabulary,
     loss: LossConfig,
     /// The same weights without a graph.
     live: Transcriber,
@@ -75,17 +76,18 @@ impl HeldOut {
         config: &EvaluateConfig,
         limits: LengthLimits,
         seed: u64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let none = JoinConfig::NONE;
         let join = if config.join { join } else { &none };
-        let mut utterances = join.utterances(&recordings.cuts, seed, HELD_OUT_EPOCH);
+        let indices = (0..recordings.cuts.len()).collect();
+        let mut utterances = recordings.utterances(join, indices, &limits, seed, HELD_OUT_EPOCH)?;
         if config.max_utterances > 0 && utterances.len() > config.max_utterances {
             // Spread over all of them.
             let step = utterances.len() as f64 / config.max_utterances as f64;
             let kept = (0..config.max_utterances).map(|i| utterances[(i as f64 * step) as usize].clone());
             utterances = kept.collect();
         }
-        Self { recordings, utterances, config: config.clone(), limits, seed }
+        Ok(Self { recordings, utterances, config: config.clone(), limits, seed })
     }
 
     fn references(&self) -> impl Iterator<Item = Result<Reference, Unheard>> {
@@ -104,7 +106,7 @@ impl HeldOut {
 
 impl Transcribe {
     /// A task over `params`, which the model of `description` is built from. `is_checkpointing` trades time for memory, `seed`
-    /// draws what a base model lacks, and `held_out` makes what the model is judged by, given a handle to its live weights.
+    /// draws what a base model lacks, `cuts` are what it will be trained on, and `held_out` makes what the model is judged by, given a handle to its live weights.
     ///
     /// # Errors
     /// Parameters that do not fit the description.
@@ -114,24 +116,40 @@ impl Transcribe {
         loss: &LossConfig,
         is_checkpointing: bool,
         seed: u64,
+        cuts: &[Cut],
         held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
     ) -> Result<Self, Error> {
         let Architecture::Whisper(config) = description.architecture().clone();
         // No bundle has it; a checkpoint of this project has.
         let params = params.with_new(CTC_HEAD, seed);
-        let head = |params: &Params| {
-            let n_ids = config.eos_token_id as usize + 1; // text, and the end as the blank
-            Linear::load(&params.root().sub(CTC_HEAD), config.d_model, n_ids, true)
-        };
-        let has_ctc = loss.ctc.weight > 0.0;
         let mut whisper = Whisper::load(&params, config.clone())?;
         whisper.set_checkpointing(is_checkpointing);
-        let ctc_head = if has_ctc { Some(head(&params)?) } else { None };
+        let has_ctc = loss.ctc.weight > 0.0;
+        let ctc_vocabulary = match has_ctc {
+            true => vocabulary(&Tokenizer::from_source(description.source())?, cuts)?,
+            false => CtcVocabulary::new(Vec::new()),
+        };
+        let head = |params: &Params| {
+            let params = params.root().sub(CTC_HEAD);
+            let head = || Linear::load(&params, config.d_model, ctc_vocabulary.n_outputs(), true);
+            has_ctc.then(head).transpose()
+        };
+        let ctc_head = head(&params)?;
         let detached = params.detached();
         let live = Transcriber::with_params(&description, &detached)?;
-        let live_ctc_head = if has_ctc { Some(head(&detached)?) } else { None };
-        let held_out = held_out(&live)?;
-        Ok(Self { params, description, whisper, ctc_head, loss: loss.clone(), live, live_ctc_head, held_out })
+        let live_ctc_head = head(&detached)?;
+        let (held_out, loss) = (held_out(&live)?, loss.clone());
+        Ok(Self {
+            params,
+            description,
+            whisper,
+            ctc_head,
+            ctc_vocabulary,
+            loss,
+            live,
+            live_ctc_head,
+            held_out,
+        })
     }
 
     /// A handle to the live weights.
@@ -190,6 +208,10 @@ impl Transcribe {
         Ok(tensors)
     }
 
+    fn ctc_targets(&self, batch: &Batch) -> CtcTargets {
+        self.ctc_vocabulary.targets(&batch.texts, &batch.n_positions())
+    }
+
     /// The terms' sums by a model that is trained or by the same one without its graph.
     fn forward(
         &self,
@@ -213,7 +235,7 @@ impl Transcribe {
             sums.push(cross_entropy.sum(&whisper.decoder, &hidden, &batch.labels, &batch.weights)?);
         }
         if let Some(head) = ctc_head {
-            sums.push(self.loss.ctc.sum(head, &encoded, &n_positions, &batch.texts)?);
+            sums.push(self.loss.ctc.sum(head, &encoded, self.ctc_targets(batch))?);
         }
         Ok(sums)
     }
@@ -268,6 +290,15 @@ impl Transcribe {
     }
 }
 
+/// The tokens of the texts of `cuts`.
+fn vocabulary(tokenizer: &Tokenizer, cuts: &[Cut]) -> Result<CtcVocabulary, Error> {
+    let mut ids = BTreeSet::new();
+    for cut in cuts {
+        ids.extend(encode(tokenizer, &cut.text, cut.language.as_deref())?);
+    }
+    Ok(CtcVocabulary::new(ids.into_iter().collect()))
+}
+
 impl Task for Transcribe {
     type Batch = Batch;
 
@@ -287,7 +318,7 @@ impl Task for Transcribe {
         }
         if self.ctc_head.is_some() {
             // By tokens, as the other term.
-            let weight = Ctc::weight(&batch.texts, &batch.n_positions());
+            let weight = Ctc::weight(&self.ctc_targets(batch));
             terms.push(Term { name: "ctc", scale: self.loss.ctc.weight, weight });
         }
         terms

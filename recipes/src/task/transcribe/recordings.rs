@@ -13,7 +13,7 @@ use super::batch::{Row, Tokens};
 use crate::Error;
 use crate::config::TargetConfig;
 use crate::data::shuffle::{below, between, uniform};
-use crate::data::{Cut, Utterance, read_cut_at};
+use crate::data::{Cut, JoinConfig, LengthLimits, TokenRoom, Utterance, read_cut_at};
 
 /// Levels of noise in silence, decibels below full scale.
 const SILENCE_DB: [f64; 2] = [-75.0, -30.0];
@@ -169,17 +169,8 @@ impl Recordings {
         self.encode(&utterance.text(&self.cuts), self.language_of(utterance))
     }
 
-    /// Words begin with their space, the first one too, where a language has spaces at all: so do Whisper's texts.
     fn encode(&self, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        let tokenizer = self.transcriber.tokenizer();
-        Ok(match language.is_some_and(Tokenizer::is_unspaced) {
-            true => tokenizer.encode(text)?,
-            false => tokenizer.encode(&format!(" {text}"))?,
-        })
+        encode(self.transcriber.tokenizer(), text, language)
     }
 
     /// What a prompt calls the language of an utterance; `None` where it names none.
@@ -193,20 +184,46 @@ impl Recordings {
     /// Tokens that the decoder will be asked for: text, prompt and end. Each cut's are counted once: what joined texts become
     /// together differs from that at most where a language has no spaces.
     pub(super) fn n_tokens(&self, utterance: &Utterance) -> Result<u32, Error> {
-        let prompt =
-            self.transcriber.special_tokens().prompt(self.language_of(utterance), Task::Transcribe, false)?;
-        let mut n_tokens = prompt.len() as u32 + 1;
+        let mut n_tokens = self.n_around(self.language_of(utterance))?;
         for (index, _) in &utterance.parts {
-            n_tokens += match self.n_text_tokens[*index].get() {
-                Some(n) => *n,
-                None => {
-                    let cut = &self.cuts[*index];
-                    let n = self.encode(&cut.text, cut.language.as_deref())?.len() as u32;
-                    *self.n_text_tokens[*index].get_or_init(|| n)
-                }
-            };
+            n_tokens += self.n_text_tokens(*index)?;
         }
         Ok(n_tokens)
+    }
+
+    /// Tokens of prompt and end.
+    fn n_around(&self, language: Option<&str>) -> Result<u32, Error> {
+        let prompt = self.transcriber.special_tokens().prompt(language, Task::Transcribe, false)?;
+        Ok(prompt.len() as u32 + 1)
+    }
+
+    fn n_text_tokens(&self, index: usize) -> Result<u32, Error> {
+        if let Some(n) = self.n_text_tokens[index].get() {
+            return Ok(*n);
+        }
+        let cut = &self.cuts[index];
+        let n = self.encode(&cut.text, cut.language.as_deref())?.len() as u32;
+        Ok(*self.n_text_tokens[index].get_or_init(|| n))
+    }
+
+    /// What is heard in an epoch: the cuts of `indices`, joined as `join` says and as `limits` allow.
+    pub(super) fn utterances(
+        &self,
+        join: &JoinConfig,
+        indices: Vec<usize>,
+        limits: &LengthLimits,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<Vec<Utterance>, Error> {
+        let (Some(max_tokens), true) = (limits.max_tokens, join.max_cuts > 1) else {
+            return Ok(join.utterances_of(&self.cuts, indices, None, seed, epoch));
+        };
+        let n_tokens =
+            (0..self.cuts.len()).map(|index| self.n_text_tokens(index)).collect::<Result<Vec<_>, _>>()?;
+        // All prompts are equally long, and a model that names no language needs none.
+        let n_around = self.n_around(self.language.as_deref())?;
+        let room = TokenRoom { n_tokens: &n_tokens, max: max_tokens.saturating_sub(n_around) };
+        Ok(join.utterances_of(&self.cuts, indices, Some(room), seed, epoch))
     }
 
     /// Whether recordings are heard as long as they are.
@@ -218,6 +235,18 @@ impl Recordings {
     pub(super) fn window_secs(&self) -> f64 {
         self.transcriber.window_secs()
     }
+}
+
+/// Words begin with their space, the first one too, where a language has spaces at all: so do Whisper's texts.
+pub(super) fn encode(tokenizer: &Tokenizer, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(match language.is_some_and(Tokenizer::is_unspaced) {
+        true => tokenizer.encode(text)?,
+        false => tokenizer.encode(&format!(" {text}"))?,
+    })
 }
 
 /// Nothing said: noise of some colour and level, now and then digital silence.

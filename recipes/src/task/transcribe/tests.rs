@@ -96,9 +96,10 @@ fn task(folder: &Path, config: &RunConfig) -> Transcribe {
         &config.loss,
         config.model.gradient_checkpointing,
         config.seed,
+        &cuts(folder, 20),
         |live| {
             let recordings = Recordings::new(cuts(folder, 8), None, live.clone(), 0);
-            Ok(HeldOut::new(recordings, &config.join, &config.evaluate, limits(), config.seed))
+            HeldOut::new(recordings, &config.join, &config.evaluate, limits(), config.seed)
         },
     )
     .unwrap()
