@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Join = 4,
     /// How often a cut is heard in an epoch.
     Weights = 5,
+    /// In which voice a text is read.
+    Reading = 6,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs

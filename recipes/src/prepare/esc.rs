@@ -15,8 +15,9 @@ const DEV_FOLD: u32 = 5;
 const N_FOLDS: u32 = 5;
 
 pub(super) fn matches(root: &Path) -> bool {
-    let entries = folder::entries(root).unwrap_or_default();
-    entries.iter().filter_map(|path| label(path)).next().is_some()
+    let folders = folder::entries(root).unwrap_or_default().into_iter().filter(|path| label(path).is_some());
+    let recordings = folders.flat_map(|path| folder::entries(&path).unwrap_or_default());
+    recordings.filter(|path| folder::is_recording(path)).take(10).any(|path| parse(&path).is_some())
 }
 
 /// The label of a folder: `rain` of `002 - Rain`.
@@ -30,7 +31,8 @@ fn label(folder: &Path) -> Option<String> {
 fn parse(path: &Path) -> Option<(u32, &str)> {
     let mut parts = path.file_stem()?.to_str()?.split('-');
     let fold = parts.next()?.parse().ok().filter(|fold| (1..=N_FOLDS).contains(fold))?;
-    Some((fold, parts.next()?))
+    let clip = parts.next()?;
+    parts.next().map(|_take| (fold, clip))
 }
 
 pub(super) fn list(root: &Path) -> Result<Listing, Error> {

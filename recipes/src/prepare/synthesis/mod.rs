@@ -1,5 +1,5 @@
-//! Recordings by speech synthesisers, for what no corpus holds: English digit strings and command words in many voices, and
-//! other words that a model should not write.
+//! Recordings by speech synthesisers, for what no corpus holds: English digit strings and command words in many voices, other
+//! words that a model should not write, and texts that nobody has read.
 //!
 //! The programs espeak-ng and flite speak. What is spoken by whom is a function of a seed; the samples are one of the programs'
 //! versions, too.
@@ -31,21 +31,32 @@ const SAMPLE_RATE: u32 = 16_000;
 const AUDIO_FOLDER: &str = "audio";
 
 /// A set of recordings that can be synthesised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Set {
     /// English digits, alone and in strings of up to eight, command words, and other words with an empty text.
     DigitsEn,
+    /// The lines of a text, read by espeak-ng.
+    Text {
+        /// Where it lies.
+        path: PathBuf,
+        /// The language that reads it, as espeak-ng calls it.
+        voice: String,
+        /// Its language, as models call it.
+        language: String,
+        /// Words of a recording at most: longer lines become several.
+        max_words: usize,
+    },
 }
 
 impl Set {
-    /// The set that a recipe calls `name`.
+    /// The set that a recipe calls `name`; texts have none.
     pub fn named(name: &str) -> Option<Self> {
         (name == "digits-en").then_some(Self::DigitsEn)
     }
 }
 
 /// What is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SynthesisOptions {
     /// The set.
     pub set: Set,
@@ -57,10 +68,25 @@ pub struct SynthesisOptions {
 
 impl SynthesisOptions {
     /// Fewer recordings make no set: dev would have one or none. So few do not have all words yet: every command is in dev from
-    /// 1290 on.
+    /// 1500 on.
     pub const MIN_CLIPS: usize = 20;
     /// More are taken for a mistake: weeks of speech, and a file for each.
     pub const MAX_CLIPS: usize = 1_000_000;
+
+    fn script(&self) -> Result<Vec<Utterance>, Error> {
+        let Set::Text { path, voice, max_words, .. } = &self.set else {
+            return Ok(script::digits_en(self.seed, self.n_clips));
+        };
+        let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let script = script::read_aloud(&text, voice, *max_words, self.seed, self.n_clips);
+        if script.len() < Self::MIN_CLIPS {
+            let (n, least) = (script.len(), Self::MIN_CLIPS);
+            let message =
+                format!("has {n} pieces to be read, lines with digits left out; {least} make a set");
+            return Err(Error::file(path, message));
+        }
+        Ok(script)
+    }
 }
 
 impl Default for SynthesisOptions {
@@ -85,9 +111,12 @@ pub fn synthesize(
         let message = format!("{} recordings are too {too}; from {least} to {most}", options.n_clips);
         return Err(Error::Corpus(message));
     }
-    let Set::DigitsEn = options.set;
-    let script = script::digits_en(options.seed, options.n_clips);
-    let programs = Programs::find()?;
+    let (voice, language) = match &options.set {
+        Set::DigitsEn => (None, "en"),
+        Set::Text { voice, language, .. } => (Some(voice.as_str()), language.as_str()),
+    };
+    let script = options.script()?;
+    let programs = Programs::find(voice)?;
     let folder = out.join(AUDIO_FOLDER);
     fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     let (total, done) = (script.len(), AtomicUsize::new(0));
@@ -103,7 +132,7 @@ pub fn synthesize(
     let mut names = Interner::default();
     let mut splits = BTreeMap::<Split, Vec<Cut>>::new();
     for (utterance, duration_secs) in script.iter().zip(durations) {
-        let cut = cut(utterance, &folder, duration_secs, &mut names);
+        let cut = cut(utterance, &folder, duration_secs, language, &mut names);
         splits.entry(utterance.split).or_default().push(cut);
     }
     Ok(splits)
@@ -134,7 +163,13 @@ fn speak(programs: &Programs, utterance: &Utterance, folder: &Path) -> Result<f6
     Ok(waveform.duration_secs())
 }
 
-fn cut(utterance: &Utterance, folder: &Path, duration_secs: f64, names: &mut Interner) -> Cut {
+fn cut(
+    utterance: &Utterance,
+    folder: &Path,
+    duration_secs: f64,
+    language: &str,
+    names: &mut Interner,
+) -> Cut {
     let mut extra = Extra::new();
     extra.insert("kind".to_owned(), Value::from(utterance.kind.name()));
     if utterance.kind == Kind::Unknown {
@@ -147,7 +182,7 @@ fn cut(utterance: &Utterance, folder: &Path, duration_secs: f64, names: &mut Int
         duration_secs,
         channel: None,
         text: utterance.text().into(),
-        language: Some(names.get("en")),
+        language: Some(names.get(language)),
         speaker: Some(names.get(&utterance.voice.name())),
         target_text: None,
         target_language: None,

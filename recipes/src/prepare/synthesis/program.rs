@@ -27,29 +27,42 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Looks for the programs and for every voice of the set.
+    /// Looks for the programs and for every voice of the set: those of English, or of another language.
     ///
     /// # Errors
     /// What is missing, and how to get it.
-    pub(super) fn find() -> Result<Self, Error> {
-        Self::find_as("espeak-ng".as_ref(), "flite".as_ref())
+    pub(super) fn find(language: Option<&str>) -> Result<Self, Error> {
+        Self::find_as("espeak-ng".as_ref(), "flite".as_ref(), language)
     }
 
     /// As [`Programs::find`], under other names.
-    pub(super) fn find_as(espeak: &'static OsStr, flite: &'static OsStr) -> Result<Self, Error> {
-        let accents = list(espeak, &["--voices=en"])?;
-        let variants = list(espeak, &["--voices=variant"])?;
-        let voices = list(flite, &["-lv"])?;
-        for voice in [Split::Train, Split::Dev].into_iter().flat_map(Voice::all) {
-            let is_there = match voice {
+    pub(super) fn find_as(
+        espeak: &'static OsStr,
+        flite: &'static OsStr,
+        language: Option<&str>,
+    ) -> Result<Self, Error> {
+        let accents = column(espeak, &["--voices"], 1)?;
+        let variants = column(espeak, &["--voices=variant"], 4)?;
+        if let Some(language) =
+            language.filter(|language| !accents.is_empty() && !accents.contains(*language))
+        {
+            let message = format!("speaks no `{language}`; its languages: {} --voices", espeak.display());
+            return Err(Error::Program { name: espeak.to_string_lossy().into_owned(), message });
+        }
+        let all = |split| Voice::all(split, language);
+        let wanted: Vec<_> = [Split::Train, Split::Dev].into_iter().flat_map(all).collect();
+        let has_flite = wanted.iter().any(|voice| matches!(voice, Voice::Flite { .. }));
+        let voices = if has_flite { words(flite, &["-lv"])? } else { HashSet::new() };
+        for voice in wanted {
+            let is_there = match &voice {
                 Voice::Espeak { accent, variant } => {
-                    accents.contains(accent) && variants.contains(&format!("!v/{variant}"))
+                    accents.contains(&**accent) && variants.contains(&format!("!v/{variant}"))
                 }
-                Voice::Flite { voice } => voices.contains(voice),
+                Voice::Flite { voice } => voices.contains(*voice),
             };
             if !is_there {
                 let message = format!("lacks the voice {}; a full package has it: {INSTALL}", voice.name());
-                return Err(Error::Program { name: program(voice, espeak, flite), message });
+                return Err(Error::Program { name: program(&voice, espeak, flite), message });
             }
         }
         Ok(Self { espeak, flite })
@@ -62,13 +75,15 @@ impl Programs {
     pub(super) fn speak(&self, utterance: &Utterance, path: &Path) -> Result<(), Error> {
         let Utterance { spoken, has_pauses, voice, length_percent, pitch, .. } = utterance;
         let text = if *has_pauses { spoken.replace(' ', ", ") } else { spoken.to_string() };
-        let name = program(*voice, self.espeak, self.flite);
+        let name = program(voice, self.espeak, self.flite);
         let mut command = match voice {
             Voice::Espeak { accent, variant } => {
                 let mut command = Command::new(self.espeak);
                 command.args(["-v", &format!("{accent}+{variant}")]);
                 command.args(["-s", &(ESPEAK_WORDS_PER_MIN * 100 / length_percent).to_string()]);
-                command.args(["-p", &pitch.to_string()]).arg("-w").arg(path).arg(text);
+                command.args(["-p", &pitch.to_string()]).arg("-w").arg(path);
+                // A text may begin with a dash.
+                command.arg("--").arg(text);
                 command
             }
             Voice::Flite { voice } => {
@@ -85,7 +100,7 @@ impl Programs {
     }
 }
 
-fn program(voice: Voice, espeak: &OsStr, flite: &OsStr) -> String {
+fn program(voice: &Voice, espeak: &OsStr, flite: &OsStr) -> String {
     match voice {
         Voice::Espeak { .. } => espeak.to_string_lossy().into_owned(),
         Voice::Flite { .. } => flite.to_string_lossy().into_owned(),
@@ -93,10 +108,17 @@ fn program(voice: Voice, espeak: &OsStr, flite: &OsStr) -> String {
 }
 
 /// The words of a program's list of voices.
-fn list(program: &OsStr, arguments: &[&str]) -> Result<HashSet<String>, Error> {
+fn words(program: &OsStr, arguments: &[&str]) -> Result<HashSet<String>, Error> {
     let output = run(Command::new(program).args(arguments), &program.to_string_lossy())?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// A column of a program's table of voices.
+fn column(program: &OsStr, arguments: &[&str], column: usize) -> Result<HashSet<String>, Error> {
+    let output = run(Command::new(program).args(arguments), &program.to_string_lossy())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(|line| line.split_whitespace().nth(column)).map(str::to_owned).collect())
 }
 
 fn run(command: &mut Command, name: &str) -> Result<Output, Error> {

@@ -39,6 +39,8 @@ pub enum Kind {
     Command,
     /// Something else, whose text is empty.
     Unknown,
+    /// A piece of a text that somebody gave.
+    Text,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::Digits => "digits",
             Self::Command => "command",
             Self::Unknown => "unknown",
+            Self::Text => "text",
         }
     }
 }
@@ -115,7 +118,8 @@ pub(super) fn digits_en(seed: u64, n_clips: usize) -> Vec<Utterance> {
                 let spoken = match kind {
                     Kind::Digits => digits(index, &mut rng),
                     Kind::Command => commands[index % commands.len()].to_owned(),
-                    Kind::Unknown => other(index, &unknown, &mut rng),
+                    // No text is among the kinds above.
+                    Kind::Unknown | Kind::Text => other(index, &unknown, &mut rng),
                 };
                 let utterance = Utterance {
                     split,
@@ -134,6 +138,48 @@ pub(super) fn digits_en(seed: u64, n_clips: usize) -> Vec<Utterance> {
         }
     }
     script
+}
+
+/// Pieces of a text, each spoken once: about `n_clips` of them, or all that there are. Lines are cut into pieces of equal length, at
+/// most `max_words` words. Those with digits are left out: nobody knows how a voice reads them.
+pub(super) fn read_aloud(
+    text: &str,
+    voice: &str,
+    max_words: usize,
+    seed: u64,
+    n_clips: usize,
+) -> Vec<Utterance> {
+    // What espeak-ng takes for phonemes is none here.
+    let text = text.trim_start_matches('\u{feff}').replace(['[', ']'], "");
+    let mut pieces = Vec::new();
+    for line in text.lines().filter(|line| !line.chars().any(char::is_numeric)) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let n_pieces = words.len().div_ceil(max_words.max(1));
+        let cut = |piece: usize| piece * words.len() / n_pieces;
+        pieces.extend((0..n_pieces).map(|piece| words[cut(piece)..cut(piece + 1)].join(" ")));
+    }
+    let mut seen = HashSet::new();
+    pieces.retain(|piece| piece.chars().any(char::is_alphabetic) && seen.insert(piece.clone()));
+    // Spread over the whole text.
+    let n_clips = n_clips.min(pieces.len());
+    let spread = (0..n_clips).map(|index| &pieces[index * pieces.len() / n_clips]);
+    // Who reads a piece, and for which split, follows from its words: with more of them it is read as before.
+    let read = |piece: &String| {
+        let digest = Sha256::digest(piece);
+        let key = digest.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
+        let split = if key.is_multiple_of(DEV_EVERY as u64) { Split::Dev } else { Split::Train };
+        let mut rng = generator(seed, 0, Purpose::Reading, key);
+        Utterance {
+            split,
+            kind: Kind::Text,
+            spoken: piece.as_str().into(),
+            has_pauses: false,
+            voice: Voice::draw_of(voice, split, &mut rng),
+            length_percent: 85 + below(41, &mut rng),
+            pitch: 15 + below(71, &mut rng),
+        }
+    };
+    spread.map(read).collect()
 }
 
 /// The generator of each utterance is its own: another number of clips keeps those that there are.

@@ -37,47 +37,56 @@ const FLITE_VOICES: [&str; 4] = ["awb", "kal", "kal16", "rms"];
 const FLITE_EVERY: u64 = 5;
 
 /// A synthesiser with its voice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Voice {
-    /// espeak-ng's accent and variant.
-    Espeak { accent: &'static str, variant: &'static str },
+    /// espeak-ng's language or accent, and variant.
+    Espeak { accent: Box<str>, variant: &'static str },
     /// flite's voice.
     Flite { voice: &'static str },
 }
 
 impl Voice {
     /// As the manifest names the speaker.
-    pub(super) fn name(self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Espeak { accent, variant } => format!("espeak-ng/{accent}+{variant}"),
             Self::Flite { voice } => format!("flite/{voice}"),
         }
     }
 
-    /// All voices of a split.
-    pub(super) fn all(split: Split) -> Vec<Self> {
+    /// All voices of a split: of English, or of another language as espeak-ng calls it.
+    pub(super) fn all(split: Split, language: Option<&str>) -> Vec<Self> {
         let (accents, variants, flite): (&[_], &[_], &[_]) = match split {
             Split::Train => (&TRAIN_ACCENTS, &TRAIN_VARIANTS, &FLITE_VOICES),
             Split::Dev => (&DEV_ACCENTS, &DEV_VARIANTS, &[]),
             Split::Test => (&[], &[], &[]),
         };
-        let espeak = accents
-            .iter()
-            .flat_map(|accent| variants.iter().map(move |variant| Self::Espeak { accent, variant }));
+        let own = language.as_slice();
+        let (accents, flite) = if own.is_empty() { (accents, flite) } else { (own, &[][..]) };
+        let espeak = accents.iter().flat_map(|accent| {
+            variants.iter().map(|variant| Self::Espeak { accent: (*accent).into(), variant })
+        });
         let mut voices: Vec<_> = espeak.chain(flite.iter().map(|voice| Self::Flite { voice })).collect();
         voices.sort_unstable();
         voices.dedup();
         voices
     }
 
-    /// Draws a voice of dev, or else of train.
+    /// Draws a voice of a language for dev, or else for train.
+    pub(super) fn draw_of(language: &str, split: Split, rng: &mut impl RngCore) -> Self {
+        let variants: &[&'static str] = if split == Split::Dev { &DEV_VARIANTS } else { &TRAIN_VARIANTS };
+        let variant = variants[below(variants.len() as u64, rng) as usize];
+        Self::Espeak { accent: language.into(), variant }
+    }
+
+    /// Draws a voice of English for dev, or else for train.
     pub(super) fn draw(split: Split, rng: &mut impl RngCore) -> Self {
         let is_flite = split != Split::Dev && below(FLITE_EVERY, rng) == 0;
         let mut of = |choices: &[&'static str]| choices[below(choices.len() as u64, rng) as usize];
         match split {
-            Split::Dev => Self::Espeak { accent: of(&DEV_ACCENTS), variant: of(&DEV_VARIANTS) },
+            Split::Dev => Self::Espeak { accent: of(&DEV_ACCENTS).into(), variant: of(&DEV_VARIANTS) },
             _ if is_flite => Self::Flite { voice: of(&FLITE_VOICES) },
-            _ => Self::Espeak { accent: of(&TRAIN_ACCENTS), variant: of(&TRAIN_VARIANTS) },
+            _ => Self::Espeak { accent: of(&TRAIN_ACCENTS).into(), variant: of(&TRAIN_VARIANTS) },
         }
     }
 }

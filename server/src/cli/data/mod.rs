@@ -34,7 +34,7 @@ pub(super) struct Args {
 enum Command {
     /// Make manifests of a corpus: train.jsonl, dev.jsonl, test.jsonl
     Import(import::Args),
-    /// Make recordings by speech synthesisers, with their manifests: digits and commands
+    /// Make recordings by speech synthesisers, with their manifests: digits and commands, or the lines of a text
     #[command(alias = "synthesise")]
     Synthesize(synthesize::Args),
     /// Say what is in manifests: hours, lengths, tokens, languages, speakers

@@ -8,6 +8,7 @@ use recipes::prepare::{self, Set, SynthesisOptions};
 
 use super::{
     super::{
+        Usage,
         output::print,
         progress::{Items, Style},
     },
@@ -18,10 +19,11 @@ const EXAMPLES: &str = "\
 Examples:
   speechd data synthesize digits-en --out digits/
   speechd data synthesize digits-en --out few/ --clips 200 --seed 1
+  speechd data synthesize text --text urdu.txt --voice ur --out urdu/     # a related language, for want of recordings
 
 The recordings, 16 kHz WAV, go to audio/ beside train.jsonl and dev.jsonl; dev has voices of its own. Who says what is a function of
 the seed. What an earlier run left in audio/ is kept.
-The programs espeak-ng and flite must be there: apt-get install espeak-ng flite.";
+The programs espeak-ng and, for English digits, flite must be there: apt-get install espeak-ng flite.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -32,8 +34,20 @@ pub(super) struct Args {
     /// Write recordings and manifests into DIR
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
+    /// text: the file whose lines are read; those with digits are left out
+    #[arg(long, value_name = "FILE", required_if_eq("set", "text"))]
+    text: Option<PathBuf>,
+    /// text: the language that reads it, as espeak-ng calls it (espeak-ng --voices lists them)
+    #[arg(long, value_name = "CODE", required_if_eq("set", "text"))]
+    voice: Option<String>,
+    /// text: its language, as models call it [default: as the voice's]
+    #[arg(long, value_name = "CODE", requires = "text")]
+    language: Option<String>,
+    /// text: words of a recording at most; longer lines become several [default: 10]
+    #[arg(long, value_name = "N", requires = "text", value_parser = clap::value_parser!(u16).range(1..))]
+    max_words: Option<u16>,
     /// Recordings, about; a tenth of them is dev
-    #[arg(long, value_name = "N", default_value_t = 3600, value_parser = clips)]
+    #[arg(long, value_name = "N", default_value_t = SynthesisOptions::default().n_clips, value_parser = clips)]
     clips: usize,
     /// Decides texts, voices and rates of speech
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -51,12 +65,21 @@ pub(super) struct Args {
 enum SetArg {
     /// English digits, alone and in strings of up to eight; 36 command words; other words, with an empty text
     DigitsEn,
+    /// The lines of a text file, in some fifty voices of its language
+    Text,
 }
 
-impl SetArg {
-    fn set(self) -> Set {
-        match self {
-            Self::DigitsEn => Set::DigitsEn,
+impl Args {
+    fn set(&self) -> Result<Set, Usage> {
+        match (self.set, &self.text, &self.voice) {
+            (SetArg::DigitsEn, None, None) => Ok(Set::DigitsEn),
+            (SetArg::Text, Some(path), Some(voice)) => Ok(Set::Text {
+                path: path.clone(),
+                voice: voice.clone(),
+                language: self.language.as_ref().unwrap_or(voice).clone(),
+                max_words: usize::from(self.max_words.unwrap_or(10)),
+            }),
+            _ => Err(Usage("--text and --voice are for the set `text`, which needs both".to_owned())),
         }
     }
 }
@@ -69,7 +92,7 @@ fn clips(text: &str) -> Result<usize, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_out(&args.out, args.overwrite)?;
-    let options = SynthesisOptions { set: args.set.set(), seed: args.seed, n_clips: args.clips };
+    let options = SynthesisOptions { set: args.set()?, seed: args.seed, n_clips: args.clips };
     let progress = Mutex::new(Items::start(Style::new(args.quiet), "speaking", Some(0)));
     let splits =
         prepare::synthesize(&options, &args.out, &|done, total| progress.lock().update_of(done, total));
