@@ -403,12 +403,12 @@ fn digits_and_commands_are_synthesised_or_the_programs_asked_for() {
     );
     let unknown: Vec<_> = cuts.iter().filter(|cut| cut["kind"] == "unknown").collect();
     assert!(
-        unknown.len() == 7 && unknown.iter().all(|cut| cut["text"] == "" && cut["spoken"] != ""),
+        unknown.len() == 12 && unknown.iter().all(|cut| cut["text"] == "" && cut["spoken"] != ""),
         "{unknown:?}"
     );
     let (code, stdout, _) = data(&home, &["check", "data"]);
     assert_eq!(code, 0, "{stdout}");
-    assert!(stdout.contains("warning: 7 cuts without a text") && stdout.contains(": 0 errors"), "{stdout}");
+    assert!(stdout.contains("warning: 13 cuts without a text") && stdout.contains(": 0 errors"), "{stdout}");
     let (code, _, stderr) = data(&home, &synthesize);
     assert_eq!(code, 1);
     assert!(stderr.contains("data/train.jsonl: is there already; --overwrite"), "{stderr}");

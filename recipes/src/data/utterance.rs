@@ -23,7 +23,7 @@ pub struct JoinConfig {
     pub max_cuts: usize,
     /// Epochs until it is so many: the first has single cuts, and each one after it some more at most.
     pub grow_epochs: u64,
-    /// Seconds that joined cuts last at most, pauses included; a run makes of 0 what its windows hold.
+    /// Seconds that joined cuts last at most, pauses included. A run makes of 0 what its windows hold; here 0 joins nothing.
     pub max_secs: f64,
     /// Share of the cuts that are joined with others of the same speaker only.
     pub same_speaker: f64,
@@ -279,10 +279,10 @@ impl Utterance {
         Self { id: cut.id.to_string(), parts, rest_secs: 0.0, duration_secs }
     }
 
-    /// What is said: the cuts' texts, those without one left out.
-    pub fn text(&self, cuts: &[Cut]) -> String {
+    /// What is said: the cuts' texts, those without one left out, with what the language has between sentences.
+    pub fn text(&self, cuts: &[Cut], separator: &str) -> String {
         let texts = self.parts.iter().map(|(index, _)| cuts[*index].text.trim());
-        texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+        texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(separator)
     }
 
     /// The language that is spoken, where the cuts state one.
@@ -434,7 +434,7 @@ mod tests {
         let cuts: Vec<Cut> = (0..3).map(cut).collect();
         let utterances = JoinConfig::NONE.utterances(&cuts, 1, 0);
         assert_eq!(utterances.iter().map(|u| u.id.as_str()).collect::<Vec<_>>(), ["0", "1", "2"]);
-        assert_eq!((utterances[1].text(&cuts), utterances[1].duration_secs), ("w1".to_owned(), 0.5));
+        assert_eq!((utterances[1].text(&cuts, " "), utterances[1].duration_secs), ("w1".to_owned(), 0.5));
     }
 
     #[test]
@@ -462,11 +462,11 @@ mod tests {
             rest_secs: 1.0,
             duration_secs: 4.0,
         };
-        assert_eq!(utterance.text(&cuts), "w1 w2");
+        assert_eq!(utterance.text(&cuts, " "), "w1 w2");
         assert_eq!(utterance.speech_secs(&cuts), Some((1.25, 2.5)));
         assert_eq!(utterance.language(&cuts), Some("en"));
         let silence = Utterance { parts: Vec::new(), ..utterance };
-        assert_eq!((silence.text(&cuts).as_str(), silence.speech_secs(&cuts)), ("", None));
+        assert_eq!((silence.text(&cuts, " ").as_str(), silence.speech_secs(&cuts)), ("", None));
     }
 
     #[test]

@@ -31,9 +31,10 @@ use crate::config::{RunConfig, StrategyKind, TaskKind};
 use crate::data::EpochPadding;
 use crate::data::manifest::Rejected;
 use crate::loader::Source as _;
+use crate::loss::CtcVocabulary;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
 use crate::run_card::RunCard;
-use crate::task::transcribe::{Corpus, HeldOut, Recordings, Transcribe};
+use crate::task::transcribe::{Corpus, HeldOut, Recordings, Transcribe, ctc_vocabulary};
 use crate::task::{Figures, Task};
 use crate::train::{Ending, Event, Run, StepReport, train};
 
@@ -43,6 +44,8 @@ const MODEL: &str = "model";
 const ADAPTER: &str = "adapter";
 const CARD: &str = "card.html";
 const DATA: &str = "data";
+/// Windows in a batch whose size was left open.
+const BATCH_WINDOWS: f64 = 8.0;
 
 /// What a run tells while it goes.
 #[derive(Debug)]
@@ -193,8 +196,14 @@ fn assemble(
         Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
         None => config.clone(),
     };
+    // So is what was left to its window.
     if config.join.max_secs == 0.0 {
-        config.join.max_secs = config.model.window_secs * config.augment.speed.slowest();
+        let limit_secs = Some(config.sampler.max_duration_secs).filter(|secs| *secs > 0.0);
+        let room_secs = limit_secs.unwrap_or(f64::INFINITY).min(config.model.window_secs);
+        config.join.max_secs = room_secs * config.augment.speed.slowest();
+    }
+    if config.sampler.batch_secs == 0.0 {
+        config.sampler.batch_secs = BATCH_WINDOWS * config.model.window_secs;
     }
     if is_kept {
         keep_settings(&config, dir)?;
@@ -212,11 +221,22 @@ fn assemble(
     let (n_train, n_dev) = (cuts.len(), dev.len());
     let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
     let is_checkpointing = config.model.gradient_checkpointing;
-    let task =
-        Transcribe::new(params, description, &config.loss, is_checkpointing, config.seed, &cuts, |live| {
+    let vocabulary = match config.loss.ctc.weight > 0.0 {
+        true => ctc_vocabulary(&description, &cuts, language.as_deref())?,
+        false => CtcVocabulary::default(),
+    };
+    let task = Transcribe::new(
+        params,
+        description,
+        &config.loss,
+        is_checkpointing,
+        config.seed,
+        vocabulary,
+        |live| {
             let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)
-        })?;
+        },
+    )?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
     let limits = limits(&config, task.live());
     let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;

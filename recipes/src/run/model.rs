@@ -168,8 +168,8 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
         min_duration_secs: sampler.min_duration_secs,
         max_duration_secs: Some(max_secs.min(window_secs)),
         max_tokens: Some(if sampler.max_tokens > 0 { sampler.max_tokens.min(room) } else { room }),
-        // CTC writes one token at a position at most.
-        tokens_per_position: (config.loss.ctc.weight > 0.0)
+        // CTC writes one token at a position at most; beside another loss it leaves out what is too short for it.
+        tokens_per_position: (config.loss.cross_entropy.weight == 0.0)
             .then_some(TokensPerPosition { position_secs: 2.0 / live.feature_spec().frame_rate(), max: 1.0 }),
         max_tokens_per_sec: (sampler.max_tokens_per_sec > 0.0).then_some(sampler.max_tokens_per_sec),
         ..LengthLimits::default()

@@ -10,7 +10,7 @@ pub use batch::Batch;
 pub use corpus::Corpus;
 pub use recordings::Recordings;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use audio::augment::cut_rng;
@@ -97,7 +97,7 @@ impl HeldOut {
             Ok(Reference {
                 name: utterance.id.clone(),
                 waveform: waveform.map_err(|error| Unheard::new(&utterance.id, &error))?,
-                text: utterance.text(&self.recordings.cuts),
+                text: self.recordings.text(utterance),
                 language: self.recordings.language_of(utterance).map(str::to_owned),
             })
         })
@@ -106,7 +106,7 @@ impl HeldOut {
 
 impl Transcribe {
     /// A task over `params`, which the model of `description` is built from. `is_checkpointing` trades time for memory, `seed`
-    /// draws what a base model lacks, `cuts` are what it will be trained on, and `held_out` makes what the model is judged by, given a handle to its live weights.
+    /// draws what a base model lacks, CTC tells the tokens of `ctc_vocabulary` apart, and `held_out` makes what the model is judged by, given a handle to its live weights.
     ///
     /// # Errors
     /// Parameters that do not fit the description.
@@ -116,7 +116,7 @@ impl Transcribe {
         loss: &LossConfig,
         is_checkpointing: bool,
         seed: u64,
-        cuts: &[Cut],
+        ctc_vocabulary: CtcVocabulary,
         held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
     ) -> Result<Self, Error> {
         let Architecture::Whisper(config) = description.architecture().clone();
@@ -125,10 +125,6 @@ impl Transcribe {
         let mut whisper = Whisper::load(&params, config.clone())?;
         whisper.set_checkpointing(is_checkpointing);
         let has_ctc = loss.ctc.weight > 0.0;
-        let ctc_vocabulary = match has_ctc {
-            true => vocabulary(&Tokenizer::from_source(description.source())?, cuts)?,
-            false => CtcVocabulary::new(Vec::new()),
-        };
         let head = |params: &Params| {
             let params = params.root().sub(CTC_HEAD);
             let head = || Linear::load(&params, config.d_model, ctc_vocabulary.n_outputs(), true);
@@ -163,7 +159,7 @@ impl Transcribe {
         let mut hash = Sha256::new();
         hash.update(format!("{config:?} {seed}"));
         for utterance in utterances {
-            hash.update(format!("\n{} {}", utterance.id, utterance.text(&recordings.cuts)));
+            hash.update(format!("\n{} {}", utterance.id, recordings.text(utterance)));
         }
         hex(&hash.finalize())
     }
@@ -290,13 +286,19 @@ impl Transcribe {
     }
 }
 
-/// The tokens of the texts of `cuts`.
-fn vocabulary(tokenizer: &Tokenizer, cuts: &[Cut]) -> Result<CtcVocabulary, Error> {
-    let mut ids = BTreeSet::new();
-    for cut in cuts {
-        ids.extend(encode(tokenizer, &cut.text, cut.language.as_deref())?);
-    }
-    Ok(CtcVocabulary::new(ids.into_iter().collect()))
+/// The tokens that CTC tells apart when it is trained on `cuts`; those that state no language are in `language`.
+///
+/// # Errors
+/// A tokenizer that cannot be read.
+pub fn ctc_vocabulary(
+    description: &Description,
+    cuts: &[Cut],
+    language: Option<&str>,
+) -> Result<CtcVocabulary, Error> {
+    let tokenizer = Tokenizer::from_source(description.source())?;
+    let encode = |cut: &Cut| encode(&tokenizer, &cut.text, cut.language.as_deref().or(language));
+    let texts = cuts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+    Ok(CtcVocabulary::of(texts.iter().flatten().copied()))
 }
 
 impl Task for Transcribe {

@@ -1,6 +1,6 @@
 //! From utterances to waveforms and rows of a batch: read, join, augment, compute features, write tokens.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use audio::augment::{Augmenter, NoiseColor, change_gain, colored_noise, cut_rng};
@@ -150,7 +150,7 @@ impl Recordings {
         let context = match special.previous.filter(|_| preceded && !self.cuts.is_empty()) {
             Some(previous) => {
                 let other = &self.cuts[below(self.cuts.len() as u64, rng) as usize];
-                let said = self.encode(&other.text, other.language.as_deref())?;
+                let said = encode(self.transcriber.tokenizer(), &other.text, self.spoken_in(other))?;
                 // As decoding has it: half of the positions at most, and never at the cost of the text. Times and end count too.
                 let positions = self.transcriber.whisper().config.max_target_positions;
                 let room = positions.saturating_sub(prompt.len() + text.len() + 3).min(positions / 2);
@@ -166,11 +166,20 @@ impl Recordings {
 
     /// Tokens of what an utterance should become.
     fn text_ids(&self, utterance: &Utterance) -> Result<Vec<u32>, Error> {
-        self.encode(&utterance.text(&self.cuts), self.language_of(utterance))
+        let language = utterance.language(&self.cuts).or(self.language.as_deref());
+        encode(self.transcriber.tokenizer(), &self.text(utterance), language)
     }
 
-    fn encode(&self, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
-        encode(self.transcriber.tokenizer(), text, language)
+    /// What an utterance should become.
+    pub(super) fn text(&self, utterance: &Utterance) -> String {
+        let language = utterance.language(&self.cuts).or(self.language.as_deref());
+        let separator = if language.is_some_and(Tokenizer::is_unspaced) { "" } else { " " };
+        utterance.text(&self.cuts, separator)
+    }
+
+    /// The language of a cut, whether the model can be told it or not.
+    fn spoken_in<'a>(&'a self, cut: &'a Cut) -> Option<&'a str> {
+        cut.language.as_deref().or(self.language.as_deref())
     }
 
     /// What a prompt calls the language of an utterance; `None` where it names none.
@@ -202,11 +211,11 @@ impl Recordings {
             return Ok(*n);
         }
         let cut = &self.cuts[index];
-        let n = self.encode(&cut.text, cut.language.as_deref())?.len() as u32;
+        let n = encode(self.transcriber.tokenizer(), &cut.text, self.spoken_in(cut))?.len() as u32;
         Ok(*self.n_text_tokens[index].get_or_init(|| n))
     }
 
-    /// What is heard in an epoch: the cuts of `indices`, joined as `join` says and as `limits` allow.
+    /// What is heard in an epoch: the cuts of `indices`, joined as `join` says and as far as there are tokens in `limits`.
     pub(super) fn utterances(
         &self,
         join: &JoinConfig,
@@ -220,8 +229,12 @@ impl Recordings {
         };
         let n_tokens =
             (0..self.cuts.len()).map(|index| self.n_text_tokens(index)).collect::<Result<Vec<_>, _>>()?;
-        // All prompts are equally long, and a model that names no language needs none.
-        let n_around = self.n_around(self.language.as_deref())?;
+        // By the longest prompt of all languages that there are.
+        let is_told = self.transcriber.special_tokens().is_multilingual;
+        let languages: BTreeSet<_> =
+            self.cuts.iter().map(|cut| self.spoken_in(cut).filter(|_| is_told)).collect();
+        let n_around = languages.into_iter().map(|language| self.n_around(language));
+        let n_around = n_around.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
         let room = TokenRoom { n_tokens: &n_tokens, max: max_tokens.saturating_sub(n_around) };
         Ok(join.utterances_of(&self.cuts, indices, Some(room), seed, epoch))
     }

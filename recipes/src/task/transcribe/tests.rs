@@ -96,7 +96,7 @@ fn task(folder: &Path, config: &RunConfig) -> Transcribe {
         &config.loss,
         config.model.gradient_checkpointing,
         config.seed,
-        &cuts(folder, 20),
+        ctc_vocabulary(&description(), &cuts(folder, 20), None).unwrap(),
         |live| {
             let recordings = Recordings::new(cuts(folder, 8), None, live.clone(), 0);
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(), config.seed)

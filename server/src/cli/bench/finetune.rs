@@ -111,6 +111,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             set("sampler.n_duration_buckets", "1".to_owned()),
             set("sampler.n_token_buckets", "0".to_owned()),
             set("augment.speed.probability", "0".to_owned()),
+            // As torch does it beside.
+            set("join.max_cuts", "1".to_owned()),
+            set("loss.ctc.weight", "0".to_owned()),
             set("train.max_epochs", "0".to_owned()),
             set("train.max_steps", (args.steps + 1).to_string()),
             set("train.evaluate_every", "0".to_owned()),
