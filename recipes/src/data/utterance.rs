@@ -125,14 +125,9 @@ impl JoinConfig {
         1.0 + (self.max_cuts - 1) as f64 * grown
     }
 
-    /// The utterances of an epoch, each cut in one of them: a pure function of its arguments.
-    pub fn utterances(&self, cuts: &[Cut], seed: u64, epoch: u64) -> Vec<Utterance> {
-        self.utterances_of(cuts, (0..cuts.len()).collect(), None, seed, epoch)
-    }
-
-    /// [`JoinConfig::utterances`] of some of the cuts, or of some of them several times; joined ones that do not become longer than
-    /// there is `room` for.
-    pub fn utterances_of(
+    /// The utterances of an epoch: each of the `indices` of cuts, which may come several times, is in one of them, and joined ones
+    /// do not become longer than there is `room` for. A pure function of its arguments.
+    pub fn utterances(
         &self,
         cuts: &[Cut],
         indices: Vec<usize>,
@@ -140,7 +135,8 @@ impl JoinConfig {
         seed: u64,
         epoch: u64,
     ) -> Vec<Utterance> {
-        let mut utterances = self.drawn(cuts, indices, room, seed, epoch);
+        let mut rng = generator(seed, epoch, Purpose::Join, 0);
+        let mut utterances = self.drawn(cuts, indices, room, self.max_cuts_in(epoch), &mut rng);
         // What is drawn for an utterance is drawn by its name: heard twice it is another.
         let mut n_seen: HashMap<String, usize> = HashMap::new();
         for utterance in &mut utterances {
@@ -158,42 +154,40 @@ impl JoinConfig {
         cuts: &[Cut],
         indices: Vec<usize>,
         room: Option<TokenRoom<'_>>,
-        seed: u64,
-        epoch: u64,
+        max_cuts: f64,
+        rng: &mut ChaCha8Rng,
     ) -> Vec<Utterance> {
         if self == &Self::NONE {
             return indices.into_iter().map(|index| Utterance::of(index, &cuts[index])).collect();
         }
-        let mut rng = generator(seed, epoch, Purpose::Join, 0);
         let mut order = indices;
-        shuffle(&mut order, &mut rng);
+        shuffle(&mut order, rng);
         // Those that may follow each other stand together: language, then for some the speaker.
         let mut keyed: Vec<_> = order
             .into_iter()
             .map(|index| {
-                let speaker =
-                    cuts[index].speaker.as_deref().filter(|_| uniform(&mut rng) < self.same_speaker);
+                let speaker = cuts[index].speaker.as_deref().filter(|_| uniform(rng) < self.same_speaker);
                 ((cuts[index].language.as_deref(), speaker), index)
             })
             .collect();
         // Stable: within a group the order stays drawn.
         keyed.sort_by_key(|(key, _)| *key);
         if self.repeats > 0.0 {
-            keyed.chunk_by_mut(|a, b| a.0 == b.0).for_each(|group| self.repeat(cuts, group, &mut rng));
+            keyed.chunk_by_mut(|a, b| a.0 == b.0).for_each(|group| self.repeat(cuts, group, rng));
         }
         let mut utterances = Vec::new();
         for group in keyed.chunk_by(|a, b| a.0 == b.0) {
             let mut rest = group;
             while !rest.is_empty() {
-                let n_most = 1 + (uniform(&mut rng) * self.max_cuts_in(epoch)) as usize;
-                let (utterance, n_taken) = self.join(cuts, rest, n_most, room, &mut rng);
+                let n_most = 1 + (uniform(rng) * max_cuts) as usize;
+                let (utterance, n_taken) = self.join(cuts, rest, n_most, room, rng);
                 utterances.push(utterance);
                 rest = &rest[n_taken..];
             }
         }
         let n_silent = (self.silence * utterances.len() as f64).round() as usize;
         for index in 0..n_silent {
-            let duration_secs = between(self.silence_secs, &mut rng);
+            let duration_secs = between(self.silence_secs, rng);
             let id = format!("silence {index}");
             utterances.push(Utterance { id, parts: Vec::new(), rest_secs: duration_secs, duration_secs });
         }
@@ -346,10 +340,14 @@ mod tests {
         }
     }
 
+    fn of_all(config: &JoinConfig, cuts: &[Cut], seed: u64, epoch: u64) -> Vec<Utterance> {
+        config.utterances(cuts, (0..cuts.len()).collect(), None, seed, epoch)
+    }
+
     #[test]
     fn every_cut_is_in_one_utterance_of_one_speaker_within_the_length() {
         let cuts: Vec<Cut> = (0..200).map(cut).collect();
-        let utterances = config().utterances(&cuts, 1, 0);
+        let utterances = of_all(&config(), &cuts, 1, 0);
         let mut seen: Vec<usize> =
             utterances.iter().flat_map(|u| u.parts.iter().map(|part| part.0)).collect();
         seen.sort_unstable();
@@ -377,7 +375,7 @@ mod tests {
         cuts.iter_mut().enumerate().for_each(|(index, cut)| cut.text = format!("w{}", index / 3 % 10).into());
         let share = |repeats: f64| {
             let config = JoinConfig { repeats, max_secs: 20.0, ..config() };
-            let utterances = config.utterances(&cuts, 1, 0);
+            let utterances = of_all(&config, &cuts, 1, 0);
             let mut seen: Vec<usize> =
                 utterances.iter().flat_map(|u| u.parts.iter().map(|part| part.0)).collect();
             seen.sort_unstable();
@@ -395,7 +393,7 @@ mod tests {
         let cuts: Vec<Cut> = (0..300).map(cut).collect();
         let config = JoinConfig { grow_epochs: 4, max_secs: 20.0, ..config() };
         let longest = |epoch| {
-            let utterances = config.utterances(&cuts, 1, epoch);
+            let utterances = of_all(&config, &cuts, 1, epoch);
             utterances.iter().map(|u| u.parts.len()).max().unwrap_or(0)
         };
         assert_eq!([longest(0), longest(1), longest(2)], [1, 3, 5]);
@@ -405,9 +403,9 @@ mod tests {
     #[test]
     fn epochs_differ_and_repeat_themselves() {
         let cuts: Vec<Cut> = (0..50).map(cut).collect();
-        assert_eq!(config().utterances(&cuts, 1, 3), config().utterances(&cuts, 1, 3));
-        assert_ne!(config().utterances(&cuts, 1, 3), config().utterances(&cuts, 1, 4));
-        assert_ne!(config().utterances(&cuts, 1, 3), config().utterances(&cuts, 2, 3));
+        assert_eq!(of_all(&config(), &cuts, 1, 3), of_all(&config(), &cuts, 1, 3));
+        assert_ne!(of_all(&config(), &cuts, 1, 3), of_all(&config(), &cuts, 1, 4));
+        assert_ne!(of_all(&config(), &cuts, 1, 3), of_all(&config(), &cuts, 2, 3));
     }
 
     #[test]
@@ -417,7 +415,7 @@ mod tests {
         let config = JoinConfig { max_secs: 20.0, ..config() };
         let sums = |max: u32| {
             let room = Some(TokenRoom { n_tokens: &n_tokens, max });
-            let utterances = config.utterances_of(&cuts, (0..200).collect(), room, 1, 0);
+            let utterances = config.utterances(&cuts, (0..200).collect(), room, 1, 0);
             let spoken = utterances.iter().filter(|utterance| !utterance.parts.is_empty());
             let sum =
                 |utterance: &Utterance| utterance.parts.iter().map(|part| n_tokens[part.0]).sum::<u32>();
@@ -432,7 +430,7 @@ mod tests {
     #[test]
     fn nothing_joined_is_the_cuts_as_they_are() {
         let cuts: Vec<Cut> = (0..3).map(cut).collect();
-        let utterances = JoinConfig::NONE.utterances(&cuts, 1, 0);
+        let utterances = of_all(&JoinConfig::NONE, &cuts, 1, 0);
         assert_eq!(utterances.iter().map(|u| u.id.as_str()).collect::<Vec<_>>(), ["0", "1", "2"]);
         assert_eq!((utterances[1].text(&cuts, " "), utterances[1].duration_secs), ("w1".to_owned(), 0.5));
     }
@@ -447,7 +445,7 @@ mod tests {
         assert!((235..265).contains(&count(200..300)), "{}", count(200..300));
         assert_ne!(indices, weighted(&weights, 1, 1));
         for config in [config(), JoinConfig::NONE] {
-            let utterances = config.utterances_of(&cuts, indices.clone(), None, 1, 0);
+            let utterances = config.utterances(&cuts, indices.clone(), None, 1, 0);
             let ids: BTreeSet<_> = utterances.iter().map(|u| &u.id).collect();
             assert_eq!(ids.len(), utterances.len());
         }

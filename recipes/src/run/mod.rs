@@ -23,7 +23,7 @@ use self::folder::{keep_settings, lock};
 pub use self::manifests::manifest_of;
 use self::manifests::read_cuts;
 pub use self::model::with_language;
-use self::model::{keep_model, learning_rate, limits, model, prepared_base, sizes};
+use self::model::{keep_model, learning_rate, limits, longest_secs, model, prepared_base, sizes};
 use self::stage::{Stage, first_stage};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
@@ -198,9 +198,8 @@ fn assemble(
     };
     // So is what was left to its window.
     if config.join.max_secs == 0.0 {
-        let limit_secs = Some(config.sampler.max_duration_secs).filter(|secs| *secs > 0.0);
-        let room_secs = limit_secs.unwrap_or(f64::INFINITY).min(config.model.window_secs);
-        config.join.max_secs = room_secs * config.augment.speed.slowest();
+        let longest_secs = longest_secs(&config.sampler, config.model.window_secs);
+        config.join.max_secs = longest_secs * config.augment.speed.slowest();
     }
     if config.sampler.batch_secs == 0.0 {
         config.sampler.batch_secs = BATCH_WINDOWS * config.model.window_secs;

@@ -10,7 +10,7 @@ use models::{Architecture, Bundle, BundleSource, Description, NewVocabulary, New
 use super::{ADAPTER, MODEL};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
-use crate::config::{ModelConfig, RunConfig, StrategyKind};
+use crate::config::{ModelConfig, RunConfig, SamplerSettings, StrategyKind};
 use crate::data::manifest::Cut;
 use crate::data::{LengthLimits, TokensPerPosition};
 use crate::task::transcribe::Transcribe;
@@ -156,17 +156,21 @@ pub(super) fn learning_rate(d_model: usize, kind: StrategyKind) -> f64 {
     }
 }
 
+/// The longest utterance that fits the window and that the recipe allows.
+pub(super) fn longest_secs(sampler: &SamplerSettings, window_secs: f64) -> f64 {
+    let max_secs = if sampler.max_duration_secs > 0.0 { sampler.max_duration_secs } else { window_secs };
+    max_secs.min(window_secs)
+}
+
 /// What the model has room for, and what the recipe allows.
 pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
     let sampler = &config.sampler;
-    let window_secs = live.window_secs();
-    let max_secs = if sampler.max_duration_secs > 0.0 { sampler.max_duration_secs } else { window_secs };
     let positions = live.whisper().config.max_target_positions as u32;
     // Two times around the text.
     let room = positions.saturating_sub(2);
     LengthLimits {
         min_duration_secs: sampler.min_duration_secs,
-        max_duration_secs: Some(max_secs.min(window_secs)),
+        max_duration_secs: Some(longest_secs(sampler, live.window_secs())),
         max_tokens: Some(if sampler.max_tokens > 0 { sampler.max_tokens.min(room) } else { room }),
         // CTC writes one token at a position at most; beside another loss it leaves out what is too short for it.
         tokens_per_position: (config.loss.cross_entropy.weight == 0.0)

@@ -72,21 +72,6 @@ impl SynthesisOptions {
     pub const MIN_CLIPS: usize = 20;
     /// More are taken for a mistake: weeks of speech, and a file for each.
     pub const MAX_CLIPS: usize = 1_000_000;
-
-    fn script(&self) -> Result<Vec<Utterance>, Error> {
-        let Set::Text { path, voice, max_words, .. } = &self.set else {
-            return Ok(script::digits_en(self.seed, self.n_clips));
-        };
-        let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
-        let script = script::read_aloud(&text, voice, *max_words, self.seed, self.n_clips);
-        if script.len() < Self::MIN_CLIPS {
-            let (n, least) = (script.len(), Self::MIN_CLIPS);
-            let message =
-                format!("has {n} pieces to be read, lines with digits left out; {least} make a set");
-            return Err(Error::file(path, message));
-        }
-        Ok(script)
-    }
 }
 
 impl Default for SynthesisOptions {
@@ -111,11 +96,21 @@ pub fn synthesize(
         let message = format!("{} recordings are too {too}; from {least} to {most}", options.n_clips);
         return Err(Error::Corpus(message));
     }
-    let (voice, language) = match &options.set {
-        Set::DigitsEn => (None, "en"),
-        Set::Text { voice, language, .. } => (Some(voice.as_str()), language.as_str()),
+    let (seed, n_clips) = (options.seed, options.n_clips);
+    let (script, voice, language) = match &options.set {
+        Set::DigitsEn => (script::digits_en(seed, n_clips), None, "en"),
+        Set::Text { path, voice, language, max_words } => {
+            let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+            let script = script::read_aloud(&text, voice, *max_words, seed, n_clips);
+            if script.len() < least {
+                let n = script.len();
+                let message =
+                    format!("has {n} pieces to be read, lines with digits left out; {least} make a set");
+                return Err(Error::file(path, message));
+            }
+            (script, Some(voice.as_str()), language.as_str())
+        }
     };
-    let script = options.script()?;
     let programs = Programs::find(voice)?;
     let folder = out.join(AUDIO_FOLDER);
     fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;

@@ -41,8 +41,8 @@ impl Programs {
         flite: &'static OsStr,
         language: Option<&str>,
     ) -> Result<Self, Error> {
-        let accents = column(espeak, &["--voices"], 1)?;
-        let variants = column(espeak, &["--voices=variant"], 4)?;
+        let (accents, variants) = (listed(espeak, "--voices")?, listed(espeak, "--voices=variant")?);
+        let (accents, variants) = (column(&accents, 1), column(&variants, 4));
         if let Some(language) =
             language.filter(|language| !accents.is_empty() && !accents.contains(*language))
         {
@@ -52,11 +52,12 @@ impl Programs {
         let all = |split| Voice::all(split, language);
         let wanted: Vec<_> = [Split::Train, Split::Dev].into_iter().flat_map(all).collect();
         let has_flite = wanted.iter().any(|voice| matches!(voice, Voice::Flite { .. }));
-        let voices = if has_flite { words(flite, &["-lv"])? } else { HashSet::new() };
+        let voices = if has_flite { listed(flite, "-lv")? } else { String::new() };
+        let voices: HashSet<_> = voices.split_whitespace().collect();
         for voice in wanted {
             let is_there = match &voice {
                 Voice::Espeak { accent, variant } => {
-                    accents.contains(&**accent) && variants.contains(&format!("!v/{variant}"))
+                    accents.contains(&**accent) && variants.contains(&*format!("!v/{variant}"))
                 }
                 Voice::Flite { voice } => voices.contains(*voice),
             };
@@ -107,18 +108,15 @@ fn program(voice: &Voice, espeak: &OsStr, flite: &OsStr) -> String {
     }
 }
 
-/// The words of a program's list of voices.
-fn words(program: &OsStr, arguments: &[&str]) -> Result<HashSet<String>, Error> {
-    let output = run(Command::new(program).args(arguments), &program.to_string_lossy())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.split_whitespace().map(str::to_owned).collect())
+/// What a program says.
+fn listed(program: &OsStr, argument: &str) -> Result<String, Error> {
+    let output = run(Command::new(program).arg(argument), &program.to_string_lossy())?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A column of a program's table of voices.
-fn column(program: &OsStr, arguments: &[&str], column: usize) -> Result<HashSet<String>, Error> {
-    let output = run(Command::new(program).args(arguments), &program.to_string_lossy())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().filter_map(|line| line.split_whitespace().nth(column)).map(str::to_owned).collect())
+/// A column of a table.
+fn column(table: &str, column: usize) -> HashSet<&str> {
+    table.lines().filter_map(|line| line.split_whitespace().nth(column)).collect()
 }
 
 fn run(command: &mut Command, name: &str) -> Result<Output, Error> {

@@ -74,19 +74,21 @@ impl Voice {
 
     /// Draws a voice of a language for dev, or else for train.
     pub(super) fn draw_of(language: &str, split: Split, rng: &mut impl RngCore) -> Self {
-        let variants: &[&'static str] = if split == Split::Dev { &DEV_VARIANTS } else { &TRAIN_VARIANTS };
-        let variant = variants[below(variants.len() as u64, rng) as usize];
-        Self::Espeak { accent: language.into(), variant }
+        let variants: &[_] = if split == Split::Dev { &DEV_VARIANTS } else { &TRAIN_VARIANTS };
+        Self::Espeak { accent: language.into(), variant: one_of(variants, rng) }
     }
 
     /// Draws a voice of English for dev, or else for train.
     pub(super) fn draw(split: Split, rng: &mut impl RngCore) -> Self {
         let is_flite = split != Split::Dev && below(FLITE_EVERY, rng) == 0;
-        let mut of = |choices: &[&'static str]| choices[below(choices.len() as u64, rng) as usize];
-        match split {
-            Split::Dev => Self::Espeak { accent: of(&DEV_ACCENTS).into(), variant: of(&DEV_VARIANTS) },
-            _ if is_flite => Self::Flite { voice: of(&FLITE_VOICES) },
-            _ => Self::Espeak { accent: of(&TRAIN_ACCENTS).into(), variant: of(&TRAIN_VARIANTS) },
+        if is_flite {
+            return Self::Flite { voice: one_of(&FLITE_VOICES, rng) };
         }
+        let accents: &[_] = if split == Split::Dev { &DEV_ACCENTS } else { &TRAIN_ACCENTS };
+        Self::draw_of(one_of(accents, rng), split, rng)
     }
+}
+
+fn one_of(choices: &[&'static str], rng: &mut impl RngCore) -> &'static str {
+    choices[below(choices.len() as u64, rng) as usize]
 }

@@ -24,7 +24,7 @@ use models::{
 };
 use sha2::{Digest, Sha256};
 
-use self::recordings::{Draw, encode};
+use self::recordings::{Draw, cut_ids};
 use super::{Extent, Figures, Task, Term};
 use crate::Error;
 use crate::config::{EvaluateConfig, TargetConfig};
@@ -106,7 +106,8 @@ impl HeldOut {
 
 impl Transcribe {
     /// A task over `params`, which the model of `description` is built from. `is_checkpointing` trades time for memory, `seed`
-    /// draws what a base model lacks, CTC tells the tokens of `ctc_vocabulary` apart, and `held_out` makes what the model is judged by, given a handle to its live weights.
+    /// draws what a base model lacks, CTC tells the tokens of `ctc_vocabulary` apart, and `held_out` makes what the model is judged
+    /// by, given a handle to its live weights.
     ///
     /// # Errors
     /// Parameters that do not fit the description.
@@ -296,8 +297,7 @@ pub fn ctc_vocabulary(
     language: Option<&str>,
 ) -> Result<CtcVocabulary, Error> {
     let tokenizer = Tokenizer::from_source(description.source())?;
-    let encode = |cut: &Cut| encode(&tokenizer, &cut.text, cut.language.as_deref().or(language));
-    let texts = cuts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+    let texts = cuts.iter().map(|cut| cut_ids(&tokenizer, cut, language)).collect::<Result<Vec<_>, _>>()?;
     Ok(CtcVocabulary::of(texts.iter().flatten().copied()))
 }
 

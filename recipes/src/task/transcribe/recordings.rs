@@ -150,7 +150,7 @@ impl Recordings {
         let context = match special.previous.filter(|_| preceded && !self.cuts.is_empty()) {
             Some(previous) => {
                 let other = &self.cuts[below(self.cuts.len() as u64, rng) as usize];
-                let said = encode(self.transcriber.tokenizer(), &other.text, self.spoken_in(other))?;
+                let said = cut_ids(self.transcriber.tokenizer(), other, self.language.as_deref())?;
                 // As decoding has it: half of the positions at most, and never at the cost of the text. Times and end count too.
                 let positions = self.transcriber.whisper().config.max_target_positions;
                 let room = positions.saturating_sub(prompt.len() + text.len() + 3).min(positions / 2);
@@ -166,28 +166,24 @@ impl Recordings {
 
     /// Tokens of what an utterance should become.
     fn text_ids(&self, utterance: &Utterance) -> Result<Vec<u32>, Error> {
-        let language = utterance.language(&self.cuts).or(self.language.as_deref());
-        encode(self.transcriber.tokenizer(), &self.text(utterance), language)
+        encode(self.transcriber.tokenizer(), &self.text(utterance), self.spoken_in(utterance))
     }
 
     /// What an utterance should become.
     pub(super) fn text(&self, utterance: &Utterance) -> String {
-        let language = utterance.language(&self.cuts).or(self.language.as_deref());
-        let separator = if language.is_some_and(Tokenizer::is_unspaced) { "" } else { " " };
+        let is_unspaced = self.spoken_in(utterance).is_some_and(Tokenizer::is_unspaced);
+        let separator = if is_unspaced { "" } else { " " };
         utterance.text(&self.cuts, separator)
     }
 
-    /// The language of a cut, whether the model can be told it or not.
-    fn spoken_in<'a>(&'a self, cut: &'a Cut) -> Option<&'a str> {
-        cut.language.as_deref().or(self.language.as_deref())
+    /// The language of an utterance, whether the model can be told it or not.
+    fn spoken_in<'a>(&'a self, utterance: &Utterance) -> Option<&'a str> {
+        utterance.language(&self.cuts).or(self.language.as_deref())
     }
 
     /// What a prompt calls the language of an utterance; `None` where it names none.
     pub(super) fn language_of<'a>(&'a self, utterance: &Utterance) -> Option<&'a str> {
-        if !self.transcriber.special_tokens().is_multilingual {
-            return None;
-        }
-        utterance.language(&self.cuts).or(self.language.as_deref())
+        self.spoken_in(utterance).filter(|_| self.transcriber.special_tokens().is_multilingual)
     }
 
     /// Tokens that the decoder will be asked for: text, prompt and end. Each cut's are counted once: what joined texts become
@@ -210,8 +206,8 @@ impl Recordings {
         if let Some(n) = self.n_text_tokens[index].get() {
             return Ok(*n);
         }
-        let cut = &self.cuts[index];
-        let n = encode(self.transcriber.tokenizer(), &cut.text, self.spoken_in(cut))?.len() as u32;
+        let ids = cut_ids(self.transcriber.tokenizer(), &self.cuts[index], self.language.as_deref())?;
+        let n = ids.len() as u32;
         Ok(*self.n_text_tokens[index].get_or_init(|| n))
     }
 
@@ -225,18 +221,18 @@ impl Recordings {
         epoch: u64,
     ) -> Result<Vec<Utterance>, Error> {
         let (Some(max_tokens), true) = (limits.max_tokens, join.max_cuts > 1) else {
-            return Ok(join.utterances_of(&self.cuts, indices, None, seed, epoch));
+            return Ok(join.utterances(&self.cuts, indices, None, seed, epoch));
         };
         let n_tokens =
             (0..self.cuts.len()).map(|index| self.n_text_tokens(index)).collect::<Result<Vec<_>, _>>()?;
         // By the longest prompt of all languages that there are.
         let is_told = self.transcriber.special_tokens().is_multilingual;
-        let languages: BTreeSet<_> =
-            self.cuts.iter().map(|cut| self.spoken_in(cut).filter(|_| is_told)).collect();
+        let language = |cut| language_or(cut, self.language.as_deref()).filter(|_| is_told);
+        let languages: BTreeSet<_> = self.cuts.iter().map(language).collect();
         let n_around = languages.into_iter().map(|language| self.n_around(language));
         let n_around = n_around.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
         let room = TokenRoom { n_tokens: &n_tokens, max: max_tokens.saturating_sub(n_around) };
-        Ok(join.utterances_of(&self.cuts, indices, Some(room), seed, epoch))
+        Ok(join.utterances(&self.cuts, indices, Some(room), seed, epoch))
     }
 
     /// Whether recordings are heard as long as they are.
@@ -250,8 +246,18 @@ impl Recordings {
     }
 }
 
+/// A cut's language, or that of cuts that state none.
+fn language_or<'a>(cut: &'a Cut, language: Option<&'a str>) -> Option<&'a str> {
+    cut.language.as_deref().or(language)
+}
+
+/// Tokens of a cut's text; `language` is that of cuts that state none.
+pub(super) fn cut_ids(tokenizer: &Tokenizer, cut: &Cut, language: Option<&str>) -> Result<Vec<u32>, Error> {
+    encode(tokenizer, &cut.text, language_or(cut, language))
+}
+
 /// Words begin with their space, the first one too, where a language has spaces at all: so do Whisper's texts.
-pub(super) fn encode(tokenizer: &Tokenizer, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
+fn encode(tokenizer: &Tokenizer, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(Vec::new());

@@ -164,7 +164,8 @@ fn rows_of_a_batch_have_the_loss_and_gradients_that_they_have_alone() {
     let config = config(&["augment.speed.probability=0.0", "augment.noise.probability=0.0"]);
     let task = task(folder.path(), &config);
     let recordings = Recordings::new(cuts(folder.path(), 20), None, task.live().clone(), 0);
-    let utterances = config.join.utterances(&recordings.cuts, 1, 0);
+    let utterances =
+        config.join.utterances(&recordings.cuts, (0..recordings.cuts.len()).collect(), None, 1, 0);
     let target = TargetConfig { timestamps: 0.5, previous: 0.5 };
     let draw = Draw { augmenter: None, target: &target, seed: 1, epoch: 0 };
     let rows: Vec<Row> =
@@ -338,5 +339,5 @@ fn held_out_utterances_do_not_change() {
     let silence =
         Utterance { id: "silence".to_owned(), parts: Vec::new(), rest_secs: 0.5, duration_secs: 0.5 };
     assert_eq!(task.held_out.recordings.hear(&silence, &mut rng).unwrap().samples.len(), 8_000);
-    assert_eq!(JoinConfig::NONE.utterances(&[], 0, 0), []);
+    assert_eq!(JoinConfig::NONE.utterances(&[], Vec::new(), None, 0, 0), []);
 }
