@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use models::{Bundle, Error, Transcriber, Weights};
+use models::{Bundle, DecodeOptions, Error, Transcriber, Weights};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -413,6 +413,33 @@ fn alignment_heads_exist() -> Result<()> {
         let dir = copy()?;
         set(dir.path(), "generation_config.json", "/alignment_heads", heads)?;
         ensure_refused(dir.path(), "generation_config.json", "alignment_heads")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_says_how_many_hypotheses_are_kept_and_a_request_says_it_better() -> Result<()> {
+    let dir = copy()?;
+    let (silent, asked) =
+        (DecodeOptions::default(), DecodeOptions { beam_size: Some(2), ..DecodeOptions::default() });
+    ensure!(load(dir.path())?.beam_size(&silent) == 1);
+    set(dir.path(), "generation_config.json", "/num_beams", json!(5))?;
+    let transcriber = load(dir.path())?;
+    ensure!((transcriber.beam_size(&silent), transcriber.beam_size(&asked)) == (5, 2));
+    // It is what it writes, too.
+    let clip =
+        || audio::Waveform { samples: (0..16_000).map(|t| (t as f32).sin()).collect(), sample_rate: 16_000 };
+    let text = |options: DecodeOptions| -> Result<_> {
+        let options = DecodeOptions { language: Some("ps".to_owned()), fallback: false, ..options };
+        Ok(transcriber.transcribe(clip(), &options, &mut |_| {})?.segments)
+    };
+    ensure!(text(silent.clone())? == text(DecodeOptions { beam_size: Some(5), ..silent.clone() })?);
+    // A server has room for so many rows: the checkpoint does with fewer, a request would be refused.
+    let narrow = transcriber.with_max_beams(3);
+    ensure!((narrow.beam_size(&silent), narrow.beam_size(&asked)) == (3, 2));
+    for n in [0, 65] {
+        set(dir.path(), "generation_config.json", "/num_beams", json!(n))?;
+        ensure_refused(dir.path(), "generation_config.json", "num_beams")?;
     }
     Ok(())
 }

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use models::params::{Params, TrainedPart};
 use models::whisper::Whisper;
 use models::{
-    Adapter, Bundle, BundleSource, DecodeOptions, Lora, Precision, Transcriber, add_updates, write_adapter,
+    Adapter, Bundle, BundleSource, DecodeOptions, Lora, NewVocabulary, Precision, Transcriber, add_updates,
+    write_adapter,
 };
 use models::{Architecture, write_weights};
 use serde_json::Value;
@@ -364,6 +365,105 @@ fn a_language_more_is_a_token_after_all_others() -> Result<()> {
         Ok(model.transcribe(clip.clone(), &options, &mut |_| {})?.text)
     };
     ensure!(text(&new, "xx")? == text(&base, "fa")?);
+    Ok(())
+}
+
+#[test]
+fn another_vocabulary_starts_as_the_old_one_spelled_it() -> Result<()> {
+    let dir = fixture("whisper-80");
+    let base = Transcriber::load(Bundle::open(&dir)?, &Device::Cpu)?;
+    let texts = ["یو دوه درې", "one two three", "یو دوه"].map(|text| format!(" {text}"));
+    let learn = |languages: &[&str], window_secs: f64| {
+        let languages = languages.iter().map(|code| (*code).to_owned()).collect();
+        NewVocabulary { n_text_tokens: 270, languages, window_secs }.learn(&texts)
+    };
+    let vocabulary = learn(&["ps", "fa"], 30.0)?;
+    for (other, part) in [
+        (learn(&[], 30.0)?, "names no language"),
+        (learn(&["xx"], 30.0)?, "`xx`"),
+        (learn(&["ps"], 8.0)?, "window"),
+        ("{".to_owned(), "EOF"),
+    ] {
+        let refused = Bundle::open(&dir)?.with_vocabulary(&other).err().context("taken")?.to_string();
+        ensure!(refused.contains(part), "{part}: {refused}");
+    }
+    let bundle = Bundle::open(&dir)?.with_vocabulary(&vocabulary)?;
+    let written = tempfile::tempdir()?;
+    bundle.description().source().copy_description(written.path())?;
+    let tensors = bundle.weights().read_all(&Device::Cpu)?;
+    write_weights(written.path(), &tensors, Precision::F32)?;
+    let new = Transcriber::load(Bundle::open(written.path())?, &Device::Cpu)?;
+    ensure!(!written.path().join("vocab.json").exists());
+    let end = new.special_tokens().end;
+    ensure!((257..=270).contains(&end), "{end}");
+    // Text, its end, its start, two languages, six controls, 1501 times.
+    ensure!(new.whisper().config.vocab_size == end as usize + 2 + 2 + 6 + 1501);
+
+    let name = "model.decoder.embed_tokens.weight";
+    let old = Bundle::open(&dir)?.weights().read_all(&Device::Cpu)?.remove(name).context("embeddings")?;
+    let embeddings = &tensors[name];
+    for control in
+        ["endoftext", "startoftranscript", "ps", "fa", "transcribe", "notimestamps", "0.00", "30.00"]
+    {
+        let id = |model: &Transcriber| model.tokenizer().special(control).context(control);
+        let (was, is) = (old.get(id(&base)? as usize)?, embeddings.get(id(&new)? as usize)?);
+        ensure!(bits(&was)? == bits(&is)?, "{control}");
+    }
+    let mut n_longer = 0;
+    for id in 256..end {
+        let Ok(text) = String::from_utf8(new.tokenizer().token_bytes(id)) else { continue };
+        let spelled = base.tokenizer().encode(&text)?;
+        n_longer += usize::from(spelled.len() > 1);
+        let spelled = Tensor::from_vec(spelled.clone(), spelled.len(), &Device::Cpu)?;
+        let mean = old.index_select(&spelled, 0)?.mean(0)?;
+        ensure!(difference(&mean, &embeddings.get(id as usize)?)? < 1e-6, "{text}");
+    }
+    ensure!(n_longer > 0);
+    ensure!(new.tokenizer().encode(" دوه")?.len() < base.tokenizer().encode(" دوه")?.len());
+    let clip = audio::Waveform { samples: vec![0.1; 16_000], sample_rate: 16_000 };
+    let options = DecodeOptions { language: Some("ps".to_owned()), ..DecodeOptions::default() };
+    new.transcribe(clip, &options, &mut |_| {})?;
+
+    // Models of one language, and those whose times are not marked, can be given one, too.
+    for (fixture_name, languages, window_secs) in
+        [("whisper-en", &[][..], 10.0), ("whisper-128", &["ps"], 30.0)]
+    {
+        let bundle =
+            Bundle::open(&fixture(fixture_name))?.with_vocabulary(&learn(languages, window_secs)?)?;
+        let Architecture::Whisper(config) = bundle.architecture().clone();
+        let (tokenizer, _, special) = bundle.description().vocabulary()?;
+        ensure!(special.is_multilingual != languages.is_empty() && tokenizer.n_tokens() == config.vocab_size);
+        let rows = bundle.weights().read_all(&Device::Cpu)?[name].dim(0)?;
+        ensure!(rows == config.vocab_size, "{rows}");
+    }
+
+    // Its own vocabulary changes nothing.
+    let again = Bundle::open(written.path())?.with_vocabulary(&vocabulary)?;
+    ensure!(bits(&again.weights().read_all(&Device::Cpu)?[name])? == bits(embeddings)?);
+    Ok(())
+}
+
+#[test]
+fn a_vocabulary_of_ones_own_is_learnt_from_the_texts_and_trained() -> Result<()> {
+    let home = workplace()?;
+    let (code, _, stderr) = finetune(&home, &["--new-vocabulary", "270"]);
+    ensure!(code == 0 && stderr.contains("tokens of runs/finetune-ps/vocabulary-270"), "{stderr}");
+    let model = home.path().join("runs/finetune-ps/model");
+    let config: Value = serde_json::from_str(&fs::read_to_string(model.join("config.json"))?)?;
+    ensure!(config["eos_token_id"].as_u64().is_some_and(|end| end <= 270), "{config}");
+    let (code, _, stderr) = run(speechd(home.path())
+        .args(["transcribe", "corpus/0.wav", "--language", "ps", "--model"])
+        .arg(&model));
+    ensure!(code == 0, "{stderr}");
+    for (more, part) in [
+        (&["--new-vocabulary", "270", "--strategy", "lora"][..], "never learn"),
+        (&["--new-vocabulary", "270", "--set", "model.tokenizer=t"], "--new-vocabulary"),
+        (&["--new-vocabulary", "200"], "256"),
+        (&["--strategy", "multistage", "--new-vocabulary", "270", "--like", "fa"], "not beside model.like"),
+    ] {
+        let (code, _, stderr) = finetune(&home, more);
+        ensure!(code != 0 && stderr.contains(part), "{more:?}: {stderr}");
+    }
     Ok(())
 }
 

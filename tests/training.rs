@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use models::NewVocabulary;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -254,6 +255,19 @@ fn a_vocabulary_is_learnt_once_and_taken_by_recipes() {
     // One of another window has times that this model would not know.
     let (code, _, stderr) = train(&home, "other", &[steps, "model.tokenizer=words", "model.window_secs=1"]);
     assert!(code == 1 && stderr.contains("not those of this window"), "{stderr}");
+    // A base takes another one, too, and the beam that is asked for.
+    fs::create_dir(home.path().join("fewer")).expect("a folder");
+    let vocabulary = NewVocabulary { n_text_tokens: 257, languages: Vec::new(), window_secs: 2.0 };
+    let vocabulary = vocabulary.learn(&[" one two".to_owned()]).expect("a vocabulary");
+    fs::write(home.path().join("fewer/tokenizer.json"), vocabulary).expect("written");
+    let settings = [steps, "model.base=taken/model", "model.tokenizer=fewer", "model.beam_size=2"];
+    let (code, _, stderr) = train(&home, "again", &settings);
+    assert_eq!(code, 0, "{stderr}");
+    let generation = String::from_utf8(read("again/model/generation_config.json")).expect("text");
+    assert!(
+        generation.contains("\"num_beams\": 2")
+            && read("again/model/tokenizer.json") != read("taken/model/tokenizer.json")
+    );
     let (code, _, stderr) = run(speechd(home.path()).args([
         "models",
         "export",

@@ -26,6 +26,7 @@ fn new() -> NewWhisper {
         n_mels: 80,
         max_target_positions: 24,
         variable_length: true,
+        beam_size: 1,
         vocabulary: NewVocabulary { n_text_tokens: 260, languages: Vec::new(), window_secs: WINDOW_SECS },
     }
 }

@@ -43,7 +43,7 @@ fn request(transcriber: &Transcriber, id: u64) -> Result<Transcription> {
     };
     match id % 4 {
         0 => options.timestamps = Timestamps::Segment,
-        1 => options.beam_size = 3,
+        1 => options.beam_size = Some(3),
         2 => (options.temperature, options.fallback) = (0.7, false),
         _ => (options.timestamps, options.prompt) = (Timestamps::Word, Some("one two".to_owned())),
     }

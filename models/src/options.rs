@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+/// Hypotheses that beam search may keep.
+pub(crate) const MAX_BEAMS: usize = 64;
+
 /// What the decoder is asked to write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,8 +45,9 @@ pub struct DecodeOptions {
     pub task: Task,
     /// Which times the result carries.
     pub timestamps: Timestamps,
-    /// Hypotheses kept by beam search at temperature 0; 1 is greedy.
-    pub beam_size: usize,
+    /// Hypotheses kept by beam search at temperature 0; 1 is greedy. `None` is what the checkpoint's generation_config.json
+    /// asks for.
+    pub beam_size: Option<usize>,
     /// Samples drawn at a temperature above 0, of which the most probable is kept.
     pub best_of: usize,
     /// `Some`: beam search follows openai/whisper and ends after `round(beam_size * patience)` finished
@@ -90,7 +94,7 @@ impl Default for DecodeOptions {
             languages: Vec::new(),
             task: Task::Transcribe,
             timestamps: Timestamps::None,
-            beam_size: 1,
+            beam_size: None,
             best_of: 5,
             patience: None,
             length_penalty: 1.0,
@@ -122,7 +126,9 @@ impl DecodeOptions {
             let message = || format!("{value} is not between 1 and {max}");
             if (1..=max).contains(&value) { Ok(()) } else { Err(Error::option(option, message())) }
         };
-        count("beam_size", self.beam_size, 64)?;
+        if let Some(beam_size) = self.beam_size {
+            count("beam_size", beam_size, MAX_BEAMS)?;
+        }
         count("best_of", self.best_of, 64)?;
         count("batch_size", self.batch_size, 1024)?;
         if let Some(max_new_tokens) = self.max_new_tokens {

@@ -25,6 +25,7 @@ pub struct Transcriber {
     special: Arc<SpecialTokens>,
     features: Arc<LogMel>,
     device: Device,
+    max_beams: usize,
 }
 
 /// A token of text and how sure the decoder was of it.
@@ -72,6 +73,7 @@ impl Transcriber {
             special: Arc::new(special),
             features: Arc::new(features),
             device: device.clone(),
+            max_beams: usize::MAX,
         })
     }
 
@@ -196,6 +198,17 @@ impl Transcriber {
     /// When a tensor operation fails.
     pub fn listen(&self, encoded: &Tensor) -> Result<Arc<CrossCache>, Error> {
         Ok(Arc::new(self.whisper.decoder.cross_cache(encoded)?))
+    }
+
+    /// Hypotheses that beam search keeps by these options: those that are asked for, else those that the checkpoint asks for.
+    pub fn beam_size(&self, options: &DecodeOptions) -> usize {
+        options.beam_size.unwrap_or_else(|| self.generation.num_beams.unwrap_or(1).min(self.max_beams))
+    }
+
+    /// One of which the checkpoint cannot ask for more hypotheses than `max_beams`; callers can.
+    #[must_use]
+    pub fn with_max_beams(self, max_beams: usize) -> Self {
+        Self { max_beams: max_beams.max(1), ..self }
     }
 
     /// An empty batch of windows.

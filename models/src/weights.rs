@@ -30,8 +30,8 @@ pub struct Weights {
     entries: BTreeMap<String, Entry>,
     /// What some tensors are changed by.
     adapter: Option<Box<Adapter>>,
-    /// A token that is not in the files: its id, and the one whose embedding it starts with.
-    token: Option<(usize, usize)>,
+    /// Where tokens are others than in the files: for each, the stored rows whose sum its own is, and how much each counts.
+    token_rows: Option<Vec<Vec<(usize, f32)>>>,
 }
 
 /// Matrices with a row for each token.
@@ -89,7 +89,7 @@ impl Weights {
 
     fn of_files(source: &BundleSource, path: PathBuf, names: &[String]) -> Result<Self, Error> {
         let mut weights =
-            Self { path, files: Vec::new(), entries: BTreeMap::new(), adapter: None, token: None };
+            Self { path, files: Vec::new(), entries: BTreeMap::new(), adapter: None, token_rows: None };
         for name in names {
             weights.add_file(source, name)?;
         }
@@ -98,9 +98,35 @@ impl Weights {
 
     /// These weights with the embedding of `token`, the last of all or one that was not used, equal to that of `like`.
     #[must_use]
-    pub(crate) fn with_token(mut self, token: usize, like: usize) -> Self {
-        self.token = Some((token, like));
+    pub(crate) fn with_token(self, token: usize, like: usize) -> Self {
+        let n_rows = self.n_token_rows().max(token + 1);
+        let rows: Vec<_> = (0..n_rows).map(|row| vec![if row == token { like } else { row }]).collect();
+        self.with_token_rows(&rows)
+    }
+
+    /// These weights with other tokens: for each, those of now whose embeddings' mean it starts with.
+    #[must_use]
+    pub(crate) fn with_token_rows(mut self, rows: &[Vec<usize>]) -> Self {
+        let before = self.token_rows.take();
+        let stored = |row: usize| match &before {
+            None => vec![(row, 1.0)],
+            Some(before) => before.get(row).cloned().unwrap_or_default(),
+        };
+        let sum = |row: &Vec<usize>| {
+            let share = 1.0 / row.len() as f32;
+            row.iter().flat_map(|from| stored(*from)).map(|(from, weight)| (from, share * weight)).collect()
+        };
+        self.token_rows = Some(rows.iter().map(sum).collect());
         self
+    }
+
+    /// How many tokens have an embedding.
+    fn n_token_rows(&self) -> usize {
+        let stored = || {
+            let entry = TOKEN_ROWS.iter().find_map(|name| self.entries.get(*name));
+            entry.and_then(|entry| entry.shape.first().copied()).unwrap_or_default()
+        };
+        self.token_rows.as_ref().map_or_else(stored, Vec::len)
     }
 
     /// These weights with an adapter's updates added to them.
@@ -170,22 +196,30 @@ impl Weights {
     /// # Errors
     /// A missing tensor, a shape other than `shape`, a type that is no float, a value that is not finite.
     pub fn read(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
-        let Some((token, like)) = self.token.filter(|_| TOKEN_ROWS.contains(&name)) else {
+        let rows = self.token_rows.as_ref().filter(|_| TOKEN_ROWS.contains(&name));
+        let (Some(rows), Some(entry), &[n_rows, width]) = (rows, self.entries.get(name), shape) else {
             return self.read_stored(name, shape, device);
         };
-        let n_stored =
-            self.entries.get(name).and_then(|entry| entry.shape.first().copied()).unwrap_or_default();
-        let is_new = token == n_stored && shape.first() == Some(&(n_stored + 1));
-        let stored: Vec<usize> = match shape.split_first() {
-            Some((_, rest)) if is_new => std::iter::once(n_stored).chain(rest.iter().copied()).collect(),
-            _ => shape.to_vec(),
-        };
-        let tensor = self.read_stored(name, &stored, device)?;
-        let row = tensor.narrow(0, like, 1)?;
-        Ok(match is_new {
-            true => Tensor::cat(&[&tensor, &row], 0)?,
-            false => tensor.slice_assign(&[token..token + 1, 0..tensor.dim(1)?], &row)?,
-        })
+        let n_stored = entry.shape.first().copied().unwrap_or_default();
+        let is_known =
+            |row: &Vec<(usize, f32)>| !row.is_empty() && row.iter().all(|(from, _)| *from < n_stored);
+        if rows.len() != n_rows || !rows.iter().all(is_known) {
+            let message = format!("has {n_stored} rows, which give no {n_rows} tokens");
+            return Err(Error::key(&self.files[entry.file].path, name, message));
+        }
+        let stored = self.read_stored(name, &[n_stored, width], &Device::Cpu)?;
+        let stored = stored.flatten_all()?.to_vec1::<f32>()?;
+        let mut values = vec![0f32; n_rows * width];
+        for (sum, row) in values.chunks_exact_mut(width.max(1)).zip(rows) {
+            let stored = |from: usize| &stored[from * width..(from + 1) * width];
+            match row[..] {
+                [(from, 1.0)] => sum.copy_from_slice(stored(from)),
+                _ => row.iter().for_each(|(from, weight)| {
+                    sum.iter_mut().zip(stored(*from)).for_each(|(sum, value)| *sum += weight * value);
+                }),
+            }
+        }
+        Ok(Tensor::from_vec(values, shape, device)?)
     }
 
     fn read_stored(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
@@ -237,11 +271,8 @@ impl Weights {
     pub fn read_all(&self, device: &Device) -> Result<BTreeMap<String, Tensor>, Error> {
         let read = |(name, entry): (&String, &Entry)| {
             let mut shape = entry.shape.clone();
-            // One row more than the files hold.
-            if let (Some((token, _)), Some(n_rows)) = (self.token, shape.first_mut())
-                && TOKEN_ROWS.contains(&name.as_str())
-            {
-                *n_rows = (*n_rows).max(token + 1);
+            if let Some(n_rows) = shape.first_mut().filter(|_| TOKEN_ROWS.contains(&name.as_str())) {
+                *n_rows = self.n_token_rows();
             }
             Ok((name.clone(), self.read(name, &shape, device)?))
         };

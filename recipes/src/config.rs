@@ -71,6 +71,7 @@ pub struct ModelConfig {
     pub window_secs: f64,
     pub max_target_positions: usize,
     pub variable_length: Option<bool>,
+    pub beam_size: Option<usize>,
     pub n_text_tokens: usize,
     pub tokenizer: String,
     pub languages: Vec<String>,
@@ -204,8 +205,20 @@ impl RunConfig {
             return Err(Error::config("data.weights", "are all 0: nothing would be heard"));
         }
         if !self.model.tokenizer.is_empty() && !self.model.base.is_empty() {
-            let message = "a base has a vocabulary of its own; only a new model takes another";
-            return Err(Error::config("model.tokenizer", message));
+            let refuse = |message: &str| Err(Error::config("model.tokenizer", message));
+            match self.strategy.kind {
+                StrategyKind::Lora => {
+                    return refuse(
+                        "lora leaves embeddings as they are, and those of a new vocabulary would never learn",
+                    );
+                }
+                StrategyKind::Multistage if !self.model.like.is_empty() => {
+                    return refuse(
+                        "not beside model.like in stages: the first stage's model has no token for the language",
+                    );
+                }
+                _ => (),
+            }
         }
         let figures = self.figures();
         if !figures.contains(&self.train.best_by.as_str()) {
@@ -216,8 +229,14 @@ impl RunConfig {
             let message = format!("{} is not from 0 to below 1", self.train.average_decay);
             return Err(Error::config("train.average_decay", message));
         }
-        let options = DecodeOptions { beam_size: self.evaluate.beam_size, ..DecodeOptions::default() };
-        options.check().map_err(|error| Error::config("evaluate.beam_size", error.to_string()))?;
+        let beams = [
+            ("evaluate.beam_size", Some(self.evaluate.beam_size)),
+            ("model.beam_size", self.model.beam_size),
+        ];
+        for (key, beam_size) in beams {
+            let options = DecodeOptions { beam_size, ..DecodeOptions::default() };
+            options.check().map_err(|error| Error::config(key, error.to_string()))?;
+        }
         let (average, keep) = (self.bundle.average, self.train.keep);
         if average == 0 || (keep > 0 && average > keep) {
             let message =
@@ -318,6 +337,7 @@ mod tests {
             ("train.best_by=ctc", "train.best_by"),
             ("train.average_decay=1.0", "train.average_decay"),
             ("evaluate.beam_size=0", "evaluate.beam_size"),
+            ("model.beam_size=65", "model.beam_size"),
             ("bundle.average=9", "bundle.average"),
             ("data.train=[]", "data.train"),
             ("data.weights=[1, 2]", "data.weights"),

@@ -56,7 +56,7 @@ pub struct Transcribe {
     pub language: String,
     pub task: Task,
     pub format: Format,
-    pub beam_size: usize,
+    pub beam_size: BeamSize,
     pub best_of: usize,
     pub patience: Threshold,
     pub length_penalty: f32,
@@ -72,6 +72,24 @@ pub struct Transcribe {
     pub batch_size: usize,
     pub max_new_tokens: usize,
     pub seed: u64,
+}
+
+/// Hypotheses that beam search keeps: a number, or `"model"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a number or \"model\" was expected")]
+pub enum BeamSize {
+    /// So many.
+    Of(usize),
+    /// What the checkpoint asks for.
+    Word(Own),
+}
+
+/// The word `model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Own {
+    /// What the checkpoint asks for.
+    Model,
 }
 
 /// A number, or `"off"`.
@@ -289,7 +307,10 @@ impl Transcribe {
                 (false, true) => Timestamps::Segment,
                 (false, false) => Timestamps::None,
             },
-            beam_size: self.beam_size,
+            beam_size: match self.beam_size {
+                BeamSize::Of(n) => Some(n),
+                BeamSize::Word(Own::Model) => None,
+            },
             best_of: self.best_of,
             patience: self.patience.value(),
             length_penalty: self.length_penalty,
@@ -317,7 +338,7 @@ impl Serve {
     /// The option by which a window would have more rows than fit, and how many. Those that are not used do not count.
     pub(crate) fn too_many_rows(&self, options: &DecodeOptions) -> Option<(&'static str, usize)> {
         let (searches, samples) = (options.temperature <= 0.0, options.temperature > 0.0 || options.fallback);
-        [("beam_size", options.beam_size, searches), ("best_of", options.best_of, samples)]
+        [("beam_size", options.beam_size.unwrap_or(1), searches), ("best_of", options.best_of, samples)]
             .into_iter()
             .find(|(_, n_rows, is_used)| *is_used && *n_rows > self.max_batch_rows)
             .map(|(option, n_rows, _)| (option, n_rows))
@@ -438,7 +459,7 @@ mod tests {
         let config = Config::load(None).expect("the defaults");
         let serve = Serve { max_batch_rows: 4, ..config.serve };
         let greedy = config.transcribe.decode_options(false);
-        let beams = DecodeOptions { beam_size: 5, fallback: false, ..greedy.clone() };
+        let beams = DecodeOptions { beam_size: Some(5), fallback: false, ..greedy.clone() };
         let samples = DecodeOptions { temperature: 0.5, ..beams.clone() };
         assert_eq!(serve.too_many_rows(&greedy), Some(("best_of", 5)), "a fallback samples");
         assert_eq!(serve.too_many_rows(&DecodeOptions { fallback: false, ..greedy }), None);
@@ -473,7 +494,7 @@ mod tests {
                 ["speechd.toml", "serve.drain_secs", "-1 is not a number of seconds"],
             ),
             ("[serve]\nmodels = \"a\"", ["speechd.toml", "serve.models", "sequence"]),
-            ("[transcribe]\nbeam_size = \"x\"", ["speechd.toml", "transcribe.beam_size", "\"x\""]),
+            ("[transcribe]\nbeam_size = \"x\"", ["speechd.toml", "transcribe.beam_size", "\"model\""]),
             ("[transcribe]\nformat = \"doc\"", ["speechd.toml", "format", "verbose_json"]),
             ("[transcribe]\nlogprob_threshold = \"no\"", ["speechd.toml", "logprob_threshold", "\"off\""]),
             ("[transcribe", ["speechd.toml", "line 1", ""]),

@@ -143,7 +143,8 @@ pub(crate) fn load(
             .and_then(|file| file.modified())
             .unwrap_or(UNIX_EPOCH),
     };
-    let transcriber = Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?;
+    let max_rows = state.config.serve.max_batch_rows;
+    let transcriber = Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?.with_max_beams(max_rows);
     let created = made.duration_since(UNIX_EPOCH).unwrap_or_default();
     // Nothing for loading to fail over: requests can say otherwise.
     let defaults =

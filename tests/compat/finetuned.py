@@ -41,7 +41,7 @@ def ours(speechd, model, language, manifest, limit):
     """What `speechd evaluate` heard, by name."""
     with tempfile.TemporaryDirectory() as folder:
         hypotheses = pathlib.Path(folder) / "heard.tsv"
-        command = [speechd, "evaluate", manifest, "--model", model, "--language", language, "--quiet"]
+        command = [speechd, "evaluate", manifest, "--model", model, "--language", language, "--beam-size", "1", "--quiet"]
         command += ["--hypotheses", str(hypotheses)] + (["--limit", str(limit)] if limit else [])
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         lines = hypotheses.read_text(encoding="utf-8").splitlines()[1:]

@@ -25,6 +25,20 @@ impl Bundle {
         Ok(Self { description: description.with_files(vec![("config.json", config)])?, weights })
     }
 
+    /// The same model, keeping so many hypotheses where nobody says otherwise.
+    ///
+    /// # Errors
+    /// No generation_config.json, which is where it is said.
+    pub fn with_beam_size(self, beam_size: usize) -> Result<Self, Error> {
+        let (description, weights) = self.into_parts();
+        let mut generation = read_json(description.source(), "generation_config.json")?;
+        generation["num_beams"] = json!(beam_size);
+        Ok(Self {
+            description: description.with_files(vec![("generation_config.json", generation)])?,
+            weights,
+        })
+    }
+
     /// The same model with a token for one more language, which starts as the token of `like`. It comes after all others, so that
     /// every one of them keeps its id, and is never written: prompts alone hold it.
     ///
@@ -108,10 +122,19 @@ impl Bundle {
 impl Description {
     /// The same with other contents of some files.
     fn with_files(self, changed: Vec<(&'static str, Value)>) -> Result<Self, Error> {
+        self.with_files_for(&[], changed)
+    }
+
+    /// The same with other contents of some files, and without some.
+    pub(super) fn with_files_for(
+        self,
+        removed: &[&str],
+        changed: Vec<(&'static str, Value)>,
+    ) -> Result<Self, Error> {
         let source = self.source();
         let name = Cow::Owned(source.to_string());
         let mut files = std::collections::BTreeMap::new();
-        for file in DESCRIBING.into_iter().filter(|file| source.has(file)) {
+        for file in DESCRIBING.into_iter().filter(|file| source.has(file) && !removed.contains(file)) {
             files.insert(Cow::Borrowed(file), Cow::Owned(source.read(file)?.into_owned()));
         }
         for (file, value) in changed {

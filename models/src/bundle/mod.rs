@@ -4,6 +4,7 @@
 mod edit;
 mod new;
 mod source;
+mod vocabulary;
 
 use std::path::Path;
 

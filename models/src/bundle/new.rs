@@ -47,6 +47,8 @@ pub struct NewWhisper {
     pub max_target_positions: usize,
     /// Whether short recordings are encoded as they are, without padding to the window.
     pub variable_length: bool,
+    /// Hypotheses that beam search keeps where nobody says otherwise.
+    pub beam_size: usize,
     /// What it writes in.
     pub vocabulary: NewVocabulary,
 }
@@ -87,7 +89,7 @@ impl NewVocabulary {
     }
 
     /// What is beside text, in order.
-    fn control_names(&self) -> Vec<String> {
+    pub(super) fn control_names(&self) -> Vec<String> {
         let mut names = vec!["endoftext".to_owned(), "startoftranscript".to_owned()];
         names.extend(self.languages.iter().cloned());
         let controls = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"];
@@ -98,10 +100,13 @@ impl NewVocabulary {
     }
 
     /// Ids of what is beside text, in a `tokenizer.json`.
-    fn ids_in(&self, tokenizer: &str) -> Result<BTreeMap<String, u32>, Error> {
+    pub(super) fn ids_in(&self, tokenizer: &str) -> Result<BTreeMap<String, u32>, Error> {
         let tokenizer = Tokenizer::from_text(tokenizer)?;
         let id = |name: String| {
-            let missing = || Error::Tokenizer(format!("tokenizer.json has no <|{name}|>"));
+            let missing = || {
+                let how = "learn it for this window and these languages (speechd tokenizer train)";
+                Error::Tokenizer(format!("tokenizer.json has no <|{name}|>; {how}"))
+            };
             Ok((name.clone(), tokenizer.special(&name).ok_or_else(missing)?))
         };
         let names = self.control_names();
@@ -115,6 +120,47 @@ impl NewVocabulary {
             return Err(Error::Tokenizer(message.to_owned()));
         }
         Ok(ids)
+    }
+
+    /// `generation_config.json`: which of these ids begin, end and never are a text, and how long one may be.
+    pub(super) fn generation(&self, ids: &BTreeMap<String, u32>, max_length: usize) -> Result<Value, Error> {
+        let id = |name: &str| {
+            let missing = || Error::Tokenizer(format!("the new vocabulary has no <|{name}|>"));
+            ids.get(name).copied().ok_or_else(missing)
+        };
+        let (end, start) = (id("endoftext")?, id("startoftranscript")?);
+        let controls = ["startoftranscript", "startoflm", "startofprev", "nospeech", "notimestamps"];
+        let mut suppressed = controls.map(&id).into_iter().collect::<Result<Vec<_>, _>>()?;
+        suppressed.extend([id("translate")?, id("transcribe")?]);
+        suppressed.sort_unstable();
+        let mut generation = json!({
+            "begin_suppress_tokens": [], "suppress_tokens": suppressed, "bos_token_id": end, "eos_token_id": end,
+            "pad_token_id": end, "decoder_start_token_id": start, "is_multilingual": !self.languages.is_empty(),
+            "no_timestamps_token_id": id("notimestamps")?, "prev_sot_token_id": id("startofprev")?,
+            // A window may begin with any silence.
+            "max_initial_timestamp_index": self.n_positions(), "max_length": max_length, "return_timestamps": false,
+        });
+        if !self.languages.is_empty() {
+            let languages = self.languages.iter().map(|code| Ok((format!("<|{code}|>"), id(code)?)));
+            let languages: BTreeMap<_, _> = languages.collect::<Result<_, Error>>()?;
+            let tasks = json!({"transcribe": id("transcribe")?, "translate": id("translate")?});
+            merge(&mut generation, json!({"lang_to_id": languages, "task_to_id": tasks}));
+        }
+        Ok(generation)
+    }
+
+    /// `tokenizer_config.json`.
+    pub(super) fn tokenizer_config(max_length: usize) -> Value {
+        json!({
+            "tokenizer_class": "WhisperTokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
+            "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+            "model_max_length": max_length, "clean_up_tokenization_spaces": false,
+        })
+    }
+
+    /// Positions of the encoder in a window.
+    fn n_positions(&self) -> usize {
+        (self.window_secs / TIMESTAMP_SECS).round() as usize
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -149,12 +195,11 @@ impl NewWhisper {
         self.vocabulary.check()?;
         let window_secs = self.vocabulary.window_secs;
         let ids = self.vocabulary.ids_in(&tokenizer)?;
-        let id = |name: &str| {
-            let missing = || Error::Tokenizer(format!("the new vocabulary has no <|{name}|>"));
-            ids.get(name).copied().ok_or_else(missing)
-        };
-        let (end, start) = (id("endoftext")?, id("startoftranscript")?);
-        let n_positions = (self.vocabulary.window_secs / TIMESTAMP_SECS).round() as usize;
+        let mut generation = self.vocabulary.generation(&ids, self.max_target_positions)?;
+        generation["num_beams"] = json!(self.beam_size);
+        let id = |name: &str| ids.get(name).copied().unwrap_or_default();
+        let (end, start) = (id("endoftext"), id("startoftranscript"));
+        let n_positions = self.vocabulary.n_positions();
         let config = WhisperConfig {
             d_model: self.d_model,
             encoder_layers: self.encoder_layers,
@@ -187,28 +232,6 @@ impl NewWhisper {
                 "is_encoder_decoder": true, "bos_token_id": end, "pad_token_id": end,
             }),
         );
-        let controls = ["startoftranscript", "startoflm", "startofprev", "nospeech", "notimestamps"];
-        let mut suppressed = controls.map(&id).into_iter().collect::<Result<Vec<_>, _>>()?;
-        suppressed.extend([id("translate")?, id("transcribe")?]);
-        suppressed.sort_unstable();
-        let languages: BTreeMap<_, _> = self
-            .vocabulary
-            .languages
-            .iter()
-            .map(|code| Ok((format!("<|{code}|>"), id(code)?)))
-            .collect::<Result<_, Error>>()?;
-        let mut generation = json!({
-            "begin_suppress_tokens": [], "suppress_tokens": suppressed, "bos_token_id": end, "eos_token_id": end,
-            "pad_token_id": end, "decoder_start_token_id": start, "is_multilingual": !languages.is_empty(),
-            "no_timestamps_token_id": id("notimestamps")?, "prev_sot_token_id": id("startofprev")?,
-            // A window may begin with any silence.
-            "max_initial_timestamp_index": n_positions, "max_length": self.max_target_positions,
-            "return_timestamps": false,
-        });
-        if !languages.is_empty() {
-            let tasks = json!({"transcribe": id("transcribe")?, "translate": id("translate")?});
-            merge(&mut generation, json!({"lang_to_id": languages, "task_to_id": tasks}));
-        }
         let spec = audio::FeatureSpec::whisper(self.n_mels);
         let preprocessor = json!({
             "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": self.n_mels,
@@ -217,11 +240,7 @@ impl NewWhisper {
             "n_samples": 2 * n_positions * spec.hop_samples, "nb_max_frames": 2 * n_positions,
             "padding_side": "right", "padding_value": 0.0, "return_attention_mask": false,
         });
-        let tokenizer_config = json!({
-            "tokenizer_class": "WhisperTokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
-            "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
-            "model_max_length": self.max_target_positions, "clean_up_tokenization_spaces": false,
-        });
+        let tokenizer_config = NewVocabulary::tokenizer_config(self.max_target_positions);
         let json = |value: &Value| Cow::Owned(format!("{value:#}\n").into_bytes());
         let files = BTreeMap::from([
             (Cow::Borrowed("config.json"), json(&keys)),
@@ -236,7 +255,7 @@ impl NewWhisper {
 }
 
 /// Adds the keys of `more`.
-fn merge(keys: &mut Value, more: Value) {
+pub(super) fn merge(keys: &mut Value, more: Value) {
     if let (Value::Object(keys), Value::Object(more)) = (keys, more) {
         keys.extend(more);
     }
@@ -256,6 +275,7 @@ mod tests {
             n_mels: 80,
             max_target_positions: 32,
             variable_length: true,
+            beam_size: 1,
             vocabulary: NewVocabulary {
                 n_text_tokens: 300,
                 languages: languages.iter().map(|&code| code.to_owned()).collect(),

@@ -103,7 +103,7 @@ impl Transcription {
         }
         Ok(Self {
             transcriber: transcriber.clone(),
-            attempts: attempts(options),
+            attempts: attempts(options, transcriber.beam_size(options)),
             waveform,
             stretches,
             features,
@@ -259,9 +259,9 @@ impl Transcription {
 }
 
 /// What is tried on a window, one after the other.
-fn attempts(options: &DecodeOptions) -> Vec<Attempt> {
+fn attempts(options: &DecodeOptions, beam_size: usize) -> Vec<Attempt> {
     let length_penalty = options.length_penalty;
-    let search = match options.beam_size {
+    let search = match beam_size {
         1 => Strategy::Greedy,
         size => Strategy::Beam { size, patience: options.patience, length_penalty },
     };

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::WhisperConfig;
 use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
+use crate::options::MAX_BEAMS;
 use crate::tokenizer::Tokenizer;
 
 /// The keys of `generation_config.json` that decoding uses, under the names they have there.
@@ -40,6 +41,9 @@ pub struct GenerationConfig {
     /// Latest first timestamp, in timestamp steps.
     #[serde(default)]
     pub max_initial_timestamp_index: Option<u32>,
+    /// Hypotheses that beam search keeps where nobody says otherwise.
+    #[serde(default)]
+    pub num_beams: Option<usize>,
 }
 
 /// Whisper starts a window within its first second (`DecodingOptions.max_initial_timestamp`).
@@ -117,6 +121,9 @@ impl GenerationConfig {
         if let Some((name, id)) = named.chain(single).find(|(_, id)| *id as usize >= config.vocab_size) {
             let message = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
             return Err(Error::key(path, name, message));
+        }
+        if let Some(n) = self.num_beams.filter(|n| !(1..=MAX_BEAMS).contains(n)) {
+            return Err(Error::key(path, "num_beams", format!("{n} is not between 1 and {MAX_BEAMS}")));
         }
         for &(block, head) in self.alignment_heads.iter().flatten() {
             if block >= config.decoder_layers || head >= config.decoder_attention_heads {

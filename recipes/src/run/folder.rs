@@ -64,7 +64,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, Error> {
 
 /// Settings that a run may go on with when they are others: they do not change what was done so far.
 fn may_change(key: &str) -> bool {
-    const FREE: [&str; 12] = [
+    const FREE: [&str; 13] = [
         "train.max_epochs",
         "train.max_steps",
         "train.loader_threads",
@@ -75,6 +75,7 @@ fn may_change(key: &str) -> bool {
         "train.max_skipped",
         "data.cache_mb",
         "model.gradient_checkpointing",
+        "model.beam_size",
         "evaluate",
         "bundle",
     ];

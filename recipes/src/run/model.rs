@@ -16,13 +16,19 @@ use crate::data::{LengthLimits, TokensPerPosition};
 use crate::task::transcribe::Transcribe;
 use crate::task::{Figures, Task};
 
-/// A base as the run needs it: with a token for its language, and with windows of the length that is asked for.
+/// A base as the run needs it: with a token for its language, with the vocabulary, the beam and windows of the length that are
+/// asked for.
 ///
 /// # Errors
-/// A language that the base has no token for and that is like none that it has, a strategy that cannot begin with it.
+/// A language that the base has no token for and that is like none that it has, a vocabulary that does not suit it, a strategy
+/// that cannot begin with it.
 pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<Bundle, Error> {
     let is_adapted = matches!(source, BundleSource::Adapted { .. });
     let base = with_language(config, source)?;
+    let base = match config.model.tokenizer.as_str() {
+        "" => base,
+        dir => base.with_vocabulary(&vocabulary(dir)?)?,
+    };
     if config.strategy.kind == StrategyKind::Lora {
         let refuse = |message: &str| Err(Error::config("strategy.kind", message));
         if is_adapted {
@@ -45,6 +51,10 @@ pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<
         let message = format!("{frozen} are more than the encoder's {n_layers}");
         return Err(Error::config("strategy.frozen_layers", message));
     }
+    let base = match config.model.beam_size {
+        Some(beam_size) => base.with_beam_size(beam_size)?,
+        None => base,
+    };
     Ok(match config.model.variable_length {
         Some(variable_length) => base.with_variable_length(variable_length)?,
         None => base,
@@ -131,6 +141,7 @@ pub(super) fn model(
         n_mels: model.n_mels,
         max_target_positions: model.max_target_positions,
         variable_length: model.variable_length.unwrap_or(true),
+        beam_size: model.beam_size.unwrap_or(1),
         vocabulary: NewVocabulary {
             n_text_tokens: model.n_text_tokens,
             languages,
@@ -139,12 +150,15 @@ pub(super) fn model(
     };
     let description = match model.tokenizer.as_str() {
         "" => new.describe(&texts)?,
-        dir => {
-            let path = Path::new(dir).join("tokenizer.json");
-            new.describe_with(fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?)?
-        }
+        dir => new.describe_with(vocabulary(dir)?)?,
     };
     Ok((description, Params::seeded(config.seed, device)))
+}
+
+/// The vocabulary that `model.tokenizer` names.
+fn vocabulary(dir: &str) -> Result<String, Error> {
+    let path = Path::new(dir).join("tokenizer.json");
+    fs::read_to_string(&path).map_err(|error| Error::file(&path, error))
 }
 
 /// The highest learning rate of fine-tuning: wide models bear less, and factors that begin with nothing more.

@@ -59,9 +59,9 @@ pub(super) struct Args {
     /// ps-strict, ps-lenient; several give a table each [default: those of the language, else basic]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     normaliser: Vec<Normaliser>,
-    /// Hypotheses kept by beam search; 1 is greedy
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    beam_size: usize,
+    /// Hypotheses kept by beam search; 1 is greedy [default: what the model asks for, mostly 1]
+    #[arg(long, value_name = "N")]
+    beam_size: Option<usize>,
     /// Decode again at rising temperatures when a result looks wrong, as transcribe does
     #[arg(long)]
     fallback: bool,
@@ -91,6 +91,8 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Json<'a> {
     model: &'a str,
+    /// Hypotheses that were kept.
+    beam_size: usize,
     /// By each normaliser.
     reports: &'a [Report],
     #[serde(flatten)]
@@ -142,6 +144,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
         let json = Json {
             model,
+            beam_size: transcriber.beam_size(&options),
             reports: &reports,
             times_real_time: evaluation.speed(),
             false_text_rate: evaluation.false_text_rate(),

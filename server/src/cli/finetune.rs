@@ -43,6 +43,7 @@ Examples:
   speechd finetune --lang ps --model openai/whisper-small --data recordings/ --strategy lora --dry-run
   speechd finetune --lang ps --data cv-corpus/ps --data our-recordings/=3            # ours three times as often
   speechd finetune --lang xx --like fa --model openai/whisper-base --data recordings/   # a language that it has no token for
+  speechd finetune --lang ps --model ./tiny --data d/ --new-vocabulary 512           # tokens of its own, fewer a word
   speechd finetune --lang ps --data d/ --strategy full,lora,frozen-encoder            # one after the other, and a table
 
 It imports the data, looks for what is wrong with it, measures the model as it is, trains, measures again, and says how to serve
@@ -81,6 +82,10 @@ pub(super) struct Args {
     /// multistage: word error rate of the related language above which the second stage is not begun
     #[arg(long, value_name = "RATE")]
     gate: Option<f64>,
+    /// Give the model a vocabulary of its own: N tokens learnt from the texts. Fewer tokens a word are fewer steps and easier to
+    /// learn; it forgets how other languages are written, and whisper.cpp does not take it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(256..))]
+    new_vocabulary: Option<u32>,
     /// Train and serve on recordings as long as they are, without silence up to the model's window [default: as the model]
     #[arg(long)]
     variable_length: bool,
@@ -133,7 +138,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     check(args)?;
     let mut configs = Vec::new();
     for strategy in &args.strategy {
-        configs.push(config(args, strategy.kind()).map_err(|error| Usage(error.to_string()))?);
+        configs.push(config(args, strategy.kind(), &out).map_err(|error| Usage(error.to_string()))?);
     }
     let Some(first) = configs.first().cloned() else { return Err(Usage("no strategy".to_owned()).into()) };
     let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
@@ -146,6 +151,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let data = Data::import(&first, &out, &mut |progress| teller.tell(&progress));
     teller.end();
     let data = data?;
+    if let Some(n_tokens) = args.new_vocabulary {
+        data.learn_vocabulary(n_tokens as usize, &first, &base, style)?;
+    }
     data.look(&first, &base, style)?;
     for config in &mut configs {
         data.put_into(config);
@@ -210,7 +218,7 @@ fn folder(out: &Path, args: &Args, strategy: StrategyArg) -> PathBuf {
 }
 
 /// The recipe with what the command line says on top.
-fn config(args: &Args, kind: StrategyKind) -> Result<RunConfig, Error> {
+fn config(args: &Args, kind: StrategyKind, out: &Path) -> Result<RunConfig, Error> {
     let normaliser = Normaliser::of_language(Some(&args.lang)).first().copied().unwrap_or_default();
     let corpora: Vec<(&str, f64)> = match args.data.as_slice() {
         [] => vec![("common_voice", 1.0)],
@@ -242,12 +250,20 @@ fn config(args: &Args, kind: StrategyKind) -> Result<RunConfig, Error> {
     if args.variable_length {
         settings.push("model.variable_length=true".to_owned());
     }
+    // Its size is part of its name: a run of another one is another run.
+    let vocabulary = args.new_vocabulary.map(|n| out.join(format!("vocabulary-{n}")).display().to_string());
+    settings.extend(vocabulary.iter().map(|dir| text_setting("model.tokenizer", dir)));
     settings.extend(args.settings.iter().cloned());
     let mut config = RunConfig::load(Some(Path::new("finetune")), &settings)?;
     // What has a flag of its own decides more than the recipe: folders, names, how models are judged.
     for (key, flag, is_other) in [
         ("strategy.kind", "--strategy", config.strategy.kind != kind),
         ("data.language", "--lang", config.data.language != args.lang),
+        (
+            "model.tokenizer",
+            "--new-vocabulary",
+            vocabulary.is_some_and(|vocabulary| config.model.tokenizer != vocabulary),
+        ),
     ] {
         if is_other {
             return Err(Error::Config { key: key.to_owned(), message: format!("has a flag: give {flag}") });

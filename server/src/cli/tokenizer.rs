@@ -89,7 +89,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Texts with a space before them, as models write them.
-fn read_texts(paths: &[PathBuf], style: Style) -> anyhow::Result<Vec<String>> {
+pub(super) fn read_texts(paths: &[PathBuf], style: Style) -> anyhow::Result<Vec<String>> {
     let mut texts = Vec::new();
     let mut add = |text: &str| {
         let text = text.trim();

@@ -20,7 +20,7 @@ use super::{
     recognizer::{Recognizer, Source},
 };
 use crate::{
-    config::{Config, Threshold, Vad},
+    config::{BeamSize, Config, Threshold, Vad},
     render::{self, Format},
 };
 
@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Align every word with the audio (shown by verbose_json; sharpens srt and vtt)
     #[arg(long)]
     word_timestamps: bool,
-    /// Hypotheses kept by beam search; 1 is greedy [default: 1]
+    /// Hypotheses kept by beam search; 1 is greedy [default: what the model asks for, mostly 1]
     #[arg(long, value_name = "N")]
     beam_size: Option<usize>,
     /// Samples drawn at a temperature above 0, of which the most probable is kept [default: 5]
@@ -149,7 +149,7 @@ impl Args {
             };
         }
         set(&mut settings.format, self.format.as_ref());
-        set(&mut settings.beam_size, self.beam_size.as_ref());
+        set(&mut settings.beam_size, self.beam_size.map(BeamSize::Of).as_ref());
         set(&mut settings.best_of, self.best_of.as_ref());
         set(&mut settings.patience, self.patience.map(Threshold::At).as_ref());
         set(&mut settings.length_penalty, self.length_penalty.as_ref());

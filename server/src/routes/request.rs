@@ -14,7 +14,7 @@ use super::{
     form::{Field, shown_name},
 };
 use crate::{
-    config::{Transcribe, Vad},
+    config::{BeamSize, Transcribe, Vad},
     error::{Error, quoted},
     render::{self, Format},
 };
@@ -221,7 +221,7 @@ fn decoding(fields: &mut Fields<'_>, settings: &mut Transcribe) -> Result<(), Er
     }
     let temperature = fields.decimal("temperature")?;
     set(&mut settings.temperature, temperature);
-    set(&mut settings.beam_size, fields.number("beam_size")?);
+    set(&mut settings.beam_size, fields.number("beam_size")?.map(BeamSize::Of));
     set(&mut settings.best_of, fields.number("best_of")?);
     set(&mut settings.patience, fields.threshold("patience", PATIENCES)?);
     set(&mut settings.length_penalty, fields.decimal("length_penalty")?);

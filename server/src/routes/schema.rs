@@ -148,7 +148,7 @@ fn decoding(form: ObjectBuilder) -> ObjectBuilder {
     );
     form.property("hotwords[]", hotwords)
         .property("vad", values::<Vad>("Whether silence is left out.", "auto"))
-        .property("beam_size", integer(1, 64, "Hypotheses kept by beam search; 1 is greedy."))
+        .property("beam_size", integer(1, 64, "Hypotheses kept by beam search; 1 is greedy. Without it: what the model asks for, mostly 1."))
         .property(
             "best_of",
             integer(1, 64, "Samples drawn at a temperature above 0, of which the most probable is kept."),

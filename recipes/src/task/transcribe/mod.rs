@@ -338,7 +338,7 @@ impl Task for Transcribe {
         self.held_out_loss(&mut figures)?;
         let config = &self.held_out.config;
         let options =
-            DecodeOptions { beam_size: config.beam_size, fallback: false, ..DecodeOptions::default() };
+            DecodeOptions { beam_size: Some(config.beam_size), fallback: false, ..DecodeOptions::default() };
         let score = ScoreOptions { normaliser: config.normaliser, ..ScoreOptions::default() };
         let evaluation = evaluate(&self.live, self.held_out.references(), &options, &mut |_| {});
         if let Some(score) = evaluation.score(&score)? {

@@ -62,6 +62,7 @@ fn description() -> Description {
         n_mels: 80,
         max_target_positions: 24,
         variable_length: true,
+        beam_size: 1,
         vocabulary,
     };
     new.describe(&WORDS.iter().cycle().take(12).map(|word| format!(" {word}")).collect::<Vec<_>>()).unwrap()

@@ -57,6 +57,7 @@ struct Report {
     window_secs: f64,
     decoder: Vec<DecoderSpeed>,
     recording_secs: f64,
+    beam_size: usize,
     transcribe_secs: f64,
     times_real_time: f64,
     peak_memory_bytes: Option<u64>,
@@ -128,6 +129,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         window_secs: transcriber.window_secs(),
         decoder,
         recording_secs,
+        beam_size: transcriber.beam_size(&options),
         transcribe_secs,
         times_real_time: recording_secs / transcribe_secs,
         peak_memory_bytes: process::peak_memory_bytes(),
@@ -250,8 +252,8 @@ fn describe(report: &Report) -> String {
         ));
     }
     lines.push(format!(
-        "transcribe        {:.1} s in {:.2} s: {:.1} x real time",
-        report.recording_secs, report.transcribe_secs, report.times_real_time
+        "transcribe        {:.1} s in {:.2} s: {:.1} x real time, beam of {}",
+        report.recording_secs, report.transcribe_secs, report.times_real_time, report.beam_size
     ));
     let peak = report.peak_memory_bytes.map_or_else(|| "unknown".to_owned(), bytes);
     lines.push(format!("peak memory       {peak}"));

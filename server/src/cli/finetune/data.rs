@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use models::{BundleSource, Tokenizer};
+use models::{Architecture, BundleSource, NewVocabulary, Tokenizer};
 use parking_lot::Mutex;
 use recipes::{
-    config::RunConfig,
+    config::{RunConfig, StrategyKind},
     data::{
         check::{self, Severity, check},
         manifest::{Cut, Needs},
@@ -17,9 +17,15 @@ use recipes::{
 };
 
 use super::super::{
+    Usage,
     manifests::read_cuts,
+    output::write_file,
     progress::{Items, Style},
+    tokenizer::read_texts,
 };
+
+/// Tokens a word above which a vocabulary of one's own is worth a thought: English has 1.3 in Whisper's.
+const MANY_TOKENS: f64 = 3.0;
 
 /// The manifests of a run.
 pub(super) struct Data {
@@ -27,6 +33,8 @@ pub(super) struct Data {
     dev: Vec<PathBuf>,
     /// Without a test set of its own this is dev: what was chosen by.
     test: Vec<PathBuf>,
+    /// What a related language is learnt from and chosen by, where there is one.
+    related: [Vec<PathBuf>; 2],
 }
 
 impl Data {
@@ -45,16 +53,42 @@ impl Data {
         };
         let train = all(&config.data.train, "data.train")?;
         let dev = all(&config.data.dev, "data.dev")?;
+        let stage = &config.strategy.stage;
+        let related = [all(&stage.train, "strategy.stage.train")?, all(&stage.dev, "strategy.stage.dev")?];
         // What is reported is never what was chosen by, where there is anything else.
         let beside = |path: &PathBuf| path.with_file_name("test.jsonl");
         let test: Vec<_> = train.iter().map(beside).filter(|path| path.is_file()).collect();
         let test = if test.is_empty() { dev.clone() } else { test };
-        Ok(Self { train, dev, test })
+        Ok(Self { train, dev, test, related })
     }
 
     pub(super) fn put_into(&self, config: &mut RunConfig) {
         let texts = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect();
         (config.data.train, config.data.dev) = (texts(&self.train), texts(&self.dev));
+        let [train, dev] = &self.related;
+        (config.strategy.stage.train, config.strategy.stage.dev) = (texts(train), texts(dev));
+    }
+
+    /// Learns a vocabulary of all texts that are trained on, for the base's window and prompts, and puts it where the run looks.
+    pub(super) fn learn_vocabulary(
+        &self,
+        n_text_tokens: usize,
+        config: &RunConfig,
+        base: &BundleSource,
+        style: Style,
+    ) -> anyhow::Result<()> {
+        let base = run::with_language(config, base.clone())?;
+        let Architecture::Whisper(whisper) = base.architecture();
+        let window_secs = whisper.max_source_frames() as f64 / base.feature_spec().frame_rate();
+        let mut languages = vec![config.data.language.clone(), config.strategy.stage.language.clone()];
+        let names_languages = !base.description().languages()?.is_empty();
+        languages.retain(|code| names_languages && !code.is_empty());
+        let vocabulary = NewVocabulary { n_text_tokens, languages, window_secs };
+        let mut paths = self.train.clone();
+        paths.extend_from_slice(&self.related[0]);
+        let texts = read_texts(&paths, style)?;
+        let contents = vocabulary.learn(&texts).map_err(|error| Usage(error.to_string()))?;
+        write_file(&Path::new(&config.model.tokenizer).join("tokenizer.json"), &contents)
     }
 
     /// Hours, tokens, and what is wrong.
@@ -64,7 +98,10 @@ impl Data {
         if self.test == self.dev {
             style.note("no test set: models are judged by the dev set, which checkpoints are chosen by, too");
         }
-        let tokenizer = Tokenizer::from_source(base)?;
+        let (vocabulary, tokenizer) = match config.model.tokenizer.as_str() {
+            "" => (&config.model.base, Tokenizer::from_source(base)?),
+            dir => (&config.model.tokenizer, Tokenizer::open(Path::new(dir))?),
+        };
         let tokens = Tokens::Model(Box::new(tokenizer));
         let found = stats(&paths, &tokens, &mut |_| {})?;
         for (path, sum) in &found.by_manifest {
@@ -72,13 +109,18 @@ impl Data {
         }
         let words = Tokens::Words;
         let n_words = stats(&paths, &words, &mut |_| {})?.total.n_tokens;
+        let per_word = found.total.n_tokens as f64 / n_words.max(1) as f64;
         let longest = found.tokens.iter().copied().fold(0.0, f32::max);
         style.note(&format!(
-            "tokens of {}: {:.2} a word, {:.1} a second; the longest text has {longest}",
-            config.model.base,
-            found.total.n_tokens as f64 / n_words.max(1) as f64,
+            "tokens of {vocabulary}: {per_word:.2} a word, {:.1} a second; the longest text has {longest}",
             found.total.n_tokens as f64 / found.total.total_secs.max(1e-9),
         ));
+        let is_possible = config.model.tokenizer.is_empty() && config.strategy.kind != StrategyKind::Lora;
+        if is_possible && per_word > MANY_TOKENS {
+            style.note(
+                "so many are slow and hard to learn: --new-vocabulary gives the model tokens of its own",
+            );
+        }
         let progress = Mutex::new(Items::start(style, "listening to the data", Some(0)));
         let options = check::Options { tokens: Some(tokens), skip_audio: false };
         let report = check(&paths, &options, &|done, total| progress.lock().update_of(done, total));

@@ -310,7 +310,10 @@ fn what_clients_send_is_understood() {
     let client = request("client.form");
     assert!(client.stream && client.logprobs && client.model == "whisper-1");
     let options = client.options;
-    assert_eq!((options.beam_size, options.fallback, options.prompt.as_deref()), (3, false, Some("پښتو")));
+    assert_eq!(
+        (options.beam_size, options.fallback, options.prompt.as_deref()),
+        (Some(3), false, Some("پښتو"))
+    );
     assert_eq!(options.hotwords.as_deref(), Some("Balkh, Kabul, Herat"));
     assert_eq!(options.languages, ["ps", "en"]);
     assert_eq!((options.vad_options.threshold, options.vad_options.min_silence_secs), (0.4, 0.7));

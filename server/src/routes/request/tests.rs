@@ -87,7 +87,7 @@ fn every_field_arrives_where_it_belongs() {
         languages: Vec::new(),
         task: Task::Transcribe,
         timestamps: Timestamps::Word,
-        beam_size: 3,
+        beam_size: Some(3),
         best_of: 2,
         patience: Some(1.5),
         length_penalty: -0.5,
