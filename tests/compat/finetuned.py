@@ -1,9 +1,10 @@
-"""A model of ours in other people's programs: the same transcripts in transformers, in PEFT beside its base, and in whisper.cpp.
+"""A model of ours in other people's programs: the same transcripts in transformers, in PEFT beside its base, in whisper.cpp and, by
+its own converter, in CTranslate2.
 
     python tests/compat/finetuned.py --speechd target/release/speechd --model runs/finetune-ps/model --language ps \
-        --manifest runs/finetune-ps/data/ps-synth/test.jsonl [--limit 20] [--adapter runs/finetune-ps/adapter] [--ggml]
+        --manifest runs/finetune-ps/data/ps-synth/test.jsonl [--limit 20] [--adapter runs/finetune-ps/adapter] [--ggml] [--ctranslate2]
 
-Needs: transformers, torch, soundfile, scipy; peft for --adapter; pywhispercpp for --ggml.
+Needs: transformers, torch, soundfile, scipy; peft for --adapter; pywhispercpp for --ggml; ctranslate2 for --ctranslate2.
 """
 
 import argparse
@@ -48,32 +49,64 @@ def ours(speechd, model, language, manifest, limit):
     return {name: text.strip() for name, _, text in (line.split("\t") for line in lines)}
 
 
+def prompt_of(config, language):
+    prompt = [config.decoder_start_token_id]
+    if config.is_multilingual:
+        prompt += [config.lang_to_id[f"<|{language}|>"], config.task_to_id["transcribe"]]
+    return prompt + [config.no_timestamps_token_id]
+
+
+def features_of(waveform, model_dir):
+    """(1, F, T): a window, or as many frames as there are where the bundle asks for no silence after them."""
+    from transformers import WhisperFeatureExtractor
+
+    extractor = WhisperFeatureExtractor.from_pretrained(model_dir)
+    padding = "do_not_pad" if is_variable_length(model_dir) else "max_length"
+    return extractor(waveform, sampling_rate=RATE, return_tensors="pt", padding=padding).input_features
+
+
+def is_variable_length(model_dir):
+    config = json.loads((pathlib.Path(model_dir) / "config.json").read_text(encoding="utf-8"))
+    return bool(config.get("variable_length"))
+
+
+def encode(encoder, features, is_variable_length):
+    """Hidden states; transformers' own forward pass takes whole windows alone."""
+    if not is_variable_length:
+        return encoder(features)
+    from transformers.modeling_outputs import BaseModelOutput
+
+    hidden = torch.nn.functional.gelu(encoder.conv1(features))
+    hidden = torch.nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    for layer in encoder.layers:
+        hidden = layer(hidden, None)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+    return BaseModelOutput(last_hidden_state=encoder.layer_norm(hidden))
+
+
 def in_transformers(model_dir, language, clips, adapter=None, base=None):
-    from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from transformers import GenerationConfig, WhisperForConditionalGeneration
     from transformers import PreTrainedTokenizerFast
 
     source = base or model_dir
-    model = WhisperForConditionalGeneration.from_pretrained(source).eval()
+    model = WhisperForConditionalGeneration.from_pretrained(source, dtype=torch.float32).eval()
     if adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter).eval()
     config = GenerationConfig.from_pretrained(source)
-    extractor = WhisperFeatureExtractor.from_pretrained(source)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(source) / "tokenizer.json"))
-    prompt = [config.decoder_start_token_id]
-    if config.is_multilingual:
-        prompt += [config.lang_to_id[f"<|{language}|>"], config.task_to_id["transcribe"]]
-    prompt.append(config.no_timestamps_token_id)
+    prompt = prompt_of(config, language)
     inner = model.get_base_model() if adapter else model
     suppressed = torch.tensor(config.suppress_tokens or [], dtype=torch.long)
     at_first = torch.tensor(config.begin_suppress_tokens or [], dtype=torch.long)
     texts = {}
     for name, waveform in clips.items():
-        features = extractor(waveform, sampling_rate=RATE, return_tensors="pt").input_features
+        features = features_of(waveform, model_dir)
         ids = list(prompt)
         with torch.no_grad():
-            encoded = inner.model.encoder(features)
+            encoded = encode(inner.model.encoder, features, is_variable_length(model_dir))
             # Greedy, token by token, by the rules that the bundle states: no part of a program's own defaults.
             while len(ids) < inner.config.max_target_positions:
                 logits = inner(decoder_input_ids=torch.tensor([ids]), encoder_outputs=encoded).logits[0, -1]
@@ -104,6 +137,26 @@ def in_whisper_cpp(speechd, model_dir, language, clips):
     return texts
 
 
+def in_ctranslate2(model_dir, language, clips):
+    import ctranslate2
+    from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+    config = GenerationConfig.from_pretrained(model_dir)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(model_dir) / "tokenizer.json"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(pathlib.Path(folder) / "model")
+        ctranslate2.converters.TransformersConverter(str(model_dir)).convert(path)
+        model = ctranslate2.models.Whisper(path, device="cpu", compute_type="float32", intra_threads=2)
+        texts = {}
+        for name, waveform in clips.items():
+            features = numpy.ascontiguousarray(features_of(waveform, model_dir).numpy())
+            result = model.generate(ctranslate2.StorageView.from_array(features), [prompt_of(config, language)],
+                                    beam_size=1, suppress_tokens=list(config.suppress_tokens or []),
+                                    suppress_blank=bool(config.begin_suppress_tokens))
+            texts[name] = tokenizer.decode(result[0].sequences_ids[0], skip_special_tokens=True).strip()
+    return texts
+
+
 def compare(what, ours, theirs):
     n_same = sum(ours[name] == text for name, text in theirs.items())
     print(f"{what}: {n_same} of {len(theirs)} transcripts are the same")
@@ -122,6 +175,7 @@ def main():
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--adapter")
     parser.add_argument("--ggml", action="store_true")
+    parser.add_argument("--ctranslate2", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(2)
     clips = {row["id"]: samples(row, args.manifest) for row in rows(args.manifest, args.limit)}
@@ -134,6 +188,8 @@ def main():
         is_same &= compare("PEFT, beside the base", heard, theirs)
     if args.ggml:
         is_same &= compare("whisper.cpp", heard, in_whisper_cpp(args.speechd, args.model, args.language, clips))
+    if args.ctranslate2:
+        is_same &= compare("CTranslate2", heard, in_ctranslate2(args.model, args.language, clips))
     sys.exit(0 if is_same else 1)
 
 
