@@ -38,12 +38,19 @@ def samples(row, manifest):
     return numpy.ascontiguousarray(waveform)
 
 
-def ours(speechd, model, language, manifest, limit):
-    """What `speechd evaluate` heard, by name."""
+def ours(speechd, model, language, clips):
+    """What `speechd evaluate` heard, by name: in the very samples that the others hear, as resamplers differ."""
     with tempfile.TemporaryDirectory() as folder:
+        manifest = pathlib.Path(folder) / "clips.jsonl"
+        with open(manifest, "w", encoding="utf-8") as lines:
+            for index, (name, waveform) in enumerate(clips.items()):
+                path = pathlib.Path(folder) / f"{index}.wav"
+                soundfile.write(path, waveform, RATE, subtype="FLOAT")
+                row = {"id": name, "audio_filepath": str(path), "duration": len(waveform) / RATE, "text": "-"}
+                lines.write(json.dumps(row) + "\n")
         hypotheses = pathlib.Path(folder) / "heard.tsv"
         command = [speechd, "evaluate", manifest, "--model", model, "--language", language, "--beam-size", "1", "--quiet"]
-        command += ["--hypotheses", str(hypotheses)] + (["--limit", str(limit)] if limit else [])
+        command += ["--hypotheses", str(hypotheses)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         lines = hypotheses.read_text(encoding="utf-8").splitlines()[1:]
     return {name: text.strip() for name, _, text in (line.split("\t") for line in lines)}
@@ -179,7 +186,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(2)
     clips = {row["id"]: samples(row, args.manifest) for row in rows(args.manifest, args.limit)}
-    heard = ours(args.speechd, args.model, args.language, args.manifest, args.limit)
+    heard = ours(args.speechd, args.model, args.language, clips)
     is_same = compare("transformers", heard, in_transformers(args.model, args.language, clips))
     if args.adapter:
         config = json.loads((pathlib.Path(args.adapter) / "adapter_config.json").read_text(encoding="utf-8"))
