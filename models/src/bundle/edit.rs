@@ -22,7 +22,7 @@ impl Bundle {
         let (description, weights) = self.into_parts();
         let mut config = read_json(description.source(), "config.json")?;
         config["variable_length"] = json!(variable_length);
-        Ok(Self { description: description.with_files(vec![("config.json", config)])?, weights })
+        Ok(Self { description: description.with_files(&[], vec![("config.json", config)])?, weights })
     }
 
     /// The same model, keeping so many hypotheses where nobody says otherwise.
@@ -34,7 +34,7 @@ impl Bundle {
         let mut generation = read_json(description.source(), "generation_config.json")?;
         generation["num_beams"] = json!(beam_size);
         Ok(Self {
-            description: description.with_files(vec![("generation_config.json", generation)])?,
+            description: description.with_files(&[], vec![("generation_config.json", generation)])?,
             weights,
         })
     }
@@ -115,18 +115,13 @@ impl Bundle {
             files.push(("added_tokens.json", value));
         }
         let weights = weights.with_token(id as usize, row as usize);
-        Ok(Self { description: description.with_files(files)?, weights })
+        Ok(Self { description: description.with_files(&[], files)?, weights })
     }
 }
 
 impl Description {
-    /// The same with other contents of some files.
-    fn with_files(self, changed: Vec<(&'static str, Value)>) -> Result<Self, Error> {
-        self.with_files_for(&[], changed)
-    }
-
-    /// The same with other contents of some files, and without some.
-    pub(super) fn with_files_for(
+    /// The same without some files and with other contents of some.
+    pub(super) fn with_files(
         self,
         removed: &[&str],
         changed: Vec<(&'static str, Value)>,

@@ -94,6 +94,12 @@ impl Description {
         &self.feature_spec
     }
 
+    /// Seconds of audio that a window holds.
+    pub fn window_secs(&self) -> f64 {
+        let Architecture::Whisper(config) = &self.architecture;
+        config.max_source_frames() as f64 / self.feature_spec.frame_rate()
+    }
+
     /// Codes of the languages that the model has tokens for; empty for a model of one language.
     ///
     /// # Errors

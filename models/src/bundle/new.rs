@@ -99,9 +99,8 @@ impl NewVocabulary {
         names
     }
 
-    /// Ids of what is beside text, in a `tokenizer.json`.
-    pub(super) fn ids_in(&self, tokenizer: &str) -> Result<BTreeMap<String, u32>, Error> {
-        let tokenizer = Tokenizer::from_text(tokenizer)?;
+    /// Ids of what is beside text.
+    pub(super) fn ids_in(&self, tokenizer: &Tokenizer) -> Result<BTreeMap<String, u32>, Error> {
         let id = |name: String| {
             let missing = || {
                 let how = "learn it for this window and these languages (speechd tokenizer train)";
@@ -124,10 +123,7 @@ impl NewVocabulary {
 
     /// `generation_config.json`: which of these ids begin, end and never are a text, and how long one may be.
     pub(super) fn generation(&self, ids: &BTreeMap<String, u32>, max_length: usize) -> Result<Value, Error> {
-        let id = |name: &str| {
-            let missing = || Error::Tokenizer(format!("the new vocabulary has no <|{name}|>"));
-            ids.get(name).copied().ok_or_else(missing)
-        };
+        let id = |name: &str| id_of(ids, name);
         let (end, start) = (id("endoftext")?, id("startoftranscript")?);
         let controls = ["startoftranscript", "startoflm", "startofprev", "nospeech", "notimestamps"];
         let mut suppressed = controls.map(&id).into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -194,11 +190,10 @@ impl NewWhisper {
     pub fn describe_with(&self, tokenizer: String) -> Result<Description, Error> {
         self.vocabulary.check()?;
         let window_secs = self.vocabulary.window_secs;
-        let ids = self.vocabulary.ids_in(&tokenizer)?;
+        let ids = self.vocabulary.ids_in(&Tokenizer::from_text(&tokenizer)?)?;
         let mut generation = self.vocabulary.generation(&ids, self.max_target_positions)?;
         generation["num_beams"] = json!(self.beam_size);
-        let id = |name: &str| ids.get(name).copied().unwrap_or_default();
-        let (end, start) = (id("endoftext"), id("startoftranscript"));
+        let (end, start) = (id_of(&ids, "endoftext")?, id_of(&ids, "startoftranscript")?);
         let n_positions = self.vocabulary.n_positions();
         let config = WhisperConfig {
             d_model: self.d_model,
@@ -252,6 +247,11 @@ impl NewWhisper {
         let name = Cow::Owned(self.name.clone());
         Description::open(BundleSource::Memory(Arc::new(MemoryBundle { name, files })))
     }
+}
+
+fn id_of(ids: &BTreeMap<String, u32>, name: &str) -> Result<u32, Error> {
+    let missing = || Error::Tokenizer(format!("the new vocabulary has no <|{name}|>"));
+    ids.get(name).copied().ok_or_else(missing)
 }
 
 /// Adds the keys of `more`.

@@ -30,7 +30,7 @@ impl Bundle {
         let (old, before, special) = description.vocabulary()?;
         let new = Tokenizer::from_text(tokenizer)?;
         let vocabulary = new_vocabulary(&new, &special, &description)?;
-        let ids = vocabulary.ids_in(tokenizer)?;
+        let ids = vocabulary.ids_in(&new)?;
         let Architecture::Whisper(whisper) = description.architecture();
         let spelling = Spelling::new(&old, &special, whisper.vocab_size);
         let mut rows = (0..vocabulary.n_text_tokens as u32)
@@ -63,7 +63,7 @@ impl Bundle {
             ("tokenizer.json", contents),
             ("tokenizer_config.json", NewVocabulary::tokenizer_config(whisper.max_target_positions)),
         ];
-        let description = description.with_files_for(&LISTS, files)?;
+        let description = description.with_files(&LISTS, files)?;
         Ok(Self { description, weights: weights.with_token_rows(&rows) })
     }
 }
@@ -92,12 +92,14 @@ fn new_vocabulary(
     for code in &languages {
         special.language(code)?;
     }
-    let Architecture::Whisper(whisper) = description.architecture();
     let end = new.special("endoftext");
     let n_text_tokens =
         end.ok_or_else(|| Error::Tokenizer("tokenizer.json has no <|endoftext|>".to_owned()))?;
-    let window_secs = whisper.max_source_positions as f64 * TIMESTAMP_SECS;
-    Ok(NewVocabulary { n_text_tokens: n_text_tokens as usize, languages, window_secs })
+    Ok(NewVocabulary {
+        n_text_tokens: n_text_tokens as usize,
+        languages,
+        window_secs: description.window_secs(),
+    })
 }
 
 /// How the old vocabulary spells what the new one has tokens for.

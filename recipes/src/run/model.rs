@@ -90,14 +90,13 @@ pub fn with_language(config: &RunConfig, source: BundleSource) -> Result<Bundle,
 /// The settings of a model as its base has them.
 pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfig, Error> {
     let Architecture::Whisper(whisper) = base.architecture();
-    let window_secs = whisper.max_source_frames() as f64 / base.feature_spec().frame_rate();
     Ok(ModelConfig {
         d_model: whisper.d_model,
         n_heads: whisper.encoder_attention_heads,
         encoder_layers: whisper.encoder_layers,
         decoder_layers: whisper.decoder_layers,
         n_mels: whisper.num_mel_bins,
-        window_secs,
+        window_secs: base.window_secs(),
         max_target_positions: whisper.max_target_positions,
         variable_length: Some(config.model.variable_length.unwrap_or(whisper.variable_length)),
         n_text_tokens: whisper.eos_token_id as usize,

@@ -80,7 +80,7 @@ impl Summary {
                 ("vocab_size", config.vocab_size),
             ],
             languages: bundle.description().languages()?,
-            window_secs: config.max_source_frames() as f64 / bundle.feature_spec().frame_rate(),
+            window_secs: bundle.description().window_secs(),
             features: bundle.feature_spec().clone(),
             features_digest: bundle.feature_spec().digest(),
             files: files(source)?,

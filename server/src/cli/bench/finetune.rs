@@ -92,8 +92,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let name = named_or_own(args.model.as_deref().unwrap_or_default())?;
     let base = fetch(name, &settings, style)?;
     let bundle = Bundle::from_source(base.clone())?;
-    let models::Architecture::Whisper(whisper) = bundle.architecture();
-    let window_secs = whisper.max_source_frames() as f64 / bundle.feature_spec().frame_rate();
+    let window_secs = bundle.description().window_secs();
     let language = bundle.description().languages()?.first().cloned().unwrap_or_else(|| "en".to_owned());
 
     let folder = tempfile::tempdir().context("no folder for the recordings")?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use models::{Architecture, BundleSource, NewVocabulary, Tokenizer};
+use models::{BundleSource, NewVocabulary, Tokenizer};
 use parking_lot::Mutex;
 use recipes::{
     config::{RunConfig, StrategyKind},
@@ -78,8 +78,7 @@ impl Data {
         style: Style,
     ) -> anyhow::Result<()> {
         let base = run::with_language(config, base.clone())?;
-        let Architecture::Whisper(whisper) = base.architecture();
-        let window_secs = whisper.max_source_frames() as f64 / base.feature_spec().frame_rate();
+        let window_secs = base.description().window_secs();
         let mut languages = vec![config.data.language.clone(), config.strategy.stage.language.clone()];
         let names_languages = !base.description().languages()?.is_empty();
         languages.retain(|code| names_languages && !code.is_empty());
