@@ -1,4 +1,4 @@
-"""Reference values for the audio crate's augmentations: convolution and band filter by scipy, G.711 by CPython's audioop,
+"""Reference values for the audio crate's augmentations: convolution, band filter and equaliser by scipy, G.711 by CPython's audioop,
 echoes of a room by pyroomacoustics, the level of active speech by SonusAI's ITU-T P.56.
 
 Needs numpy, scipy, safetensors, pyroomacoustics, audioop (Python 3.12 or older, or the package audioop-lts) and the file of
@@ -21,6 +21,8 @@ from safetensors.numpy import save_file
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 RATE = 16_000
 SYLLABLES = [(0.3, 0.8, 1.0), (1.3, 1.5, 0.4), (1.65, 2.1, 0.7), (2.6, 2.9, 0.2)]  # from, to (seconds), amplitude
+
+EQUALISER_DB = [9.0, 10.0, 1.0, 0.0, -6.0, -5.0, -20.0]
 
 
 def speech():
@@ -72,6 +74,16 @@ def telephone(samples, law):
     return np.where(pcm < 0, -1, 1) * np.frombuffer(decoded, "<i2") / 32768
 
 
+def equalised(samples, gains_db):
+    """Gains of octave bands from 125 Hz, linear between them over the logarithm of the frequency."""
+    n_taps, n_freqs = 257, 513
+    freqs = np.linspace(0, RATE / 2, n_freqs)
+    bands = np.log2(np.maximum(freqs, 1.0) / 125)
+    gains = 10 ** (np.interp(bands, np.arange(7), gains_db) / 20)
+    taps = scipy.signal.firwin2(n_taps, freqs, gains, nfreqs=n_freqs, window="hamming", fs=RATE)
+    return scipy.signal.fftconvolve(samples, taps)[n_taps // 2 : n_taps // 2 + len(samples)]
+
+
 def room():
     """Echoes of a room of 5 x 4 x 3 m up to 50 ms after the direct sound, which has amplitude 1."""
     sides, source, microphone, rt60 = [5.0, 4.0, 3.0], [1.2, 1.0, 1.6], [3.4, 2.7, 1.3], 0.4
@@ -106,6 +118,7 @@ def main():
             "call": call,
             "telephone_mu": telephone(call.astype(np.float64), "mu").astype(np.float32),
             "telephone_a": telephone(call.astype(np.float64), "a").astype(np.float32),
+            "equalised": equalised(x[4_800:8_800].astype(np.float64), EQUALISER_DB).astype(np.float32),
             "room": room().astype(np.float32),
         },
         FIXTURES / "augment.safetensors",

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use super::config::{Augment, Room};
 use super::level::{check_samples, energy, limit_peak, peak};
 use super::{
-    ImpulseResponse, Shoebox, add_noise, change_gain, clip, colored_noise, decaying_noise, noise_excerpt,
-    opus_round_trip, perturb_speed, perturbed_secs, reverberate, spec_augment, telephone,
+    ImpulseResponse, Shoebox, add_noise, change_gain, clip, colored_noise, decaying_noise, equalise,
+    noise_excerpt, opus_round_trip, perturb_speed, perturbed_secs, reverberate, sloped_gains_db,
+    spec_augment, telephone,
 };
 use crate::{Error, Features, Waveform};
 
@@ -40,6 +41,7 @@ enum Stream {
     Opus = 5,
     Telephone = 6,
     SpecAugment = 7,
+    Equaliser = 8,
 }
 
 /// Random numbers for one recording in one epoch of a run: equal arguments, equal numbers, in the sampler as in any loader
@@ -106,11 +108,11 @@ impl Augmenter {
         perturbed_secs(duration_secs, sample_rate, self.speed_factor(rng))
     }
 
-    /// Speed, room, noise, gain, overload, codec, telephone, in this order.
+    /// Speed, room, noise, equaliser, gain, overload, codec, telephone, in this order.
     ///
     /// Exactly one number is drawn from `rng`, and every augmentation has a stream of its own that starts there, so
     /// switching one on, or changing what it draws, leaves the others as they were. Each first draws whether it happens.
-    /// After room, noise and gain a waveform that exceeds full scale is scaled down to it, unless it did so before or
+    /// After room, noise, equaliser and gain a waveform that exceeds full scale is scaled down to it, unless it did so before or
     /// `limit_peak` is off: nothing is clipped but by the augmentations that are about clipping.
     ///
     /// # Errors
@@ -122,7 +124,7 @@ impl Augmenter {
         let speed = self.draw_speed(start);
         let mut waveform = if speed == 1.0 { waveform } else { perturb_speed(&waveform, speed)? };
         let limit = peak(&waveform.samples).max(1.0);
-        for step in [Self::add_room, Self::mix_noise, Self::draw_gain] {
+        for step in [Self::add_room, Self::mix_noise, Self::colour, Self::draw_gain] {
             if let Some(changed) = step(self, &waveform, start)? {
                 waveform = changed;
                 if self.settings.limit_peak {
@@ -190,6 +192,18 @@ impl Augmenter {
             }
         };
         add_noise(waveform, &added, snr_db).map(Some)
+    }
+
+    fn colour(&self, waveform: &Waveform, start: u64) -> Result<Option<Waveform>, Error> {
+        let settings = &self.settings.equaliser;
+        happens(settings.probability, start, Stream::Equaliser)
+            .map(|mut rng| {
+                let slope_db = uniform(settings.slope_db, &mut rng);
+                let most = settings.ripple_db;
+                let ripples_db = std::array::from_fn(|_| uniform([-most, most], &mut rng));
+                equalise(waveform, &sloped_gains_db(slope_db, &ripples_db))
+            })
+            .transpose()
     }
 
     fn draw_gain(&self, waveform: &Waveform, start: u64) -> Result<Option<Waveform>, Error> {
@@ -264,6 +278,7 @@ mod tests {
         for probability in [
             &mut settings.reverb.probability,
             &mut settings.noise.probability,
+            &mut settings.equaliser.probability,
             &mut settings.clip.probability,
             &mut settings.opus.probability,
             &mut settings.telephone.probability,

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::level::check_value;
-use super::{Companding, NoiseColor, SpecAugment, clip, gain, noise, opus, room, speed};
+use super::{Companding, NoiseColor, SpecAugment, clip, equaliser, gain, noise, opus, room, speed};
 use crate::Error;
 
 /// All augmentations, in the order in which they are applied. Every `probability` is the share of recordings that are
@@ -19,6 +19,8 @@ pub struct Augment {
     pub reverb: Reverb,
     /// With noise around.
     pub noise: Noise,
+    /// Through a microphone with a frequency response of its own.
+    pub equaliser: Equaliser,
     /// Louder and quieter.
     pub gain: Gain,
     /// Overloaded.
@@ -29,7 +31,7 @@ pub struct Augment {
     pub telephone: Telephone,
     /// With stripes of the features hidden.
     pub spec_augment: SpecAugment,
-    /// Whether what exceeds full scale after reverberation, noise and gain is scaled back to it. Default true; a recording
+    /// Whether what exceeds full scale after reverberation, noise, equaliser and gain is scaled back to it. Default true; a recording
     /// that exceeded it before may do so still.
     pub limit_peak: bool,
 }
@@ -108,6 +110,18 @@ impl NoiseKind {
     }
 }
 
+/// [`equalise`](super::equalise).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Equaliser {
+    /// Share of recordings. Default 0.
+    pub probability: f64,
+    /// How steeply gains rise with frequency, decibels an octave. Default -4 to 4.
+    pub slope_db: [f64; 2],
+    /// How far each band may lie above or below that slope, decibels. Default 2.
+    pub ripple_db: f64,
+}
+
 /// [`change_gain`](super::change_gain).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,6 +168,7 @@ impl Default for Augment {
             speed: Speed::default(),
             reverb: Reverb::default(),
             noise: Noise::default(),
+            equaliser: Equaliser::default(),
             gain: Gain::default(),
             clip: Clip::default(),
             opus: Opus::default(),
@@ -187,6 +202,12 @@ impl Default for Noise {
     fn default() -> Self {
         let kinds = vec![NoiseKind::White, NoiseKind::Pink, NoiseKind::Brown];
         Noise { probability: 0.0, kinds, snr_db: [5.0, 20.0] }
+    }
+}
+
+impl Default for Equaliser {
+    fn default() -> Self {
+        Equaliser { probability: 0.0, slope_db: [-4.0, 4.0], ripple_db: 2.0 }
     }
 }
 
@@ -266,6 +287,7 @@ impl Augment {
             ("speed.probability", self.speed.probability),
             ("reverb.probability", self.reverb.probability),
             ("noise.probability", self.noise.probability),
+            ("equaliser.probability", self.equaliser.probability),
             ("gain.probability", self.gain.probability),
             ("clip.probability", self.clip.probability),
             ("opus.probability", self.opus.probability),
@@ -283,6 +305,8 @@ impl Augment {
         check_range("reverb.drr_db", self.reverb.drr_db, room::DRRS_DB)?;
         check_choices("noise.kinds", &self.noise.kinds)?;
         check_range("noise.snr_db", self.noise.snr_db, noise::SNRS_DB)?;
+        check_range("equaliser.slope_db", self.equaliser.slope_db, equaliser::SLOPES_DB)?;
+        check_value("equaliser.ripple_db", self.equaliser.ripple_db, equaliser::RIPPLES_DB)?;
         check_range("gain.gain_db", self.gain.gain_db, gain::GAINS_DB)?;
         check_range("clip.depth_db", self.clip.depth_db, clip::DEPTHS_DB)?;
         let (least, most) = (f64::from(*opus::BITRATES_BPS.start()), f64::from(*opus::BITRATES_BPS.end()));
@@ -350,6 +374,8 @@ mod tests {
             (r#"{"reverb": {"probability": 1.5}}"#, "reverb.probability"),
             (r#"{"reverb": {"rt60_secs": [0.0, 0.5]}}"#, "reverb.rt60_secs"),
             (r#"{"noise": {"snr_db": [20.0, 5.0]}}"#, "noise.snr_db"),
+            (r#"{"equaliser": {"slope_db": [-13.0, 0.0]}}"#, "equaliser.slope_db"),
+            (r#"{"equaliser": {"ripple_db": -1.0}}"#, "equaliser.ripple_db"),
             (r#"{"gain": {"gain_db": [-500.0, 0.0]}}"#, "gain.gain_db"),
             (r#"{"clip": {"depth_db": [-1.0, 0.0]}}"#, "clip.depth_db"),
             (r#"{"opus": {"bitrate_bps": [1, 8000]}}"#, "opus.bitrate_bps"),

@@ -4,7 +4,8 @@ use std::f64::consts::{PI, TAU};
 
 use audio::Waveform;
 use audio::augment::{
-    Companding, ImpulseResponse, Shoebox, active_power, colored_noise, cut_rng, reverberate, telephone,
+    Companding, ImpulseResponse, Shoebox, active_power, colored_noise, cut_rng, equalise, reverberate,
+    telephone,
 };
 use safetensors::{Dtype, SafeTensors};
 
@@ -62,6 +63,15 @@ fn a_room_is_scipys_convolution() {
     let wet = reverberate(&dry, &room).unwrap();
     let difference = max_difference(&wet.samples, &expected_f32("reverberated"));
     println!("reverberation: largest difference {difference:.1e}");
+    assert!(difference < 2e-6, "{difference}");
+}
+
+#[test]
+fn a_microphone_is_scipys_firwin2() {
+    let flat = Waveform { samples: speech().samples[4_800..8_800].to_vec(), sample_rate: 16_000 };
+    let coloured = equalise(&flat, &[9.0, 10.0, 1.0, 0.0, -6.0, -5.0, -20.0]).unwrap();
+    let difference = max_difference(&coloured.samples, &expected_f32("equalised"));
+    println!("equaliser: largest difference {difference:.1e}");
     assert!(difference < 2e-6, "{difference}");
 }
 
