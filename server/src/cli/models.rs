@@ -203,6 +203,9 @@ fn describe(summary: &Summary) -> String {
     if !summary.languages.is_empty() {
         line("languages", format!("{}: {}", summary.languages.len(), summary.languages.join(" ")));
     }
+    if summary.beam_size > 1 {
+        line("beam size", summary.beam_size.to_string());
+    }
     let features = &summary.features;
     line(
         "features",

@@ -32,6 +32,8 @@ pub struct Summary {
     pub dimensions: Vec<(&'static str, usize)>,
     /// Codes of the languages that it has tokens for; none when it knows only one.
     pub languages: Vec<String>,
+    /// Hypotheses that it asks beam search to keep; 1 is greedy.
+    pub beam_size: usize,
     /// What it hears.
     pub features: FeatureSpec,
     /// SHA-256 of what it hears: models with another one cannot share features.
@@ -62,6 +64,7 @@ impl Summary {
             *dtypes.entry(dtype).or_insert(0) += shape.iter().map(|&n| n as u64).product::<u64>();
         }
         let Architecture::Whisper(config) = bundle.architecture();
+        let (_, generation, special) = bundle.description().vocabulary()?;
         Ok(Self {
             path: source.path(""),
             architecture: bundle.architecture().name().to_owned(),
@@ -79,7 +82,8 @@ impl Summary {
                 ("max_target_positions", config.max_target_positions),
                 ("vocab_size", config.vocab_size),
             ],
-            languages: bundle.description().languages()?,
+            languages: special.languages.into_iter().map(|(code, _)| code).collect(),
+            beam_size: generation.num_beams.unwrap_or(1),
             window_secs: bundle.description().window_secs(),
             features: bundle.feature_spec().clone(),
             features_digest: bundle.feature_spec().digest(),
@@ -157,6 +161,7 @@ mod tests {
         assert_eq!(summary.dtypes.keys().collect::<Vec<_>>(), ["F16"]);
         assert_eq!(summary.parameters, summary.dtypes["F16"]);
         assert_eq!(summary.languages, ["en", "zh", "de", "es", "ja", "fa", "ps", "th"]);
+        assert_eq!(summary.beam_size, 1);
         assert_eq!(summary.features_digest, FeatureSpec::whisper(80).digest());
         assert!(summary.files.iter().any(|file| file.name == "model.safetensors" && file.sha256.len() == 64));
     }
