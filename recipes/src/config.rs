@@ -27,6 +27,9 @@ pub const DEFAULTS: &str = include_str!("../defaults.toml");
 pub const RECIPES: [(&str, &str); 2] =
     [("digits_en", include_str!("../digits_en.toml")), ("finetune", include_str!("../finetune.toml"))];
 
+/// Each part of a batch has threads of its own.
+const MAX_PARTS: usize = 64;
+
 /// Everything that decides a run. `defaults.toml` says what each key does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -246,6 +249,10 @@ impl RunConfig {
         if self.train.max_steps == 0 {
             return Err(Error::config("train.max_steps", "0 trains nothing"));
         }
+        if !(1..=MAX_PARTS).contains(&self.train.parts) {
+            let message = format!("{} is not between 1 and {MAX_PARTS}", self.train.parts);
+            return Err(Error::config("train.parts", message));
+        }
         self.strategy.check(!self.model.base.is_empty())?;
         // Without a rate it follows from the base, which is not known yet; any will do to look at the rest.
         let is_open = self.optimizer.learning_rate == 0.0 && !self.model.base.is_empty();
@@ -336,6 +343,7 @@ mod tests {
             ("train.best_by=speed", "train.best_by"),
             ("train.best_by=ctc", "train.best_by"),
             ("train.average_decay=1.0", "train.average_decay"),
+            ("train.parts=0", "train.parts"),
             ("evaluate.beam_size=0", "evaluate.beam_size"),
             ("model.beam_size=65", "model.beam_size"),
             ("bundle.average=9", "bundle.average"),

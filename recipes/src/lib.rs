@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod metrics_log;
 pub mod optim;
 mod page;
+mod pass;
 pub mod plot;
 pub mod prepare;
 pub mod run;

@@ -38,8 +38,8 @@ pub trait Source: Sync {
 /// What became of a batch.
 #[derive(Debug)]
 pub struct Loaded<B> {
-    /// What can be trained on; `None` if nothing is left.
-    pub batch: Option<B>,
+    /// What can be trained on, in parts that may be computed side by side; none if nothing is left.
+    pub parts: Vec<B>,
     /// Recordings that were left out.
     pub faults: Vec<Fault>,
 }
@@ -146,7 +146,7 @@ mod tests {
 
         fn load(&self, at: Position) -> Result<Loaded<Position>, Error> {
             let faults = (at.batch == 1).then(|| Fault { cut: "a".to_owned(), reason: "b".to_owned() });
-            Ok(Loaded { batch: Some(at), faults: faults.into_iter().collect() })
+            Ok(Loaded { parts: vec![at], faults: faults.into_iter().collect() })
         }
     }
 
@@ -155,7 +155,7 @@ mod tests {
         let positions = |n_threads, from| {
             thread::scope(|scope| {
                 let mut loader = Loader::start(scope, &Uneven, n_threads, from).expect("threads");
-                (0..12).filter_map(|_| loader.take().expect("a batch").batch).collect::<Vec<_>>()
+                (0..12).flat_map(|_| loader.take().expect("a batch").parts).collect::<Vec<_>>()
             })
         };
         let from = Position { epoch: 0, batch: 1 };

@@ -72,13 +72,18 @@ impl OptimizerConfig {
 pub struct Gradients(Vec<Option<Tensor>>);
 
 impl Gradients {
-    /// Adds what a backward pass found.
+    /// What a backward pass found.
+    pub fn found(found: &mut GradStore, vars: &[(String, Var)]) -> Self {
+        Self(vars.iter().map(|(_, var)| found.remove(var)).collect())
+    }
+
+    /// Adds others of the same parameters.
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn add(&mut self, found: &mut GradStore, vars: &[(String, Var)]) -> candle_core::Result<()> {
-        for (sum, (_, var)) in self.0.iter_mut().zip(vars) {
-            let Some(gradient) = found.remove(var) else { continue };
+    pub fn add(&mut self, others: Self) -> candle_core::Result<()> {
+        for (sum, other) in self.0.iter_mut().zip(others.0) {
+            let Some(gradient) = other else { continue };
             *sum = Some(match sum.take() {
                 Some(sum) => (sum + gradient)?,
                 None => gradient,

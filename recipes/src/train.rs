@@ -4,16 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use models::kernels::keep_freed_memory;
-use models::nn::backward;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::average::MovingAverage;
 use crate::checkpoint::{Best, Checkpoints, State, restore, write_training};
 use crate::loader::{Fault, Loaded, Loader, Source};
-use crate::optim::{AdamW, Gradients, OptimizerConfig};
+use crate::optim::{AdamW, OptimizerConfig};
+use crate::pass::{Pass, Workers};
 use crate::schedule::{Branch, Schedule, ScheduleConfig, Stage};
 use crate::task::{Extent, Figures, Task};
 
@@ -27,6 +26,8 @@ pub struct TrainConfig {
     pub max_epochs: u64,
     /// Batches that go into one update.
     pub accumulate: usize,
+    /// Parts of a batch that are computed side by side, each by its share of the processors.
+    pub parts: usize,
     /// Threads that load recordings.
     pub loader_threads: usize,
     /// Updates between evaluations; 0 evaluates only at the end.
@@ -139,6 +140,7 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
     let schedule = Schedule::new(run.schedule, run.optimizer.learning_rate, config.max_steps)?;
     let mut trainer = Trainer {
         optimizer: AdamW::new(run.optimizer, task.vars())?,
+        workers: Workers::new(config.parts)?,
         average: MovingAverage::new(config.average_decay, &task.vars())?,
         state: State {
             data_digest: run.data_digest.to_owned(),
@@ -230,6 +232,7 @@ struct Trainer<'a, T: Task> {
     task: &'a T,
     run: &'a Run<'a>,
     optimizer: AdamW,
+    workers: Workers,
     average: MovingAverage,
     state: State,
     tell: &'a mut dyn FnMut(Event),
@@ -274,43 +277,12 @@ impl<T: Task> Trainer<'_, T> {
         let batches = self.take(loader)?;
         let wait_secs = began.elapsed().as_secs_f64();
 
-        // All weights are known before the first backward pass: sums are divided by those of the whole update.
-        let terms: Vec<_> = batches.iter().map(|batch| self.task.terms(batch)).collect();
-        let mut totals: Vec<(&'static str, f64, f64)> = Vec::new(); // name, weight, sum
-        for term in terms.iter().flatten() {
-            match totals.iter_mut().find(|total| total.0 == term.name) {
-                Some(total) => total.1 += term.weight,
-                None => totals.push((term.name, term.weight, 0.0)),
-            }
-        }
-        let mut gradients = Gradients::none(self.optimizer.vars().len());
-        let (mut loss, mut extent) = (0.0, Extent::default());
-        for (batch, terms) in batches.iter().zip(&terms) {
-            extent.add(self.task.extent(batch));
-            let mut parts: Option<Tensor> = None;
-            for (term, sum) in terms.iter().zip(self.task.sums(batch)?) {
-                let Some(total) = totals.iter_mut().find(|total| total.0 == term.name && total.1 > 0.0)
-                else {
-                    continue;
-                };
-                total.2 += f64::from(sum.to_scalar::<f32>()?);
-                let part = (sum * (term.scale / total.1))?;
-                parts = Some(match parts {
-                    Some(parts) => (parts + part)?,
-                    None => part,
-                });
-            }
-            let Some(parts) = parts else { continue };
-            let value = f64::from(parts.to_scalar::<f32>()?);
-            loss += value;
-            if !value.is_finite() {
-                break;
-            }
-            gradients.add(&mut backward(&parts)?, self.optimizer.vars())?;
-        }
+        let pass = self.workers.run(self.task, &batches, self.optimizer.vars())?;
+        let Pass { gradients, loss, terms, extent } = pass;
         let gradient_norm = gradients.norm()?;
         // Nothing that could be read is nothing learnt.
-        let is_skipped = batches.is_empty() || !(loss.is_finite() && gradient_norm.is_finite());
+        let is_skipped =
+            batches.iter().all(Vec::is_empty) || !(loss.is_finite() && gradient_norm.is_finite());
         let rate = schedule.rate(step);
         if is_skipped {
             self.state.n_skipped += 1;
@@ -325,7 +297,6 @@ impl<T: Task> Trainer<'_, T> {
         self.state.at = self.state.at.after(self.run.train.accumulate.max(1), source);
         self.state.audio_secs += extent.audio_secs;
         self.state.busy_secs += busy_secs;
-        let terms = totals.iter().map(|(name, weight, sum)| (*name, sum / weight)).collect();
         Ok(StepReport {
             step,
             n_steps: schedule.n_steps(),
@@ -342,16 +313,16 @@ impl<T: Task> Trainer<'_, T> {
         })
     }
 
-    /// The batches of one update.
-    fn take(&mut self, loader: &mut Loader<T::Batch>) -> Result<Vec<T::Batch>, Error> {
+    /// The batches of one update, each in its parts.
+    fn take(&mut self, loader: &mut Loader<T::Batch>) -> Result<Vec<Vec<T::Batch>>, Error> {
         let mut batches = Vec::new();
         for _ in 0..self.run.train.accumulate.max(1) {
-            let Loaded { batch, faults } = loader.take()?;
+            let Loaded { parts, faults } = loader.take()?;
             self.state.n_faults += faults.len() as u64;
             for fault in faults {
                 (self.tell)(Event::Fault(fault));
             }
-            batches.extend(batch);
+            batches.push(parts);
         }
         Ok(batches)
     }

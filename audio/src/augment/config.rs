@@ -31,8 +31,8 @@ pub struct Augment {
     pub telephone: Telephone,
     /// With stripes of the features hidden.
     pub spec_augment: SpecAugment,
-    /// Whether what exceeds full scale after reverberation, noise, equaliser and gain is scaled back to it. Default true; a recording
-    /// that exceeded it before may do so still.
+    /// Whether what exceeds full scale after reverberation, noise, equaliser and gain is scaled back to it. Default true; a
+    /// recording that exceeded it before may do so still.
     pub limit_peak: bool,
 }
 

@@ -16,7 +16,7 @@ pub(super) const GAINS_DB: std::ops::RangeInclusive<f64> = -60.0..=60.0;
 pub(super) const SLOPES_DB: std::ops::RangeInclusive<f64> = -12.0..=12.0;
 /// Deviations from a slope that are accepted, decibels.
 pub(super) const RIPPLES_DB: std::ops::RangeInclusive<f64> = 0.0..=12.0;
-/// Length of the filter, seconds: what lies closer than about 150 Hz is not told apart.
+/// Length of the filter, seconds: frequencies less than about 150 Hz apart are not told apart.
 const FILTER_SECS: f64 = 0.016;
 
 /// Gains that rise by `slope_db` an octave around 1 kHz, each changed by one of `ripples_db`.
@@ -99,7 +99,9 @@ mod tests {
         let gains_db = sloped_gains_db(-5.0, &[0.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0]);
         assert_eq!(gains_db, [15.0, 10.0, 6.0, 0.0, -6.0, -10.0, -15.0]);
         for sample_rate in [16_000, 44_100] {
-            for (band, hz) in BANDS_HZ.iter().enumerate().filter(|(_, hz)| **hz < 8_000.0) {
+            for (band, hz) in
+                BANDS_HZ.iter().enumerate().filter(|(_, hz)| **hz < f64::from(sample_rate) / 2.0)
+            {
                 let heard_db = measured_db(*hz, sample_rate, &gains_db);
                 // The lowest bands are closer together than the filter resolves.
                 let within_db = if *hz < 500.0 { 2.0 } else { 0.5 };
@@ -108,6 +110,8 @@ mod tests {
             let between_db = measured_db(2_828.0, sample_rate, &gains_db);
             assert!((between_db + 8.0).abs() < 0.5, "{between_db}");
         }
+        let beyond_db = measured_db(16_000.0, 44_100, &gains_db);
+        assert!((beyond_db + 15.0).abs() < 0.1, "{beyond_db}");
     }
 
     #[test]

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::time::Instant;
 
 use models::BundleSource;
-use models::nn::backward;
 
 use super::{Assembled, Progress, assemble};
 use crate::Error;
 use crate::config::RunConfig;
 use crate::data::EpochPadding;
 use crate::loader::{Position, Source};
+use crate::pass::Workers;
 use crate::task::Task;
 
-/// Batches that are tried, spread over the first epoch.
+/// Updates that are tried, spread over the first epoch.
 const N_TRIED: usize = 4;
 
 /// What a run will need.
@@ -48,21 +48,26 @@ pub fn forecast(
         assemble(name, config, base, dir, false, tell)?;
     let n_batches = corpus.n_batches(0);
     let spread = (0..n_batches).step_by(n_batches.div_ceil(N_TRIED).max(1)).take(N_TRIED);
+    let (workers, vars) = (Workers::new(config.train.parts)?, task.vars());
     let mut times = Vec::new();
     // The heaviest first: it pays for memory that the others find, and is not counted.
     for (index, batch) in std::iter::once(corpus.heaviest(0)?).chain(spread).enumerate() {
-        let Some(batch) = corpus.load(Position { epoch: 0, batch })?.batch else { continue };
+        let mut at = Position { epoch: 0, batch };
+        let mut batches = Vec::new();
+        for _ in 0..config.train.accumulate.max(1) {
+            batches.push(corpus.load(at)?.parts);
+            at = at.after(1, &corpus);
+        }
+        if batches.iter().all(Vec::is_empty) {
+            continue;
+        }
         let began = Instant::now();
-        let mut sums = task.sums(&batch)?.into_iter();
-        let Some(first) = sums.next() else { continue };
-        backward(&sums.try_fold(first, |total, sum| total + sum)?)?;
+        workers.run(&task, &batches, &vars)?;
         if index > 0 {
             times.push(began.elapsed().as_secs_f64());
         }
     }
-    let n_accumulated = config.train.accumulate.max(1) as f64;
-    let step_secs =
-        (!times.is_empty()).then(|| n_accumulated * times.iter().sum::<f64>() / times.len() as f64);
+    let step_secs = (!times.is_empty()).then(|| times.iter().sum::<f64>() / times.len() as f64);
     Ok(Forecast {
         n_steps: config.train.max_steps,
         config,

@@ -53,7 +53,7 @@ pub type Figures = BTreeMap<String, f64>;
 /// What is trained.
 pub trait Task: Sync {
     /// What one forward pass takes.
-    type Batch: Send;
+    type Batch: Send + Sync;
 
     /// The trained parameters, in order of name.
     fn vars(&self) -> Vec<(String, Var)>;

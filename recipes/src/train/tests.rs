@@ -44,7 +44,7 @@ impl Source for Line {
         if at.batch == 5 {
             faults.push(Fault { cut: format!("cut-{seed}"), reason: "is damaged".to_owned() });
         }
-        Ok(Loaded { batch: Some(points), faults })
+        Ok(Loaded { parts: points.chunks(2).map(<[_]>::to_vec).collect(), faults })
     }
 }
 
@@ -121,6 +121,7 @@ fn stage() -> Stage {
             max_steps: 40,
             max_epochs: 0,
             accumulate: 2,
+            parts: 2,
             loader_threads: 2,
             evaluate_every: 10,
             save_every: 6,
@@ -241,19 +242,21 @@ fn a_run_that_was_interrupted_goes_on_as_if_it_had_not_been() -> Result<(), Erro
 #[test]
 fn accumulation_is_one_large_batch() -> Result<(), Error> {
     let task = line();
-    let load = |batch| task.load(Position { epoch: 1, batch }).expect("points").batch.expect("points");
-    let together = [load(0), load(1), load(2)].concat();
-    let gradient = |batches: &[Vec<(f32, f32)>]| -> Result<Vec<f32>, Error> {
-        let weight: f64 = batches.iter().map(|batch| batch.len() as f64).sum();
-        let mut gradients = Gradients::none(2);
-        for batch in batches {
-            let sum = (task.sums(batch)?.swap_remove(0) * weight.recip())?;
-            gradients.add(&mut sum.backward()?, &task.vars())?;
-        }
-        Ok(vec![gradients.norm()? as f32])
+    let load = |batch| task.load(Position { epoch: 1, batch }).expect("points").parts;
+    let apart = [load(0), load(1), load(2)];
+    let together = [vec![apart.concat().concat()]];
+    let pass = |batches: &[Vec<Vec<(f32, f32)>>], n_parts| -> Result<(f64, f64), Error> {
+        let pass = Workers::new(n_parts)?.run(&task, batches, &task.vars())?;
+        Ok((pass.loss, pass.gradients.norm()?))
     };
-    let (one, three) = (gradient(&[together])?, gradient(&[load(0), load(1), load(2)])?);
-    assert!((one[0] - three[0]).abs() < 1e-5 * one[0], "{one:?} {three:?}");
+    let (one, three) = (pass(&together, 1)?, pass(&apart, 1)?);
+    assert!((one.0 - three.0).abs() < 1e-5 * one.0, "{one:?} {three:?}");
+    assert!((one.1 - three.1).abs() < 1e-5 * one.1, "{one:?} {three:?}");
+    // To the bit, whoever computes them.
+    for n_parts in [2, 3] {
+        let side_by_side = pass(&apart, n_parts)?;
+        assert_eq!(bits(&[three.0, three.1]), bits(&[side_by_side.0, side_by_side.1]), "{n_parts} at once");
+    }
     Ok(())
 }
 

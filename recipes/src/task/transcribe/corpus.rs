@@ -8,7 +8,7 @@ use candle_core::Device;
 use models::Description;
 use sha2::{Digest, Sha256};
 
-use super::batch::Batch;
+use super::batch::{Batch, divide};
 use super::recordings::{Draw, Recordings};
 use crate::Error;
 use crate::config::{RunConfig, SamplerSettings, TargetConfig};
@@ -33,6 +33,8 @@ pub struct Corpus {
     sampler: SamplerConfig,
     table: BucketTable,
     seed: u64,
+    /// Parts of a batch, at most.
+    n_parts: usize,
     pad: u32,
     device: Device,
     digest: String,
@@ -78,6 +80,7 @@ impl Corpus {
             sampler,
             table: BucketTable::of_durations(&[f64::MAX])?,
             seed: config.seed,
+            n_parts: config.train.parts,
             pad: special.end,
             device: device.clone(),
             digest: String::new(),
@@ -218,11 +221,9 @@ impl Source for Corpus {
                 Err(error) => faults.push(Fault { cut: utterance.id.clone(), reason: error.to_string() }),
             }
         }
-        let batch = match rows.is_empty() {
-            true => None,
-            false => Some(Batch::new(rows, self.pad, &self.device)?),
-        };
-        Ok(Loaded { batch, faults })
+        let parts = divide(rows, self.n_parts).into_iter();
+        let parts = parts.map(|rows| Batch::new(rows, self.pad, &self.device)).collect::<Result<_, _>>()?;
+        Ok(Loaded { parts, faults })
     }
 }
 

@@ -19,6 +19,7 @@ use crate::checkpoint::Checkpoints;
 use crate::config::RunConfig;
 use crate::data::{Cut, JoinConfig, LengthLimits};
 use crate::loader::{Position, Source};
+use crate::pass::{Pass, Workers};
 use crate::train::{Event, Run, train};
 
 const WORDS: [&str; 4] = ["one", "two", "three", "four"];
@@ -132,15 +133,15 @@ fn a_batch_is_the_same_whenever_it_is_asked_for_and_epochs_differ() {
     let load = |corpus: &Corpus, epoch, batch| {
         let loaded = corpus.load(Position { epoch, batch }).unwrap();
         assert!(loaded.faults.is_empty(), "{:?}", loaded.faults);
-        let batch = loaded.batch.unwrap();
-        (numbers(&batch.mel), batch.labels, batch.weights, batch.texts)
+        let part = |batch: Batch| (numbers(&batch.mel), batch.labels, batch.weights, batch.texts);
+        loaded.parts.into_iter().map(part).collect::<Vec<_>>()
     };
     // In another order, with the cache warm and cold.
     let last = one.n_batches(1) - 1;
     let a = (load(&one, 0, 0), load(&one, 1, last));
     let b = (load(&two, 1, last), load(&two, 0, 0));
     assert!(a.0 == b.1 && a.1 == b.0);
-    let all = |epoch| (0..one.n_batches(epoch)).map(|batch| load(&one, epoch, batch).0).collect::<Vec<_>>();
+    let all = |epoch| (0..one.n_batches(epoch)).map(|batch| load(&one, epoch, batch)).collect::<Vec<_>>();
     assert_ne!(all(0), all(1));
 }
 
@@ -157,6 +158,37 @@ fn a_recording_that_cannot_be_read_is_left_out_and_told() {
         .flat_map(|batch| corpus.load(Position { epoch: 0, batch }).unwrap().faults)
         .collect();
     assert!(matches!(faults.as_slice(), [fault] if fault.cut == "3" && fault.reason.contains("3.wav")));
+}
+
+/// Up to rounding, whatever the division; to the bit, whatever the number of threads.
+#[test]
+fn a_batch_in_parts_has_the_loss_and_gradients_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let pass = |n_parts: usize, n_threads: usize| {
+        let config = config(&[&format!("train.parts={n_parts}")]);
+        let task = task(folder.path(), &config);
+        let corpus = corpus(folder.path(), &config, &task);
+        let batch = corpus.heaviest(0).unwrap();
+        let parts = corpus.load(Position { epoch: 0, batch }).unwrap().parts;
+        assert_eq!(parts.len(), n_parts);
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        threads.install(|| Workers::new(n_parts).unwrap().run(&task, &[parts], &task.vars()).unwrap())
+    };
+    let (whole, divided) = (pass(1, 2), pass(2, 1));
+    assert_eq!(whole.terms.len(), 2);
+    assert_eq!(whole.extent.n_tokens, divided.extent.n_tokens);
+    assert!(whole.extent.padded_secs >= divided.extent.padded_secs);
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-5 * a.abs(), "{a} {b}");
+    close(whole.loss, divided.loss);
+    close(whole.gradients.norm().unwrap(), divided.gradients.norm().unwrap());
+    for ((name, whole), (other, divided)) in whole.terms.iter().zip(&divided.terms) {
+        assert_eq!(name, other);
+        close(*whole, *divided);
+    }
+    let bits = |pass: &Pass| (pass.loss.to_bits(), pass.gradients.norm().unwrap().to_bits());
+    for n_threads in [4, 7] {
+        assert_eq!(bits(&divided), bits(&pass(2, n_threads)), "{n_threads} threads");
+    }
 }
 
 #[test]

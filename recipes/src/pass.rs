@@ -1,0 +1,170 @@
+//! Forward and backward through the batches of one update.
+
+use candle_core::{Tensor, Var};
+use models::nn::backward;
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::Error;
+use crate::optim::Gradients;
+use crate::task::{Extent, Task, Term};
+
+/// The processors, shared out among the parts of a batch.
+///
+/// One part leaves processors idle wherever its operations are too small or too simple to be divided. Several at once, each on
+/// its share of the processors, fill each other's gaps.
+pub struct Workers {
+    /// A part's each; empty where all processors work on one.
+    pools: Vec<ThreadPool>,
+}
+
+/// What came of one update's batches.
+pub struct Pass {
+    /// Of what is minimised, by each parameter.
+    pub gradients: Gradients,
+    /// What is minimised.
+    pub loss: f64,
+    /// Its terms by name, each a mean, not yet scaled.
+    pub terms: Vec<(&'static str, f64)>,
+    /// What the batches were made of.
+    pub extent: Extent,
+}
+
+/// What came of a part of a batch.
+struct Sums {
+    /// By term, in the task's order; none of a term that nothing weighs.
+    terms: Vec<Option<f64>>,
+    loss: f64,
+    gradients: Gradients,
+}
+
+impl Workers {
+    /// Workers on `n_parts` at once.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn new(n_parts: usize) -> Result<Self, Error> {
+        let n_threads = rayon::current_num_threads();
+        let pool = |part: usize| {
+            let n_threads = n_threads / n_parts + usize::from(part < n_threads % n_parts);
+            ThreadPoolBuilder::new().num_threads(n_threads.max(1)).build()
+        };
+        let pools = if n_parts > 1 { (0..n_parts).map(pool).collect() } else { Ok(Vec::new()) };
+        Ok(Self { pools: pools.map_err(|error| Error::config("train.parts", error.to_string()))? })
+    }
+
+    /// The mean of a task's loss over batches, each given in its parts, and its gradients by `vars`. Parts of one batch are
+    /// computed at once, batches one after the other. The result depends on the parts and their order, not on the workers; what
+    /// comes after a part whose loss is not finite is left out.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn run<T: Task>(
+        &self,
+        task: &T,
+        batches: &[Vec<T::Batch>],
+        vars: &[(String, Var)],
+    ) -> Result<Pass, Error> {
+        let mut pass = Pass {
+            gradients: Gradients::none(vars.len()),
+            loss: 0.0,
+            terms: Vec::new(),
+            extent: Extent::default(),
+        };
+        // All weights are known before the first backward pass: sums are divided by those of the whole update.
+        let mut totals = Totals::default();
+        for part in batches.iter().flatten() {
+            pass.extent.add(task.extent(part));
+            totals.weigh(&task.terms(part));
+        }
+        for batch in batches {
+            for together in batch.chunks(self.pools.len().max(1)) {
+                for (part, sums) in together.iter().zip(self.compute(task, together, &totals, vars)) {
+                    let sums = sums?;
+                    totals.add(&task.terms(part), &sums.terms);
+                    pass.loss += sums.loss;
+                    pass.gradients.add(sums.gradients)?;
+                    if !pass.loss.is_finite() {
+                        pass.terms = totals.means();
+                        return Ok(pass);
+                    }
+                }
+            }
+        }
+        pass.terms = totals.means();
+        Ok(pass)
+    }
+
+    /// At most as many parts as there are pools.
+    fn compute<T: Task>(
+        &self,
+        task: &T,
+        parts: &[T::Batch],
+        totals: &Totals,
+        vars: &[(String, Var)],
+    ) -> Vec<Result<Sums, Error>> {
+        match parts {
+            // Alone it has all processors.
+            [part] => vec![sums(task, part, totals, vars)],
+            parts => {
+                let pairs = parts.par_iter().zip(&self.pools);
+                pairs.map(|(part, pool)| pool.install(|| sums(task, part, totals, vars))).collect()
+            }
+        }
+    }
+}
+
+/// Terms of an update: name, weight, sum.
+#[derive(Default)]
+struct Totals(Vec<(&'static str, f64, f64)>);
+
+impl Totals {
+    fn weigh(&mut self, terms: &[Term]) {
+        for term in terms {
+            match self.0.iter_mut().find(|total| total.0 == term.name) {
+                Some(total) => total.1 += term.weight,
+                None => self.0.push((term.name, term.weight, 0.0)),
+            }
+        }
+    }
+
+    fn weight(&self, term: &Term) -> f64 {
+        self.0.iter().find(|total| total.0 == term.name).map_or(0.0, |total| total.1)
+    }
+
+    fn add(&mut self, terms: &[Term], sums: &[Option<f64>]) {
+        for (term, sum) in terms.iter().zip(sums) {
+            if let (Some(sum), Some(total)) = (sum, self.0.iter_mut().find(|total| total.0 == term.name)) {
+                total.2 += sum;
+            }
+        }
+    }
+
+    fn means(&self) -> Vec<(&'static str, f64)> {
+        self.0.iter().map(|(name, weight, sum)| (*name, sum / weight)).collect()
+    }
+}
+
+fn sums<T: Task>(task: &T, part: &T::Batch, totals: &Totals, vars: &[(String, Var)]) -> Result<Sums, Error> {
+    let mut sums = Sums { terms: Vec::new(), loss: 0.0, gradients: Gradients::none(vars.len()) };
+    let mut loss: Option<Tensor> = None;
+    for (term, sum) in task.terms(part).iter().zip(task.sums(part)?) {
+        let weight = totals.weight(term);
+        if weight <= 0.0 {
+            sums.terms.push(None);
+            continue;
+        }
+        sums.terms.push(Some(f64::from(sum.to_scalar::<f32>()?)));
+        let share = (sum * (term.scale / weight))?;
+        loss = Some(match loss {
+            Some(loss) => (loss + share)?,
+            None => share,
+        });
+    }
+    let Some(loss) = loss else { return Ok(sums) };
+    sums.loss = f64::from(loss.to_scalar::<f32>()?);
+    if sums.loss.is_finite() {
+        sums.gradients = Gradients::found(&mut backward(&loss)?, vars);
+    }
+    Ok(sums)
+}
