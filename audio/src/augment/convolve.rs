@@ -1,6 +1,6 @@
 //! Convolution by fast Fourier transform.
 
-use realfft::RealFftPlanner;
+use super::transform;
 
 /// Shortest transform, samples.
 const MIN_FFT_SAMPLES: usize = 256;
@@ -17,8 +17,7 @@ pub(super) fn convolve(signal: &[f32], kernel: &[f32], skip: usize) -> Vec<f32> 
     }
     let n_full = signal.len() + kernel.len() - 1;
     let n_fft = (FFT_PER_KERNEL * kernel.len()).min(n_full).next_power_of_two().max(MIN_FFT_SAMPLES);
-    let mut planner = RealFftPlanner::<f32>::new();
-    let (forward, inverse) = (planner.plan_fft_forward(n_fft), planner.plan_fft_inverse(n_fft));
+    let (forward, inverse) = (transform::forward(n_fft), transform::inverse(n_fft));
     let mut block = forward.make_input_vec();
     let mut response = forward.make_output_vec();
     let mut spectrum = forward.make_output_vec();

@@ -1,9 +1,8 @@
 //! Microphones and rooms that favour some frequencies over others.
 
-use realfft::RealFftPlanner;
-
 use super::convolve::convolve;
 use super::level::{amplitude_of_db, check_samples, check_value};
+use super::transform;
 use crate::{Error, Waveform};
 
 /// Frequencies whose gains are given, an octave apart, Hz.
@@ -55,12 +54,12 @@ fn filter(gains_db: &[f64; BANDS_HZ.len()], sample_rate: u32) -> Vec<f32> {
     let n_taps = 2 * half + 1;
     // Twice what the taps need, so that the response is sampled more finely than the window blurs it.
     let n_fft = 2 * n_taps.next_power_of_two();
-    let plan = RealFftPlanner::<f64>::new().plan_fft_inverse(n_fft);
+    let plan = transform::inverse(n_fft);
     let (mut response, mut impulse) = (plan.make_input_vec(), plan.make_output_vec());
     for (bin, value) in response.iter_mut().enumerate() {
         let hz = bin as f64 * f64::from(sample_rate) / n_fft as f64;
         // Real: the impulse lies around sample 0.
-        *value = amplitude_of_db(gain_db(gains_db, hz)).into();
+        *value = (amplitude_of_db(gain_db(gains_db, hz)) as f32).into();
     }
     // Lengths come from the plan itself and the first and last value are real, so this cannot fail.
     let transformed = plan.process(&mut response, &mut impulse);
@@ -69,8 +68,8 @@ fn filter(gains_db: &[f64; BANDS_HZ.len()], sample_rate: u32) -> Vec<f32> {
         .map(|tap| {
             let offset = tap as f64 - half as f64;
             let window = 0.54 + 0.46 * (std::f64::consts::PI * offset / half as f64).cos();
-            let sample = impulse[(tap + n_fft - half) % n_fft] / n_fft as f64;
-            (window * sample) as f32
+            let sample = impulse[(tap + n_fft - half) % n_fft];
+            (window / n_fft as f64) as f32 * sample
         })
         .collect()
 }

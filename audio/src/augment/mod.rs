@@ -21,6 +21,7 @@ mod room;
 mod spec_augment;
 mod speed;
 mod telephone;
+mod transform;
 
 pub use augmenter::{Augmenter, Sources, cut_rng};
 pub use clip::clip;

@@ -3,11 +3,11 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use realfft::RealFftPlanner;
 use realfft::num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
 use super::level::{active_power, amplitude_of_db, check_rate, check_samples, check_value, energy};
+use super::transform;
 use crate::{Error, Waveform};
 
 /// Signal-to-noise ratios that are accepted, decibels.
@@ -32,12 +32,12 @@ pub enum NoiseColor {
 }
 
 impl NoiseColor {
-    /// Amplitude falls as `f^-exponent`.
-    fn exponent(self) -> f64 {
+    /// Amplitude at a frequency.
+    fn amplitude(self, hz: f64) -> f64 {
         match self {
-            NoiseColor::White => 0.0,
-            NoiseColor::Pink => 0.5,
-            NoiseColor::Brown => 1.0,
+            NoiseColor::White => 1.0,
+            NoiseColor::Pink => hz.sqrt().recip(),
+            NoiseColor::Brown => hz.recip(),
         }
     }
 }
@@ -59,12 +59,12 @@ pub fn colored_noise(
         return Ok(waveform);
     }
     let period = n_samples.next_power_of_two().max(MIN_PERIOD_SAMPLES);
-    let inverse = RealFftPlanner::<f32>::new().plan_fft_inverse(period);
+    let inverse = transform::inverse(period);
     let mut spectrum = inverse.make_input_vec();
     let bin_hz = f64::from(sample_rate) / period as f64;
     let nyquist = spectrum.len() - 1;
     for (bin, value) in spectrum.iter_mut().enumerate() {
-        let weight = (bin as f64 * bin_hz).max(FLAT_BELOW_HZ).powf(-color.exponent()) as f32;
+        let weight = color.amplitude((bin as f64 * bin_hz).max(FLAT_BELOW_HZ)) as f32;
         let (re, im): (f32, f32) = (rng.sample(StandardNormal), rng.sample(StandardNormal));
         *value = match bin {
             0 => Complex::default(),
