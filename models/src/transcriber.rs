@@ -202,7 +202,7 @@ impl Transcriber {
 
     /// Hypotheses that beam search keeps by these options: those that are asked for, else those that the checkpoint asks for.
     pub fn beam_size(&self, options: &DecodeOptions) -> usize {
-        options.beam_size.unwrap_or_else(|| self.generation.num_beams.unwrap_or(1).min(self.max_beams))
+        options.beam_size.unwrap_or_else(|| self.generation.beam_size().min(self.max_beams))
     }
 
     /// One of which the checkpoint cannot ask for more hypotheses than `max_beams`; callers can.

@@ -7,7 +7,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Error;
 use crate::optim::Gradients;
-use crate::task::{Extent, Task, Term};
+use crate::task::{Extent, Task, Term, Totals};
 
 /// The processors, shared out among the parts of a batch.
 ///
@@ -30,10 +30,13 @@ pub struct Pass {
     pub extent: Extent,
 }
 
-/// What came of a part of a batch.
+/// A part of a batch with the terms of its loss.
+type Part<'a, T> = (&'a <T as Task>::Batch, Vec<Term>);
+
+/// What came of a part.
 struct Sums {
-    /// By term, in the task's order; none of a term that nothing weighs.
-    terms: Vec<Option<f64>>,
+    /// By name, of the terms that something weighs.
+    terms: Vec<(&'static str, f64)>,
     loss: f64,
     gradients: Gradients,
 }
@@ -65,41 +68,37 @@ impl Workers {
         batches: &[Vec<T::Batch>],
         vars: &[(String, Var)],
     ) -> Result<Pass, Error> {
-        let mut pass = Pass {
-            gradients: Gradients::none(vars.len()),
-            loss: 0.0,
-            terms: Vec::new(),
-            extent: Extent::default(),
-        };
+        let batches: Vec<Vec<Part<'_, T>>> =
+            batches.iter().map(|parts| parts.iter().map(|part| (part, task.terms(part))).collect()).collect();
         // All weights are known before the first backward pass: sums are divided by those of the whole update.
-        let mut totals = Totals::default();
-        for part in batches.iter().flatten() {
-            pass.extent.add(task.extent(part));
-            totals.weigh(&task.terms(part));
+        let (mut totals, mut extent) = (Totals::default(), Extent::default());
+        for (part, terms) in batches.iter().flatten() {
+            extent.add(task.extent(part));
+            totals.weigh(terms);
         }
-        for batch in batches {
+        let (mut gradients, mut loss) = (Gradients::none(vars.len()), 0.0);
+        'batches: for batch in &batches {
             for together in batch.chunks(self.pools.len().max(1)) {
-                for (part, sums) in together.iter().zip(self.compute(task, together, &totals, vars)) {
+                for sums in self.compute(task, together, &totals, vars) {
                     let sums = sums?;
-                    totals.add(&task.terms(part), &sums.terms);
-                    pass.loss += sums.loss;
-                    pass.gradients.add(sums.gradients)?;
-                    if !pass.loss.is_finite() {
-                        pass.terms = totals.means();
-                        return Ok(pass);
+                    sums.terms.iter().for_each(|(name, sum)| totals.add(name, *sum));
+                    loss += sums.loss;
+                    gradients.add(sums.gradients)?;
+                    if !loss.is_finite() {
+                        break 'batches;
                     }
                 }
             }
         }
-        pass.terms = totals.means();
-        Ok(pass)
+        let terms = totals.iter().map(|(term, sum)| (term.name, sum / term.weight)).collect();
+        Ok(Pass { gradients, loss, terms, extent })
     }
 
     /// At most as many parts as there are pools.
     fn compute<T: Task>(
         &self,
         task: &T,
-        parts: &[T::Batch],
+        parts: &[Part<'_, T>],
         totals: &Totals,
         vars: &[(String, Var)],
     ) -> Vec<Result<Sums, Error>> {
@@ -114,47 +113,20 @@ impl Workers {
     }
 }
 
-/// Terms of an update: name, weight, sum.
-#[derive(Default)]
-struct Totals(Vec<(&'static str, f64, f64)>);
-
-impl Totals {
-    fn weigh(&mut self, terms: &[Term]) {
-        for term in terms {
-            match self.0.iter_mut().find(|total| total.0 == term.name) {
-                Some(total) => total.1 += term.weight,
-                None => self.0.push((term.name, term.weight, 0.0)),
-            }
-        }
-    }
-
-    fn weight(&self, term: &Term) -> f64 {
-        self.0.iter().find(|total| total.0 == term.name).map_or(0.0, |total| total.1)
-    }
-
-    fn add(&mut self, terms: &[Term], sums: &[Option<f64>]) {
-        for (term, sum) in terms.iter().zip(sums) {
-            if let (Some(sum), Some(total)) = (sum, self.0.iter_mut().find(|total| total.0 == term.name)) {
-                total.2 += sum;
-            }
-        }
-    }
-
-    fn means(&self) -> Vec<(&'static str, f64)> {
-        self.0.iter().map(|(name, weight, sum)| (*name, sum / weight)).collect()
-    }
-}
-
-fn sums<T: Task>(task: &T, part: &T::Batch, totals: &Totals, vars: &[(String, Var)]) -> Result<Sums, Error> {
+fn sums<T: Task>(
+    task: &T,
+    (part, terms): &Part<'_, T>,
+    totals: &Totals,
+    vars: &[(String, Var)],
+) -> Result<Sums, Error> {
     let mut sums = Sums { terms: Vec::new(), loss: 0.0, gradients: Gradients::none(vars.len()) };
     let mut loss: Option<Tensor> = None;
-    for (term, sum) in task.terms(part).iter().zip(task.sums(part)?) {
-        let weight = totals.weight(term);
+    for (term, sum) in terms.iter().zip(task.sums(part)?) {
+        let weight = totals.weight(term.name);
         if weight <= 0.0 {
-            sums.terms.push(None);
             continue;
         }
-        sums.terms.push(Some(f64::from(sum.to_scalar::<f32>()?)));
+        sums.terms.push((term.name, f64::from(sum.to_scalar::<f32>()?)));
         let share = (sum * (term.scale / weight))?;
         loss = Some(match loss {
             Some(loss) => (loss + share)?,

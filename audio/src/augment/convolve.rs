@@ -48,6 +48,11 @@ pub(super) fn convolve(signal: &[f32], kernel: &[f32], skip: usize) -> Vec<f32> 
     convolved
 }
 
+/// A Hamming window at `offset` taps from its middle, `half` of which lie on either side.
+pub(super) fn hamming(offset: f64, half: f64) -> f64 {
+    0.54 + 0.46 * (std::f64::consts::PI * offset / half).cos()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

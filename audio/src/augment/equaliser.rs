@@ -1,6 +1,6 @@
 //! Microphones and rooms that favour some frequencies over others.
 
-use super::convolve::convolve;
+use super::convolve::{convolve, hamming};
 use super::level::{amplitude_of_db, check_samples, check_value};
 use super::transform;
 use crate::{Error, Waveform};
@@ -67,9 +67,8 @@ fn filter(gains_db: &[f64; BANDS_HZ.len()], sample_rate: u32) -> Vec<f32> {
     (0..n_taps)
         .map(|tap| {
             let offset = tap as f64 - half as f64;
-            let window = 0.54 + 0.46 * (std::f64::consts::PI * offset / half as f64).cos();
             let sample = impulse[(tap + n_fft - half) % n_fft];
-            (window / n_fft as f64) as f32 * sample
+            (hamming(offset, half as f64) / n_fft as f64) as f32 * sample
         })
         .collect()
 }
@@ -77,16 +76,11 @@ fn filter(gains_db: &[f64; BANDS_HZ.len()], sample_rate: u32) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tone(hz: f64, sample_rate: u32) -> Waveform {
-        let turn = std::f64::consts::TAU * hz / f64::from(sample_rate);
-        let samples = (0..sample_rate).map(|t| (0.1 * (turn * f64::from(t)).sin()) as f32).collect();
-        Waveform { samples, sample_rate }
-    }
+    use crate::augment::fixtures::tone;
 
     /// Amplitude relative to the tone's, away from the edges, decibels.
     fn measured_db(hz: f64, sample_rate: u32, gains_db: &[f64; BANDS_HZ.len()]) -> f64 {
-        let tone = tone(hz, sample_rate);
+        let tone = tone(hz, 0.1, sample_rate);
         let heard = equalise(&tone, gains_db).unwrap();
         let middle = sample_rate as usize / 4..3 * sample_rate as usize / 4;
         let energy = |samples: &[f32]| -> f64 { samples.iter().map(|s| f64::from(*s).powi(2)).sum() };
@@ -115,7 +109,7 @@ mod tests {
 
     #[test]
     fn no_gain_changes_nothing_and_equal_gains_are_a_gain() {
-        let tone = tone(700.0, 16_000);
+        let tone = tone(700.0, 0.1, 16_000);
         for (gain_db, amplitude) in [(0.0, 1.0), (20.0, 10.0)] {
             let heard = equalise(&tone, &[gain_db; BANDS_HZ.len()]).unwrap();
             assert_eq!(heard.samples.len(), tone.samples.len());

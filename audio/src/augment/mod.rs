@@ -12,6 +12,8 @@ mod clip;
 pub mod config;
 mod convolve;
 mod equaliser;
+#[cfg(test)]
+mod fixtures;
 mod gain;
 mod level;
 mod noise;

@@ -3,7 +3,7 @@
 use audio_codec_algorithms::{decode_alaw, decode_ulaw, encode_alaw, encode_ulaw};
 use serde::{Deserialize, Serialize};
 
-use super::convolve::convolve;
+use super::convolve::{convolve, hamming};
 use super::level::check_samples;
 use super::room::sinc;
 use crate::{Error, Waveform, resample};
@@ -65,8 +65,7 @@ fn band_filter() -> Vec<f32> {
     let taps: Vec<f64> = (0..N_TAPS)
         .map(|tap| {
             let offset = tap as f64 - middle;
-            let window = 0.54 + 0.46 * (std::f64::consts::PI * offset / middle).cos();
-            window * (high * sinc(high * offset) - low * sinc(low * offset))
+            hamming(offset, middle) * (high * sinc(high * offset) - low * sinc(low * offset))
         })
         .collect();
     let centre = std::f64::consts::PI * (low + high) / 2.0;
@@ -78,12 +77,7 @@ fn band_filter() -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tone(hz: f64, amplitude: f64, sample_rate: u32) -> Waveform {
-        let turn = std::f64::consts::TAU * hz / f64::from(sample_rate);
-        let samples = (0..sample_rate).map(|t| (amplitude * (turn * f64::from(t)).sin()) as f32).collect();
-        Waveform { samples, sample_rate }
-    }
+    use crate::augment::fixtures::tone;
 
     /// Decibels by which a tone is weaker at the other end, its own frequency only.
     fn loss_db(hz: f64, companding: Companding) -> f64 {

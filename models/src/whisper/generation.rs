@@ -69,6 +69,11 @@ impl GenerationConfig {
         }
     }
 
+    /// Hypotheses that the checkpoint asks beam search to keep; 1 is greedy.
+    pub fn beam_size(&self) -> usize {
+        self.num_beams.unwrap_or(1)
+    }
+
     fn built_in(config: &WhisperConfig, tokenizer: &Tokenizer) -> Self {
         let specials = [
             "transcribe",

@@ -21,6 +21,39 @@ pub struct Term {
     pub weight: f64,
 }
 
+/// Terms of several batches together.
+#[derive(Debug, Default)]
+pub(crate) struct Totals(Vec<(Term, f64)>);
+
+impl Totals {
+    /// Counts the weights of a batch's terms in.
+    pub fn weigh(&mut self, terms: &[Term]) {
+        for term in terms {
+            match self.0.iter_mut().find(|(total, _)| total.name == term.name) {
+                Some((total, _)) => total.weight += term.weight,
+                None => self.0.push((*term, 0.0)),
+            }
+        }
+    }
+
+    /// Adds to the sum of a term that was weighed.
+    pub fn add(&mut self, name: &str, sum: f64) {
+        if let Some((_, total)) = self.0.iter_mut().find(|(term, _)| term.name == name) {
+            *total += sum;
+        }
+    }
+
+    /// What a term weighs in all batches.
+    pub fn weight(&self, name: &str) -> f64 {
+        self.0.iter().find(|(term, _)| term.name == name).map_or(0.0, |(term, _)| term.weight)
+    }
+
+    /// The terms with their weights and sums of all batches, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (Term, f64)> {
+        self.0.iter().copied()
+    }
+}
+
 /// What a batch is made of, padding included.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Extent {

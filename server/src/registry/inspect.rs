@@ -83,7 +83,7 @@ impl Summary {
                 ("vocab_size", config.vocab_size),
             ],
             languages: special.languages.into_iter().map(|(code, _)| code).collect(),
-            beam_size: generation.num_beams.unwrap_or(1),
+            beam_size: generation.beam_size(),
             window_secs: bundle.description().window_secs(),
             features: bundle.feature_spec().clone(),
             features_digest: bundle.feature_spec().digest(),

@@ -25,7 +25,7 @@ use models::{
 use sha2::{Digest, Sha256};
 
 use self::recordings::{Draw, cut_ids};
-use super::{Extent, Figures, Task, Term};
+use super::{Extent, Figures, Task, Term, Totals};
 use crate::Error;
 use crate::config::{EvaluateConfig, TargetConfig};
 use crate::data::{Cut, JoinConfig, Length, LengthLimits, Utterance, hex};
@@ -246,7 +246,7 @@ impl Transcribe {
             epoch: HELD_OUT_EPOCH,
         };
         let pad = self.live.special_tokens().end;
-        let mut totals: Vec<(&str, f64, f64, f64)> = Vec::new(); // name, scale, weight, sum
+        let mut totals = Totals::default();
         for utterances in self.held_out.utterances.chunks(HELD_OUT_BATCH) {
             // What cannot be read is counted by the scoring, which reads it too; what is too long for a window has no one loss.
             let fits = |utterance: &&Utterance| {
@@ -266,21 +266,16 @@ impl Transcribe {
             }
             let batch = Batch::new(rows, pad, self.params.device())?;
             let sums = self.forward(self.live.whisper(), self.live_ctc_head.as_ref(), &batch)?;
-            for (term, sum) in self.terms(&batch).iter().zip(sums) {
-                let sum = f64::from(sum.to_scalar::<f32>()?);
-                match totals.iter_mut().find(|total| total.0 == term.name) {
-                    Some(total) => {
-                        total.2 += term.weight;
-                        total.3 += sum;
-                    }
-                    None => totals.push((term.name, term.scale, term.weight, sum)),
-                }
+            let terms = self.terms(&batch);
+            totals.weigh(&terms);
+            for (term, sum) in terms.iter().zip(sums) {
+                totals.add(term.name, f64::from(sum.to_scalar::<f32>()?));
             }
         }
         let mut loss = 0.0;
-        for (name, scale, weight, sum) in totals.into_iter().filter(|total| total.2 > 0.0) {
-            figures.insert(name.to_owned(), sum / weight);
-            loss += scale * sum / weight;
+        for (term, sum) in totals.iter().filter(|(term, _)| term.weight > 0.0) {
+            figures.insert(term.name.to_owned(), sum / term.weight);
+            loss += term.scale * sum / term.weight;
         }
         figures.insert("loss".to_owned(), loss);
         Ok(())
