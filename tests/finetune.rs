@@ -73,6 +73,21 @@ fn one_command_imports_trains_and_measures_before_and_after() -> Result<()> {
     ensure!(page.contains("<audio controls") && page.contains("retroflex"));
     let config: Value = serde_json::from_str(&fs::read_to_string(run_folder.join("model/config.json"))?)?;
     ensure!(config["variable_length"] == true, "{config}");
+
+    // The base is listened to once: what it heard is on disk.
+    let before = run_folder.join("before.json");
+    let mut kept: Value = serde_json::from_str(&fs::read_to_string(&before)?)?;
+    for heard in kept["evaluation"]["heard"].as_array_mut().context("heard")? {
+        heard["hypothesis"] = heard["reference"].clone();
+    }
+    fs::write(&before, kept.to_string())?;
+    let (code, stdout, stderr) = finetune(&home, &[]);
+    ensure!(code == 0 && stdout.contains("ps-strict: WER 0.0 %"), "{stdout}{stderr}");
+    // Of another base it says nothing.
+    kept["base"] = "another".into();
+    fs::write(&before, kept.to_string())?;
+    let (code, stdout, stderr) = finetune(&home, &[]);
+    ensure!(code == 0 && !stdout.contains("ps-strict: WER 0.0 %"), "{stdout}{stderr}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use audio::Waveform;
 use models::{DecodeOptions, Transcriber, Transcription, TranscriptionWorker, Update, Worker};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::metrics::{self, Score, ScoreOptions};
@@ -27,7 +27,7 @@ pub struct Reference {
 }
 
 /// A recording that could not be listened to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unheard {
     /// Its name.
     pub name: String,
@@ -43,7 +43,7 @@ impl Unheard {
 }
 
 /// A recording and what was heard in it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Heard {
     /// Its name.
     pub name: String,
@@ -63,7 +63,7 @@ impl Heard {
 }
 
 /// What an evaluation found.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Recordings in which nothing is said.
     pub n_silent: usize,

@@ -1,6 +1,7 @@
 //! `speechd finetune`: recordings of a language in, a model that knows it out.
 
 mod data;
+mod judge;
 mod report;
 
 use std::{
@@ -8,27 +9,22 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
-use candle_core::Device;
+use anyhow::Context;
 use clap::{ArgAction, ValueEnum};
-use models::{Bundle, DecodeOptions, Transcriber};
 use recipes::{
     Error,
     config::{RunConfig, StrategyKind, list_setting, text_setting},
-    data::manifest::Cut,
-    evaluate::Unheard,
-    metrics::{Analysis, Score},
-    run::{self, Forecast, Outcome},
+    run::{self, Forecast},
     text::Normaliser,
 };
 
 use self::{
     data::Data,
+    judge::Judge,
     report::{Row, Table},
 };
 use super::{
     FAILED, Usage,
-    evaluate::{listen, scores, write_analysis},
     fetch::fetch,
     output::{print, status_line},
     progress::{Style, bytes},
@@ -173,8 +169,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 
     let test = data.test(style)?;
-    let judge = Judge { language: &args.lang, test: &test, style };
-    let before = judge.listen(run::with_language(&first, base.clone())?)?;
+    let judge = Judge::new(&args.lang, &test, style);
+    let before = judge.before(&base_name, &out, || Ok(run::with_language(&first, base.clone())?))?;
     let mut table = Table::new(&args.lang, &base_name, &before);
     let mut has_failed = false;
     for (config, strategy) in configs.iter().zip(&args.strategy) {
@@ -296,50 +292,6 @@ fn weighted(text: &str) -> (&str, f64) {
     match text.rsplit_once('=').map(|(name, weight)| (name, weight.parse::<f64>())) {
         Some((name, Ok(weight))) if !Path::new(text).exists() => (name, weight),
         _ => (text, 1.0),
-    }
-}
-
-/// How models are judged: on recordings that none of them has heard.
-struct Judge<'a> {
-    language: &'a str,
-    test: &'a [Cut],
-    style: Style,
-}
-
-impl Judge<'_> {
-    /// The scores by each of the language's normalisers.
-    fn listen(&self, bundle: Bundle) -> anyhow::Result<Vec<Score>> {
-        let transcriber = Transcriber::load(bundle, &Device::Cpu)?;
-        let language = transcriber.special_tokens().is_multilingual.then(|| self.language.to_owned());
-        let options = DecodeOptions { language, fallback: false, ..DecodeOptions::default() };
-        let evaluation = listen(&transcriber, self.test, &options, false, self.style);
-        if let Some(Unheard { name, reason }) = evaluation.failed.first() {
-            let n_failed = evaluation.failed.len();
-            if evaluation.heard.is_empty() {
-                bail!(
-                    "none of the {n_failed} recordings to be judged by can be heard; the first: {name}: {reason}"
-                );
-            }
-            self.style.note(&format!("not heard: {n_failed} recordings; the first: {name}: {reason}"));
-        }
-        scores(&evaluation, Normaliser::of_language(Some(self.language)), false)
-    }
-
-    /// Judges what was trained, writes what is behind its errors, and says how to use it.
-    fn report(&self, model: &Path, outcome: &Outcome, folder: &Path) -> anyhow::Result<Vec<Score>> {
-        let after = self.listen(Bundle::open(model)?)?;
-        let (errors, model) = (folder.join("errors"), model.display().to_string());
-        if let Some((score, others)) = after.split_first() {
-            write_analysis(&errors, &model, &Analysis::new(score, Some(self.language), others)?, self.test)?;
-        }
-        let (card, page) = (outcome.card.display(), errors.join("analysis.html"));
-        status_line(&format!("{model}: run card {card}, errors {}", page.display()));
-        self.style.note(&format!("serve it: speechd serve --model {}={model}", self.language));
-        self.style.note(&format!(
-            "use it:   speechd transcribe FILES --language {} --model {model}",
-            self.language
-        ));
-        Ok(after)
     }
 }
 
