@@ -12,12 +12,12 @@ use super::{
 };
 use crate::data::manifest::{Error, Needs, Reader, Reason, row_of};
 
+/// How data sets call the place of a recording.
+pub(super) const RECORDING: [&str; 7] =
+    ["file_name", "audio_file_name", "audio_filepath", "path", "file", "filename", "audio"];
 /// How data sets call what the manifest calls otherwise; the first that is there and not `null` counts.
 const COLUMNS: [(&str, &[&str]); 4] = [
-    (
-        "audio_filepath",
-        &["file_name", "audio_file_name", "audio_filepath", "path", "file", "filename", "audio"],
-    ),
+    ("audio_filepath", &RECORDING),
     ("text", &["transcription", "text", "sentence", "transcript"]),
     ("lang", &["language", "lang", "locale"]),
     ("speaker", &["speaker", "speaker_id", "client_id"]),
@@ -143,7 +143,7 @@ fn number(text: &str) -> Option<Value> {
 }
 
 fn read_manifest(root: &Path, path: &Path, listing: &mut Listing) -> Result<(), Error> {
-    let mut reader = Reader::open(path, Needs { text: false, recording: false, duration: false })?;
+    let mut reader = Reader::open(path, Needs { text: false, duration: false, ..Needs::default() })?;
     while let Some(object) = reader.next_object() {
         match object {
             Ok(object) => {

@@ -46,7 +46,7 @@ pub(super) fn list(path: &Path, options: &Options) -> Result<Listing, Error> {
     for path in paths {
         let split = Split::in_name(&stem_and_extension(&path).0);
         // Lengths are measured where they are missing, and recordings looked for in parallel, later.
-        let mut reader = Reader::open(&path, Needs { text: true, recording: false, duration: false })?;
+        let mut reader = Reader::open(&path, Needs { duration: false, ..Needs::default() })?;
         if let Some(root) = &options.audio_root {
             reader.count_from(root);
         }

@@ -308,7 +308,7 @@ fn shards_of_webdataset_are_unpacked() {
         ("a/0001.txt", b" one\ntwo ".to_vec()),
         (
             "a/0002.json",
-            b"{\"sentence\": \"three\", \"speaker\": \"s\", \"path\": \"elsewhere.wav\"}".to_vec(),
+            br#"{"sentence": "three", "speaker": "s", "path": "elsewhere.wav", "audio_file_name": "other.wav"}"#.to_vec(),
         ),
         ("a/0002.wav", wav(200)),
         ("a/0003.txt", b"no recording".to_vec()),

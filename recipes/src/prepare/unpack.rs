@@ -14,8 +14,9 @@ use crate::data::manifest::{Error, Reason};
 
 /// The largest recording that is unpacked: what an archive says of its sizes may be a lie.
 const MAX_BYTES: u64 = 2 << 30;
-/// What a row says of a recording's place and stretch: of the file that it was cut from, not of what is in the archive.
-const ELSEWHERE: [&str; 7] = ["file_name", "path", "file", "audio", "offset", "channel", "duration"];
+/// What a row says of a recording's stretch, beside the names of its place: of the file that it was cut from, not of what is in
+/// the archive.
+const STRETCH: [&str; 3] = ["offset", "channel", "duration"];
 
 /// An archive of a corpus, and where the recordings in it go.
 pub(super) struct Archive<'a> {
@@ -90,8 +91,8 @@ impl<'a> Archive<'a> {
         line: Option<u64>,
         listing: &mut Listing,
     ) {
-        for name in ELSEWHERE {
-            object.remove(name);
+        for name in audiofolder::RECORDING.iter().chain(&STRETCH) {
+            object.remove(*name);
         }
         object.insert("audio_filepath".to_owned(), recording.to_string_lossy().into());
         // Names come again in the next archive.

@@ -20,7 +20,7 @@ pub(super) fn read_cuts(
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<(Vec<Cut>, Vec<usize>), Error> {
-    let needs = Needs { text: !config.data.keep_empty, recording: true, duration: true };
+    let needs = Needs { text: !config.data.keep_empty, transcript: true, recording: true, duration: true };
     let (mut cuts, mut counts) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = manifest_of(entry, what, config, dir, tell)?;

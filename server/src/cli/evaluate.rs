@@ -105,7 +105,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let model = named_or_own(args.model.as_deref().unwrap_or(&config.transcribe.model))?;
     let style = Style::new(args.quiet);
-    let mut cuts = read_cuts(&manifests(&args.manifests)?, Needs { text: false, ..Needs::default() }, style)?;
+    let needs = Needs { text: false, transcript: !args.translation, ..Needs::default() };
+    let mut cuts = read_cuts(&manifests(&args.manifests)?, needs, style)?;
     cuts.truncate(args.limit.unwrap_or(usize::MAX));
 
     let transcriber = Transcriber::load(Bundle::from_source(fetch(model, &config, style)?)?, &Device::Cpu)?;

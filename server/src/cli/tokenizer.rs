@@ -102,7 +102,7 @@ pub(super) fn read_texts(paths: &[PathBuf], style: Style) -> anyhow::Result<Vec<
         let contents = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         contents.lines().for_each(&mut add);
     }
-    let needs = Needs { text: true, recording: false, duration: false };
+    let needs = Needs { duration: false, ..Needs::default() };
     read_cuts(&manifests(&others)?, needs, style)?.iter().for_each(|cut| add(cut.output_text()));
     if texts.is_empty() {
         return Err(Usage("these files hold no text".to_owned()).into());

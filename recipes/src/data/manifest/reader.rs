@@ -18,6 +18,8 @@ use super::{
 pub struct Needs {
     /// A text to write: a transcript or a translation.
     pub text: bool,
+    /// What is said, where anything is: a translation alone will not do.
+    pub transcript: bool,
     /// Its recording, now, at its place.
     pub recording: bool,
     /// A length; without one the caller measures.
@@ -27,7 +29,7 @@ pub struct Needs {
 impl Default for Needs {
     /// What supervised training needs, recordings not looked for: opening them will tell.
     fn default() -> Self {
-        Self { text: true, recording: false, duration: true }
+        Self { text: true, transcript: false, recording: false, duration: true }
     }
 }
 
@@ -131,6 +133,9 @@ impl Reader {
         }
         if self.needs.text && row.cut.output_text().trim().is_empty() {
             return Err(Reason::EmptyText("text"));
+        }
+        if self.needs.transcript && row.cut.text.trim().is_empty() && row.cut.target_text.is_some() {
+            return Err(Reason::Unsupported("has a translation and no transcript".to_owned()));
         }
         if self.needs.recording && !row.cut.audio.is_file() {
             return Err(Reason::NoRecording(row.cut.audio.display().to_string()));

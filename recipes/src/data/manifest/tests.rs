@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const ANYTHING: Needs = Needs { text: false, recording: false, duration: true };
+const ANYTHING: Needs = Needs { text: false, transcript: false, recording: false, duration: true };
 
 fn read_lines(lines: &str, needs: Needs) -> Vec<Result<Cut, Rejected>> {
     let source = Cursor::new(lines.as_bytes().to_vec());
@@ -239,6 +239,23 @@ fn bad_rows_are_skipped_and_their_lines_counted() {
     assert!(shown[1].starts_with("data/train.jsonl:3: not JSON"), "{}", shown[1]);
     assert!(shown[2].starts_with("data/train.jsonl:4: longer than"), "{}", shown[2]);
     assert_eq!((shown[3].as_str(), shown.len()), ("a", 4));
+}
+
+#[test]
+fn a_translation_alone_is_no_silence() {
+    let translated = r#"{"audio_filepath": "a.wav", "duration": 1, "text": "x", "source_lang": "ps", "target_lang": "en"}"#;
+    let silent = r#"{"audio_filepath": "a.wav", "duration": 1, "text": ""}"#;
+    let both = r#"{"audio_filepath": "a.wav", "duration": 1, "text": "x", "answer": "y"}"#;
+    let transcript = Needs { transcript: true, ..ANYTHING };
+    for (line, is_translation) in [(translated, true), (silent, false), (both, false)] {
+        assert!(read_lines(line, ANYTHING)[0].is_ok(), "{line}");
+        match &read_lines(line, transcript)[0] {
+            Err(rejected) => {
+                assert!(is_translation && rejected.to_string().contains("no transcript"), "{line}")
+            }
+            Ok(_) => assert!(!is_translation, "{line}"),
+        }
+    }
 }
 
 #[test]

@@ -137,6 +137,6 @@ impl Data {
     }
 
     pub(super) fn test(&self, style: Style) -> anyhow::Result<Vec<Cut>> {
-        read_cuts(&self.test, Needs { text: false, ..Needs::default() }, style)
+        read_cuts(&self.test, Needs { text: false, transcript: true, ..Needs::default() }, style)
     }
 }
