@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use audio::{Waveform, encode::wav_bytes};
-use models::Bundle;
+use models::{Bundle, BundleSource, params::TrainedPart};
 use recipes::{
-    config::{RunConfig, list_setting, text_setting},
+    config::{RunConfig, StrategyConfig, list_setting, text_setting},
     run::{self, Progress},
     train::Event,
 };
@@ -54,7 +54,7 @@ pub(super) struct Args {
     /// Updates that are timed
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: u16,
-    /// A Python with torch and transformers to run the same updates in (all of the model is trained there)
+    /// A Python with torch and transformers (and peft, for lora) to run the same updates in
     #[arg(long, value_name = "PYTHON")]
     beside: Option<PathBuf>,
     /// Print JSON
@@ -74,6 +74,7 @@ struct Report {
     step_secs: f64,
     x_real_time: f64,
     peak_bytes: Option<u64>,
+    torch_n_parameters: Option<usize>,
     torch_step_secs: Option<f64>,
     torch_peak_bytes: Option<u64>,
     /// Our time over torch's.
@@ -84,6 +85,7 @@ struct Report {
 struct Torch {
     step_secs: Vec<f64>,
     peak_bytes: Option<u64>,
+    n_parameters: usize,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -91,6 +93,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let settings = Config::load(None).map_err(|error| Usage(error.to_string()))?;
     let name = named_or_own(args.model.as_deref().unwrap_or_default())?;
     let base = fetch(name, &settings, style)?;
+    if args.beside.is_some() && !matches!(base, BundleSource::Dir(_)) {
+        let message =
+            format!("--beside: transformers reads a directory, and {name} is none; name one by --model");
+        return Err(Usage(message).into());
+    }
     let bundle = Bundle::from_source(base.clone())?;
     let window_secs = bundle.description().window_secs();
     let language = bundle.description().languages()?.first().cloned().unwrap_or_else(|| "en".to_owned());
@@ -98,7 +105,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no folder for the recordings")?;
     let manifest = record(folder.path(), usize::from(args.batch), window_secs, &language)?;
     let set = |key: &str, value: String| format!("{key}={value}");
-    let config = RunConfig::load(
+    let mut config = RunConfig::load(
         Some(Path::new("finetune")),
         &[
             text_setting("strategy.kind", &args.strategy),
@@ -109,7 +116,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             set("sampler.max_items", args.batch.to_string()),
             set("sampler.n_duration_buckets", "1".to_owned()),
             set("sampler.n_token_buckets", "0".to_owned()),
-            set("augment.speed.probability", "0".to_owned()),
             // As torch does it beside.
             set("join.max_cuts", "1".to_owned()),
             set("loss.ctc.weight", "0".to_owned()),
@@ -120,6 +126,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         ],
     )
     .map_err(|error| Usage(error.to_string()))?;
+    config.augment = Default::default();
     let (mut times, mut audio_secs, mut tokens) = (Vec::new(), 0.0, 0);
     let go_on = AtomicBool::new(false);
     let outcome =
@@ -132,8 +139,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         })?;
     let step_secs = middle(times.split_off(1.min(times.len())));
     let peak_bytes = process::peak_memory_bytes();
-    let torch =
-        args.beside.as_deref().map(|python| beside(python, &base.path(""), args, tokens)).transpose()?;
+    let torch = match &args.beside {
+        Some(python) => Some(beside(python, &base.path(""), args, tokens, &config.strategy)?),
+        None => None,
+    };
     let torch_step_secs =
         torch.as_ref().map(|torch| middle(torch.step_secs.iter().skip(1).copied().collect()));
     let report = Report {
@@ -144,6 +153,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         step_secs,
         x_real_time: audio_secs / step_secs.max(1e-9),
         peak_bytes,
+        torch_n_parameters: torch.as_ref().map(|torch| torch.n_parameters),
         torch_step_secs,
         torch_peak_bytes: torch.and_then(|torch| torch.peak_bytes),
         ratio: torch_step_secs.map(|torch| step_secs / torch),
@@ -177,7 +187,15 @@ fn record(folder: &Path, n_clips: usize, secs: f64, language: &str) -> anyhow::R
 }
 
 /// The same updates in torch.
-fn beside(python: &Path, model: &Path, args: &Args, tokens: usize) -> anyhow::Result<Torch> {
+fn beside(
+    python: &Path,
+    model: &Path,
+    args: &Args,
+    tokens: usize,
+    strategy: &StrategyConfig,
+) -> anyhow::Result<Torch> {
+    let TrainedPart { frozen, lora } = strategy.part(0);
+    let part = serde_json::to_string(&(frozen, lora.map(|(lora, _)| lora)))?;
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let output = Command::new(python)
         .args(["-c", TORCH])
@@ -185,6 +203,7 @@ fn beside(python: &Path, model: &Path, args: &Args, tokens: usize) -> anyhow::Re
         .args(
             [usize::from(args.batch), tokens, usize::from(args.steps) + 1, n_threads].map(|n| n.to_string()),
         )
+        .arg(part)
         .output()
         .with_context(|| format!("{} cannot be run", python.display()))?;
     if !output.status.success() {
@@ -207,9 +226,12 @@ fn describe(report: &Report) -> String {
         report.x_real_time,
         memory(report.peak_bytes),
     );
-    if let (Some(secs), Some(ratio)) = (report.torch_step_secs, report.ratio) {
+    if let (Some(secs), Some(n_parameters), Some(ratio)) =
+        (report.torch_step_secs, report.torch_n_parameters, report.ratio)
+    {
         text += &format!(
-            "torch:   {secs:.3} s an update, {} at its peak; speechd takes {ratio:.2} x its time\n",
+            "torch:   {secs:.3} s an update of {:.2} million parameters, {} at its peak; speechd takes {ratio:.2} x its time\n",
+            n_parameters as f64 / 1e6,
             memory(report.torch_peak_bytes)
         );
     }
