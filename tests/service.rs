@@ -11,7 +11,7 @@ use std::{
 use crate::{
     cli::{home, run, speechd},
     connections::{eventually, get},
-    loopback_server::{Connection, head},
+    loopback_server::{Connection, Response, form, head, post},
     support::fixture,
 };
 
@@ -47,9 +47,23 @@ impl Service {
     }
 
     fn status(&self, path: &str) -> Option<u16> {
+        self.send(&get(path)).map(|response| response.status)
+    }
+
+    fn send(&self, request: &[u8]) -> Option<Response> {
         let mut connection = Connection::open(self.address);
-        connection.write(&get(path));
-        connection.read().map(|response| response.status)
+        connection.write(request);
+        connection.read()
+    }
+
+    /// What a model says to have heard in a recording.
+    fn transcribe(&self, model: &str, recording: &[u8]) -> String {
+        let fields =
+            [("model", model), ("language", "en"), ("response_format", "text"), ("temperature", "0")];
+        let response = self.send(&post("/v1/audio/transcriptions", &form(&fields, Some(recording))));
+        let response = response.expect("an answer");
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.text()
     }
 
     fn log(&self) -> String {
@@ -209,6 +223,42 @@ fn the_first_signal_drains_and_the_second_ends() {
         let service = Service::start(&mut serve(home.path(), &["--model", &tiny()]));
         service.signal(name);
         assert_eq!(service.join(), Some(0));
+    }
+}
+
+/// The clip that ships with the model that is part of the program.
+fn digits() -> Vec<u8> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/bundled/digits-en/digits.wav");
+    std::fs::read(path).expect("the clip")
+}
+
+/// Without a word about models the service has the one that is part of the program.
+#[test]
+fn the_model_inside_is_served_where_none_is_named() {
+    if models::BUNDLED.is_empty() {
+        return;
+    }
+    let home = home();
+    let service = Service::start(&mut serve(home.path(), &[]));
+    assert!(eventually(|| service.status("/readyz") == Some(200)), "{}", service.log());
+    let heard = service.transcribe("digits-en", &digits());
+    assert_eq!(heard.trim(), "nine seven five seven zero five one eight");
+}
+
+#[test]
+fn an_adapter_is_served_by_its_name_beside_its_base() {
+    let home = home();
+    let (base, adapter) = (fixture("whisper-80"), fixture("lora"));
+    let names = [("base", &base), ("ps", &adapter)].map(|(name, dir)| format!("{name}={}", dir.display()));
+    let service = Service::start(&mut serve(home.path(), &["--model", &names[0], "--model", &names[1]]));
+    assert!(eventually(|| service.status("/readyz") == Some(200)), "{}", service.log());
+    let clip = home.path().join("digits.wav");
+    std::fs::write(&clip, digits()).expect("written");
+    for (name, dir) in [("base", base), ("ps", adapter)] {
+        let transcribe = ["transcribe", "--language", "en", "--model"];
+        let (code, alone, stderr) = run(speechd(home.path()).args(transcribe).arg(dir).arg(&clip));
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(service.transcribe(name, &digits()).trim(), alone.trim(), "{name}");
     }
 }
 
