@@ -2,7 +2,8 @@
 its own converter, in CTranslate2.
 
     python tests/compat/finetuned.py --speechd target/release/speechd --model runs/finetune-ps/model --language ps \
-        --manifest runs/finetune-ps/data/ps-synth/test.jsonl [--limit 20] [--adapter runs/finetune-ps/adapter] [--ggml] [--ctranslate2]
+        --manifest runs/finetune-ps/data/ps-synth/test.jsonl [--limit 20] [--adapter runs/finetune-ps/adapter] [--ggml] [--ctranslate2] \
+        [--round-trip]
 
 Needs: transformers, torch, soundfile, scipy; peft for --adapter; pywhispercpp for --ggml; ctranslate2 for --ctranslate2.
 """
@@ -164,6 +165,21 @@ def in_ctranslate2(model_dir, language, clips):
     return texts
 
 
+def round_trip(speechd, model_dir, language, clips):
+    """What the model is heard to say here after transformers has read it and written it again, its own files only."""
+    from transformers import GenerationConfig, PreTrainedTokenizerFast, WhisperFeatureExtractor
+    from transformers import WhisperForConditionalGeneration
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = WhisperForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
+        model.generation_config = GenerationConfig.from_pretrained(model_dir)
+        model.save_pretrained(folder)
+        WhisperFeatureExtractor.from_pretrained(model_dir).save_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(model_dir) / "tokenizer.json"))
+        tokenizer.save_pretrained(folder)
+        return ours(speechd, folder, language, clips)
+
+
 def compare(what, ours, theirs):
     n_same = sum(ours[name] == text for name, text in theirs.items())
     print(f"{what}: {n_same} of {len(theirs)} transcripts are the same")
@@ -183,6 +199,7 @@ def main():
     parser.add_argument("--adapter")
     parser.add_argument("--ggml", action="store_true")
     parser.add_argument("--ctranslate2", action="store_true")
+    parser.add_argument("--round-trip", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(2)
     clips = {row["id"]: samples(row, args.manifest) for row in rows(args.manifest, args.limit)}
@@ -197,6 +214,8 @@ def main():
         is_same &= compare("whisper.cpp", heard, in_whisper_cpp(args.speechd, args.model, args.language, clips))
     if args.ctranslate2:
         is_same &= compare("CTranslate2", heard, in_ctranslate2(args.model, args.language, clips))
+    if args.round_trip:
+        is_same &= compare("here, written again by transformers", heard, round_trip(args.speechd, args.model, args.language, clips))
     sys.exit(0 if is_same else 1)
 
 
