@@ -175,6 +175,23 @@ fn merge_equal(table: &BucketTable, sizes: &[usize]) -> Result<(BucketTable, Vec
     Ok((BucketTable::new(buckets, table.fit())?, sizes))
 }
 
+/// The largest batch of each bucket that fits, for items of these lengths; buckets of equal sizes may become one.
+///
+/// # Errors
+/// What [`BatchSizeSearch::run`] refuses.
+pub fn fitted(
+    table: &BucketTable,
+    lengths: &[Length],
+    oracle: &mut dyn MemoryOracle,
+) -> Result<(BucketTable, Vec<usize>), Error> {
+    // Where a table does not bound tokens, the fastest speaker may be in any bucket.
+    let taken = lengths.iter().filter(|length| table.assign(**length).is_ok());
+    let tokens_per_sec = taken.map(|length| length.tokens_per_sec()).fold(0.0, f64::max);
+    let search = BatchSizeSearch { tokens_per_sec, ..BatchSizeSearch::default() };
+    let BatchSizes { table, batch_sizes, .. } = search.run(table, oracle)?;
+    Ok((table, batch_sizes))
+}
+
 /// What batch sizes depend on besides the buckets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,10 +4,15 @@
 //! Counted are the values that the backward pass needs of a pre-norm transformer without dropout, after Korthikanti et
 //! al. 2022 (arXiv:2205.05198, section 4.1); what a framework keeps beyond them is a factor.
 
-use models::{Architecture, Bundle};
+use models::{Architecture, Description};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Length, MemoryOracle};
+
+/// Bytes of AdamW's two moments of a weight.
+const ADAMW_BYTES: u64 = 8;
+/// Share of a device's memory that is planned with; the rest is for what the arithmetic does not know.
+const USABLE_SHARE: f64 = 0.85;
 
 /// Sizes of an encoder-decoder (Whisper's are the example). Without decoder layers the vocabulary is written at each
 /// encoder position (CTC).
@@ -39,10 +44,9 @@ pub struct ModelDims {
 }
 
 impl ModelDims {
-    /// Those of a bundle, all of whose parameters are trained on windows as long as their recordings.
-    pub fn of(bundle: &Bundle) -> Self {
-        let Architecture::Whisper(config) = bundle.architecture();
-        let n_params = bundle.weights().n_parameters() as u64;
+    /// Those of a model with so many parameters, all of which are trained on windows as long as their recordings.
+    pub fn of(description: &Description, n_params: u64) -> Self {
+        let Architecture::Whisper(config) = description.architecture();
         let [d_model, encoder_ffn, decoder_ffn, encoder_heads, decoder_heads] = [
             config.d_model,
             config.encoder_ffn_dim,
@@ -61,7 +65,7 @@ impl ModelDims {
             decoder_layers: config.decoder_layers as u64,
             n_vocab: config.vocab_size as u64,
             n_features: config.num_mel_bins as u64,
-            frames_per_sec: bundle.feature_spec().frame_rate(),
+            frames_per_sec: description.feature_spec().frame_rate(),
             subsampling: (config.max_source_frames() / config.max_source_positions.max(1)) as u64,
         }
     }
@@ -76,6 +80,8 @@ pub struct TrainingMemory {
     /// Bytes of a weight, a gradient and an activation: 4 for f32, 2 for bf16 and f16. With 2, trained weights have a
     /// master copy of 4.
     pub bytes_per_value: u64,
+    /// Gradients of each trained weight that are kept at once: one of each part of a batch that is computed side by side.
+    pub n_gradients: u64,
     /// Bytes of the optimiser for each trained weight: 8 for AdamW's two f32 moments.
     pub optimizer_bytes: u64,
     /// Values that are kept for each attention score: 0 for fused attention, which computes them again, 1 for the
@@ -92,6 +98,21 @@ pub struct TrainingMemory {
 }
 
 impl TrainingMemory {
+    /// Training with AdamW and fused attention, nothing computed again.
+    pub fn new(dims: ModelDims, bytes_per_value: u64, capacity_gb: f64) -> Self {
+        Self {
+            dims,
+            bytes_per_value,
+            n_gradients: 1,
+            optimizer_bytes: ADAMW_BYTES,
+            values_per_score: 0,
+            gradient_checkpointing: false,
+            overhead: 1.0,
+            capacity_bytes: (capacity_gb * 1e9) as u64,
+            usable_share: USABLE_SHARE,
+        }
+    }
+
     /// Refuses what no device has.
     ///
     /// # Errors
@@ -124,7 +145,7 @@ impl TrainingMemory {
     pub fn fixed_bytes(&self) -> f64 {
         let ModelDims { n_params, n_trainable, .. } = self.dims;
         let master = if self.bytes_per_value < 4 { 4 } else { 0 };
-        let per_trained = self.bytes_per_value + master + self.optimizer_bytes;
+        let per_trained = self.n_gradients * self.bytes_per_value + master + self.optimizer_bytes;
         n_params as f64 * self.bytes_per_value as f64 + n_trainable as f64 * per_trained as f64
     }
 
@@ -203,6 +224,7 @@ mod tests {
                 subsampling: 2,
             },
             bytes_per_value: 2,
+            n_gradients: 1,
             optimizer_bytes: 8,
             values_per_score: 1,
             gradient_checkpointing: false,
@@ -234,6 +256,8 @@ mod tests {
         let n = 1_543_490_560.0;
         assert_eq!(large().fixed_bytes(), 16.0 * n);
         assert_eq!(TrainingMemory { bytes_per_value: 4, ..large() }.fixed_bytes(), 16.0 * n);
+        let parts = TrainingMemory { n_gradients: 3, bytes_per_value: 4, ..large() };
+        assert_eq!(parts.fixed_bytes(), 24.0 * n);
         let frozen = ModelDims { n_trainable: 0, ..large().dims };
         assert_eq!(TrainingMemory { dims: frozen, ..large() }.fixed_bytes(), 2.0 * n);
         let none = large().step_bytes(Length::new(30.0, 448), 0);
@@ -286,7 +310,8 @@ mod tests {
     #[test]
     fn a_bundle_says_its_sizes() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper-80");
-        let dims = ModelDims::of(&Bundle::open(&path).unwrap());
+        let bundle = models::Bundle::open(&path).unwrap();
+        let dims = ModelDims::of(bundle.description(), bundle.weights().n_parameters() as u64);
         let expected = ModelDims {
             n_params: dims.n_params,
             n_trainable: dims.n_params,

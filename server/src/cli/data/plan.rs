@@ -6,9 +6,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 use models::Bundle;
 use recipes::data::{
-    BatchSizeSearch, BatchSizes, BucketEstimate, BucketPlan, BucketTable, Comparison, Constraint, Fit,
-    Length, LengthLimits, Lengths, ModelDims, PlanOptions, Sampler, SamplerConfig, TokensPerPosition,
-    TrainingMemory, compare, table_within,
+    BucketEstimate, BucketPlan, Comparison, Constraint, Fit, LengthLimits, Lengths, ModelDims, PlanOptions,
+    Sampler, SamplerConfig, TokensPerPosition, TrainingMemory, compare, fitted, table_within,
 };
 use serde::Serialize;
 
@@ -21,11 +20,6 @@ use super::{
     },
     hours, model_source, tokens,
 };
-
-/// Bytes of AdamW's two moments of a weight.
-const ADAMW_BYTES: u64 = 8;
-/// Share of a device's memory that is planned with; the rest is for what the arithmetic does not know.
-const USABLE_SHARE: f64 = 0.85;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -169,15 +163,10 @@ impl Args {
             return Err(Usage(message.to_owned()).into());
         }
         let bundle = Bundle::from_source(model_source(&self.tokenizer, style)?)?;
+        let dims = ModelDims::of(bundle.description(), bundle.weights().n_parameters() as u64);
         Ok(Some(TrainingMemory {
-            dims: ModelDims::of(&bundle),
-            bytes_per_value: self.dtype.bytes(),
-            optimizer_bytes: ADAMW_BYTES,
-            values_per_score: 0,
             gradient_checkpointing: self.gradient_checkpointing,
-            overhead: 1.0,
-            capacity_bytes: (memory_gb * 1e9) as u64,
-            usable_share: USABLE_SHARE,
+            ..TrainingMemory::new(dims, self.dtype.bytes(), memory_gb)
         }))
     }
 
@@ -189,20 +178,6 @@ impl Args {
             ..BucketEstimate::default()
         }
     }
-}
-
-/// The largest batch of each bucket that fits; buckets of equal sizes may become one.
-fn fit(
-    table: &BucketTable,
-    lengths: &[Length],
-    mut memory: TrainingMemory,
-) -> anyhow::Result<(BucketTable, Constraint)> {
-    // Where a table does not bound tokens, the fastest speaker may be in any bucket.
-    let taken = lengths.iter().filter(|length| table.assign(**length).is_ok());
-    let tokens_per_sec = taken.map(|length| length.tokens_per_sec()).fold(0.0, f64::max);
-    let search = BatchSizeSearch { tokens_per_sec, ..BatchSizeSearch::default() };
-    let BatchSizes { table, batch_sizes, .. } = search.run(table, &mut memory)?;
-    Ok((table, Constraint::BatchSizes { batch_sizes }))
 }
 
 #[derive(Serialize)]
@@ -244,7 +219,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let table = table_within(&found.lengths, &limits, &estimate)
         .context("no buckets (--duration-buckets, --token-buckets and the limits make them)")?;
     let (table, constraint) = match memory {
-        Some(memory) => fit(&table, &found.lengths, memory)?,
+        Some(mut memory) => {
+            let (table, batch_sizes) = fitted(&table, &found.lengths, &mut memory)?;
+            (table, Constraint::BatchSizes { batch_sizes })
+        }
         None => (table, args.constraint()),
     };
     let config = SamplerConfig { limits, world_size: args.ranks, ..SamplerConfig::new(constraint) };
