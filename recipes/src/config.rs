@@ -101,6 +101,7 @@ pub struct DataConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml says what each one does")]
 pub struct SamplerSettings {
+    pub memory_gb: f64,
     pub batch_secs: f64,
     pub quadratic_secs: f64,
     pub max_items: usize,
@@ -228,6 +229,10 @@ impl RunConfig {
             let message = format!("`{}` is none of {}", self.train.best_by, figures.join(", "));
             return Err(Error::config("train.best_by", message));
         }
+        let memory_gb = self.sampler.memory_gb;
+        if !(memory_gb.is_finite() && memory_gb >= 0.0) {
+            return Err(Error::config("sampler.memory_gb", format!("{memory_gb} is not a number from 0 on")));
+        }
         if !(0.0..1.0).contains(&self.train.average_decay) {
             let message = format!("{} is not from 0 to below 1", self.train.average_decay);
             return Err(Error::config("train.average_decay", message));
@@ -302,9 +307,25 @@ mod tests {
         RunConfig::load(None, &settings).map_err(|error| error.to_string())
     }
 
+    /// The keys that a table has, each with those around it.
+    fn keys(table: &serde_json::Value, around: &str) -> Vec<String> {
+        let Some(table) = table.as_object() else { return vec![around.to_owned()] };
+        let name = |key: &str| if around.is_empty() { key.to_owned() } else { format!("{around}.{key}") };
+        table.iter().flat_map(|(key, value)| keys(value, &name(key))).collect()
+    }
+
     #[test]
     fn the_defaults_say_everything_and_recipes_know_their_keys() {
-        load(&["data.train=[\"a.jsonl\"]"]).expect("the defaults");
+        let config = load(&["data.train=[\"a.jsonl\"]"]).expect("the defaults");
+        let written: serde_json::Value = Figment::from(Toml::string(DEFAULTS)).extract().expect("TOML");
+        let written = keys(&written, "");
+        for key in keys(&serde_json::to_value(&config).expect("settings"), "") {
+            // These two are as in a base where nobody says otherwise, which no line can say.
+            let is_open = ["model.variable_length", "model.beam_size"].contains(&&*key);
+            assert!(is_open || written.contains(&key), "{key} is not in defaults.toml");
+        }
+        // Settings of other crates have defaults of their own there.
+        assert_eq!(config.augment, Augment::default());
         for (name, _) in RECIPES {
             // Fine-tuning is told its data.
             let data = ["data.train=[\"a.jsonl\"]".to_owned(), "data.weights=[]".to_owned()];
@@ -344,6 +365,7 @@ mod tests {
             ("train.best_by=ctc", "train.best_by"),
             ("train.average_decay=1.0", "train.average_decay"),
             ("train.parts=0", "train.parts"),
+            ("sampler.memory_gb=-1", "sampler.memory_gb"),
             ("evaluate.beam_size=0", "evaluate.beam_size"),
             ("model.beam_size=65", "model.beam_size"),
             ("bundle.average=9", "bundle.average"),

@@ -112,6 +112,15 @@ pub fn evaluate(
     options: &DecodeOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Evaluation {
+    evaluate_by(&mut |batch| transcribe(transcriber, batch, options), references, progress)
+}
+
+/// [`evaluate`] by whatever hears a few recordings at once, and says a text of each or why there is none.
+pub(crate) fn evaluate_by(
+    hear: &mut dyn FnMut(&[Reference]) -> Vec<Result<String, models::Error>>,
+    references: impl Iterator<Item = Result<Reference, Unheard>>,
+    progress: &mut dyn FnMut(usize),
+) -> Evaluation {
     let mut evaluation = Evaluation {
         n_silent: 0,
         n_silent_with_text: 0,
@@ -131,7 +140,7 @@ pub fn evaluate(
             }
         }
         let began = Instant::now();
-        let texts = transcribe(transcriber, &batch, options);
+        let texts = hear(&batch);
         evaluation.busy_secs += began.elapsed().as_secs_f64();
         n_done += batch.len();
         for (reference, text) in batch.into_iter().zip(texts) {

@@ -7,25 +7,28 @@ use crate::Error;
 use crate::checkpoint::State;
 use crate::config::RunConfig;
 use crate::data::EpochPadding;
-use crate::metrics_log::read_scalars;
+use crate::metrics_log::{Scalar, read_scalars};
 use crate::page::{self, escape};
 use crate::plot::LineChart;
+use crate::run::TOO_SHORT;
 use crate::task::Figures;
 use crate::train::Ending;
 
 /// Points of a curve at most: more cannot be told apart, and steps are many.
 const MAX_POINTS: usize = 600;
 
-/// Values above so many medians are not drawn.
+/// Curves whose first values may be many times all others: what is above [`MAX_OF_MEDIAN`] medians is drawn there.
+const CLIPPED: [&str; 2] = ["Loss", "Gradient norm"];
 const MAX_OF_MEDIAN: f64 = 4.0;
 
 /// Plots: title, vertical axis and the names of their curves.
-const PLOTS: [(&str, &str, &[&str]); 6] = [
+const PLOTS: [(&str, &str, &[&str]); 7] = [
     ("Loss", "loss", &["train/loss", "dev/loss"]),
     ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/false_text_rate"]),
     ("Learning rate", "rate", &["train/learning_rate"]),
     ("Gradient norm", "norm", &["train/gradient_norm"]),
-    ("Padding", "share", &["train/audio_padding", "train/token_padding"]),
+    ("Padding of updates", "share", &["train/audio_padding", "train/token_padding"]),
+    ("Batches of epochs", "share", &["epoch/audio_padding", "epoch/token_padding", "epoch/fill"]),
     ("Speed", "x real time", &["train/x_real_time"]),
 ];
 
@@ -47,6 +50,7 @@ impl RunCard<'_> {
     /// The whole page.
     pub fn to_html(&self) -> Result<String, Error> {
         let mut page = String::new();
+        let scalars = if self.log.exists() { read_scalars(self.log)? } else { Vec::new() };
         let (n_train, train_secs, n_dev) = self.data;
         let State { step, n_skipped, n_faults, audio_secs, busy_secs, best, .. } = self.state;
         let ending = match self.ending {
@@ -72,6 +76,11 @@ impl RunCard<'_> {
                 ),
             ),
         ];
+        let n_too_short: f64 =
+            scalars.iter().filter(|scalar| scalar.name == TOO_SHORT).map(|scalar| scalar.value).sum();
+        if n_too_short > 0.0 {
+            rows.push(("Too short for their text", format!("{n_too_short} times: CTC did not count them")));
+        }
         if let Some(best) = best {
             rows.push((
                 "Best",
@@ -91,16 +100,14 @@ impl RunCard<'_> {
             page.push_str("</table>\n");
         }
         page.push_str("<h2>Curves</h2>\n");
-        for plot in self.plots()? {
+        for plot in self.plots(&scalars)? {
             page.push_str(&plot);
             page.push('\n');
         }
         let _ = write!(
             page,
-            "<h2>Batches of the first epoch</h2>\n<pre>{}\n{}\n{}</pre>\n",
-            escape(&self.padding.summary()),
+            "<h2>Batches of the last epoch</h2>\n<pre>{}</pre>\n",
             escape(&self.padding.to_string()),
-            escape(&self.padding.admission.to_string())
         );
         let settings = serde_json::to_string_pretty(self.config)
             .map_err(|error| Error::file(self.log, error.to_string()))?;
@@ -112,21 +119,30 @@ impl RunCard<'_> {
         Ok(page::page(self.name, &page))
     }
 
-    fn plots(&self) -> Result<Vec<String>, Error> {
-        let scalars = if self.log.exists() { read_scalars(self.log)? } else { Vec::new() };
+    fn plots(&self, scalars: &[Scalar]) -> Result<Vec<String>, Error> {
         let mut plots = Vec::new();
         for (title, y_label, names) in PLOTS {
-            let curve = |name: &&str| {
+            let mut n_clipped = 0;
+            let mut curve = |name: &&str| {
                 let points = scalars.iter().filter(|scalar| scalar.name == **name);
-                let points: Vec<_> = points.map(|scalar| (scalar.step as f64, scalar.value)).collect();
-                ((*name).to_owned(), thinned(&without_peaks(&points)))
+                let mut points: Vec<_> = points.map(|scalar| (scalar.step as f64, scalar.value)).collect();
+                if CLIPPED.contains(&title) {
+                    n_clipped += clip(&mut points);
+                }
+                ((*name).to_owned(), thinned(&points))
             };
-            let series: Vec<_> = names.iter().map(curve).filter(|(_, points)| points.len() > 1).collect();
+            let series: Vec<_> =
+                names.iter().map(&mut curve).filter(|(_, points)| points.len() > 1).collect();
             if series.is_empty() {
                 continue;
             }
-            let (title, x_label) = (title.to_owned(), "update".to_owned());
-            match (LineChart { title, x_label, y_label: y_label.to_owned(), series }).to_svg() {
+            let title = match n_clipped {
+                0 => title.to_owned(),
+                n => format!("{title} ({n} values above {MAX_OF_MEDIAN} medians are drawn there)"),
+            };
+            match (LineChart { title, x_label: "update".to_owned(), y_label: y_label.to_owned(), series })
+                .to_svg()
+            {
                 Ok(svg) => plots.push(svg),
                 // A run of NaN has nothing to draw, and a card all the more to say.
                 Err(crate::plot::Error::Empty { .. }) => {}
@@ -137,14 +153,20 @@ impl RunCard<'_> {
     }
 }
 
-/// Points far above the others, as a loss and its gradients have them in the first updates, are not drawn: nothing else could be
-/// told apart beside them.
-fn without_peaks(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// Brings points far above the others, as a loss and its gradients have them in the first updates, down to where the others can be
+/// told apart beside them, and says how many there were.
+fn clip(points: &mut [(f64, f64)]) -> usize {
     let mut values: Vec<f64> = points.iter().map(|point| point.1).filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
-    let median = values.get(values.len() / 2).copied().unwrap_or(0.0);
-    let is_drawn = |value: f64| median <= 0.0 || value <= MAX_OF_MEDIAN * median || !value.is_finite();
-    points.iter().copied().filter(|point| is_drawn(point.1)).collect()
+    let bound = MAX_OF_MEDIAN * values.get(values.len() / 2).copied().unwrap_or(0.0);
+    let mut n_clipped = 0;
+    for (_, value) in
+        points.iter_mut().filter(|(_, value)| bound > 0.0 && value.is_finite() && *value > bound)
+    {
+        *value = bound;
+        n_clipped += 1;
+    }
+    n_clipped
 }
 
 /// Means of as many neighbours as it takes to leave at most [`MAX_POINTS`].
@@ -162,12 +184,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peaks_are_not_drawn_and_what_is_not_finite_stays() {
-        let points = [(1.0, 90.0), (2.0, 3.0), (3.0, f64::NAN), (4.0, 2.0), (5.0, 2.5)];
-        let steps = |points: &[(f64, f64)]| points.iter().map(|point| point.0).collect::<Vec<_>>();
-        assert_eq!(steps(&without_peaks(&points)), [2.0, 3.0, 4.0, 5.0]);
-        assert_eq!(steps(&without_peaks(&[(1.0, 0.0), (2.0, 0.1)])), [1.0, 2.0]);
-        assert_eq!(without_peaks(&[]), []);
+    fn peaks_are_brought_down_and_counted_and_what_is_not_finite_stays() {
+        let mut points = [(1.0, 90.0), (2.0, 3.0), (3.0, f64::NAN), (4.0, 2.0), (5.0, 2.5)];
+        assert_eq!(clip(&mut points), 1);
+        assert_eq!((points[0], points[1]), ((1.0, 4.0 * 3.0), (2.0, 3.0)));
+        assert!(points[2].1.is_nan());
+        let mut zeros = [(1.0, 0.0), (2.0, 0.0), (3.0, 0.1)];
+        assert_eq!((clip(&mut zeros), zeros[2].1), (0, 0.1));
+        assert_eq!(clip(&mut []), 0);
     }
 
     #[test]

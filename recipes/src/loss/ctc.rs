@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use models::decode::ctc_greedy;
 use models::nn::{CtcTargets, Linear, ctc};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,12 @@ impl CtcVocabulary {
         self.ids.len() + 1
     }
 
+    /// The tokens of a text that the best path through a head's logits (T, V) spells.
+    pub fn read(&self, logits: &[f32]) -> Vec<u32> {
+        let labels = ctc_greedy(logits, self.n_outputs(), self.ids.len() as u32);
+        labels.into_iter().filter_map(|label| self.ids.get(label as usize).copied()).collect()
+    }
+
     /// What a head should write for texts of which each has so many positions.
     pub fn targets(&self, texts: &[Vec<u32>], n_positions: &[usize]) -> CtcTargets {
         let label = |id: &u32| self.ids.binary_search(id).ok().map(|label| label as u32);
@@ -93,6 +100,11 @@ mod tests {
         assert_eq!((targets.weights.as_slice(), targets.blank), ([1.0; 4].as_slice(), 3));
         // The last has too few positions: equal tokens need a blank between them.
         assert_eq!(Ctc::weight(&targets), 5.0);
+        // What a head writes is read by the same numbers.
+        let [a, b, c, blank] = [0, 1, 2, 3].map(|at| (0..4).map(move |i| if i == at { 1.0 } else { 0.0 }));
+        let logits: Vec<f32> =
+            blank.clone().chain(b.clone()).chain(b).chain(blank).chain(c).chain(a).collect();
+        assert_eq!(vocabulary.read(&logits), [50, 900, 7]);
         // Of many the most frequent.
         assert_eq!(CtcVocabulary::with_most([9, 9, 3, 3, 1, 5, 5, 5], 2).ids, [3, 5]);
     }

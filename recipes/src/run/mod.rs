@@ -23,7 +23,7 @@ use self::folder::{keep_settings, lock};
 pub use self::manifests::manifest_of;
 use self::manifests::read_cuts;
 pub use self::model::with_language;
-use self::model::{keep_model, learning_rate, limits, longest_secs, model, prepared_base, sizes};
+use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes};
 use self::stage::{Stage, first_stage};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
@@ -34,8 +34,8 @@ use crate::loader::Source as _;
 use crate::loss::CtcVocabulary;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
 use crate::run_card::RunCard;
-use crate::task::transcribe::{Corpus, HeldOut, Recordings, Transcribe, ctc_vocabulary};
-use crate::task::{Figures, Task};
+use crate::task::Figures;
+use crate::task::transcribe::{Corpus, HeldOut, Recordings, Room, Transcribe, ctc_vocabulary};
 use crate::train::{Ending, Event, Run, StepReport, train};
 
 /// Where things are in a run's folder.
@@ -44,6 +44,8 @@ const MODEL: &str = "model";
 const ADAPTER: &str = "adapter";
 const CARD: &str = "card.html";
 const DATA: &str = "data";
+/// Cuts of an update that are too short for their text.
+pub(crate) const TOO_SHORT: &str = "train/n_too_short";
 /// Windows in a batch whose size was left open.
 const BATCH_WINDOWS: f64 = 8.0;
 
@@ -76,6 +78,8 @@ pub enum Progress<'a> {
         /// Values in the model's parameters.
         n_parameters: usize,
     },
+    /// Another epoch begins: what its batches waste, and what is in none of them.
+    Epoch(&'a EpochPadding),
     /// The loop has something to say.
     Training(&'a Event),
 }
@@ -128,6 +132,13 @@ pub fn run(
     };
     let held_out_digest = task.held_out_digest();
     let mut logged = Ok(());
+    // The one whose batches are told already.
+    let mut epoch = match at {
+        Some(step) => {
+            Some(State::read(&checkpoints.path(step))?.at).filter(|at| at.batch > 0).map(|at| at.epoch)
+        }
+        None => None,
+    };
     let settings = Run {
         train: &config.train,
         optimizer: &config.optimizer,
@@ -137,7 +148,20 @@ pub fn run(
         held_out_digest: &held_out_digest,
     };
     let (ending, state) = train(&task, &corpus, &settings, stop, &mut |event| {
-        if let Err(error) = record(&mut log, &event) {
+        let recorded = record(&mut log, &event).and_then(|()| {
+            let Event::Step(StepReport { step, epoch: now, .. }) = &event else { return Ok(()) };
+            if epoch.replace(*now) == Some(*now) {
+                return Ok(());
+            }
+            let padding = corpus.padding(*now)?;
+            record_epoch(&mut log, *step, &padding)?;
+            // That of the first was told with the data.
+            if *now > 0 {
+                tell(Progress::Epoch(&padding));
+            }
+            Ok(())
+        });
+        if let Err(error) = recorded {
             logged = Err(error);
         }
         tell(Progress::Training(&event));
@@ -145,6 +169,10 @@ pub fn run(
     let model = match ending {
         Ending::Stopped => None,
         Ending::Complete | Ending::NoBetter => Some(keep_model(&task, config, &checkpoints, &state, dir)?),
+    };
+    let padding = match epoch {
+        Some(epoch) => corpus.padding(epoch)?,
+        None => padding,
     };
     let card = dir.join(CARD);
     let html = RunCard {
@@ -237,11 +265,11 @@ fn assemble(
         },
     )?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
-    let limits = limits(&config, task.live());
+    let room = Room { limits: limits(&config, task.live()), memory: memory(&config, &task) };
     let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;
     let (corpus, padding) =
-        Corpus::new(recordings, weights, &config, augmenter, limits, task.description(), &device)?;
-    let n_parameters = task.vars().iter().map(|(_, var)| var.elem_count()).sum();
+        Corpus::new(recordings, weights, &config, augmenter, room, task.description(), &device)?;
+    let n_parameters = task.n_parameters().0 as usize;
     if n_parameters == 0 {
         return Err(Error::config("strategy", "leaves nothing of the model to be trained"));
     }
@@ -275,6 +303,9 @@ fn record(log: &mut MetricsLog, event: &Event) -> Result<(), Error> {
             ];
             let names: Vec<String> = report.terms.iter().map(|(name, _)| format!("train/{name}")).collect();
             values.extend(names.iter().zip(&report.terms).map(|(name, term)| (name.as_str(), term.1)));
+            if extent.n_too_short > 0 {
+                values.push((TOO_SHORT, extent.n_too_short as f64));
+            }
             log.record(*step, &values)?;
         }
         Event::Evaluated { step, figures, .. } => {
@@ -286,4 +317,16 @@ fn record(log: &mut MetricsLog, event: &Event) -> Result<(), Error> {
         _ => {}
     }
     Ok(())
+}
+
+/// What the batches of an epoch waste, at its first update.
+fn record_epoch(log: &mut MetricsLog, step: u64, epoch: &EpochPadding) -> Result<(), Error> {
+    let total = epoch.padding.total();
+    let values = [
+        ("epoch/audio_padding", total.audio_padding()),
+        ("epoch/token_padding", total.token_padding()),
+        ("epoch/fill", total.budget_fill()),
+        ("epoch/n_rejected", epoch.admission.total().n_rejected() as f64),
+    ];
+    Ok(log.record(step, &values)?)
 }

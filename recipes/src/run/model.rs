@@ -1,6 +1,7 @@
 //! The model of a run: where it comes from, what it has room for, and which of its weights are kept.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -12,7 +13,7 @@ use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
 use crate::config::{ModelConfig, RunConfig, SamplerSettings, StrategyKind};
 use crate::data::manifest::Cut;
-use crate::data::{LengthLimits, TokensPerPosition};
+use crate::data::{LengthLimits, ModelDims, TokensPerPosition, TrainingMemory};
 use crate::task::transcribe::Transcribe;
 use crate::task::{Figures, Task};
 
@@ -193,6 +194,18 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
     }
 }
 
+/// The memory that decides how large batches are, where the recipe names one.
+pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Option<TrainingMemory> {
+    let memory_gb = Some(config.sampler.memory_gb).filter(|memory_gb| *memory_gb > 0.0)?;
+    let (n_trainable, n_params) = task.n_parameters();
+    let dims = ModelDims { n_trainable, ..ModelDims::of(task.description(), n_params) };
+    Some(TrainingMemory {
+        n_gradients: config.train.parts as u64,
+        gradient_checkpointing: config.model.gradient_checkpointing,
+        ..TrainingMemory::new(dims, 4, memory_gb)
+    })
+}
+
 /// Writes the model of the best checkpoint, or the mean of the latest ones where that is better, and says how good it is.
 pub(super) fn keep_model(
     task: &Transcribe,
@@ -219,17 +232,36 @@ pub(super) fn keep_model(
         }
     }
     let path = dir.join(MODEL);
-    let unfinished = dir.join(format!(".unfinished-{MODEL}"));
-    for folder in [&unfinished, &path] {
-        if folder.exists() {
-            fs::remove_dir_all(folder).map_err(|error| Error::file(folder, error))?;
-        }
+    replace(&path, &|unfinished| task.write_bundle(unfinished, config.bundle.precision))?;
+    if config.strategy.kind == StrategyKind::Lora {
+        let base = base_name(&config.model.base);
+        replace(&dir.join(ADAPTER), &|unfinished| {
+            task.write_adapter(unfinished, &base, config.bundle.precision)
+        })?;
     }
-    fs::create_dir_all(&unfinished).map_err(|error| Error::file(&unfinished, error))?;
-    task.write_bundle(&unfinished, config.bundle.precision)?;
-    task.write_adapter(&dir.join(ADAPTER), &base_name(&config.model.base), config.bundle.precision)?;
-    fs::rename(&unfinished, &path).map_err(|error| Error::file(&path, error))?;
     Ok((path, figures))
+}
+
+/// Writes a folder beside the one that is at `path`, and puts it in its place when it is whole: who reads there, or cannot write,
+/// keeps what there was.
+fn replace(path: &Path, write: &dyn Fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = |what: &str| path.with_file_name(format!(".{what}-{name}"));
+    let (unfinished, former) = (beside("unfinished"), beside("former"));
+    let remove = |folder: &Path| match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(folder, error)),
+        _ => Ok(()),
+    };
+    remove(&unfinished)?;
+    remove(&former)?;
+    fs::create_dir_all(&unfinished).map_err(|error| Error::file(&unfinished, error))?;
+    write(&unfinished)?;
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|error| Error::file(to, error));
+    if path.exists() {
+        rename(path, &former)?;
+    }
+    rename(&unfinished, path)?;
+    remove(&former)
 }
 
 /// A base as it is found from anywhere.

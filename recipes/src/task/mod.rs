@@ -67,6 +67,8 @@ pub struct Extent {
     pub n_tokens: usize,
     /// Output tokens that are computed.
     pub padded_tokens: usize,
+    /// Cuts that are too short for their text: CTC has nothing to say of them.
+    pub n_too_short: usize,
 }
 
 impl Extent {
@@ -77,6 +79,7 @@ impl Extent {
         self.padded_secs += other.padded_secs;
         self.n_tokens += other.n_tokens;
         self.padded_tokens += other.padded_tokens;
+        self.n_too_short += other.n_too_short;
     }
 }
 

@@ -127,6 +127,7 @@ impl Batch {
             padded_secs: models::padded_cost(b, longest_secs, None),
             n_tokens: rows.iter().map(|row| row.tokens.labels.len()).sum(),
             padded_tokens: b * u,
+            n_too_short: 0,
         };
         Ok(Self {
             mel: Tensor::from_vec(mel, (b, n_mels, t), device)?,

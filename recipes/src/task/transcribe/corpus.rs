@@ -14,7 +14,7 @@ use crate::Error;
 use crate::config::{RunConfig, SamplerSettings, TargetConfig};
 use crate::data::{
     BucketEstimate, BucketTable, Constraint, Cut, Epoch, EpochPadding, JoinConfig, Length, LengthLimits,
-    Sampler, SamplerConfig, Utterance, hex, weighted,
+    Sampler, SamplerConfig, TrainingMemory, Utterance, fitted, hex, weighted,
 };
 use crate::loader::{Fault, Loaded, Position, Source};
 
@@ -42,13 +42,22 @@ pub struct Corpus {
     plans: Mutex<BTreeMap<u64, PlanPlace>>,
 }
 
+/// What there is room for.
+pub struct Room {
+    /// Utterances that are heard.
+    pub limits: LengthLimits,
+    /// What decides how large batches are, in the place of their seconds.
+    pub memory: Option<TrainingMemory>,
+}
+
 /// Where a plan is, or will be: locked while somebody makes it.
 type PlanPlace = Arc<Mutex<Option<Arc<Plan>>>>;
 
-/// An epoch: what is heard, and in which batches.
+/// An epoch: what is heard, in which batches, and what they waste.
 struct Plan {
     utterances: Vec<Utterance>,
     epoch: Epoch,
+    padding: EpochPadding,
 }
 
 impl Corpus {
@@ -63,10 +72,11 @@ impl Corpus {
         weights: Vec<f32>,
         config: &RunConfig,
         augmenter: Augmenter,
-        limits: LengthLimits,
+        room: Room,
         description: &Description,
         device: &Device,
     ) -> Result<(Self, EpochPadding), Error> {
+        let Room { limits, memory } = room;
         let (_, _, special) = description.vocabulary()?;
         let tokenizer = &*description.source().read("tokenizer.json")?;
         let sampler = SamplerConfig { limits, ..SamplerConfig::new(constraint(&config.sampler)) };
@@ -97,9 +107,15 @@ impl Corpus {
             lengths.into_iter().filter(|length| corpus.sampler.limits.admit(*length).is_ok()).collect();
         corpus.table =
             estimate(&config.sampler, corpus.sampler.limits.max_duration_secs, taken.len()).table(&taken)?;
+        if let Some(mut memory) = memory {
+            let (table, mut batch_sizes) = fitted(&corpus.table, &taken, &mut memory)?;
+            let max_items = if config.sampler.max_items > 0 { config.sampler.max_items } else { usize::MAX };
+            batch_sizes.iter_mut().for_each(|size| *size = (*size).min(max_items));
+            (corpus.table, corpus.sampler.constraint) = (table, Constraint::BatchSizes { batch_sizes });
+        }
         let (first, sampler) = corpus.make_plan(0)?;
         corpus.digest = digest(&corpus.recordings, config, tokenizer, &sampler.digest())?;
-        let padding = corpus.padding(0, &first, &sampler);
+        let padding = first.padding.clone();
         let place = Arc::new(Mutex::new(Some(Arc::new(first))));
         corpus.plans = Mutex::new(BTreeMap::from([(0, place)]));
         Ok((corpus, padding))
@@ -110,12 +126,12 @@ impl Corpus {
         &self.digest
     }
 
-    fn padding(&self, epoch: u64, plan: &Plan, sampler: &Sampler) -> EpochPadding {
-        let cuts = &self.recordings.cuts;
-        let language = |item: usize| {
-            plan.utterances[item].language(cuts).or(self.recordings.language.as_deref()).unwrap_or("-")
-        };
-        EpochPadding::new(epoch, &plan.epoch, sampler, language)
+    /// What the batches of an epoch waste, and what is in none of them.
+    ///
+    /// # Errors
+    /// An epoch of which nothing can be used.
+    pub fn padding(&self, epoch: u64) -> Result<EpochPadding, Error> {
+        Ok(self.plan(epoch)?.padding.clone())
     }
 
     fn utterances(&self, epoch: u64) -> Result<Vec<Utterance>, Error> {
@@ -131,7 +147,12 @@ impl Corpus {
         (epoch >= self.clean_epochs).then_some(&self.augmenter)
     }
 
-    /// As the model will hear them: after the change of speed that will be drawn.
+    /// How the rows of an epoch are drawn.
+    fn draw(&self, epoch: u64) -> Draw<'_> {
+        Draw { augmenter: self.augmenter(epoch), target: &self.target, seed: self.seed, epoch }
+    }
+
+    /// As the model will hear and write them: after the change of speed, and with the times and the context, that will be drawn.
     fn lengths(&self, utterances: &[Utterance], epoch: u64) -> Result<Vec<Length>, Error> {
         let sample_rate = self.recordings.sample_rate();
         let length = |utterance: &Utterance| {
@@ -144,7 +165,14 @@ impl Corpus {
             let window_secs = self.recordings.window_secs();
             let is_heard = (self.sampler.limits.min_duration_secs..=window_secs).contains(&secs);
             let secs = if is_heard && !self.recordings.is_variable_length() { window_secs } else { secs };
-            Ok(Length::new(secs, self.recordings.n_tokens(utterance)?))
+            Ok(Length::new(
+                secs,
+                self.recordings.n_drawn_tokens(
+                    utterance,
+                    &self.draw(epoch),
+                    self.sampler.limits.max_tokens,
+                )?,
+            ))
         };
         utterances.iter().map(length).collect()
     }
@@ -192,7 +220,13 @@ impl Corpus {
         let utterances = self.utterances(epoch)?;
         let lengths = self.lengths(&utterances, epoch)?;
         let sampler = Sampler::new(lengths, self.table.clone(), self.sampler.clone(), self.seed)?;
-        Ok((Plan { epoch: sampler.epoch(epoch)?, utterances }, sampler))
+        let batches = sampler.epoch(epoch)?;
+        let language = |item: usize| {
+            let stated = utterances[item].language(&self.recordings.cuts);
+            stated.or(self.recordings.language.as_deref()).unwrap_or("-")
+        };
+        let padding = EpochPadding::new(epoch, &batches, &sampler, language);
+        Ok((Plan { epoch: batches, utterances, padding }, sampler))
     }
 }
 
@@ -207,12 +241,7 @@ impl Source for Corpus {
     fn load(&self, at: Position) -> Result<Loaded<Batch>, Error> {
         let plan = self.plan(at.epoch)?;
         let items = plan.epoch.step(at.batch).into_iter().flatten().flat_map(|batch| batch.items);
-        let draw = Draw {
-            augmenter: self.augmenter(at.epoch),
-            target: &self.target,
-            seed: self.seed,
-            epoch: at.epoch,
-        };
+        let draw = self.draw(at.epoch);
         let (mut rows, mut faults) = (Vec::new(), Vec::new());
         for item in items {
             let utterance = &plan.utterances[item];

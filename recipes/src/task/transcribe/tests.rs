@@ -110,9 +110,8 @@ fn task(folder: &Path, config: &RunConfig) -> Transcribe {
 fn corpus(folder: &Path, config: &RunConfig, task: &Transcribe) -> Corpus {
     let recordings = Recordings::new(cuts(folder, 20), None, task.live().clone(), 1 << 20);
     let augmenter = Augmenter::new(config.augment.clone(), Sources::default()).unwrap();
-    Corpus::new(recordings, Vec::new(), config, augmenter, limits(), task.description(), &Device::Cpu)
-        .unwrap()
-        .0
+    let room = Room { limits: limits(), memory: None };
+    Corpus::new(recordings, Vec::new(), config, augmenter, room, task.description(), &Device::Cpu).unwrap().0
 }
 
 fn limits() -> LengthLimits {
@@ -143,6 +142,46 @@ fn a_batch_is_the_same_whenever_it_is_asked_for_and_epochs_differ() {
     assert!(a.0 == b.1 && a.1 == b.0);
     let all = |epoch| (0..one.n_batches(epoch)).map(|batch| load(&one, epoch, batch)).collect::<Vec<_>>();
     assert_ne!(all(0), all(1));
+}
+
+#[test]
+fn the_sampler_counts_the_tokens_that_a_row_will_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&["target.previous=0.7", "target.timestamps=0.5"]);
+    let task = task(folder.path(), &config);
+    let recordings = Recordings::new(cuts(folder.path(), 20), None, task.live().clone(), 0);
+    let mut surplus = 0;
+    for epoch in 0..3 {
+        let draw = Draw { augmenter: None, target: &config.target, seed: 7, epoch };
+        for utterance in recordings.utterances(&config.join, (0..20).collect(), &limits(), 7, epoch).unwrap()
+        {
+            let n_tokens = recordings.n_drawn_tokens(&utterance, &draw, None).unwrap();
+            let row = recordings.row(&utterance, &draw).unwrap();
+            assert_eq!(n_tokens as usize, row.tokens.sequence.len(), "{}", utterance.id);
+            let n_plain = recordings.n_tokens(&utterance).unwrap();
+            surplus += n_tokens - n_plain;
+            // What a recipe allows a text is no matter of what stands around it.
+            assert_eq!(recordings.n_drawn_tokens(&utterance, &draw, Some(n_plain)).unwrap(), n_plain);
+        }
+    }
+    assert!(surplus > 60, "{surplus}");
+}
+
+#[test]
+fn every_epoch_says_what_it_wastes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[]);
+    let task = task(folder.path(), &config);
+    let corpus = corpus(folder.path(), &config, &task);
+    let padding: Vec<_> = (0..5).map(|epoch| corpus.padding(epoch).unwrap()).collect();
+    for (epoch, padding) in (0..).zip(&padding) {
+        assert_eq!((padding.epoch, padding.n_steps), (epoch, corpus.n_batches(epoch)));
+        let batches =
+            (0..padding.n_steps).flat_map(|batch| corpus.load(Position { epoch, batch }).unwrap().parts);
+        let heard_secs: f64 = batches.map(|batch| batch.extent.audio_secs).sum();
+        assert!((padding.padding.total().duration_secs - heard_secs).abs() < 0.01, "epoch {epoch}");
+    }
+    assert_ne!(padding[0].padding, padding[1].padding);
 }
 
 #[test]
@@ -257,6 +296,32 @@ fn the_live_model_hears_what_the_trained_one_learns() {
     for name in ["loss", "cross_entropy", "ctc", "wer", "cer"] {
         assert!(after[name].is_finite(), "{name}");
     }
+}
+
+/// The decoder knows nothing; the encoder has learnt its tones by heart.
+#[test]
+fn an_encoder_that_is_trained_alone_is_judged_by_what_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone =
+        ["loss.cross_entropy.weight=0", "loss.ctc.weight=1", "augment={}", "optimizer.learning_rate=1e-2"];
+    let config =
+        config(&[&alone[..], &["train.max_steps=60", "sampler.batch_secs=20", "train.best_by=cer"]].concat());
+    let task = task(folder.path(), &config);
+    let corpus = corpus(folder.path(), &config, &task);
+    let before = task.evaluate().unwrap();
+    assert!(!before.contains_key("cross_entropy") && before["cer"] > 0.5, "{before:?}");
+    let out = tempfile::tempdir().unwrap();
+    let run = Run {
+        train: &config.train,
+        optimizer: &config.optimizer,
+        schedule: &config.schedule,
+        checkpoints: &Checkpoints::open(out.path()).unwrap(),
+        data_digest: corpus.digest(),
+        held_out_digest: &task.held_out_digest(),
+    };
+    train(&task, &corpus, &run, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    let after = task.evaluate().unwrap();
+    assert!(after["cer"] < 0.2, "{after:?}");
 }
 
 #[test]
