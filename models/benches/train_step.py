@@ -1,5 +1,5 @@
-"""One training step in torch and transformers (sdpa, f32, two threads or OMP_NUM_THREADS) beside ours: time, peak memory and the
-ratios.
+"""One training step in torch and transformers (sdpa, f32, two threads or OMP_NUM_THREADS) beside ours: time, peak memory, the share
+of each component, and the ratios.
 
 `python models/benches/train_step.py [shape ...]` (torch and transformers of tests/oracle/requirements.txt) builds `cargo bench
 --bench train_step`, runs both sides turn by turn, each turn in a process of its own, and prints medians of the turns. Memory is
@@ -76,6 +76,72 @@ def torch_step(shape):
     print(json.dumps(report | {"memory_mb": memory_mb("VmHWM") - started_mb, "loss": loss.item()}), flush=True)
 
 
+def torch_components(shape):
+    """Times the components that `components` of the benchmark times, forwards and backwards and as often as the model has them;
+    prints a line of JSON."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    b, d, u, t = shape["batch"], shape["d_model"], shape["n_tokens"], shape["n_positions"]
+    encoder, decoder, heads = shape["encoder_layers"], shape["decoder_layers"], shape["heads"]
+
+    def some(*size):
+        return torch.randn(*size).requires_grad_()
+
+    def component(forward):
+        times = []
+        for _ in range(4):
+            t0 = time.perf_counter()
+            y = forward()
+            t1 = time.perf_counter()
+            loss = y.sum()
+            t2 = time.perf_counter()
+            loss.backward()
+            times.append(t1 - t0 + time.perf_counter() - t2)
+        return statistics.median(times)
+
+    def split(x):
+        return x.view(b, -1, heads, d // heads).transpose(1, 2)
+
+    def attention(queries, keys, is_causal=False):
+        def forward():
+            q, k, v = split(queries), split(keys), split(keys)
+            y = functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+            return y.transpose(1, 2).reshape(b, -1, d)
+
+        return component(forward)
+
+    heard, wide, said, said_wide = some(b, t, d), some(b, t, 4 * d), some(b, u, d), some(b, u, 4 * d)
+    square, up, down, norm = nn.Linear(d, d), nn.Linear(d, 4 * d), nn.Linear(4 * d, d), nn.LayerNorm(d)
+    conv1 = nn.Conv1d(shape["n_mels"], d, 3, padding=1)
+    conv2 = nn.Conv1d(d, d, 3, stride=2, padding=1)
+    embedding = nn.Embedding(shape["vocab_size"], d)
+    mel, conv1_out = torch.randn(b, shape["n_mels"], 2 * t), some(b, d, 2 * t)
+    ids = torch.randint(3, shape["vocab_size"], (b * u,))
+    logits = some(b * u, shape["vocab_size"])
+    gelu = functional.gelu
+    rows = {
+        "linear, encoder": 4 * encoder * component(lambda: square(heard)),
+        "feed-forward, encoder": encoder * (component(lambda: up(heard)) + component(lambda: down(wide))),
+        "GELU, encoder": encoder * component(lambda: gelu(wide)),
+        "layer norm, encoder": (2 * encoder + 1) * component(lambda: norm(heard)),
+        "attention, encoder": encoder * attention(heard, heard),
+        "convolutions and GELU": component(lambda: gelu(conv1(mel))) + component(lambda: gelu(conv2(conv1_out))),
+        "linear, decoder": decoder * (6 * component(lambda: square(said)) + 2 * component(lambda: square(heard))),
+        "feed-forward, decoder": decoder * (component(lambda: up(said)) + component(lambda: down(said_wide))),
+        "GELU, decoder": decoder * component(lambda: gelu(said_wide)),
+        "layer norm, decoder": (3 * decoder + 1) * component(lambda: norm(said)),
+        "attention, decoder": decoder * (attention(said, said, is_causal=True) + attention(said, heard)),
+        "embedding": component(lambda: embedding(ids)),
+        "logits": component(lambda: functional.linear(said, embedding.weight)),
+        "cross-entropy": component(lambda: functional.cross_entropy(logits, ids)),
+    }
+    print(json.dumps(list(rows.items())), flush=True)
+
+
 def memory_mb(key):
     with open("/proc/self/status", encoding="utf-8") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(key))
@@ -97,6 +163,9 @@ def build():
 def main():
     if sys.argv[1:2] == ["--torch"]:
         torch_step(json.loads(sys.argv[2]))
+        return
+    if sys.argv[1:2] == ["--torch-components"]:
+        torch_components(json.loads(sys.argv[2]))
         return
     ours = build()
     listed = subprocess.run([ours, "--list"], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -123,6 +192,20 @@ def main():
         time_ratio = medians["ours"]["step_secs"] / medians["torch"]["step_secs"]
         memory_ratio = medians["ours"]["memory_mb"] / medians["torch"]["memory_mb"]
         print(f"{name:18} ours / torch: time {time_ratio:.2f}, memory {memory_ratio:.2f}", flush=True)
+        torch = [sys.executable, __file__, "--torch-components", json.dumps(shapes[name])]
+        components = {
+            "torch": run(torch, env=environment),
+            "ours": run([ours, "--components", name], env=environment),
+        }
+        for side, rows in components.items():
+            rows.append(("clip and AdamW", medians[side]["optimiser_secs"]))
+            rows.append(("the rest", medians[side]["step_secs"] - sum(secs for _, secs in rows)))
+        for (component, secs), (_, torch_secs) in zip(components["ours"], components["torch"]):
+            share, torch_share = secs / medians["ours"]["step_secs"], torch_secs / medians["torch"]["step_secs"]
+            print(
+                f"  {component:24} ours {secs:7.3f} s {100 * share:5.1f} %   torch {torch_secs:7.3f} s {100 * torch_share:5.1f} %",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -91,6 +91,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["--list"] => SHAPES.iter().for_each(|shape| println!("{}", shape.json())),
         ["--json", name] => println!("{}", run(find(name)?, checkpointing)?.json()),
         ["--table", name] => table(find(name)?, checkpointing)?,
+        ["--components", name] => {
+            let rows = components(find(name)?)?;
+            println!("{}", serde_json::json!(rows));
+        }
         names => {
             let mut shapes =
                 names.iter().map(|name| find(name)).collect::<Result<Vec<&'static Shape>, String>>()?;
@@ -286,18 +290,10 @@ fn component(forward: impl Fn() -> Result<Tensor, Error>) -> Result<f64, Error> 
     Ok(median(times))
 }
 
-fn table(shape: &Shape, checkpointing: bool) -> Result<(), Error> {
-    let report = run(shape, checkpointing)?;
-    println!(
-        "{}: {:.3} s a step (forward {:.3}, backward {:.3}, clip and AdamW {:.3}), {} MB, {} threads",
-        shape.name,
-        report.step_secs,
-        report.forward_secs,
-        report.backward_secs,
-        report.optimiser_secs,
-        report.memory_mb.map_or("?".to_owned(), |memory| format!("{memory:.0}")),
-        rayon::current_num_threads()
-    );
+/// Components by name, each as often as the model has it, seconds.
+type Components = Vec<(&'static str, f64)>;
+
+fn components(shape: &Shape) -> Result<Components, Error> {
     let (b, d, u, t) = (shape.batch, shape.d_model, shape.n_tokens, shape.n_positions);
     let (encoder, decoder) = (shape.encoder_layers as f64, shape.decoder_layers as f64);
     let params = Params::seeded(0, &Device::Cpu);
@@ -326,7 +322,7 @@ fn table(shape: &Shape, checkpointing: bool) -> Result<(), Error> {
     let itself = component(|| Ok(attention.forward(&heard, &heard, &Mask::NONE)?))?;
     let causal = component(|| Ok(attention.forward(&said, &said, &Mask::CAUSAL)?))?;
     let across = component(|| Ok(attention.forward(&said, &heard, &Mask::NONE)?))?;
-    let rows = [
+    Ok(vec![
         ("linear, encoder", 4.0 * encoder * squares),
         ("feed-forward, encoder", {
             encoder * (component(|| Ok(up.forward(&heard)?))? + component(|| Ok(down.forward(&wide)?))?)
@@ -350,9 +346,24 @@ fn table(shape: &Shape, checkpointing: bool) -> Result<(), Error> {
         ("embedding", component(|| Ok(embedding.forward(&ids)?))?),
         ("logits", component(|| Ok(output.forward(&said)?))?),
         ("cross-entropy", component(|| Ok(cross_entropy(&logits, targets.clone())?))?),
-        ("clip and AdamW", report.optimiser_secs),
-    ];
-    for (name, secs) in rows {
+    ])
+}
+
+fn table(shape: &Shape, checkpointing: bool) -> Result<(), Error> {
+    let report = run(shape, checkpointing)?;
+    println!(
+        "{}: {:.3} s a step (forward {:.3}, backward {:.3}, clip and AdamW {:.3}), {} MB, {} threads",
+        shape.name,
+        report.step_secs,
+        report.forward_secs,
+        report.backward_secs,
+        report.optimiser_secs,
+        report.memory_mb.map_or("?".to_owned(), |memory| format!("{memory:.0}")),
+        rayon::current_num_threads()
+    );
+    let mut rows = components(shape)?;
+    rows.push(("clip and AdamW", report.optimiser_secs));
+    for (name, secs) in &rows {
         println!("  {name:24} {secs:7.3} s {:5.1} %", 100.0 * secs / report.step_secs);
     }
     let rest = report.step_secs - rows.iter().map(|(_, secs)| secs).sum::<f64>();
