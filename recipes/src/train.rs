@@ -342,7 +342,8 @@ impl<T: Task> Trainer<'_, T> {
             let message = format!("`{best_by}` is none of what an evaluation gives: {}", known.join(", "));
             return Err(Error::config("train.best_by", message));
         };
-        let is_best = self.state.best.is_none_or(|best| value < best.value);
+        // What is no number would never be beaten as the best, and a checkpoint cannot hold it.
+        let is_best = value.is_finite() && self.state.best.is_none_or(|best| value < best.value);
         if is_best {
             self.state.best = Some(Best { step, value });
             self.state.n_worse = 0;

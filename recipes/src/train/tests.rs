@@ -16,6 +16,8 @@ struct Line {
     bias: Var,
     /// What `save` does wrong, as often as this says.
     n_full_disks: AtomicU32,
+    /// Evaluations that find no number, as often as this says.
+    n_not_finite: AtomicU32,
     /// Weights that were evaluated.
     evaluated: Mutex<Vec<f32>>,
 }
@@ -77,13 +79,14 @@ impl Task for Line {
     fn evaluate(&self) -> Result<Figures, Error> {
         let weight = self.weight.to_vec1::<f32>()?[0];
         self.evaluated.lock().expect("whole").push(weight);
+        if take(&self.n_not_finite) {
+            return Ok(Figures::from([("distance".to_owned(), f64::NAN)]));
+        }
         Ok(Figures::from([("distance".to_owned(), f64::from((weight - 3.0).abs()))]))
     }
 
     fn save(&self, dir: &Path) -> Result<(), Error> {
-        let left = self.n_full_disks.load(Ordering::Relaxed);
-        if left > 0 {
-            self.n_full_disks.store(left - 1, Ordering::Relaxed);
+        if take(&self.n_full_disks) {
             return Err(Error::file(dir, "No space left on device"));
         }
         let tensors = self.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
@@ -92,9 +95,20 @@ impl Task for Line {
     }
 }
 
+/// One of what is left, if there is one.
+fn take(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
 fn line() -> Line {
     let var = |value| Var::new(&[value], &Device::Cpu).expect("a parameter");
-    Line { weight: var(0.5f32), bias: var(0.0), n_full_disks: AtomicU32::new(0), evaluated: Mutex::default() }
+    Line {
+        weight: var(0.5f32),
+        bias: var(0.0),
+        n_full_disks: AtomicU32::new(0),
+        n_not_finite: AtomicU32::new(0),
+        evaluated: Mutex::default(),
+    }
 }
 
 /// A run in a folder of its own.
@@ -364,6 +378,19 @@ fn a_run_that_gets_no_better_ends() -> Result<(), Error> {
     let told = stage.run(&line(), None)?;
     assert_eq!(told.ending, Ending::NoBetter);
     assert_eq!(told.state.n_worse, 2);
+    Ok(())
+}
+
+#[test]
+fn an_evaluation_that_is_no_number_is_never_the_best() -> Result<(), Error> {
+    let stage = stage();
+    let task = line();
+    task.n_not_finite.store(1, Ordering::Relaxed);
+    let first = stage.run(&task, Some(12))?.state;
+    assert_eq!((first.best, first.n_worse), (None, 1));
+    // Its checkpoint is gone on from, and the next number is the best.
+    let whole = stage.run(&task, None)?.state;
+    assert!(whole.best.is_some_and(|best| best.step >= 20 && best.value.is_finite()), "{whole:?}");
     Ok(())
 }
 
