@@ -279,6 +279,12 @@ impl Schedule {
         self.periods.iter().any(|period| period.end == step)
     }
 
+    /// Whether a model that is no better after update `step` has stopped to learn. Before the end of a period it may only seem
+    /// so: a high rate hides progress, and the decay shows it (methods, 4.2 and 4.3).
+    pub fn tells(&self, step: u64) -> bool {
+        self.periods.is_empty() || self.ends_period(step)
+    }
+
     fn period(&self, step: u64) -> Option<Period> {
         self.periods.iter().copied().find(|period| step <= period.end)
     }
@@ -376,6 +382,18 @@ mod tests {
         let branches: Vec<_> = (1..=120).filter_map(|step| Some((step, schedule.branch(step)?))).collect();
         assert_eq!(branches, [(40, Branch::Leave), (50, Branch::Return)]);
         assert!(schedule.ends_period(50) && schedule.ends_period(120) && !schedule.ends_period(110));
+    }
+
+    #[test]
+    fn a_high_rate_does_not_tell_that_nothing_is_learnt() {
+        for (kind, expected) in [
+            (ScheduleKind::Wsd, [false, false, true]),
+            (ScheduleKind::WsdS, [false, false, true]),
+            (ScheduleKind::Cosine, [true, true, true]),
+        ] {
+            let schedule = Schedule::new(&config(kind), 1.0, 110).expect("sense");
+            assert_eq!([50, 100, 110].map(|step| schedule.tells(step)), expected, "{kind:?}");
+        }
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub struct TrainConfig {
     pub keep: usize,
     /// The figure of an evaluation that says which checkpoint is the best; the lowest counts.
     pub best_by: String,
-    /// Evaluations without a better one after which the run ends; 0 never ends it early.
+    /// Evaluations without a better one after which the run ends; 0 never ends it early. Of `wsd` and `wsd_s` those at the end
+    /// of a period count: as long as the rate is at its peak, it hides what was learnt (methods, 4.3).
     pub patience: u32,
     /// Updates in a row that may be skipped because something is not finite; one more ends the run.
     pub max_skipped: u32,
@@ -189,7 +190,7 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
             let is_evaluated =
                 is_due(step, config.evaluate_every) || trainer.state.is_settled || step == n_steps;
             let best_before = trainer.state.best;
-            let is_best = is_evaluated && trainer.evaluate(step)?;
+            let is_best = is_evaluated && trainer.evaluate(step, &schedule)?;
             let branch = schedule.branch(step);
             if branch == Some(Branch::Leave) {
                 trainer.state.branch = Some(step);
@@ -328,7 +329,7 @@ impl<T: Task> Trainer<'_, T> {
     }
 
     /// Says whether the model is the best so far.
-    fn evaluate(&mut self, step: u64) -> Result<bool, Error> {
+    fn evaluate(&mut self, step: u64, schedule: &Schedule) -> Result<bool, Error> {
         self.average.swap(self.optimizer.vars())?;
         let evaluated = self.task.evaluate();
         self.average.swap(self.optimizer.vars())?;
@@ -347,7 +348,7 @@ impl<T: Task> Trainer<'_, T> {
         if is_best {
             self.state.best = Some(Best { step, value });
             self.state.n_worse = 0;
-        } else {
+        } else if schedule.tells(step) {
             self.state.n_worse += 1;
         }
         (self.tell)(Event::Evaluated { step, figures, is_best });
