@@ -23,7 +23,8 @@ pub struct ScheduleConfig {
     pub decay: Decay,
     /// `wsd` and `wsd_s`: share of each period that it falls in.
     pub decay_share: f64,
-    /// `wsd` and `wsd_s`: updates at which a period ends, rising; empty is one period, the whole run.
+    /// `wsd` and `wsd_s`: updates at which a period ends, rising, the last one with the run; empty is one period, the whole run.
+    /// More may be appended later: no update before changes.
     pub periods: Vec<u64>,
 }
 
@@ -104,15 +105,6 @@ pub enum Stage {
     Decay,
 }
 
-/// What is due after an update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Branch {
-    /// Keep the weights and moments as they are now: the decay begins.
-    Leave,
-    /// Go back to those that were kept: the decay is over, and another period follows.
-    Return,
-}
-
 /// A schedule that makes sense, for a run of so many updates.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -185,6 +177,8 @@ impl Schedule {
         if ends.last() != Some(&max_steps) {
             return refuse(format!("{ends:?} must end with train.max_steps, {max_steps}"));
         }
+        // A decay from the first update on leaves nothing to return to.
+        let n_stable_min = u64::from(config.kind == ScheduleKind::Wsd && ends.len() > 1);
         let (mut begin, mut n_branched) = (0, 0);
         for end in ends {
             if end <= begin {
@@ -193,10 +187,10 @@ impl Schedule {
             let n_decay = ((end - begin) as f64 * config.decay_share).round().max(1.0) as u64;
             let stable_end = end - n_decay;
             let warmup_end = if begin == 0 { config.warmup_steps } else { begin };
-            if stable_end < warmup_end {
+            if stable_end < warmup_end.max(begin + n_stable_min) {
                 return refuse(format!(
-                    "the decay of {n_decay} updates before {end} would begin before the warm-up ends; lower \
-                     schedule.decay_share or warmup_steps"
+                    "the decay of {n_decay} updates before {end} would begin before the warm-up ends, or with the \
+                     period; lower schedule.decay_share or warmup_steps"
                 ));
             }
             self.periods.push(Period { stable_end: stable_end + n_branched, end: end + n_branched });
@@ -259,19 +253,9 @@ impl Schedule {
         }
     }
 
-    /// What is due after update `step`.
-    pub fn branch(&self, step: u64) -> Option<Branch> {
-        if self.config.kind != ScheduleKind::Wsd || self.periods.len() < 2 {
-            return None;
-        }
-        let (last, others) = self.periods.split_last()?;
-        if others.iter().any(|period| step == period.stable_end) {
-            Some(Branch::Leave)
-        } else if step != last.end && others.iter().any(|period| step == period.end) {
-            Some(Branch::Return)
-        } else {
-            None
-        }
+    /// Whether update `step` is one of a branch: a decay of `wsd`, after which a run that goes on returns to the weights before.
+    pub fn is_on_branch(&self, step: u64) -> bool {
+        self.config.kind == ScheduleKind::Wsd && self.stage(step) == Stage::Decay
     }
 
     /// Whether a period ends with update `step`: the weights have settled, and are worth keeping.
@@ -354,7 +338,9 @@ mod tests {
             [9, 10, 88, 89, 110].map(|step| wsd.stage(step)),
             [Stage::Warmup, Stage::Stable, Stage::Stable, Stage::Decay, Stage::Decay]
         );
-        assert!((1..=110).all(|step| wsd.branch(step).is_none()) && wsd.ends_period(110));
+        // Who makes the run longer may want to return.
+        assert!(!wsd.is_on_branch(88) && wsd.is_on_branch(89) && wsd.is_on_branch(110));
+        assert!(!wsd.is_on_branch(111) && wsd.ends_period(110));
     }
 
     #[test]
@@ -366,7 +352,7 @@ mod tests {
             &rates(&schedule, &[40, 45, 50, 51, 98, 104, 110]),
             &[1.0, 0.55, 0.1, 1.0, 1.0, 0.55, 0.1],
         );
-        assert!((1..=110).all(|step| schedule.branch(step).is_none()));
+        assert!((1..=110).all(|step| !schedule.is_on_branch(step)));
     }
 
     #[test]
@@ -379,8 +365,8 @@ mod tests {
             &rates(&schedule, &[40, 45, 50, 51, 108, 114, 120]),
             &[1.0, 0.55, 0.1, 1.0, 1.0, 0.55, 0.1],
         );
-        let branches: Vec<_> = (1..=120).filter_map(|step| Some((step, schedule.branch(step)?))).collect();
-        assert_eq!(branches, [(40, Branch::Leave), (50, Branch::Return)]);
+        let branched: Vec<u64> = (1..=120).filter(|step| schedule.is_on_branch(*step)).collect();
+        assert_eq!(branched, [(41..=50).collect::<Vec<_>>(), (109..=120).collect()].concat());
         assert!(schedule.ends_period(50) && schedule.ends_period(120) && !schedule.ends_period(110));
     }
 
@@ -416,6 +402,7 @@ mod tests {
             ("schedule.periods", ScheduleConfig { periods: vec![50, 40, 110], ..usual.clone() }, 110),
             ("schedule.periods", ScheduleConfig { periods: vec![50], ..usual.clone() }, 110),
             ("schedule.periods", ScheduleConfig { decay_share: 0.95, ..usual.clone() }, 110),
+            ("schedule.periods", ScheduleConfig { periods: vec![50, 51, 110], ..usual.clone() }, 110),
             ("schedule.periods", ScheduleConfig { periods: vec![110], ..config(ScheduleKind::Cosine) }, 110),
             (
                 "schedule.warmup_steps",

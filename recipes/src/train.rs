@@ -13,7 +13,7 @@ use crate::checkpoint::{Best, Checkpoints, State, restore, write_training};
 use crate::loader::{Fault, Loaded, Loader, Source};
 use crate::optim::{AdamW, OptimizerConfig};
 use crate::pass::{Pass, Workers};
-use crate::schedule::{Branch, Schedule, ScheduleConfig, Stage};
+use crate::schedule::{Schedule, ScheduleConfig, Stage};
 use crate::task::{Extent, Figures, Task};
 
 /// How a run goes.
@@ -34,7 +34,7 @@ pub struct TrainConfig {
     pub evaluate_every: u64,
     /// Updates between checkpoints; 0 writes one only at the end.
     pub save_every: u64,
-    /// Checkpoints that are kept beside the best one; 0 keeps all.
+    /// Checkpoints that are kept beside the best one and the one that `wsd` may return to; 0 keeps all.
     pub keep: usize,
     /// The figure of an evaluation that says which checkpoint is the best; the lowest counts.
     pub best_by: String,
@@ -168,10 +168,7 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
             if config.patience > 0 && trainer.state.n_worse >= config.patience {
                 return Ok(Ending::NoBetter);
             }
-            // Before the next update rather than after the last one: a run that goes on from here does it, too.
-            if schedule.branch(trainer.state.step) == Some(Branch::Return) {
-                trainer.go_back()?;
-            }
+            trainer.branch(&schedule)?;
             let step = trainer.state.step + 1;
             let report = trainer.update(&mut loader, source, &schedule, step)?;
             n_skipped_in_a_row = if report.is_skipped { n_skipped_in_a_row + 1 } else { 0 };
@@ -191,12 +188,10 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
                 is_due(step, config.evaluate_every) || trainer.state.is_settled || step == n_steps;
             let best_before = trainer.state.best;
             let is_best = is_evaluated && trainer.evaluate(step, &schedule)?;
-            let branch = schedule.branch(step);
-            if branch == Some(Branch::Leave) {
-                trainer.state.branch = Some(step);
-            }
-            if is_best || branch.is_some() || is_due(step, config.save_every) || trainer.state.is_settled {
-                let is_written = trainer.save(step, branch.is_some())?;
+            // What is returned to, and what it is left for.
+            let is_fork = step < n_steps && schedule.is_on_branch(step) != schedule.is_on_branch(step + 1);
+            if is_best || is_fork || is_due(step, config.save_every) || trainer.state.is_settled {
+                let is_written = trainer.save(step, is_fork)?;
                 // The best is what there is, not what there was.
                 if is_best && !is_written {
                     trainer.state.best = best_before;
@@ -382,11 +377,21 @@ impl<T: Task> Trainer<'_, T> {
         }
     }
 
-    /// Back to the weights and moments before the decay. Data go on where they are.
-    fn go_back(&mut self) -> Result<(), Error> {
-        let Some(step) = self.state.branch.take() else { return Ok(()) };
-        let dir = self.run.checkpoints.path(step);
-        restore(&dir, &mut self.optimizer, &mut |name, value| self.average.set(name, value))
+    /// Keeps in mind which weights and moments the decay of `wsd` that comes next leaves behind, and goes back to them when it is
+    /// over and more is to come, whether that was planned or the run is longer now. Data go on where they are. It is done before
+    /// an update rather than after the last one: so a run that goes on from here does it, too.
+    fn branch(&mut self, schedule: &Schedule) -> Result<(), Error> {
+        let step = self.state.step;
+        match (self.state.branch, schedule.is_on_branch(step + 1)) {
+            (None, true) if step > 0 => self.state.branch = Some(step),
+            (Some(left), false) => {
+                let dir = self.run.checkpoints.path(left);
+                restore(&dir, &mut self.optimizer, &mut |name, value| self.average.set(name, value))?;
+                self.state.branch = None;
+            }
+            _ => (),
+        }
+        Ok(())
     }
 }
 

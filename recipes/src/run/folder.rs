@@ -13,6 +13,7 @@ use crate::config::RunConfig;
 
 const SETTINGS: &str = "run.json";
 const LOCK: &str = ".lock";
+const PERIODS: &str = "schedule.periods";
 
 /// Writes all settings beside the run, or makes sure that they are those of the run that is there.
 pub(super) fn keep_settings(config: &RunConfig, dir: &Path) -> Result<(), Error> {
@@ -26,7 +27,8 @@ pub(super) fn keep_settings(config: &RunConfig, dir: &Path) -> Result<(), Error>
         let kept = parse(&fs::read_to_string(&path).map_err(|error| refuse(&error))?)?;
         // Both from text: a number of single precision has more digits as a value.
         let now = parse(&text)?;
-        if let Some(key) = first_difference("", &kept, &now).filter(|key| !may_change(key)) {
+        let may_change = |key: &str| may_change(key) || (key == PERIODS && appends(&kept, &now));
+        if let Some(key) = first_difference("", &kept, &now, &may_change) {
             let message = format!(
                 "the run that is here was begun with another {key}; give this one another folder (--out), or remove it"
             );
@@ -82,16 +84,69 @@ fn may_change(key: &str) -> bool {
     FREE.iter().any(|free| key == *free || key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.')))
 }
 
+/// Whether the periods of the schedule are those that were kept, and others after them: no update so far would have been
+/// another one.
+fn appends(kept: &Value, now: &Value) -> bool {
+    let ends = |settings: &Value| match settings["schedule"]["periods"].as_array() {
+        Some(ends) if !ends.is_empty() => ends.clone(),
+        // One period, the whole run, unless its end followed from the data.
+        _ if settings["train"]["max_epochs"] == 0 => vec![settings["train"]["max_steps"].clone()],
+        _ => Vec::new(),
+    };
+    let kept = ends(kept);
+    !kept.is_empty() && ends(now).starts_with(&kept)
+}
+
 /// The first key that differs in a way that matters.
-fn first_difference(at: &str, a: &Value, b: &Value) -> Option<String> {
+fn first_difference(at: &str, a: &Value, b: &Value, may_change: &dyn Fn(&str) -> bool) -> Option<String> {
     if let (Value::Object(a), Value::Object(b)) = (a, b) {
         let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
         return keys.into_iter().find_map(|key| {
             let name = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
             let null = Value::Null;
             let (a, b) = (a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null));
-            first_difference(&name, a, b).filter(|name| !may_change(name))
+            first_difference(&name, a, b, may_change)
         });
     }
-    (a != b).then(|| at.to_owned())
+    (a != b && !may_change(at)).then(|| at.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_may_be_appended_and_not_altered() {
+        let settings = |periods: &[u64], max_steps: u64| {
+            serde_json::json!({
+                "schedule": { "kind": "wsd", "periods": periods },
+                "train": { "max_steps": max_steps, "max_epochs": 0 },
+            })
+        };
+        for (kept, now, is_appended) in [
+            (settings(&[], 40), settings(&[40, 80], 80), true),
+            (settings(&[40], 40), settings(&[40, 80], 80), true),
+            (settings(&[40, 80], 80), settings(&[40, 80, 90], 90), true),
+            (settings(&[], 40), settings(&[50, 80], 80), false),
+            (settings(&[40, 80], 80), settings(&[40, 90], 90), false),
+            (settings(&[40, 80], 80), settings(&[40], 40), false),
+            (settings(&[40, 80], 80), settings(&[], 80), false),
+        ] {
+            assert_eq!(appends(&kept, &now), is_appended, "{kept} {now}");
+        }
+        // Where the first period ended is not among the settings.
+        let mut by_epochs = settings(&[], 40);
+        by_epochs["train"]["max_epochs"] = 3.into();
+        assert!(!appends(&by_epochs, &settings(&[40, 80], 80)));
+    }
+
+    #[test]
+    fn the_first_setting_that_may_not_change_is_named() {
+        let kept = serde_json::json!({ "evaluate": { "beam_size": 1 }, "train": { "keep": 3, "parts": 2 } });
+        let mut now = kept.clone();
+        (now["evaluate"]["beam_size"], now["train"]["keep"]) = (5.into(), 0.into());
+        assert_eq!(first_difference("", &kept, &now, &may_change), None);
+        now["train"]["parts"] = 1.into();
+        assert_eq!(first_difference("", &kept, &now, &may_change).as_deref(), Some("train.parts"));
+    }
 }

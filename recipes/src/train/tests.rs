@@ -10,6 +10,8 @@ use crate::optim::GroupConfig;
 use crate::schedule::{Decay, ScheduleKind};
 use crate::task::Term;
 
+mod wsd;
+
 /// Points of a line that a weight and a bias are fitted to; every batch has its own number of them.
 struct Line {
     weight: Var,
@@ -378,25 +380,6 @@ fn a_run_that_gets_no_better_ends() -> Result<(), Error> {
     let told = stage.run(&line(), None)?;
     assert_eq!(told.ending, Ending::NoBetter);
     assert_eq!(told.state.n_worse, 2);
-    Ok(())
-}
-
-#[test]
-fn a_high_rate_is_no_reason_to_end() -> Result<(), Error> {
-    for (kind, end_of_second) in [(ScheduleKind::Wsd, 22), (ScheduleKind::WsdS, 20)] {
-        for (periods, patience, expected) in
-            [(vec![], 1, (Ending::Complete, 40)), (vec![10, 20, 40], 2, (Ending::NoBetter, end_of_second))]
-        {
-            let mut stage = stage();
-            (stage.schedule.kind, stage.schedule.periods) = (kind, periods);
-            (stage.train.patience, stage.train.evaluate_every) = (patience, 1);
-            // It is never any better.
-            let task = line();
-            task.n_not_finite.store(u32::MAX, Ordering::Relaxed);
-            let told = stage.run(&task, None)?;
-            assert_eq!((told.ending, told.state.step), expected, "{kind:?}");
-        }
-    }
     Ok(())
 }
 
