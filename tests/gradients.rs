@@ -1,7 +1,7 @@
 //! A training step is torch's: every trainable parameter gets a gradient (candle drops some without an error), the same one, and
 //! ten steps lose what they lose there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::backprop::GradStore;
@@ -110,13 +110,47 @@ fn every_parameter_has_the_gradient_that_torch_computes() -> Result<()> {
                 (norm - expected).abs() < 1e-3 * expected + 1e-6,
                 "{name} {parameter}: {norm}, not {expected}"
             );
-            if let Some(full) = training.tensors.get(&format!("grad.{parameter}")) {
-                let worst = difference(gradient, full)?;
-                ensure!(f64::from(worst) < 1e-3 * expected.max(1e-2), "{name} {parameter}: off by {worst}");
-            }
         }
+
+        let gradients: HashMap<_, _> = training
+            .vars
+            .iter()
+            .map(|(parameter, _)| parameter.as_str())
+            .zip(training.gradients(&found)?)
+            .collect();
+        let mut n_compared = 0;
+        for (key, full) in training.tensors.iter().collect::<BTreeMap<_, _>>() {
+            let Some(part) = key.strip_prefix("grad.") else { continue };
+            let (parameter, rows) = rows(part).with_context(|| format!("{name}: what is `{key}`?"))?;
+            let gradient =
+                gradients.get(parameter).with_context(|| format!("{name}: `{key}` is of no parameter"))?;
+            let gradient = match rows {
+                Some((begin, end)) => gradient.narrow(0, begin, end - begin)?,
+                None => (*gradient).clone(),
+            };
+            ensure!(
+                gradient.dims() == full.dims(),
+                "{name} {part}: {:?}, not {:?}",
+                gradient.dims(),
+                full.dims()
+            );
+            let norm = norms[parameter].as_f64().context("a norm")?;
+            let worst = difference(&gradient, full)?;
+            ensure!(f64::from(worst) < 1e-3 * norm.max(1e-2), "{name} {part}: off by {worst}");
+            n_compared += 1;
+        }
+        ensure!(n_compared == 12, "{name}: {n_compared} gradients were compared");
     }
     Ok(())
+}
+
+/// `name`, or `name[begin:end]` for some of its rows, as Python has it; `None` is neither.
+fn rows(part: &str) -> Option<(&str, Option<(usize, usize)>)> {
+    let Some((parameter, rest)) = part.split_once('[') else { return Some((part, None)) };
+    let (begin, end) = rest.strip_suffix(']')?.split_once(':')?;
+    let begin = if begin.is_empty() { 0 } else { begin.parse().ok()? };
+    let end = end.parse().ok().filter(|end| *end > begin)?;
+    Some((parameter, Some((begin, end))))
 }
 
 #[test]
