@@ -63,3 +63,67 @@ impl MovingAverage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn vars(values: &[f32]) -> candle_core::Result<Vec<(String, Var)>> {
+        let var = |(index, value): (usize, &f32)| Ok((index.to_string(), Var::new(&[*value], &Device::Cpu)?));
+        values.iter().enumerate().map(var).collect()
+    }
+
+    fn set(vars: &[(String, Var)], values: &[f32]) -> candle_core::Result<()> {
+        vars.iter()
+            .zip(values)
+            .try_for_each(|((_, var), value)| var.set(&Tensor::new(&[*value], &Device::Cpu)?))
+    }
+
+    fn of_vars(vars: &[(String, Var)]) -> Vec<f32> {
+        vars.iter().flat_map(|(_, var)| var.to_vec1().expect("numbers")).collect()
+    }
+
+    fn of_average(average: &MovingAverage) -> Vec<f32> {
+        average.kept().iter().flat_map(|(_, value)| value.to_vec1().expect("numbers")).collect()
+    }
+
+    #[test]
+    fn it_moves_by_its_share() -> candle_core::Result<()> {
+        let vars = vars(&[1.0, -2.0])?;
+        let mut average = MovingAverage::new(0.75, &vars)?;
+        assert_eq!(of_average(&average), [1.0, -2.0], "it begins where they are");
+        for (values, expected) in [([5.0, 2.0], [2.0, -1.0]), ([-2.0, 3.0], [1.0, 0.0])] {
+            set(&vars, &values)?;
+            average.follow(&vars)?;
+            assert_eq!(of_average(&average), expected);
+            assert_eq!(of_vars(&vars), values, "they stay");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn exchanged_twice_all_is_as_before() -> candle_core::Result<()> {
+        let vars = vars(&[1.0, -2.0])?;
+        let mut average = MovingAverage::new(0.75, &vars)?;
+        set(&vars, &[0.1, 0.3])?;
+        average.swap(&vars)?;
+        assert_eq!((of_vars(&vars), of_average(&average)), (vec![1.0, -2.0], vec![0.1, 0.3]));
+        average.swap(&vars)?;
+        assert_eq!((of_vars(&vars), of_average(&average)), (vec![0.1, 0.3], vec![1.0, -2.0]));
+        Ok(())
+    }
+
+    #[test]
+    fn without_decay_there_is_none() -> candle_core::Result<()> {
+        let vars = vars(&[1.0])?;
+        let mut average = MovingAverage::new(0.0, &vars)?;
+        set(&vars, &[3.0])?;
+        average.follow(&vars)?;
+        average.swap(&vars)?;
+        assert!(!average.is_on() && average.kept().is_empty());
+        assert_eq!(of_vars(&vars), [3.0]);
+        Ok(())
+    }
+}
