@@ -1,6 +1,6 @@
 //! AdamW with parameter groups, whose moments are kept by name so that they can be saved; and the gradients that it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::backprop::GradStore;
@@ -115,6 +115,18 @@ pub struct AdamW {
     memory: Vec<Memory>,
 }
 
+/// Some of how names begin, for whoever misspelt one.
+fn beginnings(vars: &[(String, Var)]) -> String {
+    const N_SHOWN: usize = 8;
+    let cut = |name: &str| match name.match_indices('.').nth(1) {
+        Some((end, _)) => name[..=end].to_owned(),
+        None => name.to_owned(),
+    };
+    let all: BTreeSet<String> = vars.iter().map(|(name, _)| cut(name)).collect();
+    let more = if all.len() > N_SHOWN { ", ..." } else { "" };
+    all.into_iter().take(N_SHOWN).collect::<Vec<_>>().join(", ") + more
+}
+
 /// What is remembered of a parameter, and how it learns.
 struct Memory {
     moments: Moments,
@@ -126,9 +138,18 @@ impl AdamW {
     /// An optimiser of these parameters, which remembers nothing yet.
     ///
     /// # Errors
-    /// A configuration that makes no sense.
+    /// A configuration that makes no sense, a group of none of these parameters.
     pub fn new(config: &OptimizerConfig, vars: Vec<(String, Var)>) -> Result<Self, Error> {
         config.check()?;
+        // Parts of `no_decay` may be of no parameter: the usual ones are none of lora's.
+        let has = |prefix: &str| vars.iter().any(|(name, _)| name.starts_with(prefix));
+        if let Some(GroupConfig { prefix, .. }) = config.groups.iter().find(|group| !has(&group.prefix)) {
+            let message = format!(
+                "no parameter that is trained begins with `{prefix}`; there are {}",
+                beginnings(&vars)
+            );
+            return Err(Error::config("optimizer.groups", message));
+        }
         let remember = |(name, var): &(String, Var)| {
             let group = config.groups.iter().find(|group| name.starts_with(&group.prefix));
             Ok(Memory {
@@ -203,6 +224,110 @@ impl AdamW {
                 *moment = tensor.to_device(var.device())?;
             }
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> OptimizerConfig {
+        OptimizerConfig {
+            learning_rate: 1.0,
+            betas: (0.5, 0.75),
+            epsilon: 2.0,
+            weight_decay: 0.25,
+            no_decay: vec!["bias".to_owned()],
+            clip_norm: 0.0,
+            groups: Vec::new(),
+        }
+    }
+
+    fn group(prefix: &str, rate_scale: f64) -> GroupConfig {
+        GroupConfig { prefix: prefix.to_owned(), rate_scale }
+    }
+
+    fn vars(names: &[&str]) -> candle_core::Result<Vec<(String, Var)>> {
+        names.iter().map(|name| Ok(((*name).to_owned(), Var::new(&[1.0f32], &Device::Cpu)?))).collect()
+    }
+
+    fn gradients(values: &[Option<f32>]) -> candle_core::Result<Gradients> {
+        let tensor = |value: &Option<f32>| value.map(|value| Tensor::new(&[value], &Device::Cpu)).transpose();
+        Ok(Gradients(values.iter().map(tensor).collect::<candle_core::Result<_>>()?))
+    }
+
+    #[track_caller]
+    fn assert_values(optimizer: &AdamW, expected: &[f32]) {
+        let values: Vec<f32> =
+            optimizer.vars().iter().flat_map(|(_, var)| var.to_vec1().expect("numbers")).collect();
+        let is_close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+        assert!(
+            values.len() == expected.len() && values.iter().zip(expected).all(is_close),
+            "{values:?}, not {expected:?}"
+        );
+    }
+
+    /// By hand. Gradients 2 and then -2: corrected first moments 2 and -2/3, roots of the corrected second moments 2 and 2, so
+    /// that the steps are 1/2 and -1/6 of the rate; weights first shrink by a quarter of it.
+    #[test]
+    fn two_updates_are_those_that_are_computed_by_hand() -> Result<(), Error> {
+        let groups = vec![group("encoder.", 0.5), group("encoder.weight", 100.0)];
+        let names = ["bias", "encoder.bias", "encoder.weight", "weight", "without"];
+        let mut optimizer = AdamW::new(&OptimizerConfig { groups, ..config() }, vars(&names)?)?;
+        let g = Some(4.0);
+        optimizer.step(&gradients(&[g, g, g, g, None])?, 0.5, 1, 0.5)?;
+        assert_values(&optimizer, &[0.75, 0.875, 0.8125, 0.625, 1.0]);
+        let g = Some(-4.0);
+        optimizer.step(&gradients(&[g, g, g, g, None])?, 0.5, 2, 0.5)?;
+        let (whole, half) = (0.5 / 6.0, 0.25 / 6.0);
+        let expected = [0.75 + whole, 0.875 + half, 0.8125 * 0.9375 + half, 0.625 * 0.875 + whole, 1.0];
+        assert_values(&optimizer, &expected);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_saved_is_gone_on_with_and_fits_its_parameters_only() -> Result<(), Error> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("optimizer.safetensors");
+        let (mut whole, mut first) =
+            (AdamW::new(&config(), vars(&["a"])?)?, AdamW::new(&config(), vars(&["a"])?)?);
+        for optimizer in [&mut whole, &mut first] {
+            optimizer.step(&gradients(&[Some(2.0)])?, 1.0, 1, 0.5)?;
+        }
+        first.save(&path)?;
+        let mut second = AdamW::new(&config(), first.vars().to_vec())?;
+        second.load(&path)?;
+        for optimizer in [&mut whole, &mut second] {
+            optimizer.step(&gradients(&[Some(-2.0)])?, 1.0, 2, 0.5)?;
+        }
+        assert_values(&second, &[0.625 * 0.875 + 0.5 / 6.0]);
+        assert_values(&whole, &[0.625 * 0.875 + 0.5 / 6.0]);
+        let error = AdamW::new(&config(), vars(&["b"])?)?.load(&path).expect_err("another").to_string();
+        assert!(error.contains("first.b"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn sums_of_gradients_have_their_norm() -> Result<(), Error> {
+        let mut sum = Gradients::none(3);
+        sum.add(gradients(&[Some(1.0), None, None])?)?;
+        sum.add(gradients(&[Some(2.0), Some(-4.0), None])?)?;
+        assert!((sum.norm()? - 5.0).abs() < 1e-9);
+        Ok(())
+    }
+
+    #[test]
+    fn a_group_of_no_parameter_is_refused_by_its_name() -> Result<(), Error> {
+        let names = ["model.decoder.a.weight", "model.decoder.b.weight", "model.encoder.a.weight", "scale"];
+        let with = |prefix: &str| OptimizerConfig { groups: vec![group(prefix, 0.1)], ..config() };
+        AdamW::new(&with("model.encoder."), vars(&names)?)?;
+        let error = AdamW::new(&with("encoder."), vars(&names)?).err().map(|error| error.to_string());
+        let expected = "optimizer.groups: no parameter that is trained begins with `encoder.`; there are \
+                        model.decoder., model.encoder., scale";
+        assert_eq!(error.as_deref(), Some(expected));
+        // Where all are of one kind, none may be called so.
+        AdamW::new(&OptimizerConfig { no_decay: vec!["layer_norm".to_owned()], ..config() }, vars(&names)?)?;
         Ok(())
     }
 }
