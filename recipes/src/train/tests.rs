@@ -371,6 +371,35 @@ fn the_moving_average_is_evaluated_and_the_weights_are_trained() -> Result<(), E
 }
 
 #[test]
+fn gradients_are_scaled_down_to_their_greatest_norm_and_never_up() -> Result<(), Error> {
+    // After one update the first moment is a tenth of the gradient.
+    let first_update = |clip_norm: f64| -> Result<(f64, Vec<f32>), Error> {
+        let mut stage = stage();
+        (stage.optimizer.clip_norm, stage.train.average_decay) = (clip_norm, 0.0);
+        let told = stage.run(&line(), Some(1))?;
+        let path = stage.dir.path().join("00000001/optimizer.safetensors");
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
+        let moment = |name: &str| Ok(tensors[name].to_vec1::<f32>()?[0]);
+        let moments = ["first.bias", "first.weight"].map(moment).into_iter().collect::<Result<_, Error>>()?;
+        let Some(Event::Step(report)) = told.events.iter().find(|event| matches!(event, Event::Step(_)))
+        else {
+            panic!("no update: {:?}", told.events)
+        };
+        Ok((report.gradient_norm, moments))
+    };
+    let (norm, whole) = first_update(0.0)?;
+    assert!((10.0 * f64::from(whole[0]).hypot(f64::from(whole[1])) - norm).abs() < 1e-5 * norm);
+    for (clip_norm, share) in [(norm / 2.0, 0.5), (norm * 2.0, 1.0)] {
+        let (told, moments) = first_update(clip_norm)?;
+        assert_eq!(told.to_bits(), norm.to_bits(), "the norm is told as it was");
+        for (moment, whole) in moments.iter().zip(&whole) {
+            assert!((moment - share * whole).abs() <= 1e-6 * whole.abs(), "{moment}, not {share} of {whole}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_run_that_gets_no_better_ends() -> Result<(), Error> {
     let mut stage = stage();
     stage.train.patience = 2;
