@@ -371,6 +371,16 @@ mod tests {
     }
 
     #[test]
+    fn a_warm_up_is_a_share_of_the_run() {
+        let of = |warmup_share, max_steps| {
+            let config = ScheduleConfig { warmup_share, ..config(ScheduleKind::Linear) };
+            config.of_run(max_steps).warmup_steps
+        };
+        assert_eq!([of(0.25, 40), of(0.5, 7), of(1.0, 40), of(0.01, 40)], [10, 4, 40, 1]);
+        assert_eq!(of(0.0, 40), 10, "counted in updates");
+    }
+
+    #[test]
     fn a_high_rate_does_not_tell_that_nothing_is_learnt() {
         for (kind, expected) in [
             (ScheduleKind::Wsd, [false, false, true]),
