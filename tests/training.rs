@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -165,8 +165,46 @@ fn a_signal_saves_and_says_so() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("the same command goes on"), "{stderr}");
-    let (code, _, stderr) = train(&home, "stopped", &["train.max_steps=2"]);
+    // What it did is there, all of it.
+    let (checkpoint, state) = newest_checkpoint(&stopped);
+    for file in ["config.json", "model.safetensors", "trained.safetensors", "optimizer.safetensors"] {
+        assert!(checkpoint.join(file).is_file(), "{} has no {file}", checkpoint.display());
+    }
+    let step = state["step"].as_u64().expect("a step");
+    assert!(step >= 2 && step == last_step(&stopped), "{step} of {}", last_step(&stopped));
+    let (code, _, stderr) = train(&home, "stopped", &[&format!("train.max_steps={}", step + 2)]);
     assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains(&format!("going on after update {step}")), "{stderr}");
+    assert_eq!(last_step(&stopped), step + 2);
+}
+
+/// The last checkpoint of a run, and where the run was.
+fn newest_checkpoint(run: &Path) -> (PathBuf, Value) {
+    let folders = fs::read_dir(run.join("checkpoints")).expect("checkpoints").flatten();
+    let newest = folders.map(|entry| entry.path()).max().expect("a checkpoint");
+    let text = fs::read_to_string(newest.join("state.json")).expect("where it is");
+    (newest, serde_json::from_str(&text).expect("JSON"))
+}
+
+/// Epochs, and a warm-up that is a share of them, are counted in updates as soon as the data are known.
+#[test]
+fn a_run_of_epochs_ends_with_the_last_of_them() {
+    let home = workplace();
+    let settings = ["train.max_epochs=2", "schedule.warmup_share=0.5", "train.evaluate_every=0"];
+    let (code, _, stderr) = train(&home, "epochs", &settings);
+    assert_eq!(code, 0, "{stderr}");
+    let run = home.path().join("epochs");
+    let (_, state) = newest_checkpoint(&run);
+    assert_eq!((&state["at"]["epoch"], &state["at"]["batch"]), (&2.into(), &0.into()), "{state}");
+    let n_steps = state["step"].as_u64().expect("a step");
+    assert!(n_steps != STEPS && n_steps >= 4, "{n_steps}");
+    let measured = measured(&run);
+    let rate = |step: u64| f64::from_bits(measured[&(step, "train/learning_rate".to_owned())]);
+    let peak = rate(n_steps);
+    for step in 1..=n_steps {
+        let expected = peak * (step as f64 / (n_steps as f64 / 2.0)).min(1.0);
+        assert!((rate(step) - expected).abs() < 1e-6 * peak, "update {step}: {}, not {expected}", rate(step));
+    }
 }
 
 #[test]
