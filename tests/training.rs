@@ -186,6 +186,22 @@ fn newest_checkpoint(run: &Path) -> (PathBuf, Value) {
     (newest, serde_json::from_str(&text).expect("JSON"))
 }
 
+#[test]
+fn a_run_gets_another_period_and_keeps_those_that_it_had() {
+    let home = workplace();
+    let kind = "schedule.kind=wsd";
+    let two = [kind, "train.max_steps=12", "schedule.periods=[6, 12]"];
+    for (out, settings) in [("whole", &two[..]), ("longer", &[kind, "train.max_steps=6"]), ("longer", &two)] {
+        let (code, _, stderr) = train(&home, out, settings);
+        assert_eq!(code, 0, "{stderr}");
+    }
+    let [whole, longer] = ["whole", "longer"].map(|out| measured(&home.path().join(out)));
+    assert_eq!(longer, whole);
+    let (code, _, stderr) = train(&home, "longer", &[kind, "train.max_steps=12", "schedule.periods=[5, 12]"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("schedule.periods"), "{stderr}");
+}
+
 /// Epochs, and a warm-up that is a share of them, are counted in updates as soon as the data are known.
 #[test]
 fn a_run_of_epochs_ends_with_the_last_of_them() {
