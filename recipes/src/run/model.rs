@@ -227,7 +227,9 @@ pub(super) fn keep_model(
         set_weights(task, &latest)?;
         let averaged = task.evaluate()?;
         match (averaged.get(best_by), figures.get(best_by)) {
-            (Some(mean), Some(single)) if mean <= single => figures = averaged,
+            (Some(mean), Some(single)) if mean <= single || (single.is_nan() && !mean.is_nan()) => {
+                figures = averaged;
+            }
             _ => set_weights(task, &[checkpoints.path(best)])?,
         }
     }
