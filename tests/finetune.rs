@@ -37,11 +37,15 @@ fn workplace() -> Result<TempDir> {
 }
 
 fn finetune(home: &TempDir, more: &[&str]) -> (i32, String, String) {
+    finetune_for("ps", home, more)
+}
+
+fn finetune_for(language: &str, home: &TempDir, more: &[&str]) -> (i32, String, String) {
     let base = fixture("whisper-80").display().to_string();
     let settings =
         ["--set", "train.max_steps=2", "--set", "train.max_epochs=0", "--set", "sampler.batch_secs=60"];
     run(speechd(home.path())
-        .args(["finetune", "--lang", "ps", "--model", &base, "--data", "corpus", "--variable-length"])
+        .args(["finetune", "--lang", language, "--model", &base, "--data", "corpus", "--variable-length"])
         .args(settings)
         .args(more))
 }
@@ -113,6 +117,14 @@ fn strategies_are_compared_and_a_refused_stage_is_a_row() -> Result<()> {
     ensure!(stdout.contains("stage A did not pass") && stdout.contains("at most 0.0001"), "{stdout}");
     let out = home.path().join("runs/finetune-ps");
     ensure!(!out.join("multistage/checkpoints").exists());
+    // One folder is two corpora: each stage is told its own language.
+    for language in ["ps", "fa"] {
+        let manifest = fs::read_to_string(out.join(format!("data/corpus-{language}/train.jsonl")))?;
+        let lang = |row: &str| -> Result<Value> { Ok(serde_json::from_str::<Value>(row)?["lang"].clone()) };
+        for row in manifest.lines() {
+            ensure!(lang(row)? == language, "{row}");
+        }
+    }
 
     // What is frozen stays as it is to the bit, and nothing else does.
     let base = candle_core::safetensors::load(fixture("whisper-80").join("model.safetensors"), &Device::Cpu)?;
@@ -384,6 +396,27 @@ fn a_language_more_is_a_token_after_all_others() -> Result<()> {
 }
 
 #[test]
+fn a_new_language_is_taught_whatever_the_corpus_calls_it() -> Result<()> {
+    let home = workplace()?;
+    let path = home.path().join("corpus/metadata.csv");
+    let table = fs::read_to_string(&path)?;
+    let row = |(index, row): (usize, &str)| match index {
+        0 => format!("{row},language\n"),
+        // One that the model has a token for, and one that no model has.
+        _ => format!("{row},{}\n", ["fa", "Pashto", ""][index % 3]),
+    };
+    fs::write(&path, table.lines().enumerate().map(row).collect::<String>())?;
+    let (code, _, stderr) = finetune_for("xx", &home, &[]);
+    ensure!(code != 0 && stderr.contains("no token for `xx`") && stderr.contains("--like"), "{stderr}");
+    let (code, stdout, stderr) = finetune_for("xx", &home, &["--like", "fa"]);
+    ensure!(code == 0 && stdout.contains("WER"), "{stderr}");
+    ensure!(stderr.contains("20 cuts state another language (Pashto, fa)"), "{stderr}");
+    let model = Transcriber::load(Bundle::open(&home.path().join("runs/finetune-xx/model"))?, &Device::Cpu)?;
+    ensure!(model.special_tokens().language("xx")? as usize == model.whisper().config.vocab_size - 1);
+    Ok(())
+}
+
+#[test]
 fn another_vocabulary_starts_as_the_old_one_spelled_it() -> Result<()> {
     let dir = fixture("whisper-80");
     let base = Transcriber::load(Bundle::open(&dir)?, &Device::Cpu)?;
@@ -502,6 +535,13 @@ fn a_second_stage_begins_after_the_first_has_passed_and_a_stopped_run_goes_on() 
     let out = home.path().join("runs/finetune-ps");
     let model = |path: &Path| -> Result<Vec<u8>> { Ok(fs::read(path.join("model/model.safetensors"))?) };
     let (first, second) = (model(&out.join("stage-a"))?, model(&out)?);
+    let settings = fs::read_to_string(out.join("stage-a/run.json"))?;
+    let settings: Value = serde_json::from_str(&settings)?;
+    ensure!(settings["data"]["language"] == "fa", "{settings}");
+    let manifest = settings["data"]["train"][0].as_str().context("a manifest")?;
+    let manifest = fs::read_to_string(home.path().join(manifest))?;
+    ensure!(manifest.lines().count() > 0);
+    ensure!(manifest.lines().all(|row| row.contains("\"lang\":\"fa\"")), "{manifest}");
     ensure!(first != second);
     // The same command again trains nothing anew, and comes to the same.
     let (code, _, stderr) = finetune(&home, &more);

@@ -91,6 +91,7 @@ pub struct DataConfig {
     pub weights: Vec<f64>,
     pub dev: Vec<String>,
     pub language: String,
+    pub force_language: bool,
     pub keep_empty: bool,
     pub clean_epochs: u64,
     pub cache_mb: usize,
@@ -195,6 +196,12 @@ impl RunConfig {
         share("target.previous", self.target.previous)?;
         if self.data.train.is_empty() {
             return Err(Error::config("data.train", "names no manifest: there is nothing to learn from"));
+        }
+        if self.data.force_language && self.data.language.is_empty() {
+            return Err(Error::config(
+                "data.force_language",
+                "needs data.language: the one that all cuts are in",
+            ));
         }
         share("schedule.warmup_share", self.schedule.warmup_share)?;
         let (n_weights, n_train) = (self.data.weights.len(), self.data.train.len());

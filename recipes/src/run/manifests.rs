@@ -1,7 +1,7 @@
 //! From what a recipe names to cuts: manifests, and corpora that become manifests when they are first asked for.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
@@ -23,23 +23,33 @@ pub(super) fn read_cuts(
     let needs = Needs { text: !config.data.keep_empty, transcript: true, recording: true, duration: true };
     let (mut cuts, mut counts) = (Vec::new(), Vec::new());
     for entry in entries {
-        let path = manifest_of(entry, what, config, dir, tell)?;
+        let path = manifest_of(entry, what, &config.data.language, dir, tell)?;
         let read = manifest::read(&path, needs)?;
         read.rejected.iter().for_each(|rejected| tell(Progress::Rejected(rejected)));
         counts.push(read.cuts.len());
         cuts.extend(read.cuts);
     }
+    if config.data.force_language {
+        force_language(&mut cuts, &config.data.language);
+    }
     Ok((cuts, counts))
 }
 
+/// Makes a language that of all cuts, whatever their corpus calls it: `ps_af`, `Pashto`, or that of a neighbour.
+pub fn force_language(cuts: &mut [Cut], language: &str) {
+    let language: Arc<str> = language.into();
+    cuts.iter_mut().for_each(|cut| cut.language = Some(language.clone()));
+}
+
 /// Where the manifest is that a setting names; a corpus becomes manifests, in the run's folder, when it is first asked for.
+/// `language` is that of cuts that state none, and the one to take of a corpus that has several; empty where there is none.
 ///
 /// # Errors
 /// What is no manifest and no corpus, and a corpus without this part.
 pub fn manifest_of(
     entry: &str,
     what: &str,
-    config: &RunConfig,
+    language: &str,
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<PathBuf, Error> {
@@ -47,22 +57,8 @@ pub fn manifest_of(
     if path.is_file() {
         return Ok(path.to_owned());
     }
-    let Some((corpus, split)) = entry.rsplit_once(':') else {
-        let message = format!(
-            "`{entry}` is no manifest; name a .jsonl file, or a corpus and its part such as fsdd:train"
-        );
-        return Err(Error::config(what, message));
-    };
-    // In the run's own folder, whatever the corpus is called: its manifests may be written over.
-    let is_plain = Path::new(corpus).file_name() == Some(corpus.as_ref());
-    let folder = if is_plain {
-        corpus.to_owned()
-    } else {
-        // Several folders may end in the same name.
-        let name = Path::new(corpus).file_name().unwrap_or_default().to_string_lossy();
-        format!("{name}-{}", hex(&Sha256::digest(corpus)[..4]))
-    };
-    let out = dir.join(DATA).join(folder);
+    let (corpus, split) = corpus_and_split(entry, what)?;
+    let out = dir.join(DATA).join(folder_name(corpus, language));
     let path = out.join(format!("{split}.jsonl"));
     if !path.is_file() {
         let tell = Mutex::new(tell);
@@ -79,7 +75,7 @@ pub fn manifest_of(
             }
             None => {
                 let folder = prepare::locate(Path::new(corpus))?;
-                let language = Some(config.data.language.clone()).filter(|language| !language.is_empty());
+                let language = Some(language.to_owned()).filter(|language| !language.is_empty());
                 let unpack_into = Some(out.join("audio"));
                 let options = prepare::Options { language, unpack_into, ..prepare::Options::default() };
                 let prepared = prepare::prepare(&folder, &options, &progress)?;
@@ -96,4 +92,48 @@ pub fn manifest_of(
         }
     }
     Ok(path)
+}
+
+/// The parts of `fsdd:train`.
+fn corpus_and_split<'a>(entry: &'a str, what: &str) -> Result<(&'a str, &'a str), Error> {
+    entry.rsplit_once(':').ok_or_else(|| {
+        let message = format!(
+            "`{entry}` is no manifest; name a .jsonl file, or a corpus and its part such as fsdd:train"
+        );
+        Error::config(what, message)
+    })
+}
+
+/// The folder of a corpus's manifests: in the run's own, whatever the corpus is called, so that they may be written over. Several
+/// folders may end in the same name, and one corpus is another in each of its languages.
+fn folder_name(corpus: &str, language: &str) -> String {
+    let name = Path::new(corpus).file_name().unwrap_or_default();
+    let is_plain = name == corpus;
+    let mut folder = name.to_string_lossy().into_owned();
+    // What is synthesised says itself in which language.
+    if !language.is_empty() && Set::named(corpus).is_none() {
+        folder += "-";
+        folder += &language.replace(|c: char| !c.is_alphanumeric(), "_");
+    }
+    if !is_plain {
+        folder += "-";
+        folder += &hex(&Sha256::digest(corpus)[..4]);
+    }
+    folder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_corpus_has_a_folder_for_each_of_its_languages() {
+        assert_eq!(folder_name("common_voice", "ps"), "common_voice-ps");
+        assert_eq!(folder_name("common_voice", ""), "common_voice");
+        assert_eq!(folder_name("common_voice", "../ps"), "common_voice-___ps");
+        let (one, other) = (folder_name("/a/cv", "ps"), folder_name("/b/cv", "ps"));
+        assert!(one.starts_with("cv-ps-") && other.starts_with("cv-ps-") && one != other, "{one} {other}");
+        assert_ne!(one, folder_name("/a/cv", "ur"));
+        assert_eq!(folder_name("digits-en", "en"), "digits-en");
+    }
 }

@@ -20,8 +20,8 @@ use models::BundleSource;
 pub use self::forecast::{Forecast, forecast};
 
 use self::folder::{keep_settings, lock};
-pub use self::manifests::manifest_of;
 use self::manifests::read_cuts;
+pub use self::manifests::{force_language, manifest_of};
 pub use self::model::with_language;
 use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes};
 use self::stage::{Stage, first_stage};

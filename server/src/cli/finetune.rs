@@ -168,7 +168,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
-    let test = data.test(style)?;
+    let test = data.test(&first, style)?;
     let judge = Judge::new(&args.lang, &test, style);
     let before = judge.before(&base_name, &out, || Ok(run::with_language(&first, base.clone())?))?;
     let mut table = Table::new(&args.lang, &base_name, &before);

@@ -45,16 +45,19 @@ impl Data {
         tell: &mut (dyn FnMut(run::Progress<'_>) + Send),
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        let mut all = |entries: &[String], what: &str| {
+        let mut all = |entries: &[String], what: &str, language: &str| {
             entries
                 .iter()
-                .map(|entry| run::manifest_of(entry, what, config, out, tell))
+                .map(|entry| run::manifest_of(entry, what, language, out, tell))
                 .collect::<Result<Vec<_>, _>>()
         };
-        let train = all(&config.data.train, "data.train")?;
-        let dev = all(&config.data.dev, "data.dev")?;
-        let stage = &config.strategy.stage;
-        let related = [all(&stage.train, "strategy.stage.train")?, all(&stage.dev, "strategy.stage.dev")?];
+        let (data, stage) = (&config.data, &config.strategy.stage);
+        let train = all(&data.train, "data.train", &data.language)?;
+        let dev = all(&data.dev, "data.dev", &data.language)?;
+        let related = [
+            all(&stage.train, "strategy.stage.train", &stage.language)?,
+            all(&stage.dev, "strategy.stage.dev", &stage.language)?,
+        ];
         // What is reported is never what was chosen by, where there is anything else.
         let beside = |path: &PathBuf| path.with_file_name("test.jsonl");
         let test: Vec<_> = train.iter().map(beside).filter(|path| path.is_file()).collect();
@@ -106,6 +109,18 @@ impl Data {
         for (path, sum) in &found.by_manifest {
             style.note(&format!("{}: {} cuts, {:.2} h", path.display(), sum.n_cuts, sum.total_secs / 3600.0));
         }
+        let language = config.data.language.as_str();
+        let others =
+            found.by_language.iter().filter_map(|(other, sum)| Some((other.as_deref()?, sum.n_cuts)));
+        let others: Vec<_> = others.filter(|(other, _)| *other != language).collect();
+        if config.data.force_language && !others.is_empty() {
+            let (codes, counts): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+            style.note(&format!(
+                "{} cuts state another language ({}); they are taken as `{language}`, as all are (data.force_language)",
+                counts.iter().sum::<u64>(),
+                codes.join(", ")
+            ));
+        }
         let words = Tokens::Words;
         let n_words = stats(&paths, &words, &mut |_| {})?.total.n_tokens;
         let per_word = found.total.n_tokens as f64 / n_words.max(1) as f64;
@@ -136,7 +151,12 @@ impl Data {
         Ok(())
     }
 
-    pub(super) fn test(&self, style: Style) -> anyhow::Result<Vec<Cut>> {
-        read_cuts(&self.test, Needs { text: false, transcript: true, ..Needs::default() }, style)
+    /// What models are judged by, told its language as what they are trained on.
+    pub(super) fn test(&self, config: &RunConfig, style: Style) -> anyhow::Result<Vec<Cut>> {
+        let mut cuts = read_cuts(&self.test, Needs { text: false, transcript: true, ..Needs::default() }, style)?;
+        if config.data.force_language {
+            run::force_language(&mut cuts, &config.data.language);
+        }
+        Ok(cuts)
     }
 }
