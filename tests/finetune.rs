@@ -555,6 +555,28 @@ fn a_second_stage_begins_after_the_first_has_passed_and_a_stopped_run_goes_on() 
 }
 
 #[test]
+fn a_refused_gate_may_be_raised_without_training_the_first_stage_again() -> Result<()> {
+    let home = workplace()?;
+    let with = |more: &[&str]| {
+        let staged = ["--strategy", "multistage", "--related-data", "corpus", "--related-lang", "fa"];
+        finetune(&home, &[&staged[..], more].concat())
+    };
+    let (code, stdout, stderr) = with(&["--gate", "0.0001"]);
+    ensure!(code == 1 && stderr.contains("stage A did not pass") && stdout.contains("--gate"), "{stderr}");
+    let out = home.path().join("runs/finetune-ps");
+    let model = || fs::read(out.join("stage-a/model/model.safetensors"));
+    let first = model()?;
+    // Longer: it goes on.
+    let (code, _, stderr) = with(&["--gate", "0.0001", "--set", "strategy.stage.max_steps=3"]);
+    ensure!(code == 1 && stderr.contains("going on after update 2 of 3"), "{stderr}");
+    ensure!(model()? != first);
+    let (code, _, stderr) = with(&["--gate", "1000000", "--set", "strategy.stage.max_steps=3"]);
+    ensure!(code == 0 && stderr.contains("stage A passed") && !stderr.contains("stage A: fa"), "{stderr}");
+    ensure!(out.join("model/model.safetensors").is_file());
+    Ok(())
+}
+
+#[test]
 fn an_adapter_that_was_stopped_goes_on_to_the_bit_and_corpora_have_weights() -> Result<()> {
     let home = workplace()?;
     let last = |out: &str, settings: &[&str]| -> Result<Vec<u8>> {

@@ -23,12 +23,10 @@ pub enum Error {
         message: String,
     },
     /// The first stage of a training in stages did not come far enough for a second.
-    #[error("stage A did not pass: {figure} is {}, and at most {gate} is asked (strategy.stage.gate), so stage B was not begun; train it longer (strategy.stage.max_steps), on more data, or raise the gate", told(*value))]
+    #[error("stage A did not pass: its word error rate is {}, and at most {gate} is asked (strategy.stage.gate), so stage B was not begun; raise the gate (--gate), or train it longer (strategy.stage.max_steps): it goes on from where it is", told(*wer))]
     Gate {
-        /// The figure.
-        figure: String,
-        /// What it came to, where there is one.
-        value: Option<f64>,
+        /// Its word error rate, where there is one.
+        wer: Option<f64>,
         /// What it may be at most.
         gate: f64,
     },

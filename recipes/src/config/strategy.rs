@@ -1,9 +1,12 @@
 //! What of a base is trained, and in which order.
 
+use figment::Figment;
+use figment::providers::{Format as _, Toml};
 use models::Lora;
 use models::params::TrainedPart;
 use serde::{Deserialize, Serialize};
 
+use super::DEFAULTS;
 use crate::Error;
 
 /// What of a base is trained.
@@ -59,6 +62,15 @@ pub struct StageConfig {
 const LORA_TARGETS: [&str; 6] = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"];
 
 impl StrategyConfig {
+    /// All of the model, the rest as the defaults have it.
+    pub(crate) fn full() -> Result<Self, Error> {
+        let defaults = Figment::from(Toml::string(DEFAULTS));
+        let strategy: Self = defaults
+            .extract_inner("strategy")
+            .map_err(|error| Error::config("strategy", error.to_string()))?;
+        Ok(Self { kind: StrategyKind::Full, ..strategy })
+    }
+
     /// What of a base is trained; `seed` draws what is new.
     pub fn part(&self, seed: u64) -> TrainedPart {
         match self.kind {

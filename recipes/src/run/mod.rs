@@ -24,6 +24,7 @@ use self::manifests::read_cuts;
 pub use self::manifests::{force_language, manifest_of};
 pub use self::model::with_language;
 use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes};
+pub use self::stage::{FirstStage, check_base};
 use self::stage::{Stage, first_stage};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
