@@ -87,11 +87,54 @@ fn one_command_imports_trains_and_measures_before_and_after() -> Result<()> {
     fs::write(&before, kept.to_string())?;
     let (code, stdout, stderr) = finetune(&home, &[]);
     ensure!(code == 0 && stdout.contains("ps-strict: WER 0.0 %"), "{stdout}{stderr}");
+    ensure!(
+        stderr.contains("imported before") && stderr.contains("remove runs/finetune-ps/data"),
+        "{stderr}"
+    );
+    ensure!(stderr.contains("run cards: runs/finetune-ps/finetune.html"), "{stderr}");
+    let page = fs::read_to_string(run_folder.join("finetune.html"))?;
+    ensure!(page.contains("href=\"card.html\"") && page.contains("href=\"errors/analysis.html\""), "{page}");
     // Of another base it says nothing.
-    kept["base"] = "another".into();
+    let key = std::mem::replace(&mut kept["key"], "another".into());
     fs::write(&before, kept.to_string())?;
     let (code, stdout, stderr) = finetune(&home, &[]);
     ensure!(code == 0 && !stdout.contains("ps-strict: WER 0.0 %"), "{stdout}{stderr}");
+
+    // A recording that is lost since is no reason to give no result, nor to listen to the base again.
+    let gone = kept["evaluation"]["heard"][0]["name"].as_str().context("a name")?.to_owned();
+    let heard = kept["evaluation"]["heard"].as_array_mut().context("heard")?;
+    heard.remove(0);
+    kept["evaluation"]["failed"] = serde_json::json!([{ "name": gone, "reason": "lost" }]);
+    kept["key"] = key;
+    fs::write(&before, kept.to_string())?;
+    let (code, stdout, stderr) = finetune(&home, &[]);
+    ensure!(
+        code == 0 && stdout.contains("ps-strict: WER 0.0 %") && stdout.contains("points"),
+        "{stdout}{stderr}"
+    );
+    ensure!(stderr.contains("1 recordings that only one of the models could hear"), "{stderr}");
+    Ok(())
+}
+
+#[test]
+fn what_is_missing_is_told_together_before_anything_is_fetched() -> Result<()> {
+    let home = home();
+    let (code, _, stderr) = run(speechd(home.path()).args(["finetune", "--lang", "ps"]));
+    ensure!(code == 1, "{stderr}");
+    for part in ["commonvoice.mozilla.org", "(--data FOLDER)", "speechd models pull openai/whisper-base"] {
+        ensure!(stderr.contains(part), "{part}: {stderr}");
+    }
+    ensure!(!home.path().join("runs").exists());
+    // Neither is the base fetched for a corpus that is nowhere.
+    let two = ["--data", "one", "--data", "two", "--strategy", "multistage", "--related-lang", "ur"];
+    let (code, _, stderr) = run(speechd(home.path())
+        .args(["finetune", "--lang", "ps", "--related-data", "three"])
+        .args(two)
+        .env("HF_HUB_OFFLINE", "1"));
+    ensure!(code == 1 && stderr.contains("(--related-data FOLDER)"), "{stderr}");
+    for name in ["one: no such", "two: no such", "three: no such", "models pull"] {
+        ensure!(stderr.matches(name).count() == 1, "{name}: {stderr}");
+    }
     Ok(())
 }
 
@@ -117,6 +160,11 @@ fn strategies_are_compared_and_a_refused_stage_is_a_row() -> Result<()> {
     ensure!(stdout.contains("stage A did not pass") && stdout.contains("at most 0.0001"), "{stdout}");
     let out = home.path().join("runs/finetune-ps");
     ensure!(!out.join("multistage/checkpoints").exists());
+    ensure!(stdout.contains("2 (2 of stage A)"), "{stdout}");
+    let page = fs::read_to_string(out.join("finetune.html"))?;
+    for card in ["lora/card.html", "frozen-encoder/card.html", "multistage/stage-a/card.html"] {
+        ensure!(page.contains(&format!("href=\"{card}\"")) && out.join(card).is_file(), "{card}: {page}");
+    }
     // One folder is two corpora: each stage is told its own language.
     for language in ["ps", "fa"] {
         let manifest = fs::read_to_string(out.join(format!("data/corpus-{language}/train.jsonl")))?;
@@ -232,6 +280,14 @@ fn an_adapter_is_nothing_at_first_and_the_same_beside_and_within_the_weights() -
     println!("adapter beside and within its base: hidden states off by {off:.1e} and {merged:.1e}");
     ensure!(off < 1e-5 && merged < 1e-5, "{off} {merged}");
     ensure!(difference(&expected, &hidden(&plain)?)? > 1e-3);
+    Ok(())
+}
+
+#[test]
+fn pashto_has_its_own_token_in_every_model_of_many_languages() -> Result<()> {
+    let Some(model) = crate::support::reference_model("micro-whisper-digits") else { return Ok(()) };
+    let tokenizer = models::Tokenizer::open(&model)?;
+    ensure!(tokenizer.special("ps") == Some(50_340), "{:?}", tokenizer.special("ps"));
     Ok(())
 }
 
@@ -496,6 +552,8 @@ fn a_vocabulary_of_ones_own_is_learnt_from_the_texts_and_trained() -> Result<()>
     let home = workplace()?;
     let (code, _, stderr) = finetune(&home, &["--new-vocabulary", "270"]);
     ensure!(code == 0 && stderr.contains("tokens of runs/finetune-ps/vocabulary-270"), "{stderr}");
+    // Beside what the base takes for them.
+    ensure!(stderr.matches(" a word, ").count() == 2, "{stderr}");
     let model = home.path().join("runs/finetune-ps/model");
     let config: Value = serde_json::from_str(&fs::read_to_string(model.join("config.json"))?)?;
     ensure!(config["eos_token_id"].as_u64().is_some_and(|end| end <= 270), "{config}");
@@ -635,7 +693,8 @@ fn flags_that_say_nothing_are_refused_and_adapters_that_name_each_other_have_an_
         (&["--strategy", "frozen-encoder", "--set", "strategy.frozen_layers=99"], "frozen_layers"),
     ] {
         let (code, _, stderr) = finetune(&home, more);
-        ensure!(code != 0 && stderr.contains(part), "{more:?}: {stderr}");
+        ensure!(code == 2 && stderr.contains(part), "{more:?}: {stderr}");
+        ensure!(!home.path().join("runs").exists(), "{more:?}: told after the data were imported");
     }
     let dir = home.path().join("adapter");
     fs::create_dir(&dir)?;

@@ -35,11 +35,24 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     text + "</table>\n"
 }
 
-/// A page that is a table, whose first row names the columns.
-pub fn table_page<const N: usize>(title: &str, rows: &[[String; N]]) -> String {
-    let Some((heading, rows)) = rows.split_first() else { return page(title, "") };
-    let heading = heading.each_ref().map(String::as_str);
-    page(title, &format!("<h1>{}</h1>\n{}", escape(title), table(heading, rows)))
+/// A page that is a table, whose first row names the columns; notes and links (text and address) stand below it.
+pub fn table_page<const N: usize>(
+    title: &str,
+    rows: &[[String; N]],
+    notes: &[String],
+    links: &[(String, String)],
+) -> String {
+    let mut body = format!("<h1>{}</h1>\n", escape(title));
+    if let Some((heading, rows)) = rows.split_first() {
+        body += &table(heading.each_ref().map(String::as_str), rows);
+    }
+    for note in notes {
+        let _ = writeln!(body, "<p>{}</p>", escape(note));
+    }
+    for (text, address) in links {
+        let _ = writeln!(body, "<p><a href=\"{}\">{}</a></p>", escape(address), escape(text));
+    }
+    page(title, &body)
 }
 
 /// Text as it stands between tags, and in an attribute.
@@ -56,6 +69,13 @@ mod tests {
         assert_eq!(escape("<a & \"b\">"), "&lt;a &amp; &quot;b&quot;&gt;");
         let table = table(["x", ""], &[["<b>".to_owned(), "1".to_owned()]]);
         assert!(table.contains("&lt;b&gt;") && table.contains("<th>"), "{table}");
+        let cells = [["x".to_owned()], ["1".to_owned()]];
+        let links = [("a & b".to_owned(), "a/card.html".to_owned())];
+        let linked = table_page("t", &cells, &["<note>".to_owned()], &links);
+        assert!(
+            linked.contains("<p>&lt;note&gt;</p>")
+                && linked.contains("<a href=\"a/card.html\">a &amp; b</a>")
+        );
         assert!(page("a<b", "").contains("<title>a&lt;b</title>"));
     }
 }

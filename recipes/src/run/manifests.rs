@@ -94,6 +94,24 @@ pub fn manifest_of(
     Ok(path)
 }
 
+/// Whether what a setting names is a manifest already, so that nothing of its corpus is needed.
+///
+/// # Errors
+/// A corpus that is nowhere.
+pub fn is_imported(entry: &str, what: &str, language: &str, dir: &Path) -> Result<bool, Error> {
+    if Path::new(entry).is_file() {
+        return Ok(true);
+    }
+    let (corpus, split) = corpus_and_split(entry, what)?;
+    if dir.join(DATA).join(folder_name(corpus, language)).join(format!("{split}.jsonl")).is_file() {
+        return Ok(true);
+    }
+    if Set::named(corpus).is_none() {
+        prepare::locate(Path::new(corpus))?;
+    }
+    Ok(false)
+}
+
 /// The parts of `fsdd:train`.
 fn corpus_and_split<'a>(entry: &'a str, what: &str) -> Result<(&'a str, &'a str), Error> {
     entry.rsplit_once(':').ok_or_else(|| {

@@ -21,7 +21,7 @@ pub use self::forecast::{Forecast, forecast};
 
 use self::folder::{keep_settings, lock};
 use self::manifests::read_cuts;
-pub use self::manifests::{force_language, manifest_of};
+pub use self::manifests::{force_language, is_imported, manifest_of};
 pub use self::model::with_language;
 use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes};
 pub use self::stage::{FirstStage, check_base};

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use audio::DecodeAudio;
@@ -123,7 +124,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         [] => Normaliser::of_language(language.as_deref()),
         named => named,
     };
-    let evaluation = listen(&transcriber, &cuts, &options, args.translation, style);
+    let stop = AtomicBool::new(false);
+    let evaluation = listen(&transcriber, &cuts, &options, args.translation, &stop, style);
     let scores = scores(&evaluation, normalisers, args.translation)?;
     let reports = scores.iter().map(Score::report).collect::<Result<Vec<_>, _>>()?;
     if let Some(path) = &args.hypotheses {
@@ -158,17 +160,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if evaluation.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// What a model hears in some cuts.
+/// What a model hears in some cuts: in all of them, unless `stop` says so before.
 pub(super) fn listen(
     transcriber: &Transcriber,
     cuts: &[Cut],
     options: &DecodeOptions,
     is_translation: bool,
+    stop: &AtomicBool,
     style: Style,
 ) -> Evaluation {
     let mut progress = Items::start(style, "listening", Some(cuts.len()));
     let is_told = transcriber.special_tokens().is_multilingual;
-    let references = cuts.iter().map(|cut| reference(cut, text_of(cut, is_translation), is_told));
+    let wanted = cuts.iter().take_while(|_| !stop.load(Ordering::Relaxed));
+    let references = wanted.map(|cut| reference(cut, text_of(cut, is_translation), is_told));
     let evaluation = evaluate(transcriber, references, options, &mut |n_done| progress.update(n_done));
     progress.clear();
     evaluation

@@ -7,10 +7,12 @@ mod report;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{ArgAction, ValueEnum};
+use models::BundleSource;
 use recipes::{
     Error,
     config::{RunConfig, StrategyKind, list_setting, text_setting},
@@ -19,7 +21,7 @@ use recipes::{
 };
 
 use self::{
-    data::Data,
+    data::{Corpora, Data},
     judge::Judge,
     report::{Row, Table},
 };
@@ -31,7 +33,11 @@ use super::{
     signals::stop_flag,
     train::{STOPPED, Teller},
 };
-use crate::{config::Config, process};
+use crate::{
+    config::Config,
+    process,
+    registry::{self, Hub, HubOptions},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +51,7 @@ Examples:
 It imports the data, looks for what is wrong with it, measures the model as it is, trains, measures again, and says how to serve
 the result. Everything lies in the run's folder; the same command goes on where it was stopped.
 Every setting of `speechd train --show finetune` can be changed by --set.
-Exit code: 0 done, 1 failed, 2 wrong arguments or settings, 3 stopped by a signal after saving.";
+Exit code: 0 done, 1 failed, 2 wrong arguments or settings, 3 stopped by a signal.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -126,10 +132,31 @@ impl StrategyArg {
     }
 }
 
+/// Asked to stop before it came to a model. What was done is on disk.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped; the same command goes on")]
+struct Stopped;
+
+/// Ends the command where that is asked for.
+fn go_on(stop: &AtomicBool) -> Result<(), Stopped> {
+    if stop.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    finetune(args).or_else(|error| match error.downcast::<Stopped>() {
+        Ok(stopped) => {
+            status_line(&stopped.to_string());
+            Ok(ExitCode::from(STOPPED))
+        }
+        Err(error) => Err(error),
+    })
+}
+
+fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("finetune-{}", args.lang)));
     let style = Style::new(args.quiet);
-    let stop = stop_flag("stopping after this update; a second signal ends it at once, without saving")?;
+    let stop =
+        stop_flag("stopping after what is being done; a second signal ends it at once, without saving")?;
     // Mistakes are told before anything is fetched or read.
     check(args)?;
     let mut configs = Vec::new();
@@ -138,19 +165,28 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let Some(first) = configs.first().cloned() else { return Err(Usage("no strategy".to_owned()).into()) };
     let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
-    let base_name = first.model.base.clone();
-    let base = fetch(&base_name, &hub, style).with_context(|| {
-        format!("the model to start from, {base_name}; `speechd models pull {base_name}` fetches it, --model names another")
-    })?;
+    let corpora = Corpora::find(&first, &out);
+    let base = base(&first.model.base, corpora.missing, &hub, style)?;
+    for config in &configs {
+        check_base(args, config, &base)?;
+    }
 
     let mut teller = Teller::new(style);
-    let data = Data::import(&first, &out, &mut |progress| teller.tell(&progress));
+    let data = Data::import(&first, &out, &stop, &mut |progress| teller.tell(&progress));
     teller.end();
     let data = data?;
+    if corpora.are_imported {
+        style.note(&format!(
+            "the data were imported before; to import them again, remove {}",
+            out.join("data").display()
+        ));
+    }
+    go_on(&stop)?;
     if let Some(n_tokens) = args.new_vocabulary {
         data.learn_vocabulary(n_tokens as usize, &first, &base, style)?;
     }
     data.look(&first, &base, style)?;
+    go_on(&stop)?;
     for config in &mut configs {
         data.put_into(config);
     }
@@ -164,16 +200,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 teller.tell(&told);
             })?;
             print(&describe(strategy.kind(), &forecast))?;
+            go_on(&stop)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
 
     let test = data.test(&first, style)?;
-    let judge = Judge::new(&args.lang, &test, style);
-    let before = judge.before(&base_name, &out, || Ok(run::with_language(&first, base.clone())?))?;
-    let mut table = Table::new(&args.lang, &base_name, &before);
+    let judge = Judge::new(&args.lang, &test, &stop, style);
+    let before = judge.before(&first, &base, &out)?;
+    let mut table = Table::new(&first, &before.scores);
     let mut has_failed = false;
+    let mut page = None;
     for (config, strategy) in configs.iter().zip(&args.strategy) {
+        go_on(&stop)?;
         let kind = strategy.kind();
         let folder = folder(&out, args, *strategy);
         if args.strategy.len() > 1 {
@@ -192,20 +231,52 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     return Ok(ExitCode::from(STOPPED));
                 };
                 let after = judge.report(model, &outcome, &folder)?;
-                table.add(Row::trained(kind, &outcome, &before, &after)?);
+                let difference = judge.difference(&before, &after)?;
+                table.add(Row::trained(kind, &folder, &out, &outcome, &after.scores, difference.as_ref())?);
             }
             // A gate that refuses is a result, too.
             Err(error @ Error::Gate { .. }) => {
                 style.note(&error.to_string());
                 has_failed |= args.strategy.len() == 1;
-                table.add(Row::refused(kind, &error.to_string()));
+                table.add(Row::refused(kind, &folder, &out, &error.to_string())?);
             }
             Err(error) => return Err(error.into()),
         }
-        table.write(&out)?;
+        page = Some(table.write(&out)?);
     }
     print(&table.to_string())?;
+    if let Some(page) = page {
+        style.note(&format!("as a page, with the run cards: {}", page.display()));
+    }
     Ok(if has_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// The model to start from. Where data are missing it is not fetched: all that is, is told together.
+fn base(name: &str, mut missing: Vec<String>, hub: &Config, style: Style) -> anyhow::Result<BundleSource> {
+    let what = format!(
+        "the model to start from, {name}; `speechd models pull {name}` fetches it, --model names another"
+    );
+    if missing.is_empty() {
+        return fetch(name, hub, style).context(what);
+    }
+    let offline = Hub::new(HubOptions { offline: true, ..hub.hub_options() });
+    if registry::resolve(name, &offline, &mut |_| {}).is_err() {
+        missing.push(format!("nor is there {what}"));
+    }
+    bail!(missing.join("\n"))
+}
+
+/// Tells what a strategy could not begin with before data are imported and other strategies run for hours.
+fn check_base(args: &Args, config: &RunConfig, base: &BundleSource) -> anyhow::Result<()> {
+    let mut config = config.clone();
+    if args.new_vocabulary.is_some() {
+        // Learnt from the data, for this base.
+        config.model.tokenizer.clear();
+    }
+    run::check_base(&config, base).map_err(|error| match error {
+        Error::Config { .. } => Usage(error.to_string()).into(),
+        error => error.into(),
+    })
 }
 
 /// Where a strategy's run is: in the folder itself where it is the only one.

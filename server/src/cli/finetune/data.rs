@@ -1,6 +1,9 @@
 //! The data of a fine-tuning: imported once, looked at before anything is trained.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
 
 use anyhow::Context;
 use models::{BundleSource, NewVocabulary, Tokenizer};
@@ -16,12 +19,15 @@ use recipes::{
     run,
 };
 
-use super::super::{
-    Usage,
-    manifests::read_cuts,
-    output::write_file,
-    progress::{Items, Style},
-    tokenizer::read_texts,
+use super::{
+    super::{
+        Usage,
+        manifests::read_cuts,
+        output::write_file,
+        progress::{Items, Style},
+        tokenizer::read_texts,
+    },
+    go_on,
 };
 
 /// Tokens a word above which a vocabulary of one's own is worth a thought: English has 1.3 in Whisper's.
@@ -37,19 +43,57 @@ pub(super) struct Data {
     related: [Vec<PathBuf>; 2],
 }
 
+/// Where the corpora of a run are.
+pub(super) struct Corpora {
+    /// What is said of those that are nowhere.
+    pub(super) missing: Vec<String>,
+    /// Whether all are manifests in the run's folder already.
+    pub(super) are_imported: bool,
+}
+
+impl Corpora {
+    /// Looks for all of them, and reads none.
+    pub(super) fn find(config: &RunConfig, out: &Path) -> Self {
+        let (data, stage) = (&config.data, &config.strategy.stage);
+        let mut found = Self { missing: Vec::new(), are_imported: true };
+        for (entries, what, language, flag) in [
+            (&data.train, "data.train", &data.language, "--data"),
+            (&data.dev, "data.dev", &data.language, "--data"),
+            (&stage.train, "strategy.stage.train", &stage.language, "--related-data"),
+            (&stage.dev, "strategy.stage.dev", &stage.language, "--related-data"),
+        ] {
+            for entry in entries {
+                match run::is_imported(entry, what, language, out) {
+                    Ok(is_imported) => found.are_imported &= is_imported,
+                    Err(error) => {
+                        let missing = format!("{error} ({flag} FOLDER)");
+                        // Each of a corpus's parts lacks the same.
+                        if !found.missing.contains(&missing) {
+                            found.missing.push(missing);
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
 impl Data {
-    /// Makes manifests of all corpora, once for all strategies.
+    /// Makes manifests of all corpora, once for all strategies. `stop` is looked at before each.
     pub(super) fn import(
         config: &RunConfig,
         out: &Path,
+        stop: &AtomicBool,
         tell: &mut (dyn FnMut(run::Progress<'_>) + Send),
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
         let mut all = |entries: &[String], what: &str, language: &str| {
-            entries
-                .iter()
-                .map(|entry| run::manifest_of(entry, what, language, out, tell))
-                .collect::<Result<Vec<_>, _>>()
+            let import = |entry: &String| {
+                go_on(stop)?;
+                Ok(run::manifest_of(entry, what, language, out, tell)?)
+            };
+            entries.iter().map(import).collect::<anyhow::Result<Vec<_>>>()
         };
         let (data, stage) = (&config.data, &config.strategy.stage);
         let train = all(&data.train, "data.train", &data.language)?;
@@ -93,60 +137,25 @@ impl Data {
         write_file(&Path::new(&config.model.tokenizer).join("tokenizer.json"), &contents)
     }
 
-    /// Hours, tokens, and what is wrong.
+    /// Hours, tokens, and what is wrong: of the language that is taught, and of a related one by itself.
     pub(super) fn look(&self, config: &RunConfig, base: &BundleSource, style: Style) -> anyhow::Result<()> {
         let mut paths: Vec<PathBuf> = self.train.iter().chain(&self.dev).cloned().collect();
         paths.extend(self.test.iter().filter(|path| !self.dev.contains(path)).cloned());
         if self.test == self.dev {
             style.note("no test set: models are judged by the dev set, which checkpoints are chosen by, too");
         }
-        let (vocabulary, tokenizer) = match config.model.tokenizer.as_str() {
-            "" => (&config.model.base, Tokenizer::from_source(base)?),
-            dir => (&config.model.tokenizer, Tokenizer::open(Path::new(dir))?),
-        };
-        let tokens = Tokens::Model(Box::new(tokenizer));
-        let found = stats(&paths, &tokens, &mut |_| {})?;
-        for (path, sum) in &found.by_manifest {
-            style.note(&format!("{}: {} cuts, {:.2} h", path.display(), sum.n_cuts, sum.total_secs / 3600.0));
-        }
-        let language = config.data.language.as_str();
-        let others =
-            found.by_language.iter().filter_map(|(other, sum)| Some((other.as_deref()?, sum.n_cuts)));
-        let others: Vec<_> = others.filter(|(other, _)| *other != language).collect();
-        if config.data.force_language && !others.is_empty() {
-            let (codes, counts): (Vec<_>, Vec<_>) = others.into_iter().unzip();
-            style.note(&format!(
-                "{} cuts state another language ({}); they are taken as `{language}`, as all are (data.force_language)",
-                counts.iter().sum::<u64>(),
-                codes.join(", ")
-            ));
-        }
-        let words = Tokens::Words;
-        let n_words = stats(&paths, &words, &mut |_| {})?.total.n_tokens;
-        let per_word = found.total.n_tokens as f64 / n_words.max(1) as f64;
-        let longest = found.tokens.iter().copied().fold(0.0, f32::max);
-        style.note(&format!(
-            "tokens of {vocabulary}: {per_word:.2} a word, {:.1} a second; the longest text has {longest}",
-            found.total.n_tokens as f64 / found.total.total_secs.max(1e-9),
-        ));
+        let per_word = look_at(&paths, &config.data.language, config, base, style)?;
         let is_possible = config.model.tokenizer.is_empty() && config.strategy.kind != StrategyKind::Lora;
         if is_possible && per_word > MANY_TOKENS {
             style.note(
                 "so many are slow and hard to learn: --new-vocabulary gives the model tokens of its own",
             );
         }
-        let progress = Mutex::new(Items::start(style, "listening to the data", Some(0)));
-        let options = check::Options { tokens: Some(tokens), skip_audio: false };
-        let report = check(&paths, &options, &|done, total| progress.lock().update_of(done, total));
-        progress.lock().clear();
-        let report = report?;
-        for group in report.groups() {
-            let severity = if group.severity == Severity::Error { "error" } else { "warning" };
-            style.note(&format!("{severity}: {} {}", group.findings.len(), group.kind.describe()));
-        }
-        if !report.findings.is_empty() {
-            let folder = self.train.first().and_then(|path| path.parent()).unwrap_or(Path::new("."));
-            style.note(&format!("which ones: speechd data check {}", folder.display()));
+        let related = self.related.concat();
+        if !related.is_empty() {
+            let language = &config.strategy.stage.language;
+            style.note(&format!("the related language, {language}"));
+            look_at(&related, language, config, base, style)?;
         }
         Ok(())
     }
@@ -159,4 +168,65 @@ impl Data {
         }
         Ok(cuts)
     }
+}
+
+/// Tells about manifests of one language, and says how many tokens of the model a word of it takes.
+fn look_at(
+    paths: &[PathBuf],
+    language: &str,
+    config: &RunConfig,
+    base: &BundleSource,
+    style: Style,
+) -> anyhow::Result<f64> {
+    let n_words = stats(paths, &Tokens::Words, &mut |_| {})?.total.n_tokens;
+    let count = |vocabulary: &str, tokenizer: Tokenizer| -> anyhow::Result<_> {
+        let tokens = Tokens::Model(Box::new(tokenizer));
+        let found = stats(paths, &tokens, &mut |_| {})?;
+        let per_word = found.total.n_tokens as f64 / n_words.max(1) as f64;
+        let told = format!(
+            "tokens of {vocabulary}: {per_word:.2} a word, {:.1} a second; the longest text has {}",
+            found.total.n_tokens as f64 / found.total.total_secs.max(1e-9),
+            found.tokens.iter().copied().fold(0.0, f32::max),
+        );
+        Ok((found, tokens, per_word, told))
+    };
+    let (found, tokens, per_word, told) = count(&config.model.base, Tokenizer::from_source(base)?)?;
+    for (path, sum) in &found.by_manifest {
+        style.note(&format!("{}: {} cuts, {:.2} h", path.display(), sum.n_cuts, sum.total_secs / 3600.0));
+    }
+    style.note(&told);
+    let (tokens, per_word) = match config.model.tokenizer.as_str() {
+        "" => (tokens, per_word),
+        dir => {
+            let (_, tokens, per_word, told) = count(dir, Tokenizer::open(Path::new(dir))?)?;
+            style.note(&told);
+            (tokens, per_word)
+        }
+    };
+    if config.data.force_language {
+        let others =
+            found.by_language.iter().filter_map(|(other, sum)| Some((other.as_deref()?, sum.n_cuts)));
+        let (codes, counts): (Vec<_>, Vec<_>) = others.filter(|(other, _)| *other != language).unzip();
+        if !codes.is_empty() {
+            style.note(&format!(
+                "{} cuts state another language ({}); they are taken as `{language}`, as all are (data.force_language)",
+                counts.iter().sum::<u64>(),
+                codes.join(", ")
+            ));
+        }
+    }
+    let progress = Mutex::new(Items::start(style, "listening to the data", Some(0)));
+    let options = check::Options { tokens: Some(tokens), skip_audio: false };
+    let report = check(paths, &options, &|done, total| progress.lock().update_of(done, total));
+    progress.lock().clear();
+    let report = report?;
+    for group in report.groups() {
+        let severity = if group.severity == Severity::Error { "error" } else { "warning" };
+        style.note(&format!("{severity}: {} {}", group.findings.len(), group.kind.describe()));
+    }
+    if !report.findings.is_empty() {
+        let folder = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("."));
+        style.note(&format!("which ones: speechd data check {}", folder.display()));
+    }
+    Ok(per_word)
 }

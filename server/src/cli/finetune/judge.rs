@@ -1,70 +1,101 @@
 //! How models are judged before and after a fine-tuning: by recordings that none of them has heard.
 
-use std::path::Path;
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::bail;
 use candle_core::Device;
-use models::{Bundle, DecodeOptions, Transcriber};
+use models::{Bundle, BundleSource, DecodeOptions, Transcriber};
 use recipes::{
+    config::RunConfig,
     data::manifest::Cut,
     evaluate::{Evaluation, Unheard},
-    metrics::{Analysis, Score},
-    run::Outcome,
+    metrics::{Analysis, Comparison, Score, compare},
+    run::{self, Outcome},
     text::Normaliser,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::super::{
-    evaluate::{listen, scores, write_analysis},
-    output::{status_line, write_file},
-    progress::Style,
+use super::{
+    super::{
+        evaluate::{listen, scores, write_analysis},
+        output::{status_line, write_file},
+        progress::Style,
+    },
+    Stopped,
 };
+use crate::registry::Summary;
 
 /// What the base heard, on disk.
 #[derive(Serialize, Deserialize)]
 struct Before {
-    base: String,
+    /// All that decides it beside the recordings.
+    key: Value,
     evaluation: Evaluation,
+}
+
+/// What a model heard, and its scores by each of the language's normalisers.
+pub(super) struct Judged {
+    evaluation: Evaluation,
+    pub(super) scores: Vec<Score>,
 }
 
 /// A language and its test set.
 pub(super) struct Judge<'a> {
     language: &'a str,
     test: &'a [Cut],
+    stop: &'a AtomicBool,
     style: Style,
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(language: &'a str, test: &'a [Cut], style: Style) -> Self {
-        Self { language, test, style }
+    pub(super) fn new(language: &'a str, test: &'a [Cut], stop: &'a AtomicBool, style: Style) -> Self {
+        Self { language, test, stop, style }
     }
 
-    /// The scores of the base. What it heard is kept in the folder: a command that goes on does not listen again.
+    /// The base. What it heard is kept in the folder: a command that goes on does not listen again.
     pub(super) fn before(
         &self,
-        base: &str,
+        config: &RunConfig,
+        base: &BundleSource,
         out: &Path,
-        bundle: impl FnOnce() -> anyhow::Result<Bundle>,
-    ) -> anyhow::Result<Vec<Score>> {
+    ) -> anyhow::Result<Judged> {
         let path = out.join("before.json");
+        let key = self.key(config, base)?;
         let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Before>(&bytes).ok());
-        let evaluation =
-            match kept.filter(|before| before.base == base && self.is_of_test(&before.evaluation)) {
-                Some(before) => before.evaluation,
-                None => {
-                    let evaluation = self.listen(bundle()?)?;
-                    let before = Before { base: base.to_owned(), evaluation };
-                    write_file(&path, &(serde_json::to_string_pretty(&before)? + "\n"))?;
-                    before.evaluation
-                }
-            };
-        self.scores(&evaluation)
+        let kept = kept.filter(|before| before.key == key && is_of_test(&before.evaluation, self.test));
+        let evaluation = match kept {
+            Some(before) => before.evaluation,
+            None => {
+                let evaluation = self.listen(run::with_language(config, base.clone())?)?;
+                let before = Before { key, evaluation };
+                write_file(&path, &(serde_json::to_string_pretty(&before)? + "\n"))?;
+                before.evaluation
+            }
+        };
+        self.judged(evaluation)
     }
 
-    /// Whether all of these recordings were heard, and nothing else.
-    fn is_of_test(&self, evaluation: &Evaluation) -> bool {
-        let heard = evaluation.heard.iter().map(|heard| (&*heard.name, &*heard.reference));
-        heard.eq(self.test.iter().map(|cut| (&*cut.id, &*cut.text)))
+    /// What decides what the base hears: its files, the token that it gets, and how it is asked.
+    fn key(&self, config: &RunConfig, base: &BundleSource) -> anyhow::Result<Value> {
+        let files: Vec<_> =
+            Summary::open(base)?.files.into_iter().map(|file| (file.name, file.sha256)).collect();
+        let key = (files, &config.model.like, self.options(true));
+        // As it is read again: a number of single precision has more digits as a value.
+        Ok(serde_json::from_str(&serde_json::to_string(&key)?)?)
+    }
+
+    fn options(&self, is_told_language: bool) -> DecodeOptions {
+        let language = is_told_language.then(|| self.language.to_owned());
+        DecodeOptions { language, fallback: false, ..DecodeOptions::default() }
+    }
+
+    fn judged(&self, evaluation: Evaluation) -> anyhow::Result<Judged> {
+        Ok(Judged { scores: self.scores(&evaluation)?, evaluation })
     }
 
     /// The scores by each of the language's normalisers.
@@ -74,9 +105,12 @@ impl<'a> Judge<'a> {
 
     fn listen(&self, bundle: Bundle) -> anyhow::Result<Evaluation> {
         let transcriber = Transcriber::load(bundle, &Device::Cpu)?;
-        let language = transcriber.special_tokens().is_multilingual.then(|| self.language.to_owned());
-        let options = DecodeOptions { language, fallback: false, ..DecodeOptions::default() };
-        let evaluation = listen(&transcriber, self.test, &options, false, self.style);
+        let options = self.options(transcriber.special_tokens().is_multilingual);
+        let evaluation = listen(&transcriber, self.test, &options, false, self.stop, self.style);
+        let n_done = evaluation.heard.len() + evaluation.failed.len();
+        if n_done < self.test.len() && self.stop.load(Ordering::Relaxed) {
+            return Err(Stopped.into());
+        }
         if let Some(Unheard { name, reason }) = evaluation.failed.first() {
             let n_failed = evaluation.failed.len();
             if evaluation.heard.is_empty() {
@@ -90,15 +124,10 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges what was trained, writes what is behind its errors, and says how to use it.
-    pub(super) fn report(
-        &self,
-        model: &Path,
-        outcome: &Outcome,
-        folder: &Path,
-    ) -> anyhow::Result<Vec<Score>> {
-        let after = self.scores(&self.listen(Bundle::open(model)?)?)?;
+    pub(super) fn report(&self, model: &Path, outcome: &Outcome, folder: &Path) -> anyhow::Result<Judged> {
+        let after = self.judged(self.listen(Bundle::open(model)?)?)?;
         let (errors, model) = (folder.join("errors"), model.display().to_string());
-        if let Some((score, others)) = after.split_first() {
+        if let Some((score, others)) = after.scores.split_first() {
             write_analysis(&errors, &model, &Analysis::new(score, Some(self.language), others)?, self.test)?;
         }
         let (card, page) = (outcome.card.display(), errors.join("analysis.html"));
@@ -109,5 +138,117 @@ impl<'a> Judge<'a> {
             self.language
         ));
         Ok(after)
+    }
+
+    /// By how much a model's word error rate differs from the base's on what both of them heard; `None`, and why, where that says
+    /// nothing.
+    pub(super) fn difference(&self, before: &Judged, after: &Judged) -> anyhow::Result<Option<Comparison>> {
+        let (before, after) = (&before.evaluation, &after.evaluation);
+        let common = [heard_by_both(before, after), heard_by_both(after, before)];
+        let n_left_out = [before, after].iter().map(|one| one.heard.len()).sum::<usize>()
+            - common.iter().map(|one| one.heard.len()).sum::<usize>();
+        if n_left_out > 0 {
+            self.style.note(&format!(
+                "{n_left_out} recordings that only one of the models could hear are not in their comparison"
+            ));
+        }
+        let [before, after] = [self.scores(&common[0])?, self.scores(&common[1])?];
+        let (Some(before), Some(after)) = (before.first(), after.first()) else { return Ok(None) };
+        match compare(before, after) {
+            Ok((words, _)) => Ok(Some(words)),
+            Err(error) => {
+                self.style.note(&format!("not compared with the base: {error}"));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether these are all of the recordings, heard or not, and nothing else.
+fn is_of_test(evaluation: &Evaluation, test: &[Cut]) -> bool {
+    let mut heard = evaluation.heard.iter().peekable();
+    let mut failed: Vec<&str> = evaluation.failed.iter().map(|unheard| &*unheard.name).collect();
+    let mut is_in = |cut: &Cut| {
+        let is_heard =
+            heard.next_if(|heard| *heard.name == *cut.id && *heard.reference == *cut.text).is_some();
+        is_heard
+            || failed.iter().position(|name| **name == *cut.id).map(|at| failed.swap_remove(at)).is_some()
+    };
+    test.iter().all(&mut is_in) && heard.next().is_none() && failed.is_empty()
+}
+
+/// What one model heard of what the other heard, too.
+fn heard_by_both(one: &Evaluation, other: &Evaluation) -> Evaluation {
+    let names: HashSet<&str> = other.heard.iter().map(|heard| &*heard.name).collect();
+    let mut one = one.clone();
+    one.heard.retain(|heard| names.contains(&*heard.name));
+    one
+}
+
+#[cfg(test)]
+mod tests {
+    use recipes::evaluate::Heard;
+
+    use super::*;
+
+    fn evaluation(heard: &[(&str, &str)], failed: &[&str]) -> Evaluation {
+        let heard = heard.iter().map(|(name, hypothesis)| Heard {
+            name: (*name).to_owned(),
+            reference: "one two".to_owned(),
+            hypothesis: (*hypothesis).to_owned(),
+            duration_secs: 1.0,
+        });
+        let failed = failed.iter().map(|name| Unheard { name: (*name).to_owned(), reason: String::new() });
+        Evaluation {
+            n_silent: 0,
+            n_silent_with_text: 0,
+            busy_secs: 1.0,
+            audio_secs: 1.0,
+            heard: heard.collect(),
+            failed: failed.collect(),
+        }
+    }
+
+    #[test]
+    fn models_are_compared_by_what_both_of_them_heard() {
+        let stop = AtomicBool::new(false);
+        let judge = Judge::new("ps", &[], &stop, Style::new(true));
+        let judged = |heard: &[(&str, &str)]| judge.judged(evaluation(heard, &[])).expect("scores");
+        let before = judged(&[("a", "one"), ("b", "two"), ("c", "one two")]);
+        let after = judged(&[("a", "one two"), ("c", "one two"), ("d", "")]);
+        let difference = judge.difference(&before, &after).expect("compared").expect("a difference");
+        // One of four words less.
+        assert_eq!(difference.difference, -0.25);
+        assert!(judge.difference(&before, &judged(&[("x", "")])).expect("nothing in common").is_none());
+    }
+
+    #[test]
+    fn what_was_heard_belongs_to_a_test_set_with_what_failed() {
+        let cut = |id: &str| Cut {
+            id: id.into(),
+            audio: Path::new("a.wav").into(),
+            start_secs: 0.0,
+            duration_secs: 1.0,
+            channel: None,
+            text: "one two".into(),
+            language: None,
+            speaker: None,
+            target_text: None,
+            target_language: None,
+            extra: None,
+        };
+        let test = ["a", "b", "c"].map(cut);
+        for (heard, failed, expected) in [
+            (&["a", "b", "c"][..], &[][..], true),
+            (&["a", "c"], &["b"], true),
+            (&["c"], &["b", "a"], true),
+            (&["a", "c"], &[], false),
+            (&["b", "a", "c"], &[], false),
+            (&["a", "b", "c"], &["c"], false),
+            (&["a", "b", "c", "d"], &[], false),
+        ] {
+            let heard: Vec<_> = heard.iter().map(|name| (*name, "")).collect();
+            assert_eq!(is_of_test(&evaluation(&heard, failed), &test), expected, "{heard:?} {failed:?}");
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! Strategies side by side: before and after, in one table.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use recipes::{
-    config::StrategyKind,
-    metrics::{Score, compare},
-    run::Outcome,
+    config::{RunConfig, StrategyKind},
+    metrics::{Comparison, Score},
+    run::{FirstStage, Outcome},
 };
 use serde::Serialize;
 
@@ -30,55 +33,92 @@ fn rates(scores: &[Score]) -> Vec<Rates> {
         .collect()
 }
 
-/// One strategy.
+/// One strategy. Updates and hours are those of all its stages.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
     strategy: &'static str,
     n_steps: u64,
-    n_parameters: usize,
+    /// `None` where no model was trained that could be told.
+    n_parameters: Option<usize>,
     hours: f64,
+    /// What a stage on a related language took of that.
+    first_stage: Option<Stage>,
     test: Vec<Rates>,
     /// By how much its word error rate differs from that of the base, and where 95 of 100 resamples put that.
     difference: Option<(f64, Option<(f64, f64)>)>,
     /// Why there is no model.
     refused: Option<String>,
+    /// What there is to read, seen from the table's folder.
+    pages: Vec<(String, String)>,
+}
+
+/// What a stage took.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Stage {
+    n_steps: u64,
+    hours: f64,
 }
 
 impl Row {
-    /// A strategy that did not come to a model.
-    pub(super) fn refused(kind: StrategyKind, reason: &str) -> Self {
-        Self {
+    /// A strategy whose run is in `folder`, before anything is known of its result.
+    fn new(kind: StrategyKind, folder: &Path, out: &Path) -> anyhow::Result<Self> {
+        let first_stage = match kind {
+            StrategyKind::Multistage => FirstStage::of_run(folder)?,
+            _ => None,
+        };
+        let first_stage =
+            first_stage.map(|first| Stage { n_steps: first.n_steps, hours: first.busy_secs / 3600.0 });
+        let Stage { n_steps, hours } = first_stage.unwrap_or(Stage { n_steps: 0, hours: 0.0 });
+        let pages = [
+            ("run card", "card.html"),
+            ("errors", "errors/analysis.html"),
+            ("run card of stage A", "stage-a/card.html"),
+        ];
+        let page = |(about, page): (&str, &str)| {
+            let path = folder.join(page);
+            let seen = path.strip_prefix(out).ok().filter(|_| path.is_file())?;
+            Some((format!("{}: {about}", kind.name()), seen.display().to_string()))
+        };
+        Ok(Self {
             strategy: kind.name(),
-            n_steps: 0,
-            n_parameters: 0,
-            hours: 0.0,
+            n_steps,
+            n_parameters: None,
+            hours,
+            first_stage,
             test: Vec::new(),
             difference: None,
-            refused: Some(reason.to_owned()),
-        }
+            refused: None,
+            pages: pages.into_iter().filter_map(page).collect(),
+        })
+    }
+
+    /// A strategy that did not come to a model.
+    pub(super) fn refused(
+        kind: StrategyKind,
+        folder: &Path,
+        out: &Path,
+        reason: &str,
+    ) -> anyhow::Result<Self> {
+        Ok(Self { refused: Some(reason.to_owned()), ..Self::new(kind, folder, out)? })
     }
 
     pub(super) fn trained(
         kind: StrategyKind,
+        folder: &Path,
+        out: &Path,
         outcome: &Outcome,
-        before: &[Score],
         after: &[Score],
+        difference: Option<&Comparison>,
     ) -> anyhow::Result<Self> {
-        let difference = match (before.first(), after.first()) {
-            (Some(before), Some(after)) => {
-                let (words, _) = compare(before, after)?;
-                Some((words.difference, words.interval.map(|interval| (interval.low, interval.high))))
-            }
-            _ => None,
-        };
+        let row = Self::new(kind, folder, out)?;
+        let interval = |words: &Comparison| words.interval.map(|interval| (interval.low, interval.high));
         Ok(Self {
-            strategy: kind.name(),
-            n_steps: outcome.state.step,
-            n_parameters: outcome.n_parameters,
-            hours: outcome.state.busy_secs / 3600.0,
+            n_steps: row.n_steps + outcome.state.step,
+            n_parameters: Some(outcome.n_parameters),
+            hours: row.hours + outcome.state.busy_secs / 3600.0,
             test: rates(after),
-            difference,
-            refused: None,
+            difference: difference.map(|words| (words.difference, interval(words))),
+            ..row
         })
     }
 }
@@ -90,23 +130,35 @@ pub(super) struct Table {
     base: String,
     before: Vec<Rates>,
     strategies: Vec<Row>,
+    notes: Vec<String>,
 }
 
 impl Table {
-    pub(super) fn new(language: &str, base: &str, before: &[Score]) -> Self {
-        let (language, base) = (language.to_owned(), base.to_owned());
-        Self { language, base, before: rates(before), strategies: Vec::new() }
+    pub(super) fn new(config: &RunConfig, before: &[Score]) -> Self {
+        let (language, base) = (config.data.language.clone(), config.model.base.clone());
+        let mut notes = Vec::new();
+        if config.loss.ctc.weight > 0.0 {
+            notes.push(
+                "TRAINED counts the head of the CTC loss, which the model that is kept leaves out."
+                    .to_owned(),
+            );
+        }
+        Self { language, base, before: rates(before), strategies: Vec::new(), notes }
     }
 
     pub(super) fn add(&mut self, row: Row) {
         self.strategies.push(row);
     }
 
-    /// Writes `finetune.json` and `finetune.html`: what is known so far is kept, whatever the next strategy does.
-    pub(super) fn write(&self, out: &Path) -> anyhow::Result<()> {
+    /// Writes `finetune.json` and `finetune.html`, which leads to each strategy's run card, and says where that is. What is known so
+    /// far is kept, whatever the next strategy does.
+    pub(super) fn write(&self, out: &Path) -> anyhow::Result<PathBuf> {
         write_file(&out.join("finetune.json"), &(serde_json::to_string_pretty(self)? + "\n"))?;
         let title = format!("Fine-tuning for {}", self.language);
-        write_file(&out.join("finetune.html"), &recipes::table_page(&title, &self.cells()))
+        let links: Vec<_> = self.strategies.iter().flat_map(|row| row.pages.iter().cloned()).collect();
+        let path = out.join("finetune.html");
+        write_file(&path, &recipes::table_page(&title, &self.cells(), &self.notes, &links))?;
+        Ok(path)
     }
 
     fn cells(&self) -> Vec<[String; 6]> {
@@ -133,8 +185,11 @@ impl Table {
             };
             cells.push([
                 row.strategy.to_owned(),
-                format!("{:.2} M", row.n_parameters as f64 / 1e6),
-                row.n_steps.to_string(),
+                row.n_parameters.map_or_else(|| "-".to_owned(), |n| format!("{:.2} M", n as f64 / 1e6)),
+                match row.first_stage {
+                    Some(Stage { n_steps, .. }) => format!("{} ({n_steps} of stage A)", row.n_steps),
+                    None => row.n_steps.to_string(),
+                },
                 format!("{:.2}", row.hours),
                 told(&row.test),
                 beside,
@@ -146,7 +201,8 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&table(&self.cells()))
+        f.write_str(&table(&self.cells()))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }
 
