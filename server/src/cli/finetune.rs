@@ -185,8 +185,7 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(n_tokens) = args.new_vocabulary {
         data.learn_vocabulary(n_tokens as usize, &first, &base, style)?;
     }
-    data.look(&first, &base, style)?;
-    go_on(&stop)?;
+    data.look(&first, &base, &stop, style)?;
     for config in &mut configs {
         data.put_into(config);
     }

@@ -8,7 +8,10 @@ mod texts;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 pub use finding::{Finding, Group, Kind, Report, Severity};
 
@@ -24,6 +27,8 @@ pub struct Options {
     pub tokens: Option<Tokens>,
     /// Leave the recordings alone: only rows and texts.
     pub skip_audio: bool,
+    /// Leave those alone that are left once this is set: whoever sets it has no use for the report.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 /// A cut and where it stands.
@@ -101,7 +106,7 @@ pub fn check(
     // The sum of no numbers is -0.
     report.total_secs = corpus.cuts.iter().fold(0.0, |secs, placed| secs + placed.cut.duration_secs);
     if !options.skip_audio {
-        recordings::check(&corpus, progress, &mut report.findings);
+        recordings::check(&corpus, options.stop.as_deref(), progress, &mut report.findings);
     }
     texts::check(&corpus, options.tokens.as_ref(), &mut report.findings);
     shared::check(&corpus, &mut report.findings);

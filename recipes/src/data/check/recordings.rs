@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use audio::{ChannelChoice, DecodeAudio, Decoded, Warning, Waveform, decode_file};
@@ -38,7 +38,12 @@ struct Heard {
     findings: Vec<Finding>,
 }
 
-pub(super) fn check(corpus: &Corpus, progress: &(dyn Fn(usize, usize) + Sync), findings: &mut Vec<Finding>) {
+pub(super) fn check(
+    corpus: &Corpus,
+    stop: Option<&AtomicBool>,
+    progress: &(dyn Fn(usize, usize) + Sync),
+    findings: &mut Vec<Finding>,
+) {
     let mut by_recording = BTreeMap::<(&Path, Option<u16>), Vec<usize>>::new();
     for (at, placed) in corpus.cuts.iter().enumerate() {
         by_recording.entry((&placed.cut.audio, placed.cut.channel)).or_default().push(at);
@@ -48,6 +53,7 @@ pub(super) fn check(corpus: &Corpus, progress: &(dyn Fn(usize, usize) + Sync), f
     progress(0, total);
     let heard: Vec<_> = recordings
         .par_iter()
+        .filter(|_| !stop.is_some_and(|stop| stop.load(Ordering::Relaxed)))
         .map(|((path, channel), cuts)| {
             let heard = listen(corpus, path, *channel, cuts);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);

@@ -77,7 +77,7 @@ fn only(found: Vec<(Kind, String, String)>) -> (Kind, String, String) {
 
 #[test]
 fn sound_data_has_nothing_to_find() {
-    let report = Data::new().check(&Options { tokens: Some(Tokens::Chars), skip_audio: false });
+    let report = Data::new().check(&Options { tokens: Some(Tokens::Chars), ..Options::default() });
     assert_eq!(
         (report.n_cuts, report.total_secs, report.findings.len()),
         (3, 1.5, 0),
@@ -259,6 +259,6 @@ fn characters_that_a_vocabulary_lacks_are_found() {
     fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).expect("written");
     let tokens = Tokens::Model(Box::new(models::Tokenizer::open(folder.path()).expect("a tokenizer")));
     assert_eq!(tokens.count("a\u{e9}b").expect("counted"), 3);
-    let found = only(data.found_with(&Options { tokens: Some(tokens), skip_audio: false }));
+    let found = only(data.found_with(&Options { tokens: Some(tokens), ..Options::default() }));
     assert_eq!(found, (Kind::UnknownCharacters, "b".into(), "\u{e9} U+00E9".into()));
 }

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let paths = manifests(&args.manifests)?;
     let tokens = args.tokenizer.as_deref().map(|spec| tokens(spec, style)).transpose()?;
     let progress = Mutex::new(Items::start(style, "listening", Some(0)));
-    let options = Options { tokens, skip_audio: args.no_audio };
+    let options = Options { tokens, skip_audio: args.no_audio, ..Options::default() };
     let report = check(&paths, &options, &|done, total| progress.lock().update_of(done, total));
     progress.lock().clear();
     let report = report?;

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use anyhow::Context;
@@ -138,13 +138,19 @@ impl Data {
     }
 
     /// Hours, tokens, and what is wrong: of the language that is taught, and of a related one by itself.
-    pub(super) fn look(&self, config: &RunConfig, base: &BundleSource, style: Style) -> anyhow::Result<()> {
+    pub(super) fn look(
+        &self,
+        config: &RunConfig,
+        base: &BundleSource,
+        stop: &Arc<AtomicBool>,
+        style: Style,
+    ) -> anyhow::Result<()> {
         let mut paths: Vec<PathBuf> = self.train.iter().chain(&self.dev).cloned().collect();
         paths.extend(self.test.iter().filter(|path| !self.dev.contains(path)).cloned());
         if self.test == self.dev {
             style.note("no test set: models are judged by the dev set, which checkpoints are chosen by, too");
         }
-        let per_word = look_at(&paths, &config.data.language, config, base, style)?;
+        let per_word = look_at(&paths, &config.data.language, config, base, stop, style)?;
         let is_possible = config.model.tokenizer.is_empty() && config.strategy.kind != StrategyKind::Lora;
         if is_possible && per_word > MANY_TOKENS {
             style.note(
@@ -155,7 +161,7 @@ impl Data {
         if !related.is_empty() {
             let language = &config.strategy.stage.language;
             style.note(&format!("the related language, {language}"));
-            look_at(&related, language, config, base, style)?;
+            look_at(&related, language, config, base, stop, style)?;
         }
         Ok(())
     }
@@ -176,6 +182,7 @@ fn look_at(
     language: &str,
     config: &RunConfig,
     base: &BundleSource,
+    stop: &Arc<AtomicBool>,
     style: Style,
 ) -> anyhow::Result<f64> {
     let n_words = stats(paths, &Tokens::Words, &mut |_| {})?.total.n_tokens;
@@ -216,9 +223,10 @@ fn look_at(
         }
     }
     let progress = Mutex::new(Items::start(style, "listening to the data", Some(0)));
-    let options = check::Options { tokens: Some(tokens), skip_audio: false };
+    let options = check::Options { tokens: Some(tokens), stop: Some(stop.clone()), skip_audio: false };
     let report = check(paths, &options, &|done, total| progress.lock().update_of(done, total));
     progress.lock().clear();
+    go_on(stop)?;
     let report = report?;
     for group in report.groups() {
         let severity = if group.severity == Severity::Error { "error" } else { "warning" };

@@ -222,9 +222,8 @@ mod tests {
         assert!(judge.difference(&before, &judged(&[("x", "")])).expect("nothing in common").is_none());
     }
 
-    #[test]
-    fn what_was_heard_belongs_to_a_test_set_with_what_failed() {
-        let cut = |id: &str| Cut {
+    fn cut(id: &str) -> Cut {
+        Cut {
             id: id.into(),
             audio: Path::new("a.wav").into(),
             start_secs: 0.0,
@@ -236,7 +235,11 @@ mod tests {
             target_text: None,
             target_language: None,
             extra: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_was_heard_belongs_to_a_test_set_with_what_failed() {
         let test = ["a", "b", "c"].map(cut);
         for (heard, failed, expected) in [
             (&["a", "b", "c"][..], &[][..], true),
@@ -250,5 +253,20 @@ mod tests {
             let heard: Vec<_> = heard.iter().map(|name| (*name, "")).collect();
             assert_eq!(is_of_test(&evaluation(&heard, failed), &test), expected, "{heard:?} {failed:?}");
         }
+    }
+
+    #[test]
+    fn who_is_asked_to_stop_listens_to_nothing_more_and_keeps_nothing() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper-80");
+        let (stop, test) = (AtomicBool::new(true), [cut("a")]);
+        let judge = Judge::new("ps", &test, &stop, Style::new(true));
+        let config = RunConfig::load(
+            Some(Path::new("finetune")),
+            &["data.train=[\"a.jsonl\"]".to_owned(), "data.language=ps".to_owned()],
+        );
+        let out = tempfile::tempdir().expect("a folder");
+        let stopped = judge.before(&config.expect("settings"), &base.as_path().into(), out.path());
+        assert!(stopped.err().is_some_and(|error| error.is::<Stopped>()));
+        assert!(!out.path().join("before.json").exists());
     }
 }
