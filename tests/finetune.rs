@@ -283,6 +283,29 @@ fn an_adapter_is_nothing_at_first_and_the_same_beside_and_within_the_weights() -
     Ok(())
 }
 
+/// What cannot learn a few utterances by heart learns nothing of many. They are what it is judged by, too.
+#[test]
+fn eight_utterances_are_learnt_by_heart() -> Result<()> {
+    let home = workplace()?;
+    let row = |index: usize| {
+        let text = ["یو", "دوه", "درې"][index % 3];
+        format!("{{\"audio_filepath\": \"corpus/{index}.wav\", \"text\": \"{text}\", \"duration\": 0.4}}\n")
+    };
+    fs::write(home.path().join("eight.jsonl"), (0..8).map(row).collect::<String>())?;
+    let settings = [
+        "data.train=[\"eight.jsonl\"]",
+        "data.dev=[\"eight.jsonl\"]",
+        "train.max_steps=300",
+        "train.evaluate_every=50",
+        "join.max_cuts=1",
+        "optimizer.learning_rate=3e-3",
+    ];
+    let settings: Vec<_> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let (code, stdout, stderr) = finetune(&home, &[&settings[..], &["--no-augment"]].concat());
+    ensure!(code == 0 && stdout.contains("ps-strict: WER 0.0 %, CER 0.0 %"), "{stdout}{stderr}");
+    Ok(())
+}
+
 #[test]
 fn pashto_has_its_own_token_in_every_model_of_many_languages() -> Result<()> {
     let Some(model) = crate::support::reference_model("micro-whisper-digits") else { return Ok(()) };
