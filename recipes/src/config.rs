@@ -7,6 +7,7 @@ pub use strategy::{StageConfig, StrategyConfig, StrategyKind};
 use std::path::Path;
 
 use audio::augment::Augment;
+use audio::augment::config::{NoiseKind, Room};
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use models::{DecodeOptions, Precision};
@@ -94,6 +95,8 @@ pub struct DataConfig {
     pub force_language: bool,
     pub keep_empty: bool,
     pub clean_epochs: u64,
+    pub noises: Vec<String>,
+    pub rooms: Vec<String>,
     pub cache_mb: usize,
 }
 
@@ -202,6 +205,28 @@ impl RunConfig {
                 "data.force_language",
                 "needs data.language: the one that all cuts are in",
             ));
+        }
+        for (key, asks, is_asked, names) in [
+            (
+                "data.noises",
+                "augment.noise.kinds",
+                self.augment.noise.kinds.contains(&NoiseKind::Recorded),
+                &self.data.noises,
+            ),
+            (
+                "data.rooms",
+                "augment.reverb.rooms",
+                self.augment.reverb.rooms.contains(&Room::Recorded),
+                &self.data.rooms,
+            ),
+        ] {
+            if is_asked == names.is_empty() {
+                let message = match is_asked {
+                    true => format!("names no manifest, and {asks} asks for recorded ones"),
+                    false => format!("is not used: put `recorded` into {asks}"),
+                };
+                return Err(Error::config(key, message));
+            }
         }
         share("schedule.warmup_share", self.schedule.warmup_share)?;
         let (n_weights, n_train) = (self.data.weights.len(), self.data.train.len());
@@ -371,6 +396,8 @@ mod tests {
             ("train.best_by=speed", "train.best_by"),
             ("train.best_by=ctc", "train.best_by"),
             ("train.average_decay=1.0", "train.average_decay"),
+            ("augment.noise.kinds=[\"recorded\"]", "data.noises"),
+            ("data.rooms=[\"rooms.jsonl\"]", "augment.reverb.rooms"),
             ("train.parts=0", "train.parts"),
             ("sampler.memory_gb=-1", "sampler.memory_gb"),
             ("evaluate.beam_size=0", "evaluate.beam_size"),

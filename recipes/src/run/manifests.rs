@@ -3,24 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use audio::DecodeAudio;
+use audio::augment::{ImpulseResponse, Sources};
 use sha2::{Digest, Sha256};
 
 use super::{DATA, Progress};
 use crate::Error;
 use crate::config::RunConfig;
-use crate::data::hex;
 use crate::data::manifest::{self, Cut, Needs};
+use crate::data::{hex, read_cut_at};
 use crate::prepare::{self, Set, SynthesisOptions};
 
 /// The cuts of manifests, and of parts of corpora that are known by name, and how many there are of each.
 pub(super) fn read_cuts(
     entries: &[String],
     what: &str,
+    needs: Needs,
     config: &RunConfig,
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<(Vec<Cut>, Vec<usize>), Error> {
-    let needs = Needs { text: !config.data.keep_empty, transcript: true, recording: true, duration: true };
     let (mut cuts, mut counts) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = manifest_of(entry, what, &config.data.language, dir, tell)?;
@@ -33,6 +35,31 @@ pub(super) fn read_cuts(
         force_language(&mut cuts, &config.data.language);
     }
     Ok((cuts, counts))
+}
+
+/// The recordings that augmentation draws from, at the rate at which the model hears.
+pub(super) fn sources(
+    config: &RunConfig,
+    sample_rate: u32,
+    dir: &Path,
+    tell: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Sources, Error> {
+    let needs = Needs { text: false, recording: true, ..Needs::default() };
+    let mut read = |entries: &[String], what: &str| -> Result<Vec<_>, Error> {
+        let (cuts, _) = read_cuts(entries, what, needs, config, dir, tell)?;
+        let waveform =
+            |cut: &Cut| Ok((read_cut_at(cut, sample_rate, &DecodeAudio::default())?, cut.id.clone()));
+        cuts.iter().map(waveform).collect()
+    };
+    let noises = read(&config.data.noises, "data.noises")?;
+    let rooms = read(&config.data.rooms, "data.rooms")?.into_iter().map(|(response, id)| {
+        let refuse = |error: audio::Error| Error::config("data.rooms", format!("{id}: {error}"));
+        ImpulseResponse::recorded(response).map_err(refuse)
+    });
+    Ok(Sources {
+        noises: noises.into_iter().map(|(noise, _)| noise).collect(),
+        impulse_responses: rooms.collect::<Result<_, _>>()?,
+    })
 }
 
 /// Makes a language that of all cuts, whatever their corpus calls it: `ps_af`, `Pashto`, or that of a neighbour.

@@ -13,15 +13,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use audio::augment::{Augmenter, Sources};
+use audio::augment::Augmenter;
 use candle_core::Device;
 use models::BundleSource;
 
 pub use self::forecast::{Forecast, forecast};
 
 use self::folder::{keep_settings, lock};
-use self::manifests::read_cuts;
 pub use self::manifests::{force_language, is_imported, manifest_of};
+use self::manifests::{read_cuts, sources};
 pub use self::model::with_language;
 use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes};
 pub use self::stage::{FirstStage, check_base};
@@ -30,7 +30,7 @@ use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
 use crate::config::{RunConfig, StrategyKind, TaskKind};
 use crate::data::EpochPadding;
-use crate::data::manifest::Rejected;
+use crate::data::manifest::{Needs, Rejected};
 use crate::loader::Source as _;
 use crate::loss::CtcVocabulary;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
@@ -236,7 +236,9 @@ fn assemble(
     if is_kept {
         keep_settings(&config, dir)?;
     }
-    let mut read = |entries: &[String], what: &str| read_cuts(entries, what, &config, dir, tell);
+    let needs =
+        Needs { text: !config.data.keep_empty, transcript: true, recording: true, ..Needs::default() };
+    let mut read = |entries: &[String], what: &str| read_cuts(entries, what, needs, &config, dir, tell);
     let (cuts, counts) = read(&config.data.train, "data.train")?;
     let (dev, _) = read(&config.data.dev, "data.dev")?;
     let weights = config.data.weights.iter().zip(&counts);
@@ -267,7 +269,8 @@ fn assemble(
     )?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
     let room = Room { limits: limits(&config, task.live()), memory: memory(&config, &task) };
-    let augmenter = Augmenter::new(config.augment.clone(), Sources::default())?;
+    let sources = sources(&config, task.live().feature_spec().sample_rate, dir, tell)?;
+    let augmenter = Augmenter::new(config.augment.clone(), sources)?;
     let (corpus, padding) =
         Corpus::new(recordings, weights, &config, augmenter, room, task.description(), &device)?;
     let n_parameters = task.n_parameters().0 as usize;

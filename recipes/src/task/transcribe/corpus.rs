@@ -284,7 +284,8 @@ fn digest(
     sampler_digest: &str,
 ) -> Result<String, Error> {
     let RunConfig { seed, data, join, augment, target, .. } = config;
-    let drawn = (seed, &data.language, data.clean_epochs, &data.weights, join, augment, target);
+    let recorded = (&data.noises, &data.rooms);
+    let drawn = (seed, &data.language, data.clean_epochs, &data.weights, recorded, join, augment, target);
     let settings = serde_json::to_string(&drawn).map_err(|error| Error::config("data", error.to_string()))?;
     let mut hash = Sha256::new();
     hash.update(settings);

@@ -24,6 +24,10 @@ use crate::train::{Event, Run, train};
 
 const WORDS: [&str; 4] = ["one", "two", "three", "four"];
 
+/// Cuts as they are, one by one.
+const SINGLE: &str = "join={max_cuts=1, grow_epochs=0, max_secs=0.0, same_speaker=0.0, pause_secs=[0.0, 0.0], \
+                      edge_secs=[0.0, 0.0], edges=0.0, silence=0.0, silence_secs=[0.0, 0.0]}";
+
 /// A folder of short tones, each called by its pitch; every fifth has no text.
 fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
     (0..n)
@@ -164,7 +168,7 @@ fn the_sampler_counts_the_tokens_that_a_row_will_have() {
             assert_eq!(recordings.n_drawn_tokens(&utterance, &draw, Some(n_plain)).unwrap(), n_plain);
         }
     }
-    assert!(surplus > 60, "{surplus}");
+    assert!(surplus > 40, "{surplus}");
 }
 
 #[test]
@@ -187,9 +191,7 @@ fn every_epoch_says_what_it_wastes() {
 #[test]
 fn a_recording_that_cannot_be_read_is_left_out_and_told() {
     let folder = tempfile::tempdir().unwrap();
-    let config =
-        config(&["join={max_cuts=1, grow_epochs=0, max_secs=0.0, same_speaker=0.0, pause_secs=[0.0, 0.0], \
-                           edge_secs=[0.0, 0.0], edges=0.0, silence=0.0, silence_secs=[0.0, 0.0]}"]);
+    let config = config(&[SINGLE]);
     let task = task(folder.path(), &config);
     let corpus = corpus(folder.path(), &config, &task);
     std::fs::write(folder.path().join("3.wav"), b"no sound").unwrap();
@@ -302,10 +304,16 @@ fn the_live_model_hears_what_the_trained_one_learns() {
 #[test]
 fn an_encoder_that_is_trained_alone_is_judged_by_what_it_reads() {
     let folder = tempfile::tempdir().unwrap();
-    let alone =
-        ["loss.cross_entropy.weight=0", "loss.ctc.weight=1", "augment={}", "optimizer.learning_rate=1e-2"];
-    let config =
-        config(&[&alone[..], &["train.max_steps=60", "sampler.batch_secs=20", "train.best_by=cer"]].concat());
+    let config = config(&[
+        "loss.cross_entropy.weight=0",
+        "loss.ctc.weight=1",
+        "augment={}",
+        SINGLE,
+        "optimizer.learning_rate=5e-3",
+        "sampler.batch_secs=20",
+        "train.max_steps=800",
+        "train.best_by=cer",
+    ]);
     let task = task(folder.path(), &config);
     let corpus = corpus(folder.path(), &config, &task);
     let before = task.evaluate().unwrap();

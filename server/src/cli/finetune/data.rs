@@ -168,7 +168,8 @@ impl Data {
 
     /// What models are judged by, told its language as what they are trained on.
     pub(super) fn test(&self, config: &RunConfig, style: Style) -> anyhow::Result<Vec<Cut>> {
-        let mut cuts = read_cuts(&self.test, Needs { text: false, transcript: true, ..Needs::default() }, style)?;
+        let mut cuts =
+            read_cuts(&self.test, Needs { text: false, transcript: true, ..Needs::default() }, style)?;
         if config.data.force_language {
             run::force_language(&mut cuts, &config.data.language);
         }
