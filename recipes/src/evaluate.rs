@@ -115,9 +115,12 @@ pub fn evaluate(
     evaluate_by(&mut |batch| transcribe(transcriber, batch, options), references, progress)
 }
 
+/// What was heard in each of some recordings.
+type Texts = Vec<Result<String, models::Error>>;
+
 /// [`evaluate`] by whatever hears a few recordings at once, and says a text of each or why there is none.
 pub(crate) fn evaluate_by(
-    hear: &mut dyn FnMut(&[Reference]) -> Vec<Result<String, models::Error>>,
+    hear: &mut dyn FnMut(&[Reference]) -> Texts,
     references: impl Iterator<Item = Result<Reference, Unheard>>,
     progress: &mut dyn FnMut(usize),
 ) -> Evaluation {
@@ -166,11 +169,7 @@ pub(crate) fn evaluate_by(
 }
 
 /// The texts of a few recordings, decoded together.
-fn transcribe(
-    transcriber: &Transcriber,
-    batch: &[Reference],
-    options: &DecodeOptions,
-) -> Vec<Result<String, models::Error>> {
+fn transcribe(transcriber: &Transcriber, batch: &[Reference], options: &DecodeOptions) -> Texts {
     let mut worker = TranscriptionWorker::new(transcriber, usize::MAX);
     let mut texts: BTreeMap<u64, Result<String, models::Error>> = BTreeMap::new();
     for (id, reference) in (0..).zip(batch) {

@@ -272,7 +272,7 @@ fn assemble(
     let sources = sources(&config, task.live().feature_spec().sample_rate, dir, tell)?;
     let augmenter = Augmenter::new(config.augment.clone(), sources)?;
     let (corpus, padding) =
-        Corpus::new(recordings, weights, &config, augmenter, room, task.description(), &device)?;
+        Corpus::new(recordings, weights, &config, augmenter, &room, task.description(), &device)?;
     let n_parameters = task.n_parameters().0 as usize;
     if n_parameters == 0 {
         return Err(Error::config("strategy", "leaves nothing of the model to be trained"));

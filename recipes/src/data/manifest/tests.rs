@@ -251,7 +251,7 @@ fn a_translation_alone_is_no_silence() {
         assert!(read_lines(line, ANYTHING)[0].is_ok(), "{line}");
         match &read_lines(line, transcript)[0] {
             Err(rejected) => {
-                assert!(is_translation && rejected.to_string().contains("no transcript"), "{line}")
+                assert!(is_translation && rejected.to_string().contains("no transcript"), "{line}");
             }
             Ok(_) => assert!(!is_translation, "{line}"),
         }

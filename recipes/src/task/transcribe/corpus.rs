@@ -72,11 +72,11 @@ impl Corpus {
         weights: Vec<f32>,
         config: &RunConfig,
         augmenter: Augmenter,
-        room: Room,
+        room: &Room,
         description: &Description,
         device: &Device,
     ) -> Result<(Self, EpochPadding), Error> {
-        let Room { limits, memory } = room;
+        let Room { limits, memory } = *room;
         let (_, _, special) = description.vocabulary()?;
         let tokenizer = &*description.source().read("tokenizer.json")?;
         let sampler = SamplerConfig { limits, ..SamplerConfig::new(constraint(&config.sampler)) };

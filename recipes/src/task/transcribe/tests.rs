@@ -115,7 +115,7 @@ fn corpus(folder: &Path, config: &RunConfig, task: &Transcribe) -> Corpus {
     let recordings = Recordings::new(cuts(folder, 20), None, task.live().clone(), 1 << 20);
     let augmenter = Augmenter::new(config.augment.clone(), Sources::default()).unwrap();
     let room = Room { limits: limits(), memory: None };
-    Corpus::new(recordings, Vec::new(), config, augmenter, room, task.description(), &Device::Cpu).unwrap().0
+    Corpus::new(recordings, Vec::new(), config, augmenter, &room, task.description(), &Device::Cpu).unwrap().0
 }
 
 fn limits() -> LengthLimits {
