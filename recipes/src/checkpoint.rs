@@ -37,7 +37,7 @@ pub struct State {
     pub busy_secs: f64,
     /// The best evaluation.
     pub best: Option<Best>,
-    /// Evaluations since.
+    /// Evaluations without a better one, of those that tell: see `train.patience`.
     pub n_worse: u32,
     /// The checkpoint that a decay branched off from, to be returned to.
     pub branch: Option<u64>,
@@ -126,16 +126,12 @@ impl Checkpoints {
         };
         fs::create_dir_all(unfinished).map_err(refused(unfinished))?;
         fill(unfinished)?;
-        for entry in fs::read_dir(unfinished).map_err(refused(unfinished))?.flatten() {
-            let path = entry.path();
-            File::open(&path).and_then(|file| file.sync_all()).map_err(refused(&path))?;
-        }
-        sync(unfinished).map_err(refused(unfinished))?;
+        sync_folder(unfinished)?;
         if path.exists() {
             fs::remove_dir_all(path).map_err(refused(path))?;
         }
         fs::rename(unfinished, path).map_err(refused(path))?;
-        sync(&self.dir).map_err(refused(&self.dir))
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(refused(&self.dir))
     }
 
     /// Removes all but the newest `keep` and those of `protected`. 0 keeps all.
@@ -155,8 +151,15 @@ impl Checkpoints {
     }
 }
 
-fn sync(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
+/// Makes sure that a folder and the files in it are on the disk.
+pub(crate) fn sync_folder(dir: &Path) -> Result<(), Error> {
+    let refused =
+        |path: &Path, error: std::io::Error| Error::file(path, format!("cannot be written: {error}"));
+    let paths = fs::read_dir(dir).map_err(|error| refused(dir, error))?.flatten().map(|entry| entry.path());
+    for path in paths.chain([dir.to_owned()]) {
+        File::open(&path).and_then(|file| file.sync_all()).map_err(|error| refused(&path, error))?;
+    }
+    Ok(())
 }
 
 impl State {

@@ -10,7 +10,6 @@ use crate::data::EpochPadding;
 use crate::metrics_log::{Scalar, read_scalars};
 use crate::page::{self, escape};
 use crate::plot::LineChart;
-use crate::run::TOO_SHORT;
 use crate::task::Figures;
 use crate::train::Ending;
 
@@ -21,14 +20,18 @@ const MAX_POINTS: usize = 600;
 const CLIPPED: [&str; 2] = ["Loss", "Gradient norm"];
 const MAX_OF_MEDIAN: f64 = 4.0;
 
+/// Utterances of an update that are too short for their text.
+pub(crate) const TOO_SHORT: &str = "train/n_too_short";
+
 /// Plots: title, vertical axis and the names of their curves.
-const PLOTS: [(&str, &str, &[&str]); 7] = [
+const PLOTS: [(&str, &str, &[&str]); 8] = [
     ("Loss", "loss", &["train/loss", "dev/loss"]),
     ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/false_text_rate"]),
     ("Learning rate", "rate", &["train/learning_rate"]),
     ("Gradient norm", "norm", &["train/gradient_norm"]),
     ("Padding of updates", "share", &["train/audio_padding", "train/token_padding"]),
     ("Batches of epochs", "share", &["epoch/audio_padding", "epoch/token_padding", "epoch/fill"]),
+    ("Utterances that no batch of an epoch takes", "utterances", &["epoch/n_rejected"]),
     ("Speed", "x real time", &["train/x_real_time"]),
 ];
 

@@ -258,6 +258,13 @@ impl Schedule {
         self.config.kind == ScheduleKind::Wsd && self.stage(step) == Stage::Decay
     }
 
+    /// Whether the branch that update `step` is on, or the next one, is one that the run returns from.
+    pub fn returns_after(&self, step: u64) -> bool {
+        (step + 1..=self.n_steps())
+            .skip_while(|step| self.is_on_branch(*step))
+            .any(|step| !self.is_on_branch(step))
+    }
+
     /// Whether a period ends with update `step`: the weights have settled, and are worth keeping.
     pub fn ends_period(&self, step: u64) -> bool {
         self.periods.iter().any(|period| period.end == step)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::average::MovingAverage;
 use crate::checkpoint::{Best, Checkpoints, State, restore, write_training};
-use crate::loader::{Fault, Loaded, Loader, Source};
+use crate::loader::{Fault, Loaded, Loader, Position, Source};
 use crate::optim::{AdamW, OptimizerConfig};
 use crate::pass::{Pass, Workers};
 use crate::schedule::{Schedule, ScheduleConfig, Stage};
@@ -91,8 +91,8 @@ pub struct StepReport {
     pub step: u64,
     /// How many there will be.
     pub n_steps: u64,
-    /// Times that all data were seen before.
-    pub epoch: u64,
+    /// Where its first batch is.
+    pub at: Position,
     /// What was minimised.
     pub loss: f64,
     /// Its terms by name, each a mean, not yet scaled.
@@ -191,7 +191,9 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
             // What is returned to, and what it is left for.
             let is_fork = step < n_steps && schedule.is_on_branch(step) != schedule.is_on_branch(step + 1);
             if is_best || is_fork || is_due(step, config.save_every) || trainer.state.is_settled {
-                let is_written = trainer.save(step, is_fork)?;
+                // Without it a period that is planned could not begin.
+                let is_needed = is_fork && schedule.returns_after(step);
+                let is_written = trainer.save(step, is_needed)?;
                 // The best is what there is, not what there was.
                 if is_best && !is_written {
                     trainer.state.best = best_before;
@@ -269,7 +271,7 @@ impl<T: Task> Trainer<'_, T> {
         step: u64,
     ) -> Result<StepReport, Error> {
         let began = Instant::now();
-        let epoch = self.state.at.epoch;
+        let at = self.state.at;
         let batches = self.take(loader)?;
         let wait_secs = began.elapsed().as_secs_f64();
 
@@ -296,7 +298,7 @@ impl<T: Task> Trainer<'_, T> {
         Ok(StepReport {
             step,
             n_steps: schedule.n_steps(),
-            epoch,
+            at,
             loss,
             terms,
             rate,
@@ -383,7 +385,8 @@ impl<T: Task> Trainer<'_, T> {
     fn branch(&mut self, schedule: &Schedule) -> Result<(), Error> {
         let step = self.state.step;
         match (self.state.branch, schedule.is_on_branch(step + 1)) {
-            (None, true) if step > 0 => self.state.branch = Some(step),
+            // What could not be written is not returned to.
+            (None, true) if self.run.checkpoints.path(step).is_dir() => self.state.branch = Some(step),
             (Some(left), false) => {
                 let dir = self.run.checkpoints.path(left);
                 restore(&dir, &mut self.optimizer, &mut |name, value| self.average.set(name, value))?;

@@ -33,11 +33,22 @@ pub struct BatchSizeSearch {
     pub max_batch_size: usize,
     /// Output tokens per second of a bucket's longest item, where the table does not bound tokens.
     pub tokens_per_sec: f64,
+    /// Output tokens that an item may have beyond what its bucket bounds.
+    pub extra_tokens: u32,
+    /// Output tokens of any item.
+    pub max_tokens: Option<u32>,
 }
 
 impl Default for BatchSizeSearch {
     fn default() -> Self {
-        Self { start: 32, relative_gap: 0.05, max_batch_size: 4096, tokens_per_sec: 12.0 }
+        Self {
+            start: 32,
+            relative_gap: 0.05,
+            max_batch_size: 4096,
+            tokens_per_sec: 12.0,
+            extra_tokens: 0,
+            max_tokens: None,
+        }
     }
 }
 
@@ -95,6 +106,23 @@ impl BatchSizeSearch {
         Ok(BatchSizes { table, batch_sizes, trials })
     }
 
+    /// The search for items of these lengths, of which the fastest speaker may be in any bucket: the table, of which buckets of equal
+    /// sizes may have become one, and the items of a batch of each.
+    ///
+    /// # Errors
+    /// As [`BatchSizeSearch::run`].
+    pub fn fit(
+        self,
+        table: &BucketTable,
+        lengths: &[Length],
+        oracle: &mut dyn MemoryOracle,
+    ) -> Result<(BucketTable, Vec<usize>), Error> {
+        let taken = lengths.iter().filter(|length| table.assign(**length).is_ok());
+        let tokens_per_sec = taken.map(|length| length.tokens_per_sec()).fold(0.0, f64::max);
+        let BatchSizes { table, batch_sizes, .. } = Self { tokens_per_sec, ..self }.run(table, oracle)?;
+        Ok((table, batch_sizes))
+    }
+
     fn check(&self) -> Result<(), Error> {
         for (name, value) in [("start", self.start), ("max_batch_size", self.max_batch_size)] {
             if value == 0 {
@@ -113,7 +141,8 @@ impl BatchSizeSearch {
     /// The largest item that a bucket takes.
     fn longest(&self, bucket: &Bucket) -> Length {
         let estimate = || (self.tokens_per_sec * bucket.max_duration_secs).ceil() as u32;
-        Length::new(bucket.max_duration_secs, bucket.max_tokens.unwrap_or_else(estimate))
+        let n_tokens = bucket.max_tokens.unwrap_or_else(estimate).saturating_add(self.extra_tokens);
+        Length::new(bucket.max_duration_secs, n_tokens.min(self.max_tokens.unwrap_or(u32::MAX)))
     }
 
     /// The largest size that fits, as far as the gap lets it be known; `None` when one item does not.
@@ -173,23 +202,6 @@ fn merge_equal(table: &BucketTable, sizes: &[usize]) -> Result<(BucketTable, Vec
     }
     let (buckets, sizes) = merged.into_iter().unzip();
     Ok((BucketTable::new(buckets, table.fit())?, sizes))
-}
-
-/// The largest batch of each bucket that fits, for items of these lengths; buckets of equal sizes may become one.
-///
-/// # Errors
-/// What [`BatchSizeSearch::run`] refuses.
-pub fn fitted(
-    table: &BucketTable,
-    lengths: &[Length],
-    oracle: &mut dyn MemoryOracle,
-) -> Result<(BucketTable, Vec<usize>), Error> {
-    // Where a table does not bound tokens, the fastest speaker may be in any bucket.
-    let taken = lengths.iter().filter(|length| table.assign(**length).is_ok());
-    let tokens_per_sec = taken.map(|length| length.tokens_per_sec()).fold(0.0, f64::max);
-    let search = BatchSizeSearch { tokens_per_sec, ..BatchSizeSearch::default() };
-    let BatchSizes { table, batch_sizes, .. } = search.run(table, oracle)?;
-    Ok((table, batch_sizes))
 }
 
 /// What batch sizes depend on besides the buckets.

@@ -80,8 +80,11 @@ pub struct TrainingMemory {
     /// Bytes of a weight, a gradient and an activation: 4 for f32, 2 for bf16 and f16. With 2, trained weights have a
     /// master copy of 4.
     pub bytes_per_value: u64,
-    /// Gradients of each trained weight that are kept at once: one of each part of a batch that is computed side by side.
+    /// Gradients of each trained weight that are kept at once: one of each part of a batch that is computed side by side, and
+    /// the sum over several batches.
     pub n_gradients: u64,
+    /// Copies of each trained weight: itself, and its moving average.
+    pub n_weights: u64,
     /// Bytes of the optimiser for each trained weight: 8 for AdamW's two f32 moments.
     pub optimizer_bytes: u64,
     /// Values that are kept for each attention score: 0 for fused attention, which computes them again, 1 for the
@@ -104,6 +107,7 @@ impl TrainingMemory {
             dims,
             bytes_per_value,
             n_gradients: 1,
+            n_weights: 1,
             optimizer_bytes: ADAMW_BYTES,
             values_per_score: 0,
             gradient_checkpointing: false,
@@ -145,7 +149,8 @@ impl TrainingMemory {
     pub fn fixed_bytes(&self) -> f64 {
         let ModelDims { n_params, n_trainable, .. } = self.dims;
         let master = if self.bytes_per_value < 4 { 4 } else { 0 };
-        let per_trained = self.n_gradients * self.bytes_per_value + master + self.optimizer_bytes;
+        let copies = self.n_gradients + self.n_weights.saturating_sub(1);
+        let per_trained = copies * self.bytes_per_value + master + self.optimizer_bytes;
         n_params as f64 * self.bytes_per_value as f64 + n_trainable as f64 * per_trained as f64
     }
 
@@ -225,6 +230,7 @@ mod tests {
             },
             bytes_per_value: 2,
             n_gradients: 1,
+            n_weights: 1,
             optimizer_bytes: 8,
             values_per_score: 1,
             gradient_checkpointing: false,
@@ -258,6 +264,7 @@ mod tests {
         assert_eq!(TrainingMemory { bytes_per_value: 4, ..large() }.fixed_bytes(), 16.0 * n);
         let parts = TrainingMemory { n_gradients: 3, bytes_per_value: 4, ..large() };
         assert_eq!(parts.fixed_bytes(), 24.0 * n);
+        assert_eq!(TrainingMemory { n_weights: 2, ..parts }.fixed_bytes(), 28.0 * n);
         let frozen = ModelDims { n_trainable: 0, ..large().dims };
         assert_eq!(TrainingMemory { dims: frozen, ..large() }.fixed_bytes(), 2.0 * n);
         let none = large().step_bytes(Length::new(30.0, 448), 0);

@@ -36,9 +36,7 @@ pub mod tokens;
 mod utterance;
 
 pub use admission::{Admission, LanguageAdmission, LengthLimits, Rejection, TokensPerPosition};
-pub use batch_size::{
-    BatchSizeProfile, BatchSizeSearch, BatchSizes, MemoryOracle, ProfileKey, Trial, fitted,
-};
+pub use batch_size::{BatchSizeProfile, BatchSizeSearch, BatchSizes, MemoryOracle, ProfileKey, Trial};
 pub use bucket::{Bucket, BucketTable, Fit};
 pub use bucket_plan::{BucketPlan, PlannedBucket, table_within};
 pub use constraint::{Constraint, CountedTokens, Filling};

@@ -93,8 +93,10 @@ fn appends(kept: &Value, now: &Value) -> bool {
         _ if settings["train"]["max_epochs"] == 0 => vec![settings["train"]["max_steps"].clone()],
         _ => Vec::new(),
     };
+    // A share of a longer run is a longer warm-up.
+    let is_fixed = now["schedule"]["warmup_share"].as_f64().is_none_or(|share| share == 0.0);
     let kept = ends(kept);
-    !kept.is_empty() && ends(now).starts_with(&kept)
+    is_fixed && !kept.is_empty() && ends(now).starts_with(&kept)
 }
 
 /// The first key that differs in a way that matters.
@@ -123,6 +125,9 @@ mod tests {
                 "train": { "max_steps": max_steps, "max_epochs": 0 },
             })
         };
+        let mut shared = settings(&[40, 80], 80);
+        shared["schedule"]["warmup_share"] = serde_json::json!(0.1);
+        assert!(!appends(&settings(&[40], 40), &shared));
         for (kept, now, is_appended) in [
             (settings(&[], 40), settings(&[40, 80], 80), true),
             (settings(&[40], 40), settings(&[40, 80], 80), true),

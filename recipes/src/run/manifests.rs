@@ -51,8 +51,12 @@ pub(super) fn sources(
             |cut: &Cut| Ok((read_cut_at(cut, sample_rate, &DecodeAudio::default())?, cut.id.clone()));
         cuts.iter().map(waveform).collect()
     };
-    let noises = read(&config.data.noises, "data.noises")?;
-    let rooms = read(&config.data.rooms, "data.rooms")?.into_iter().map(|(response, id)| {
+    // What is switched off is not read.
+    let augment = &config.augment;
+    let noises: &[_] = if augment.noise.probability > 0.0 { &config.data.noises } else { &[] };
+    let rooms: &[_] = if augment.reverb.probability > 0.0 { &config.data.rooms } else { &[] };
+    let noises = read(noises, "data.noises")?;
+    let rooms = read(rooms, "data.rooms")?.into_iter().map(|(response, id)| {
         let refuse = |error: audio::Error| Error::config("data.rooms", format!("{id}: {error}"));
         ImpulseResponse::recorded(response).map_err(refuse)
     });

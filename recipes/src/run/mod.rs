@@ -34,9 +34,9 @@ use crate::data::manifest::{Needs, Rejected};
 use crate::loader::Source as _;
 use crate::loss::CtcVocabulary;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
-use crate::run_card::RunCard;
+use crate::run_card::{RunCard, TOO_SHORT};
 use crate::task::Figures;
-use crate::task::transcribe::{Corpus, HeldOut, Recordings, Room, Transcribe, ctc_vocabulary};
+use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Transcribe, ctc_vocabulary};
 use crate::train::{Ending, Event, Run, StepReport, train};
 
 /// Where things are in a run's folder.
@@ -45,8 +45,6 @@ const MODEL: &str = "model";
 const ADAPTER: &str = "adapter";
 const CARD: &str = "card.html";
 const DATA: &str = "data";
-/// Cuts of an update that are too short for their text.
-pub(crate) const TOO_SHORT: &str = "train/n_too_short";
 /// Windows in a batch whose size was left open.
 const BATCH_WINDOWS: f64 = 8.0;
 
@@ -121,7 +119,7 @@ pub fn run(
         },
         _ => base,
     };
-    let Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters } =
+    let Assembled { config, task, corpus, n_train, train_secs, n_dev, n_parameters, .. } =
         assemble(name, config, base, dir, true, tell)?;
     let config = &config;
     let checkpoints = Checkpoints::open(&dir.join(CHECKPOINTS))?;
@@ -133,13 +131,6 @@ pub fn run(
     };
     let held_out_digest = task.held_out_digest();
     let mut logged = Ok(());
-    // The one whose batches are told already.
-    let mut epoch = match at {
-        Some(step) => {
-            Some(State::read(&checkpoints.path(step))?.at).filter(|at| at.batch > 0).map(|at| at.epoch)
-        }
-        None => None,
-    };
     let settings = Run {
         train: &config.train,
         optimizer: &config.optimizer,
@@ -150,14 +141,15 @@ pub fn run(
     };
     let (ending, state) = train(&task, &corpus, &settings, stop, &mut |event| {
         let recorded = record(&mut log, &event).and_then(|()| {
-            let Event::Step(StepReport { step, epoch: now, .. }) = &event else { return Ok(()) };
-            if epoch.replace(*now) == Some(*now) {
+            let Event::Step(StepReport { step, at, .. }) = &event else { return Ok(()) };
+            // Another epoch began with this update or within the one before.
+            if at.batch >= config.train.accumulate.max(1) {
                 return Ok(());
             }
-            let padding = corpus.padding(*now)?;
+            let padding = corpus.padding(at.epoch)?;
             record_epoch(&mut log, *step, &padding)?;
             // That of the first was told with the data.
-            if *now > 0 {
+            if at.epoch > 0 {
                 tell(Progress::Epoch(&padding));
             }
             Ok(())
@@ -171,10 +163,9 @@ pub fn run(
         Ending::Stopped => None,
         Ending::Complete | Ending::NoBetter => Some(keep_model(&task, config, &checkpoints, &state, dir)?),
     };
-    let padding = match epoch {
-        Some(epoch) => corpus.padding(epoch)?,
-        None => padding,
-    };
+    // At the first batch of an epoch the last one was of the epoch before.
+    let last_epoch = state.at.epoch.saturating_sub(u64::from(state.at.batch == 0));
+    let padding = corpus.padding(last_epoch)?;
     let card = dir.join(CARD);
     let html = RunCard {
         name,
@@ -268,11 +259,11 @@ fn assemble(
         },
     )?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
-    let room = Room { limits: limits(&config, task.live()), memory: memory(&config, &task) };
+    let capacity = Capacity { limits: limits(&config, task.live()), memory: memory(&config, &task) };
     let sources = sources(&config, task.live().feature_spec().sample_rate, dir, tell)?;
     let augmenter = Augmenter::new(config.augment.clone(), sources)?;
     let (corpus, padding) =
-        Corpus::new(recordings, weights, &config, augmenter, &room, task.description(), &device)?;
+        Corpus::new(recordings, weights, &config, augmenter, &capacity, task.description(), &device)?;
     let n_parameters = task.n_parameters().0 as usize;
     if n_parameters == 0 {
         return Err(Error::config("strategy", "leaves nothing of the model to be trained"));

@@ -10,7 +10,7 @@ use models::{Architecture, Bundle, BundleSource, Description, NewVocabulary, New
 
 use super::{ADAPTER, MODEL};
 use crate::Error;
-use crate::checkpoint::{Checkpoints, State};
+use crate::checkpoint::{Checkpoints, State, sync_folder};
 use crate::config::{ModelConfig, RunConfig, SamplerSettings, StrategyKind};
 use crate::data::manifest::Cut;
 use crate::data::{LengthLimits, ModelDims, TokensPerPosition, TrainingMemory};
@@ -200,7 +200,8 @@ pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Option<TrainingMe
     let (n_trainable, n_params) = task.n_parameters();
     let dims = ModelDims { n_trainable, ..ModelDims::of(task.description(), n_params) };
     Some(TrainingMemory {
-        n_gradients: config.train.parts as u64,
+        n_gradients: config.train.parts as u64 + u64::from(config.train.accumulate > 1),
+        n_weights: 1 + u64::from(config.train.average_decay > 0.0),
         gradient_checkpointing: config.model.gradient_checkpointing,
         ..TrainingMemory::new(dims, 4, memory_gb)
     })
@@ -254,12 +255,17 @@ fn replace(path: &Path, write: &dyn Fn(&Path) -> Result<(), Error>) -> Result<()
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(folder, error)),
         _ => Ok(()),
     };
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|error| Error::file(to, error));
+    // It ended between the two renames below.
+    if former.exists() && !path.exists() {
+        rename(&former, path)?;
+    }
     remove(&unfinished)?;
-    remove(&former)?;
     fs::create_dir_all(&unfinished).map_err(|error| Error::file(&unfinished, error))?;
     write(&unfinished)?;
-    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|error| Error::file(to, error));
+    sync_folder(&unfinished)?;
     if path.exists() {
+        remove(&former)?;
         rename(path, &former)?;
     }
     rename(&unfinished, path)?;

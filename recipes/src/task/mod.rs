@@ -67,7 +67,7 @@ pub struct Extent {
     pub n_tokens: usize,
     /// Output tokens that are computed.
     pub padded_tokens: usize,
-    /// Cuts that are too short for their text: CTC has nothing to say of them.
+    /// Rows that are too short for their text: CTC has nothing to say of them.
     pub n_too_short: usize,
 }
 

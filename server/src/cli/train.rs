@@ -156,7 +156,7 @@ impl Teller {
                     self.style.note(padding.admission.to_string().trim_end());
                 }
             }
-            Progress::Epoch(padding) => self.style.note(&padding.summary()),
+            Progress::Epoch(padding) => self.line(&padding.summary()),
             Progress::Training(event) => self.event(event),
         }
     }

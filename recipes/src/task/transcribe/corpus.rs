@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use audio::augment::{Augmenter, cut_rng};
 use candle_core::Device;
-use models::Description;
+use models::{Architecture, Description};
 use sha2::{Digest, Sha256};
 
 use super::batch::{Batch, divide};
@@ -13,8 +13,8 @@ use super::recordings::{Draw, Recordings};
 use crate::Error;
 use crate::config::{RunConfig, SamplerSettings, TargetConfig};
 use crate::data::{
-    BucketEstimate, BucketTable, Constraint, Cut, Epoch, EpochPadding, JoinConfig, Length, LengthLimits,
-    Sampler, SamplerConfig, TrainingMemory, Utterance, fitted, hex, weighted,
+    BatchSizeSearch, BucketEstimate, BucketTable, Constraint, Cut, Epoch, EpochPadding, JoinConfig, Length,
+    LengthLimits, Sampler, SamplerConfig, TrainingMemory, Utterance, hex, weighted,
 };
 use crate::loader::{Fault, Loaded, Position, Source};
 
@@ -43,7 +43,7 @@ pub struct Corpus {
 }
 
 /// What there is room for.
-pub struct Room {
+pub struct Capacity {
     /// Utterances that are heard.
     pub limits: LengthLimits,
     /// What decides how large batches are, in the place of their seconds.
@@ -62,8 +62,7 @@ struct Plan {
 
 impl Corpus {
     /// `weights` say how often each cut is heard in an epoch; none is once. Buckets are estimated from the first epoch that is like
-    /// all that follow. Beside it comes what the first epoch of all
-    /// wastes, and what no batch takes.
+    /// all that follow. Beside it comes what the first epoch of all wastes, and what no batch takes.
     ///
     /// # Errors
     /// Settings that make no sense, data of which nothing is left.
@@ -72,11 +71,11 @@ impl Corpus {
         weights: Vec<f32>,
         config: &RunConfig,
         augmenter: Augmenter,
-        room: &Room,
+        capacity: &Capacity,
         description: &Description,
         device: &Device,
     ) -> Result<(Self, EpochPadding), Error> {
-        let Room { limits, memory } = *room;
+        let Capacity { limits, memory } = *capacity;
         let (_, _, special) = description.vocabulary()?;
         let tokenizer = &*description.source().read("tokenizer.json")?;
         let sampler = SamplerConfig { limits, ..SamplerConfig::new(constraint(&config.sampler)) };
@@ -108,7 +107,17 @@ impl Corpus {
         corpus.table =
             estimate(&config.sampler, corpus.sampler.limits.max_duration_secs, taken.len()).table(&taken)?;
         if let Some(mut memory) = memory {
-            let (table, mut batch_sizes) = fitted(&corpus.table, &taken, &mut memory)?;
+            let Architecture::Whisper(whisper) = description.architecture();
+            let positions = whisper.max_target_positions as u32;
+            // What may stand around a text, as `Recordings::row` draws it.
+            let TargetConfig { timestamps, previous } = config.target;
+            let context = if previous > 0.0 { positions / 2 } else { 0 };
+            let search = BatchSizeSearch {
+                extra_tokens: context + u32::from(timestamps > 0.0),
+                max_tokens: Some(positions),
+                ..BatchSizeSearch::default()
+            };
+            let (table, mut batch_sizes) = search.fit(&corpus.table, &taken, &mut memory)?;
             let max_items = if config.sampler.max_items > 0 { config.sampler.max_items } else { usize::MAX };
             batch_sizes.iter_mut().for_each(|size| *size = (*size).min(max_items));
             (corpus.table, corpus.sampler.constraint) = (table, Constraint::BatchSizes { batch_sizes });
@@ -147,12 +156,8 @@ impl Corpus {
         (epoch >= self.clean_epochs).then_some(&self.augmenter)
     }
 
-    /// How the rows of an epoch are drawn.
-    fn draw(&self, epoch: u64) -> Draw<'_> {
-        Draw { augmenter: self.augmenter(epoch), target: &self.target, seed: self.seed, epoch }
-    }
-
-    /// As the model will hear and write them: after the change of speed, and with the times and the context, that will be drawn.
+    /// As the model will hear them: after the change of speed that will be drawn. Times and contexts that are drawn are not
+    /// counted: which rows have them is no reason to leave one out, or to batch it otherwise.
     fn lengths(&self, utterances: &[Utterance], epoch: u64) -> Result<Vec<Length>, Error> {
         let sample_rate = self.recordings.sample_rate();
         let length = |utterance: &Utterance| {
@@ -165,14 +170,7 @@ impl Corpus {
             let window_secs = self.recordings.window_secs();
             let is_heard = (self.sampler.limits.min_duration_secs..=window_secs).contains(&secs);
             let secs = if is_heard && !self.recordings.is_variable_length() { window_secs } else { secs };
-            Ok(Length::new(
-                secs,
-                self.recordings.n_drawn_tokens(
-                    utterance,
-                    &self.draw(epoch),
-                    self.sampler.limits.max_tokens,
-                )?,
-            ))
+            Ok(Length::new(secs, self.recordings.n_tokens(utterance)?))
         };
         utterances.iter().map(length).collect()
     }
@@ -241,7 +239,12 @@ impl Source for Corpus {
     fn load(&self, at: Position) -> Result<Loaded<Batch>, Error> {
         let plan = self.plan(at.epoch)?;
         let items = plan.epoch.step(at.batch).into_iter().flatten().flat_map(|batch| batch.items);
-        let draw = self.draw(at.epoch);
+        let draw = Draw {
+            augmenter: self.augmenter(at.epoch),
+            target: &self.target,
+            seed: self.seed,
+            epoch: at.epoch,
+        };
         let (mut rows, mut faults) = (Vec::new(), Vec::new());
         for item in items {
             let utterance = &plan.utterances[item];

@@ -7,7 +7,7 @@ mod recordings;
 mod tests;
 
 pub use batch::Batch;
-pub use corpus::{Corpus, Room};
+pub use corpus::{Capacity, Corpus};
 pub use recordings::Recordings;
 
 use std::collections::BTreeMap;

@@ -36,14 +36,6 @@ struct Cache {
     free_bytes: usize,
 }
 
-/// What the decoder is given and asked for beside an utterance's text.
-struct Surroundings {
-    /// Whether times are around the text.
-    is_timed: bool,
-    /// A cut whose text precedes it.
-    context: Option<usize>,
-}
-
 /// How a row is drawn.
 pub(super) struct Draw<'a> {
     pub augmenter: Option<&'a Augmenter>,
@@ -113,7 +105,7 @@ impl Recordings {
     /// A row of a batch. What it is depends on its arguments alone.
     pub(super) fn row(&self, utterance: &Utterance, draw: &Draw<'_>) -> Result<Row, Error> {
         let mut rng = cut_rng(draw.seed, draw.epoch, &utterance.id);
-        // The augmenter has numbers of its own, so that the sampler knows the speed that it will draw.
+        // The augmenter draws its numbers first, so that the sampler knows the speed that it will draw.
         let mut own = cut_rng(draw.seed.wrapping_add(1), draw.epoch, &utterance.id);
         let waveform = self.hear(utterance, &mut own)?;
         let recorded_secs = waveform.duration_secs();
@@ -129,7 +121,7 @@ impl Recordings {
             features = augmenter.apply_to_features(features, n_frames, &mut rng);
         }
         let tempo = if recorded_secs > 0.0 { duration_secs / recorded_secs } else { 1.0 };
-        let tokens = self.tokens(utterance, draw, tempo, duration_secs)?;
+        let tokens = self.tokens(utterance, draw.target, tempo, duration_secs, &mut own)?;
         let heard_secs = features.n_frames as f64 / self.transcriber.feature_spec().frame_rate();
         Ok(Row { features, tokens, duration_secs, heard_secs })
     }
@@ -137,26 +129,32 @@ impl Recordings {
     fn tokens(
         &self,
         utterance: &Utterance,
-        draw: &Draw<'_>,
+        target: &TargetConfig,
         tempo: f64,
         duration_secs: f64,
+        rng: &mut ChaCha8Rng,
     ) -> Result<Tokens, Error> {
         let special = self.transcriber.special_tokens();
         let text = self.text_ids(utterance)?;
-        let Surroundings { is_timed, context } = self.surroundings(utterance, draw);
-        let begin = special.timestamp_begin().filter(|_| is_timed);
-        let prompt = special.prompt(self.language_of(utterance), Task::Transcribe, begin.is_some())?;
+        // Both are drawn always, so that neither setting changes what the other draws.
+        let (timed, preceded) = (uniform(rng) < target.timestamps, uniform(rng) < target.previous);
+        let begin = special.timestamp_begin().filter(|_| timed);
+        let language = self.language_of(utterance);
+        let prompt = special.prompt(language, Task::Transcribe, begin.is_some())?;
         let times = begin.map(|begin| {
             let (start, end) = utterance.speech_secs(&self.cuts).unwrap_or((0.0, 0.0));
             let last = (duration_secs / TIMESTAMP_SECS).floor() as u32;
             let step = |secs: f64| ((secs * tempo / TIMESTAMP_SECS).round() as u32).min(last);
             (begin + step(start), begin + step(end).max(step(start)))
         });
-        let context = match special.previous.zip(context) {
-            Some((previous, other)) => {
-                let said =
-                    cut_ids(self.transcriber.tokenizer(), &self.cuts[other], self.language.as_deref())?;
-                match self.n_said(prompt.len() + text.len(), said.len()) {
+        let context = match special.previous.filter(|_| preceded && !self.cuts.is_empty()) {
+            Some(previous) => {
+                let other = &self.cuts[below(self.cuts.len() as u64, rng) as usize];
+                let said = cut_ids(self.transcriber.tokenizer(), other, self.language.as_deref())?;
+                // As decoding has it: half of the positions at most, and never at the cost of the text. Times and end count too.
+                let positions = self.transcriber.whisper().config.max_target_positions;
+                let room = positions.saturating_sub(prompt.len() + text.len() + 3).min(positions / 2);
+                match room.saturating_sub(1).min(said.len()) {
                     0 => Vec::new(),
                     n => [&[previous], &said[said.len() - n..]].concat(),
                 }
@@ -164,28 +162,6 @@ impl Recordings {
             None => Vec::new(),
         };
         Ok(Tokens::new(special, &context, &prompt, &text, times))
-    }
-
-    /// Drawn from numbers of their own, so that the sampler knows them before anything is heard.
-    fn surroundings(&self, utterance: &Utterance, draw: &Draw<'_>) -> Surroundings {
-        let mut rng = cut_rng(draw.seed.wrapping_add(2), draw.epoch, &utterance.id);
-        // Both are drawn always, so that neither setting changes what the other draws.
-        let (timed, preceded) = (uniform(&mut rng), uniform(&mut rng));
-        let special = self.transcriber.special_tokens();
-        let is_preceded =
-            preceded < draw.target.previous && special.previous.is_some() && !self.cuts.is_empty();
-        Surroundings {
-            is_timed: timed < draw.target.timestamps && special.timestamp_begin().is_some(),
-            context: is_preceded.then(|| below(self.cuts.len() as u64, &mut rng) as usize),
-        }
-    }
-
-    /// How many of `n_said` tokens precede a prompt and a text of `n_given` together. As decoding has it: half of the positions
-    /// at most, and never at the cost of the text. Times and end count too.
-    fn n_said(&self, n_given: usize, n_said: usize) -> usize {
-        let positions = self.transcriber.whisper().config.max_target_positions;
-        let room = positions.saturating_sub(n_given + 3).min(positions / 2);
-        room.saturating_sub(1).min(n_said)
     }
 
     /// Tokens of what an utterance should become.
@@ -210,7 +186,7 @@ impl Recordings {
         self.spoken_in(utterance).filter(|_| self.transcriber.special_tokens().is_multilingual)
     }
 
-    /// Tokens that the decoder will be asked for at least: text, prompt and end. Each cut's are counted once: what joined texts become
+    /// Tokens that the decoder will be asked for: text, prompt and end. Each cut's are counted once: what joined texts become
     /// together differs from that at most where a language has no spaces.
     pub(super) fn n_tokens(&self, utterance: &Utterance) -> Result<u32, Error> {
         let mut n_tokens = self.n_around(self.language_of(utterance))?;
@@ -218,29 +194,6 @@ impl Recordings {
             n_tokens += self.n_text_tokens(*index)?;
         }
         Ok(n_tokens)
-    }
-
-    /// Those of [`Recordings::n_tokens`] with the times and the context of one epoch. What is admitted without them is admitted with
-    /// them: `max` bounds what they add.
-    pub(super) fn n_drawn_tokens(
-        &self,
-        utterance: &Utterance,
-        draw: &Draw<'_>,
-        max: Option<u32>,
-    ) -> Result<u32, Error> {
-        let n_plain = self.n_tokens(utterance)?;
-        let Surroundings { is_timed, context } = self.surroundings(utterance, draw);
-        // Two times around a text, in the place of the token that says that there are none.
-        let n_timed = n_plain + u32::from(is_timed && !self.text(utterance).trim().is_empty());
-        let n_drawn = match context {
-            Some(other) => {
-                let n_given = n_plain - 1 - u32::from(is_timed);
-                let n_said = self.n_said(n_given as usize, self.n_text_tokens(other)? as usize) as u32;
-                n_timed + if n_said > 0 { n_said + 1 } else { 0 }
-            }
-            None => n_timed,
-        };
-        Ok(n_drawn.min(max.unwrap_or(u32::MAX)).max(n_plain))
     }
 
     /// Tokens of prompt and end.

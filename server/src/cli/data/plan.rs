@@ -6,8 +6,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 use models::Bundle;
 use recipes::data::{
-    BucketEstimate, BucketPlan, Comparison, Constraint, Fit, LengthLimits, Lengths, ModelDims, PlanOptions,
-    Sampler, SamplerConfig, TokensPerPosition, TrainingMemory, compare, fitted, table_within,
+    BatchSizeSearch, BucketEstimate, BucketPlan, Comparison, Constraint, Fit, LengthLimits, Lengths,
+    ModelDims, PlanOptions, Sampler, SamplerConfig, TokensPerPosition, TrainingMemory, compare, table_within,
 };
 use serde::Serialize;
 
@@ -220,7 +220,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         .context("no buckets (--duration-buckets, --token-buckets and the limits make them)")?;
     let (table, constraint) = match memory {
         Some(mut memory) => {
-            let (table, batch_sizes) = fitted(&table, &found.lengths, &mut memory)?;
+            let search = BatchSizeSearch { max_tokens: args.max_tokens, ..BatchSizeSearch::default() };
+            let (table, batch_sizes) = search.fit(&table, &found.lengths, &mut memory)?;
             (table, Constraint::BatchSizes { batch_sizes })
         }
         None => (table, args.constraint()),

@@ -12,7 +12,7 @@ use models::{Bundle, BundleSource, DecodeOptions, Transcriber};
 use recipes::{
     config::RunConfig,
     data::manifest::Cut,
-    evaluate::{Evaluation, Unheard},
+    evaluate::{Evaluation, Heard, Unheard},
     metrics::{Analysis, Comparison, Score, compare},
     run::{self, Outcome},
     text::Normaliser,
@@ -164,13 +164,21 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Whether what was heard is as long as the cut is now: of other audio under the same name it says nothing.
+fn is_as_long(heard: &Heard, cut: &Cut) -> bool {
+    (heard.duration_secs - cut.duration_secs).abs() < 0.02
+}
+
 /// Whether these are all of the recordings, heard or not, and nothing else.
 fn is_of_test(evaluation: &Evaluation, test: &[Cut]) -> bool {
     let mut heard = evaluation.heard.iter().peekable();
     let mut failed: Vec<&str> = evaluation.failed.iter().map(|unheard| &*unheard.name).collect();
     let mut is_in = |cut: &Cut| {
-        let is_heard =
-            heard.next_if(|heard| *heard.name == *cut.id && *heard.reference == *cut.text).is_some();
+        let is_heard = heard
+            .next_if(|heard| {
+                *heard.name == *cut.id && *heard.reference == *cut.text && is_as_long(heard, cut)
+            })
+            .is_some();
         is_heard
             || failed.iter().position(|name| **name == *cut.id).map(|at| failed.swap_remove(at)).is_some()
     };
