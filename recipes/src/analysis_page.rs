@@ -41,7 +41,7 @@ pub fn analysis_page(
     let mut facts = vec![
         ["utterances".to_owned(), report.n_utterances.to_string()],
         ["with errors".to_owned(), report.n_with_errors.to_string()],
-        ["going round in circles".to_owned(), analysis.n_loops.to_string()],
+        ["going round in circles".to_owned(), percent(analysis.loop_share)],
         ["characters written for each said".to_owned(), ratio(analysis.length_ratio)],
     ];
     if let Some(script) = &analysis.script {
@@ -72,11 +72,17 @@ pub fn analysis_page(
         body.push_str("<h2>Letters that belong together</h2>\n");
         let row = |row: &RowErrors| {
             let right = (row.n_reference > 0).then(|| row.n_right as f64 / row.n_reference as f64);
-            let wrong: Vec<_> = row.confusions.iter().take(6).map(arrow).collect();
-            [row.name.clone(), row.n_reference.to_string(), percent(right), wrong.join(", ")]
+            let arrows = |pairs: &[Confusion]| pairs.iter().take(6).map(arrow).collect::<Vec<_>>().join(", ");
+            [
+                row.name.clone(),
+                row.n_reference.to_string(),
+                percent(right),
+                arrows(&row.confusions),
+                arrows(&row.written_for),
+            ]
         };
         let rows: Vec<_> = analysis.rows.iter().map(row).collect();
-        body += &table(["", "said", "right", "written instead"], &rows);
+        body += &table(["", "said", "right", "written instead", "written for others"], &rows);
     }
     let endings = &analysis.endings;
     let _ = writeln!(
@@ -85,7 +91,13 @@ pub fn analysis_page(
         endings.n_substitutions,
         percent(endings.share)
     );
-    body += &confusion_table(&endings.pairs);
+    if !endings.pairs.is_empty() {
+        let row = |(one, share): &(Confusion, f64)| {
+            [shown(&one.reference), shown(&one.hypothesis), one.count.to_string(), percent(Some(*share))]
+        };
+        let rows: Vec<_> = endings.pairs.iter().take(MAX_LISTED).map(row).collect();
+        body += &table(["said", "written", "times", "of all replaced words"], &rows);
+    }
     body.push_str("<h2>Letters for letters</h2>\n");
     body += &confusion_table(&analysis.confusions);
 

@@ -11,9 +11,6 @@ use super::report::{Rate, Report};
 use super::{Edit, Error, Score, align, characters, words};
 use crate::text::{Normaliser, Script};
 
-/// Confusions that are shown at most.
-const MAX_CONFUSIONS: usize = 100;
-
 /// Something in the reference, and what was written for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
@@ -25,6 +22,17 @@ pub struct Confusion {
     pub count: usize,
 }
 
+/// A letter of the references.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// It.
+    pub letter: String,
+    /// How often it was said.
+    pub n_reference: usize,
+    /// How often it was written where it should be.
+    pub n_right: usize,
+}
+
 /// Words of which nothing but the last letter is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endings {
@@ -32,8 +40,8 @@ pub struct Endings {
     pub n_substitutions: usize,
     /// Those that differ in the last letter alone, as a share of them; none where nothing was replaced.
     pub share: Option<f64>,
-    /// Last letters, the most frequent pair first.
-    pub pairs: Vec<Confusion>,
+    /// Last letters, the most frequent pair first, each with its share of all words that were replaced.
+    pub pairs: Vec<(Confusion, f64)>,
 }
 
 /// How well letters that belong together are told apart.
@@ -47,6 +55,8 @@ pub struct RowErrors {
     pub n_right: usize,
     /// What was written for them otherwise, the most frequent first.
     pub confusions: Vec<Confusion>,
+    /// Other letters that they were written for, the most frequent first.
+    pub written_for: Vec<Confusion>,
 }
 
 /// In which letters the hypotheses are written.
@@ -80,8 +90,10 @@ pub struct Analysis {
     pub report: Report,
     /// Rates by the language's other normalisers.
     pub others: Vec<OtherRates>,
-    /// Letters for letters, the most frequent first.
+    /// Letters for letters, all of them, the most frequent first.
     pub confusions: Vec<Confusion>,
+    /// Each letter that was said: with the confusions, the whole confusion matrix.
+    pub letters: Vec<Letter>,
     /// Wrong endings of words.
     pub endings: Endings,
     /// Letters that belong together, where they are known of the language.
@@ -90,8 +102,8 @@ pub struct Analysis {
     pub script: Option<ScriptUse>,
     /// The word error rate if what people write for letters that their keyboard lacks counts as right.
     pub substitutes: Option<Rate>,
-    /// Hypotheses that go round in circles: those that decoding with fallback would reject for it.
-    pub n_loops: usize,
+    /// Hypotheses that go round in circles, as a share: they compress by more than decoding with fallback lets pass (2.4).
+    pub loop_share: Option<f64>,
     /// Characters of the hypotheses for each of the references; none without references.
     pub length_ratio: Option<f64>,
 }
@@ -131,12 +143,10 @@ impl Analysis {
             let (a, b) = (characters(reference), characters(hypothesis));
             (n_reference, n_hypothesis) = (n_reference + a.len(), n_hypothesis + b.len());
             for edit in align(&a, &b).edits {
-                if !matches!(edit, Edit::Equal { .. }) {
-                    let at = |side: &[char], index: Option<usize>| {
-                        index.map_or_else(String::new, |index| side[index].to_string())
-                    };
-                    letters.add(at(&a, edit.reference()), at(&b, edit.hypothesis()));
-                }
+                let at = |side: &[char], index: Option<usize>| {
+                    index.map_or_else(String::new, |index| side[index].to_string())
+                };
+                letters.add(at(&a, edit.reference()), at(&b, edit.hypothesis()));
             }
             let (a, b) = (words(reference), words(hypothesis));
             for edit in align(&a, &b).edits {
@@ -149,7 +159,9 @@ impl Analysis {
                 }
             }
         }
-        let confusions = letters.sorted();
+        let (right, confusions): (Vec<_>, Vec<_>) =
+            letters.sorted().into_iter().partition(|pair| pair.reference == pair.hypothesis);
+        let n_loops = texts.iter().filter(|(_, text)| compression_ratio(text) > loop_ratio).count();
         let rate = |score: &Score| -> Result<_, Error> {
             let report = score.report()?;
             Ok(OtherRates {
@@ -164,7 +176,14 @@ impl Analysis {
             endings: Endings {
                 n_substitutions,
                 share: share(n_endings, n_substitutions),
-                pairs: endings.sorted(),
+                pairs: endings
+                    .sorted()
+                    .into_iter()
+                    .map(|pair| {
+                        let share = pair.count as f64 / n_substitutions as f64;
+                        (pair, share)
+                    })
+                    .collect(),
             },
             rows: script.map_or_else(Vec::new, |script| rows(script, &texts, &confusions)),
             script: script.map(|script| script_use(script, &texts)),
@@ -174,10 +193,11 @@ impl Analysis {
                 };
                 Rate::new(texts.iter().map(errors).sum())
             }),
-            n_loops: texts.iter().filter(|(_, text)| compression_ratio(text) > loop_ratio).count(),
+            loop_share: share(n_loops, texts.len()),
             length_ratio: share(n_hypothesis, n_reference),
             report: score.report()?,
-            confusions: confusions.into_iter().take(MAX_CONFUSIONS).collect(),
+            letters: letters_of(&right, &confusions),
+            confusions,
         })
     }
 }
@@ -211,15 +231,33 @@ fn wrong_ending(reference: &str, hypothesis: &str) -> Option<(char, char)> {
     (last.0 != last.1 && a.as_str() == b.as_str() && !a.as_str().is_empty()).then_some(last)
 }
 
+/// How often each letter was said, by what was written for it, in the alphabet's order.
+fn letters_of(right: &[Confusion], confusions: &[Confusion]) -> Vec<Letter> {
+    let mut letters = BTreeMap::<&str, (usize, usize)>::new();
+    for pair in right.iter().chain(confusions).filter(|pair| !pair.reference.is_empty()) {
+        let (n_reference, n_right) = letters.entry(&pair.reference).or_default();
+        *n_reference += pair.count;
+        *n_right += if pair.reference == pair.hypothesis { pair.count } else { 0 };
+    }
+    let letter = |(letter, (n_reference, n_right)): (&str, (usize, usize))| Letter {
+        letter: letter.to_owned(),
+        n_reference,
+        n_right,
+    };
+    letters.into_iter().map(letter).collect()
+}
+
 fn rows(script: &Script, texts: &[(&str, &str)], confusions: &[Confusion]) -> Vec<RowErrors> {
     let row = |row: &crate::text::Row| {
         let is_in = |text: &str| text.chars().next().is_some_and(|c| row.letters.contains(c));
         let n_reference =
             texts.iter().flat_map(|(text, _)| text.chars()).filter(|c| row.letters.contains(*c)).count();
-        let confusions: Vec<_> =
-            confusions.iter().filter(|confusion| is_in(&confusion.reference)).cloned().collect();
-        let n_wrong: usize = confusions.iter().map(|confusion| confusion.count).sum();
-        RowErrors { name: row.name.to_owned(), n_reference, n_right: n_reference - n_wrong, confusions }
+        let (own, others): (Vec<_>, Vec<_>) =
+            confusions.iter().cloned().partition(|confusion| is_in(&confusion.reference));
+        let n_wrong: usize = own.iter().map(|confusion| confusion.count).sum();
+        let written_for = others.into_iter().filter(|confusion| is_in(&confusion.hypothesis)).collect();
+        let (name, n_right) = (row.name.to_owned(), n_reference - n_wrong);
+        RowErrors { name, n_reference, n_right, confusions: own, written_for }
     };
     script.rows.iter().map(row).collect()
 }
@@ -269,24 +307,33 @@ mod tests {
             ("سړی", "سری"),           // a retroflex
             ("کور", "house کور"),     // another script
             ("ټول", "ټول"),
+            ("ته", "ټه"), // a retroflex that is none
         ];
         let strict = score(Normaliser::PsStrict, &pairs);
         let lenient = score(Normaliser::PsLenient, &pairs);
         let analysis = Analysis::new(&strict, Some("ps"), &[lenient]).expect("an analysis");
 
         assert!(shown(&analysis.confusions).contains(&("ی", "ې", 1)), "{:?}", analysis.confusions);
-        assert_eq!(analysis.report.words.errors.substitutions, 4);
+        assert_eq!(analysis.report.words.errors.substitutions, 5);
         assert_eq!(analysis.report.words.errors.insertions, 1);
         // Of the words that the lenient normaliser folds, none is wrong any more.
         assert_eq!(analysis.others[0].normaliser, Normaliser::PsLenient);
-        assert_eq!(analysis.others[0].words.errors.substitutions, 3);
+        assert_eq!(analysis.others[0].words.errors.substitutions, 4);
 
-        assert_eq!((analysis.endings.n_substitutions, analysis.endings.share), (4, Some(0.25)));
-        assert_eq!(shown(&analysis.endings.pairs), [("ی", "ې", 1)]);
+        assert_eq!((analysis.endings.n_substitutions, analysis.endings.share), (5, Some(0.2)));
+        let (endings, shares): (Vec<_>, Vec<_>) = analysis.endings.pairs.iter().cloned().unzip();
+        assert_eq!((shown(&endings), shares), (vec![("ی", "ې", 1)], vec![0.2]));
+
+        let letter = |letter: &str| {
+            let found = analysis.letters.iter().find(|one| one.letter == letter).expect("a letter");
+            (found.n_reference, found.n_right)
+        };
+        assert_eq!((letter("ټ"), letter("ړ"), letter("ت")), ((1, 1), (2, 1), (1, 0)));
 
         let row = |name: &str| analysis.rows.iter().find(|row| row.name == name).expect("a row");
         assert_eq!((row("retroflex").n_reference, row("retroflex").n_right), (3, 2));
         assert_eq!(shown(&row("retroflex").confusions), [("ړ", "ر", 1)]);
+        assert_eq!(shown(&row("retroflex").written_for), [("ت", "ټ", 1)]);
         assert_eq!((row("affricates").n_reference, row("affricates").n_right), (1, 0));
 
         let script = analysis.script.expect("known");
@@ -294,7 +341,7 @@ mod tests {
         // Letters for which people have no key count as right; the ending and the foreign word do not.
         let substitutes = analysis.substitutes.expect("known");
         assert_eq!((substitutes.errors.substitutions, substitutes.errors.insertions), (1, 1));
-        assert_eq!(analysis.n_loops, 0);
+        assert_eq!(analysis.loop_share, Some(0.0));
     }
 
     #[test]
@@ -302,7 +349,7 @@ mod tests {
         let again = "one two ".repeat(40);
         let score = score(Normaliser::Basic, &[("one two", &again), ("three", "")]);
         let analysis = Analysis::new(&score, Some("en"), &[]).expect("an analysis");
-        assert_eq!((analysis.n_loops, analysis.rows.len(), analysis.script), (1, 0, None));
+        assert_eq!((analysis.loop_share, analysis.rows.len(), analysis.script), (Some(0.5), 0, None));
         assert!(analysis.length_ratio.is_some_and(|ratio| ratio > 20.0));
         assert_eq!(wrong_ending("a", "b"), None);
         assert_eq!(wrong_ending("سړی", "سړی"), None);

@@ -12,7 +12,7 @@ mod report;
 mod score;
 
 pub use alignment::{Alignment, Edit, align, edit_distance};
-pub use analysis::{Analysis, Confusion, Endings, OtherRates, RowErrors, ScriptUse};
+pub use analysis::{Analysis, Confusion, Endings, Letter, OtherRates, RowErrors, ScriptUse};
 pub use bleu::{Bleu, BleuOptions, BleuScore, BleuStatistics, BleuTokenizer, Smoothing};
 pub use bootstrap::{Interval, Resampling};
 pub use chrf::{Chrf, ChrfOptions, ChrfStatistics};

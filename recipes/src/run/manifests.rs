@@ -125,22 +125,33 @@ pub fn manifest_of(
     Ok(path)
 }
 
-/// Whether what a setting names is a manifest already, so that nothing of its corpus is needed.
+/// What there is of what a setting names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A manifest.
+    Manifest,
+    /// A corpus, whose manifest was made before.
+    Imported,
+    /// A corpus.
+    Corpus,
+}
+
+/// Looks for what a setting names, and reads nothing.
 ///
 /// # Errors
 /// A corpus that is nowhere.
-pub fn is_imported(entry: &str, what: &str, language: &str, dir: &Path) -> Result<bool, Error> {
+pub fn find(entry: &str, what: &str, language: &str, dir: &Path) -> Result<Place, Error> {
     if Path::new(entry).is_file() {
-        return Ok(true);
+        return Ok(Place::Manifest);
     }
     let (corpus, split) = corpus_and_split(entry, what)?;
     if dir.join(DATA).join(folder_name(corpus, language)).join(format!("{split}.jsonl")).is_file() {
-        return Ok(true);
+        return Ok(Place::Imported);
     }
     if Set::named(corpus).is_none() {
         prepare::locate(Path::new(corpus))?;
     }
-    Ok(false)
+    Ok(Place::Corpus)
 }
 
 /// The parts of `fsdd:train`.

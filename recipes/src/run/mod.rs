@@ -20,7 +20,7 @@ use models::BundleSource;
 pub use self::forecast::{Forecast, forecast};
 
 use self::folder::{keep_settings, lock};
-pub use self::manifests::{force_language, is_imported, manifest_of};
+pub use self::manifests::{Place, find, force_language, manifest_of};
 use self::manifests::{read_cuts, sources};
 pub use self::model::with_language;
 use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes};

@@ -166,6 +166,7 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(first) = configs.first().cloned() else { return Err(Usage("no strategy".to_owned()).into()) };
     let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
     let corpora = Corpora::find(&first, &out);
+    let are_imported = corpora.are_imported();
     let base = base(&first.model.base, corpora.missing, &hub, style)?;
     for config in &configs {
         check_base(args, config, &base)?;
@@ -175,7 +176,7 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
     let data = Data::import(&first, &out, &stop, &mut |progress| teller.tell(&progress));
     teller.end();
     let data = data?;
-    if corpora.are_imported {
+    if are_imported {
         style.note(&format!(
             "the data were imported before; to import them again, remove {}",
             out.join("data").display()

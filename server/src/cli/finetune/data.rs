@@ -16,7 +16,7 @@ use recipes::{
         stats::stats,
         tokens::Tokens,
     },
-    run,
+    run::{self, Place},
 };
 
 use super::{
@@ -47,15 +47,22 @@ pub(super) struct Data {
 pub(super) struct Corpora {
     /// What is said of those that are nowhere.
     pub(super) missing: Vec<String>,
-    /// Whether all are manifests in the run's folder already.
-    pub(super) are_imported: bool,
+    /// Whether the run's folder has manifests of one.
+    is_any_imported: bool,
+    /// Whether one is yet to be made manifests of.
+    is_any_left: bool,
 }
 
 impl Corpora {
+    /// Whether all that are no manifests were made such before.
+    pub(super) fn are_imported(&self) -> bool {
+        self.is_any_imported && !self.is_any_left
+    }
+
     /// Looks for all of them, and reads none.
     pub(super) fn find(config: &RunConfig, out: &Path) -> Self {
         let (data, stage) = (&config.data, &config.strategy.stage);
-        let mut found = Self { missing: Vec::new(), are_imported: true };
+        let mut found = Self { missing: Vec::new(), is_any_imported: false, is_any_left: false };
         for (entries, what, language, flag) in [
             (&data.train, "data.train", &data.language, "--data"),
             (&data.dev, "data.dev", &data.language, "--data"),
@@ -63,8 +70,11 @@ impl Corpora {
             (&stage.dev, "strategy.stage.dev", &stage.language, "--related-data"),
         ] {
             for entry in entries {
-                match run::is_imported(entry, what, language, out) {
-                    Ok(is_imported) => found.are_imported &= is_imported,
+                match run::find(entry, what, language, out) {
+                    Ok(place) => {
+                        found.is_any_imported |= place == Place::Imported;
+                        found.is_any_left |= place == Place::Corpus;
+                    }
                     Err(error) => {
                         let missing = format!("{error} ({flag} FOLDER)");
                         // Each of a corpus's parts lacks the same.

@@ -133,6 +133,13 @@ impl<'a> Judge<'a> {
         let (card, page) = (outcome.card.display(), errors.join("analysis.html"));
         status_line(&format!("{model}: run card {card}, errors {}", page.display()));
         self.style.note(&format!("serve it: speechd serve --model {}={model}", self.language));
+        let adapter = folder.join("adapter");
+        if adapter.is_dir() {
+            self.style.note(&format!(
+                "its adapter alone is {}: a folder that is served like a model, and takes the memory of one",
+                adapter.display()
+            ));
+        }
         self.style.note(&format!(
             "use it:   speechd transcribe FILES --language {} --model {model}",
             self.language

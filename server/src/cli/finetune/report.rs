@@ -69,15 +69,12 @@ impl Row {
         let first_stage =
             first_stage.map(|first| Stage { n_steps: first.n_steps, hours: first.busy_secs / 3600.0 });
         let Stage { n_steps, hours } = first_stage.unwrap_or(Stage { n_steps: 0, hours: 0.0 });
-        let pages = [
-            ("run card", "card.html"),
-            ("errors", "errors/analysis.html"),
-            ("run card of stage A", "stage-a/card.html"),
-        ];
-        let page = |(about, page): (&str, &str)| {
-            let path = folder.join(page);
-            let seen = path.strip_prefix(out).ok().filter(|_| path.is_file())?;
-            Some((format!("{}: {about}", kind.name()), seen.display().to_string()))
+        // There may be other pages of earlier runs.
+        let pages = match kind {
+            StrategyKind::Multistage => {
+                page(kind, folder, out, "run card of stage A", "stage-a/card.html").into_iter().collect()
+            }
+            _ => Vec::new(),
         };
         Ok(Self {
             strategy: kind.name(),
@@ -88,7 +85,7 @@ impl Row {
             test: Vec::new(),
             difference: None,
             refused: None,
-            pages: pages.into_iter().filter_map(page).collect(),
+            pages,
         })
     }
 
@@ -110,7 +107,10 @@ impl Row {
         after: &[Score],
         difference: Option<&Comparison>,
     ) -> anyhow::Result<Self> {
-        let row = Self::new(kind, folder, out)?;
+        let mut row = Self::new(kind, folder, out)?;
+        for (about, name) in [("errors", "errors/analysis.html"), ("run card", "card.html")] {
+            row.pages.splice(..0, page(kind, folder, out, about, name));
+        }
         let interval = |words: &Comparison| words.interval.map(|interval| (interval.low, interval.high));
         Ok(Self {
             n_steps: row.n_steps + outcome.state.step,
@@ -121,6 +121,13 @@ impl Row {
             ..row
         })
     }
+}
+
+/// A page of a run and what it is about, seen from the table's folder, where there is one.
+fn page(kind: StrategyKind, folder: &Path, out: &Path, about: &str, name: &str) -> Option<(String, String)> {
+    let path = folder.join(name);
+    let seen = path.strip_prefix(out).ok().filter(|_| path.is_file())?;
+    Some((format!("{}: {about}", kind.name()), seen.display().to_string()))
 }
 
 /// All strategies beside the base.
