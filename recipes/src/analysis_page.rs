@@ -145,8 +145,10 @@ fn confusion_table(confusions: &[Confusion]) -> String {
     table(["said", "written", "times"], &rows)
 }
 
+/// Letters are set apart from the words around them, which run the other way.
 fn arrow(one: &Confusion) -> String {
-    format!("{} for {} ({})", shown(&one.hypothesis), shown(&one.reference), one.count)
+    let (hypothesis, reference) = (shown(&one.hypothesis), shown(&one.reference));
+    format!("\u{2068}{hypothesis}\u{2069} for \u{2068}{reference}\u{2069} ({})", one.count)
 }
 
 /// A letter, or a name for what cannot be seen.
@@ -203,6 +205,7 @@ mod tests {
             "&lt;a&gt;.wav",
             "ps-strict",
             "retroflex",
+            "\u{2068}ې\u{2069} for \u{2068}ی\u{2069} (1)",
         ] {
             assert!(page.contains(part), "{part} is missing");
         }

@@ -22,7 +22,9 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     let row = |text: &mut String, tag: &str, cells: &mut dyn Iterator<Item = &str>| {
         text.push_str("<tr>");
         for cell in cells {
-            let _ = write!(text, "<{tag}><bdi>{}</bdi></{tag}>", escape(cell));
+            // A number and its unit stay on one line.
+            let cell = escape(cell).replace(" %", "\u{a0}%");
+            let _ = write!(text, "<{tag}><bdi>{cell}</bdi></{tag}>");
         }
         text.push_str("</tr>");
     };
