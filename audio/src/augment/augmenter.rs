@@ -9,8 +9,8 @@ use super::config::{Augment, Room};
 use super::level::{check_samples, energy, limit_peak, peak};
 use super::{
     ImpulseResponse, Shoebox, add_noise, change_gain, clip, colored_noise, decaying_noise, equalise,
-    noise_excerpt, opus_round_trip, perturb_speed, perturbed_secs, reverberate, sloped_gains_db,
-    spec_augment, telephone,
+    limit_bandwidth, noise_excerpt, opus_round_trip, perturb_speed, perturbed_secs, reverberate,
+    sloped_gains_db, spec_augment, telephone,
 };
 use crate::{Error, Features, Waveform};
 
@@ -42,6 +42,7 @@ enum Stream {
     Telephone = 6,
     SpecAugment = 7,
     Equaliser = 8,
+    Bandwidth = 9,
 }
 
 /// Random numbers for one recording in one epoch of a run: equal arguments, equal numbers, in the sampler as in any loader
@@ -108,11 +109,11 @@ impl Augmenter {
         perturbed_secs(duration_secs, sample_rate, self.speed_factor(rng))
     }
 
-    /// Speed, room, noise, equaliser, gain, overload, codec, telephone, in this order.
+    /// Speed, room, noise, equaliser, gain, bandwidth, overload, codec, telephone, in this order.
     ///
     /// Exactly one number is drawn from `rng`, and every augmentation has a stream of its own that starts there, so
     /// switching one on, or changing what it draws, leaves the others as they were. Each first draws whether it happens.
-    /// After room, noise, equaliser and gain a waveform that exceeds full scale is scaled down to it, unless it did so before or
+    /// After room, noise, equaliser, gain and bandwidth a waveform that exceeds full scale is scaled down to it, unless it did so before or
     /// `limit_peak` is off: nothing is clipped but by the augmentations that are about clipping.
     ///
     /// # Errors
@@ -124,7 +125,7 @@ impl Augmenter {
         let speed = self.draw_speed(start);
         let mut waveform = if speed == 1.0 { waveform } else { perturb_speed(&waveform, speed)? };
         let limit = peak(&waveform.samples).max(1.0);
-        for step in [Self::add_room, Self::mix_noise, Self::colour, Self::draw_gain] {
+        for step in [Self::add_room, Self::mix_noise, Self::colour, Self::draw_gain, Self::narrow] {
             if let Some(changed) = step(self, &waveform, start)? {
                 waveform = changed;
                 if self.settings.limit_peak {
@@ -213,6 +214,13 @@ impl Augmenter {
             .transpose()
     }
 
+    fn narrow(&self, waveform: &Waveform, start: u64) -> Result<Option<Waveform>, Error> {
+        let settings = &self.settings.bandwidth;
+        happens(settings.probability, start, Stream::Bandwidth)
+            .map(|mut rng| limit_bandwidth(waveform, choose(&settings.sample_rates, &mut rng)))
+            .transpose()
+    }
+
     fn overload(&self, waveform: &Waveform, start: u64) -> Result<Option<Waveform>, Error> {
         let settings = &self.settings.clip;
         happens(settings.probability, start, Stream::Clip)
@@ -279,6 +287,7 @@ mod tests {
             &mut settings.reverb.probability,
             &mut settings.noise.probability,
             &mut settings.equaliser.probability,
+            &mut settings.bandwidth.probability,
             &mut settings.clip.probability,
             &mut settings.opus.probability,
             &mut settings.telephone.probability,

@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::level::check_value;
-use super::{Companding, NoiseColor, SpecAugment, clip, equaliser, gain, noise, opus, room, speed};
+use super::{
+    Companding, NoiseColor, SpecAugment, bandwidth, clip, equaliser, gain, noise, opus, room, speed,
+};
 use crate::Error;
 
 /// All augmentations, in the order in which they are applied. Every `probability` is the share of recordings that are
@@ -23,6 +25,8 @@ pub struct Augment {
     pub equaliser: Equaliser,
     /// Louder and quieter.
     pub gain: Gain,
+    /// At a lower sample rate.
+    pub bandwidth: Bandwidth,
     /// Overloaded.
     pub clip: Clip,
     /// Through a lossy codec.
@@ -31,7 +35,7 @@ pub struct Augment {
     pub telephone: Telephone,
     /// With stripes of the features hidden.
     pub spec_augment: SpecAugment,
-    /// Whether what exceeds full scale after reverberation, noise, equaliser and gain is scaled back to it. Default true; a
+    /// Whether what exceeds full scale after reverberation, noise, equaliser, gain and bandwidth is scaled back to it. Default true; a
     /// recording that exceeded it before may do so still.
     pub limit_peak: bool,
 }
@@ -132,6 +136,16 @@ pub struct Gain {
     pub gain_db: [f64; 2],
 }
 
+/// [`limit_bandwidth`](super::limit_bandwidth).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bandwidth {
+    /// Share of recordings. Default 0.
+    pub probability: f64,
+    /// Sample rates of the recorder, Hz, one of which is drawn. Default 8000.
+    pub sample_rates: Vec<u32>,
+}
+
 /// [`clip`](super::clip()).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -170,6 +184,7 @@ impl Default for Augment {
             noise: Noise::default(),
             equaliser: Equaliser::default(),
             gain: Gain::default(),
+            bandwidth: Bandwidth::default(),
             clip: Clip::default(),
             opus: Opus::default(),
             telephone: Telephone::default(),
@@ -214,6 +229,12 @@ impl Default for Equaliser {
 impl Default for Gain {
     fn default() -> Self {
         Gain { probability: 0.0, gain_db: [-6.0, 6.0] }
+    }
+}
+
+impl Default for Bandwidth {
+    fn default() -> Self {
+        Bandwidth { probability: 0.0, sample_rates: vec![8_000] }
     }
 }
 
@@ -289,6 +310,7 @@ impl Augment {
             ("noise.probability", self.noise.probability),
             ("equaliser.probability", self.equaliser.probability),
             ("gain.probability", self.gain.probability),
+            ("bandwidth.probability", self.bandwidth.probability),
             ("clip.probability", self.clip.probability),
             ("opus.probability", self.opus.probability),
             ("telephone.probability", self.telephone.probability),
@@ -308,6 +330,10 @@ impl Augment {
         check_range("equaliser.slope_db", self.equaliser.slope_db, equaliser::SLOPES_DB)?;
         check_value("equaliser.ripple_db", self.equaliser.ripple_db, equaliser::RIPPLES_DB)?;
         check_range("gain.gain_db", self.gain.gain_db, gain::GAINS_DB)?;
+        check_choices("bandwidth.sample_rates", &self.bandwidth.sample_rates)?;
+        self.bandwidth.sample_rates.iter().try_for_each(|sample_rate| {
+            check_value("bandwidth.sample_rates", f64::from(*sample_rate), bandwidth::SAMPLE_RATES)
+        })?;
         check_range("clip.depth_db", self.clip.depth_db, clip::DEPTHS_DB)?;
         let (least, most) = (f64::from(*opus::BITRATES_BPS.start()), f64::from(*opus::BITRATES_BPS.end()));
         check_range("opus.bitrate_bps", self.opus.bitrate_bps.map(f64::from), least..=most)?;
@@ -377,6 +403,8 @@ mod tests {
             (r#"{"equaliser": {"slope_db": [-13.0, 0.0]}}"#, "equaliser.slope_db"),
             (r#"{"equaliser": {"ripple_db": -1.0}}"#, "equaliser.ripple_db"),
             (r#"{"gain": {"gain_db": [-500.0, 0.0]}}"#, "gain.gain_db"),
+            (r#"{"bandwidth": {"sample_rates": []}}"#, "bandwidth.sample_rates"),
+            (r#"{"bandwidth": {"sample_rates": [8000, 500]}}"#, "bandwidth.sample_rates"),
             (r#"{"clip": {"depth_db": [-1.0, 0.0]}}"#, "clip.depth_db"),
             (r#"{"opus": {"bitrate_bps": [1, 8000]}}"#, "opus.bitrate_bps"),
             (r#"{"telephone": {"companding": []}}"#, "telephone.companding"),

@@ -8,6 +8,7 @@
 //! given; only [`perturb_speed`] changes the length, by a rule that is known beforehand ([`perturbed_samples`]).
 
 mod augmenter;
+mod bandwidth;
 mod clip;
 pub mod config;
 mod convolve;
@@ -26,6 +27,7 @@ mod telephone;
 mod transform;
 
 pub use augmenter::{Augmenter, Sources, cut_rng};
+pub use bandwidth::limit_bandwidth;
 pub use clip::clip;
 pub use config::{Augment, Preset};
 pub use equaliser::{BANDS_HZ, equalise, sloped_gains_db};
