@@ -32,8 +32,9 @@ impl Update {
     }
 
     fn add_to(&self, y: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-        let update = self.b.multiply(&self.a.multiply(x, None)?, None)?;
-        y + (update * self.scale)?
+        // Scaled where it is narrow.
+        let narrow = (self.a.multiply(x, None)? * self.scale)?; // (.., rank)
+        y + self.b.multiply(&narrow, None)?
     }
 }
 
