@@ -84,13 +84,11 @@ pub fn manifest_of(
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<PathBuf, Error> {
-    let path = Path::new(entry);
-    if path.is_file() {
-        return Ok(path.to_owned());
+    if Path::new(entry).is_file() {
+        return Ok(entry.into());
     }
-    let (corpus, split) = corpus_and_split(entry, what)?;
-    let out = dir.join(DATA).join(folder_name(corpus, language));
-    let path = out.join(format!("{split}.jsonl"));
+    let part = Part::named(entry, what, language, dir)?;
+    let (corpus, out, path) = (part.corpus, &part.folder, part.manifest());
     if !path.is_file() {
         let tell = Mutex::new(tell);
         let say = |progress: Progress<'_>| {
@@ -102,7 +100,7 @@ pub fn manifest_of(
         let (splits, rejected) = match Set::named(corpus) {
             Some(set) => {
                 let options = SynthesisOptions { set, ..SynthesisOptions::default() };
-                (prepare::synthesize(&options, &out, &progress)?, Vec::new())
+                (prepare::synthesize(&options, out, &progress)?, Vec::new())
             }
             None => {
                 let folder = prepare::locate(Path::new(corpus))?;
@@ -115,10 +113,10 @@ pub fn manifest_of(
                 (prepared.splits, prepared.rejected)
             }
         };
-        prepare::write(&splits, &rejected, &out, true)?;
+        prepare::write(&splits, &rejected, out, true)?;
         if !path.is_file() {
             let parts: Vec<_> = splits.keys().map(|split| split.name()).collect();
-            let message = format!("`{corpus}` has no part `{split}`; it has {}", parts.join(", "));
+            let message = format!("`{corpus}` has no part `{}`; it has {}", part.split, parts.join(", "));
             return Err(Error::config(what, message));
         }
     }
@@ -144,24 +142,37 @@ pub fn find(entry: &str, what: &str, language: &str, dir: &Path) -> Result<Place
     if Path::new(entry).is_file() {
         return Ok(Place::Manifest);
     }
-    let (corpus, split) = corpus_and_split(entry, what)?;
-    if dir.join(DATA).join(folder_name(corpus, language)).join(format!("{split}.jsonl")).is_file() {
+    let part = Part::named(entry, what, language, dir)?;
+    if part.manifest().is_file() {
         return Ok(Place::Imported);
     }
-    if Set::named(corpus).is_none() {
-        prepare::locate(Path::new(corpus))?;
+    if Set::named(part.corpus).is_none() {
+        prepare::locate(Path::new(part.corpus))?;
     }
     Ok(Place::Corpus)
 }
 
-/// The parts of `fsdd:train`.
-fn corpus_and_split<'a>(entry: &'a str, what: &str) -> Result<(&'a str, &'a str), Error> {
-    entry.rsplit_once(':').ok_or_else(|| {
-        let message = format!(
-            "`{entry}` is no manifest; name a .jsonl file, or a corpus and its part such as fsdd:train"
-        );
-        Error::config(what, message)
-    })
+/// A part of a corpus, `fsdd:train`, and where the corpus's manifests are in a run's folder.
+struct Part<'a> {
+    corpus: &'a str,
+    split: &'a str,
+    folder: PathBuf,
+}
+
+impl<'a> Part<'a> {
+    fn named(entry: &'a str, what: &str, language: &str, dir: &Path) -> Result<Self, Error> {
+        let (corpus, split) = entry.rsplit_once(':').ok_or_else(|| {
+            let message = format!(
+                "`{entry}` is no manifest; name a .jsonl file, or a corpus and its part such as fsdd:train"
+            );
+            Error::config(what, message)
+        })?;
+        Ok(Self { corpus, split, folder: dir.join(DATA).join(folder_name(corpus, language)) })
+    }
+
+    fn manifest(&self) -> PathBuf {
+        self.folder.join(format!("{}.jsonl", self.split))
+    }
 }
 
 /// The folder of a corpus's manifests: in the run's own, whatever the corpus is called, so that they may be written over. Several
