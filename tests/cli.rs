@@ -303,5 +303,5 @@ fn a_mistyped_path_says_that_there_is_no_such_directory() {
     fs::write(home.path().join("a.wav"), wav()).expect("written");
     let (code, _, stderr) = run(&mut command);
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("nor is there a directory `models/my-whisper`"), "{stderr}");
+    assert!(stderr.contains("there is no directory `models/my-whisper` here"), "{stderr}");
 }

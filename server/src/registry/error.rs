@@ -73,8 +73,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The hub does not give it, and it is no directory either: perhaps a mistyped path.
-    #[error("{cause}; nor is there a directory `{spec}` here")]
+    /// No directory, and the hub does not give it either: perhaps a mistyped path.
+    #[error("there is no directory `{spec}` here, and the hub does not give it: {cause}")]
     Nowhere {
         /// What the user wrote.
         spec: String,
