@@ -113,8 +113,8 @@ impl Augmenter {
     ///
     /// Exactly one number is drawn from `rng`, and every augmentation has a stream of its own that starts there, so
     /// switching one on, or changing what it draws, leaves the others as they were. Each first draws whether it happens.
-    /// After room, noise, equaliser, gain and bandwidth a waveform that exceeds full scale is scaled down to it, unless it did so before or
-    /// `limit_peak` is off: nothing is clipped but by the augmentations that are about clipping.
+    /// After room, noise, equaliser, gain and bandwidth a waveform that exceeds full scale is scaled down to it, unless it did so
+    /// before or `limit_peak` is off: nothing is clipped but by the augmentations that are about clipping.
     ///
     /// # Errors
     /// [`Error::BadSampleRate`] when a source has another rate than the waveform, [`Error::Undecodable`] for samples that

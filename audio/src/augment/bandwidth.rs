@@ -21,11 +21,23 @@ pub fn limit_bandwidth(waveform: &Waveform, sample_rate: u32) -> Result<Waveform
     if sample_rate >= waveform.sample_rate {
         return Ok(waveform.clone());
     }
-    let narrow = resample(waveform, sample_rate)?;
-    let mut kept = resample(&narrow, waveform.sample_rate)?;
+    at_rate(waveform, sample_rate, |narrow| Ok(narrow.samples))
+}
+
+/// What `change` makes of a waveform at another rate; back at its own rate and length.
+///
+/// # Errors
+/// Those of `change`, and what [`resample`] refuses.
+pub(super) fn at_rate(
+    waveform: &Waveform,
+    sample_rate: u32,
+    change: impl FnOnce(Waveform) -> Result<Vec<f32>, Error>,
+) -> Result<Waveform, Error> {
+    let samples = change(resample(waveform, sample_rate)?)?;
+    let mut changed = resample(&Waveform { samples, sample_rate }, waveform.sample_rate)?;
     // Both conversions round the length.
-    kept.samples.resize(waveform.samples.len(), 0.0);
-    Ok(kept)
+    changed.samples.resize(waveform.samples.len(), 0.0);
+    Ok(changed)
 }
 
 #[cfg(test)]

@@ -35,8 +35,8 @@ pub struct Augment {
     pub telephone: Telephone,
     /// With stripes of the features hidden.
     pub spec_augment: SpecAugment,
-    /// Whether what exceeds full scale after reverberation, noise, equaliser, gain and bandwidth is scaled back to it. Default true; a
-    /// recording that exceeded it before may do so still.
+    /// Whether what exceeds full scale after reverberation, noise, equaliser, gain and bandwidth is scaled back to it. Default
+    /// true; a recording that exceeded it before may do so still.
     pub limit_peak: bool,
 }
 
@@ -317,11 +317,7 @@ impl Augment {
         ] {
             check_value(field, probability, 0.0..=1.0)?;
         }
-        check_choices("speed.factors", &self.speed.factors)?;
-        self.speed
-            .factors
-            .iter()
-            .try_for_each(|factor| check_value("speed.factors", *factor, speed::FACTORS))?;
+        check_values("speed.factors", &self.speed.factors, speed::FACTORS)?;
         check_choices("reverb.rooms", &self.reverb.rooms)?;
         check_range("reverb.rt60_secs", self.reverb.rt60_secs, room::RT60S_SECS)?;
         check_range("reverb.drr_db", self.reverb.drr_db, room::DRRS_DB)?;
@@ -330,10 +326,7 @@ impl Augment {
         check_range("equaliser.slope_db", self.equaliser.slope_db, equaliser::SLOPES_DB)?;
         check_value("equaliser.ripple_db", self.equaliser.ripple_db, equaliser::RIPPLES_DB)?;
         check_range("gain.gain_db", self.gain.gain_db, gain::GAINS_DB)?;
-        check_choices("bandwidth.sample_rates", &self.bandwidth.sample_rates)?;
-        self.bandwidth.sample_rates.iter().try_for_each(|sample_rate| {
-            check_value("bandwidth.sample_rates", f64::from(*sample_rate), bandwidth::SAMPLE_RATES)
-        })?;
+        check_values("bandwidth.sample_rates", &self.bandwidth.sample_rates, bandwidth::SAMPLE_RATES)?;
         check_range("clip.depth_db", self.clip.depth_db, clip::DEPTHS_DB)?;
         let (least, most) = (f64::from(*opus::BITRATES_BPS.start()), f64::from(*opus::BITRATES_BPS.end()));
         check_range("opus.bitrate_bps", self.opus.bitrate_bps.map(f64::from), least..=most)?;
@@ -347,6 +340,16 @@ fn check_choices<T>(field: &'static str, choices: &[T]) -> Result<(), Error> {
         return Err(Error::BadOption { field, reason: "names nothing to choose from".to_owned() });
     }
     Ok(())
+}
+
+/// Choices, each of which is allowed.
+fn check_values<T: Copy + Into<f64>>(
+    field: &'static str,
+    choices: &[T],
+    allowed: RangeInclusive<f64>,
+) -> Result<(), Error> {
+    check_choices(field, choices)?;
+    choices.iter().try_for_each(|value| check_value(field, (*value).into(), allowed.clone()))
 }
 
 fn check_range(field: &'static str, range: [f64; 2], allowed: RangeInclusive<f64>) -> Result<(), Error> {

@@ -2,8 +2,9 @@
 
 use ropus::{Application, Bitrate, Channels, DecodeMode, Decoder, Encoder};
 
+use super::bandwidth::at_rate;
 use super::level::check_samples;
-use crate::{Error, Waveform, resample};
+use crate::{Error, Waveform};
 
 /// Bits per second that are accepted.
 pub(super) const BITRATES_BPS: std::ops::RangeInclusive<u32> = 6_000..=510_000;
@@ -22,7 +23,7 @@ const MAX_PACKET_BYTES: usize = 1_276;
 ///
 /// # Errors
 /// [`Error::BadOption`] for a bit rate outside 6000 to 510000, [`Error::Undecodable`] for samples that are not numbers or
-/// above 1e10, and what [`resample`] refuses.
+/// above 1e10, and what [`resample`](crate::resample) refuses.
 pub fn opus_round_trip(waveform: &Waveform, bitrate_bps: u32) -> Result<Waveform, Error> {
     if !BITRATES_BPS.contains(&bitrate_bps) {
         let reason = format!("is {bitrate_bps}, must be {} to {}", BITRATES_BPS.start(), BITRATES_BPS.end());
@@ -34,12 +35,7 @@ pub fn opus_round_trip(waveform: &Waveform, bitrate_bps: u32) -> Result<Waveform
     }
     let known = SAMPLE_RATES.into_iter().find(|rate| *rate >= waveform.sample_rate);
     let sample_rate = known.unwrap_or(SAMPLE_RATES[SAMPLE_RATES.len() - 1]);
-    let sent = resample(waveform, sample_rate)?;
-    let samples = transmit(&sent, bitrate_bps)?;
-    let mut received = resample(&Waveform { samples, sample_rate }, waveform.sample_rate)?;
-    // Both conversions round the length.
-    received.samples.resize(waveform.samples.len(), 0.0);
-    Ok(received)
+    at_rate(waveform, sample_rate, |sent| transmit(&sent, bitrate_bps))
 }
 
 /// The decoded samples, as many as were sent, in time with them.

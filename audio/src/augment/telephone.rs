@@ -3,10 +3,11 @@
 use audio_codec_algorithms::{decode_alaw, decode_ulaw, encode_alaw, encode_ulaw};
 use serde::{Deserialize, Serialize};
 
+use super::bandwidth::at_rate;
 use super::convolve::{convolve, hamming};
 use super::level::check_samples;
 use super::room::sinc;
-use crate::{Error, Waveform, resample};
+use crate::{Error, Waveform};
 
 /// Rate of the telephone network, Hz.
 const SAMPLE_RATE: u32 = 8_000;
@@ -45,17 +46,12 @@ impl Companding {
 /// convert to 8 kHz.
 pub fn telephone(waveform: &Waveform, companding: Companding) -> Result<Waveform, Error> {
     check_samples(waveform)?;
-    let narrow = resample(waveform, SAMPLE_RATE)?;
-    let filtered = convolve(&narrow.samples, &band_filter(), N_TAPS / 2);
-    let samples = filtered
-        .iter()
+    at_rate(waveform, SAMPLE_RATE, |narrow| {
+        let filtered = convolve(&narrow.samples, &band_filter(), N_TAPS / 2);
         // A float-to-integer `as` saturates.
-        .map(|sample| f32::from(companding.round_trip((sample * 32_768.0).round() as i16)) / 32_768.0)
-        .collect();
-    let mut received = resample(&Waveform { samples, sample_rate: SAMPLE_RATE }, waveform.sample_rate)?;
-    // Both conversions round the length.
-    received.samples.resize(waveform.samples.len(), 0.0);
-    Ok(received)
+        let stored = filtered.iter().map(|sample| companding.round_trip((sample * 32_768.0).round() as i16));
+        Ok(stored.map(|sample| f32::from(sample) / 32_768.0).collect())
+    })
 }
 
 /// A linear-phase band pass: a difference of sincs under a Hamming window, 1 in the middle of the band.
