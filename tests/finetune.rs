@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use models::params::{Params, TrainedPart};
 use models::whisper::Whisper;
 use models::{
-    Adapter, Bundle, BundleSource, DecodeOptions, Lora, NewVocabulary, Precision, Transcriber, add_updates,
+    Adapter, Bundle, BundleSource, DecodeOptions, Lora, NewVocabulary, Transcriber, WeightDtype, add_updates,
     write_adapter,
 };
 use models::{Architecture, write_weights};
@@ -265,7 +265,7 @@ fn an_adapter_is_nothing_at_first_and_the_same_beside_and_within_the_weights() -
         vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
     tensors.extend(adapted.buffers());
     let folder = tempfile::tempdir()?;
-    write_adapter(folder.path(), &lora, "whisper-80", &tensors, Precision::F32)?;
+    write_adapter(folder.path(), &lora, "whisper-80", &tensors, WeightDtype::F32)?;
     let source =
         BundleSource::Adapted { base: Box::new(dir.as_path().into()), adapter: folder.path().to_owned() };
     let beside = Params::frozen(models::Weights::from_source(&source)?, &Device::Cpu);
@@ -274,7 +274,7 @@ fn an_adapter_is_nothing_at_first_and_the_same_beside_and_within_the_weights() -
     add_updates(&mut tensors, &lora)?;
     tensors.retain(|name, _| !models::is_factor(name));
     let merged = tempfile::tempdir()?;
-    write_weights(merged.path(), &tensors, Precision::F32)?;
+    write_weights(merged.path(), &tensors, WeightDtype::F32)?;
     let merged = Params::frozen(models::Weights::open(merged.path())?, &Device::Cpu);
     let merged = difference(&expected, &hidden(&Whisper::load(&merged, config)?)?)?;
     println!("adapter beside and within its base: hidden states off by {off:.1e} and {merged:.1e}");
@@ -400,11 +400,11 @@ fn damaged_adapters_are_refused_by_name() -> Result<()> {
         ]))
     };
     let refused = || Adapter::open(dir).err().map(|error| error.to_string()).unwrap_or_default();
-    write_adapter(dir, &lora, "org/base@v2", &tensors((2, 16))?, Precision::F32)?;
+    write_adapter(dir, &lora, "org/base@v2", &tensors((2, 16))?, WeightDtype::F32)?;
     ensure!(Adapter::open(dir)?.base() == Some("org/base@v2") && Adapter::is_in(dir));
-    write_adapter(dir, &lora, "base", &tensors((3, 16))?, Precision::F32)?;
+    write_adapter(dir, &lora, "base", &tensors((3, 16))?, WeightDtype::F32)?;
     ensure!(refused().contains("no factor of rank 2"), "{}", refused());
-    write_adapter(dir, &lora, "base", &tensors((2, 16))?, Precision::F32)?;
+    write_adapter(dir, &lora, "base", &tensors((2, 16))?, WeightDtype::F32)?;
     let path = dir.join("adapter_config.json");
     let config: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
     for (key, value, part) in [
@@ -450,7 +450,7 @@ fn a_language_more_is_a_token_after_all_others() -> Result<()> {
     let mut tensors: BTreeMap<String, Tensor> =
         params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
     tensors.extend(params.buffers());
-    write_weights(written.path(), &tensors, Precision::F32)?;
+    write_weights(written.path(), &tensors, WeightDtype::F32)?;
     let new = Transcriber::load(Bundle::open(written.path())?, &Device::Cpu)?;
     let (id, like) = (new.special_tokens().language("xx")?, new.special_tokens().language("fa")?);
     ensure!(id as usize == config.vocab_size - 1, "{id}");
@@ -518,7 +518,7 @@ fn another_vocabulary_starts_as_the_old_one_spelled_it() -> Result<()> {
     let written = tempfile::tempdir()?;
     bundle.description().source().copy_description(written.path())?;
     let tensors = bundle.weights().read_all(&Device::Cpu)?;
-    write_weights(written.path(), &tensors, Precision::F32)?;
+    write_weights(written.path(), &tensors, WeightDtype::F32)?;
     let new = Transcriber::load(Bundle::open(written.path())?, &Device::Cpu)?;
     ensure!(!written.path().join("vocab.json").exists());
     let end = new.special_tokens().end;
@@ -726,7 +726,7 @@ fn flags_that_say_nothing_are_refused_and_adapters_that_name_each_other_have_an_
         Ok((format!("{layer}.{name}.weight"), Tensor::ones((1, 1), candle_core::DType::F32, &Device::Cpu)?))
     };
     let tensors = BTreeMap::from([factor("lora_A")?, factor("lora_B")?]);
-    write_adapter(&dir, &lora, &dir.display().to_string(), &tensors, Precision::F32)?;
+    write_adapter(&dir, &lora, &dir.display().to_string(), &tensors, WeightDtype::F32)?;
     let (code, _, stderr) = run(speechd(home.path()).args(["models", "inspect", "adapter"]));
     ensure!(code == 1 && stderr.contains("an adapter itself"), "{stderr}");
     Ok(())

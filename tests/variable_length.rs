@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use models::params::Params;
 use models::whisper::{Encoder, Whisper};
 use models::{
-    Architecture, Bundle, DecodeOptions, NewVocabulary, NewWhisper, Precision, Timestamps, Transcriber,
+    Architecture, Bundle, DecodeOptions, NewVocabulary, NewWhisper, Timestamps, Transcriber, WeightDtype,
     write_weights,
 };
 
@@ -41,7 +41,7 @@ fn model() -> anyhow::Result<(Transcriber, Whisper)> {
     description.source().copy_description(folder.path())?;
     let vars = params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
     let tensors: BTreeMap<_, _> = vars.chain(params.buffers()).collect();
-    write_weights(folder.path(), &tensors, Precision::F32)?;
+    write_weights(folder.path(), &tensors, WeightDtype::F32)?;
     Ok((Transcriber::load(Bundle::open(folder.path())?, &Device::Cpu)?, whisper))
 }
 

@@ -318,18 +318,21 @@ fn components(shape: &Shape) -> Result<Components, Error> {
     let targets = Targets { labels: shape.ids(3), weights: vec![1.0; b * u], smoothing: 0.0 };
     let squares = component(|| Ok(square.forward(&heard)?))?;
     let said_squares = component(|| Ok(square.forward(&said)?))?;
-    let alone = |secs: f64, squares: f64| (secs - squares).max(0.0);
-    let itself = component(|| Ok(attention.forward(&heard, &heard, &Mask::NONE)?))?;
-    let causal = component(|| Ok(attention.forward(&said, &said, &Mask::CAUSAL)?))?;
-    let across = component(|| Ok(attention.forward(&said, &heard, &Mask::NONE)?))?;
+    let alone = |secs: f64, others: f64| (secs - others).max(0.0);
+    let norms = component(|| Ok(norm.forward(&heard)?))?;
+    let said_norms = component(|| Ok(norm.forward(&said)?))?;
+    // With the norm before it and the residual.
+    let itself = component(|| Ok(attention.residual(&norm, &heard, &Mask::NONE)?))?;
+    let causal = component(|| Ok(attention.residual(&norm, &said, &Mask::CAUSAL)?))?;
+    let across = component(|| Ok(attention.residual_cross(&norm, &said, &heard, &Mask::NONE)?))?;
     Ok(vec![
         ("linear, encoder", 4.0 * encoder * squares),
         ("feed-forward, encoder", {
             encoder * (component(|| Ok(up.forward(&heard)?))? + component(|| Ok(down.forward(&wide)?))?)
         }),
         ("GELU, encoder", encoder * component(|| Ok(gelu(&wide)?))?),
-        ("layer norm, encoder", (2.0 * encoder + 1.0) * component(|| Ok(norm.forward(&heard)?))?),
-        ("attention, encoder", encoder * alone(itself, 4.0 * squares)),
+        ("layer norm, encoder", (2.0 * encoder + 1.0) * norms),
+        ("attention, encoder", encoder * alone(itself, norms + 4.0 * squares)),
         ("convolutions and GELU", {
             component(|| Ok(gelu(&conv1.forward(&mel)?)?))?
                 + component(|| Ok(gelu(&conv2.forward(&conv1_out)?)?))?
@@ -339,9 +342,10 @@ fn components(shape: &Shape) -> Result<Components, Error> {
             decoder * (component(|| Ok(up.forward(&said)?))? + component(|| Ok(down.forward(&said_wide)?))?)
         }),
         ("GELU, decoder", decoder * component(|| Ok(gelu(&said_wide)?))?),
-        ("layer norm, decoder", (3.0 * decoder + 1.0) * component(|| Ok(norm.forward(&said)?))?),
+        ("layer norm, decoder", (3.0 * decoder + 1.0) * said_norms),
         ("attention, decoder", {
-            decoder * (alone(causal, 4.0 * said_squares) + alone(across, 2.0 * said_squares + 2.0 * squares))
+            let squares = 2.0 * said_squares + 2.0 * squares;
+            decoder * (alone(causal, said_norms + 4.0 * said_squares) + alone(across, said_norms + squares))
         }),
         ("embedding", component(|| Ok(embedding.forward(&ids)?))?),
         ("logits", component(|| Ok(output.forward(&said)?))?),

@@ -13,6 +13,7 @@ mod lora;
 pub mod nn;
 mod options;
 pub mod params;
+mod precision;
 mod tokenizer;
 mod transcriber;
 pub mod transcript;
@@ -27,11 +28,12 @@ pub use error::Error;
 pub use ggml::write_ggml;
 pub use lora::{ADAPTER_CONFIG, Adapter, Lora, add_updates, is_factor, write_adapter};
 pub use options::{DecodeOptions, Task, Timestamps};
+pub use precision::Precision;
 pub use tokenizer::Tokenizer;
 pub use transcriber::{Progress, TextToken, Transcriber};
 pub use transcript::{
     Coverage, Gap, GapReason, Segment, TextPart, Transcribed, Transcript, Transcription, TranscriptionWorker,
     Word, Work,
 };
-pub use weights::{Precision, Weights, write_weights};
+pub use weights::{WeightDtype, Weights, write_weights};
 pub use worker::{StepReport, Update, Worker};

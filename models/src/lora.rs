@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::bundle::BundleSource;
-use crate::weights::{Precision, Weights, write_named};
+use crate::weights::{WeightDtype, Weights, write_named};
 
 /// The file that makes a directory an adapter.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -226,7 +226,7 @@ pub fn write_adapter(
     lora: &Lora,
     base: &str,
     tensors: &BTreeMap<String, Tensor>,
-    precision: Precision,
+    dtype: WeightDtype,
 ) -> Result<(), Error> {
     // A hub id may name a revision, which is a key of its own there.
     let (base, revision) = match base.split_once('@') {
@@ -251,5 +251,5 @@ pub fn write_adapter(
     std::fs::write(&path, text + "\n").map_err(|error| Error::file(&path, error))?;
     let factors = tensors.iter().filter(|(name, _)| is_factor(name));
     let factors = factors.map(|(name, tensor)| (format!("{WRAPPERS}{name}"), tensor.clone())).collect();
-    write_named(&dir.join(ADAPTER_WEIGHTS), &factors, precision)
+    write_named(&dir.join(ADAPTER_WEIGHTS), &factors, dtype)
 }

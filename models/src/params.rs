@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::Error;
+use crate::kernels::Precision;
 use crate::lora::{Lora, is_factor};
 use crate::weights::Weights;
 
@@ -46,6 +47,7 @@ pub struct Params {
     /// What a checkpoint may lack: how the names begin and the seed of the initial values.
     new: Option<(String, u64)>,
     part: TrainedPart,
+    precision: Precision,
     vars: Mutex<BTreeMap<String, Var>>,
     buffers: Mutex<BTreeMap<String, Tensor>>,
 }
@@ -109,6 +111,13 @@ impl Params {
         self
     }
 
+    /// Layers whose weights never change ([`Scope::is_frozen`]) multiply in this precision.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
     /// The same storage without gradients: a model built from it sees every later optimiser step (its weights are
     /// not packed), runs the fused kernels and keeps no graph. Evaluation during training runs on it.
     pub fn detached(&self) -> Self {
@@ -122,7 +131,8 @@ impl Params {
 
     fn new(source: Source, device: &Device) -> Self {
         let (vars, buffers) = (Mutex::default(), Mutex::default());
-        Self { source, device: device.clone(), new: None, part: TrainedPart::default(), vars, buffers }
+        let (part, precision) = (TrainedPart::default(), Precision::F32);
+        Self { source, device: device.clone(), new: None, part, precision, vars, buffers }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
@@ -303,6 +313,11 @@ impl Scope<'_> {
             Source::Files { trainable: true, .. } => self.params.is_fixed(&self.name("weight")),
             Source::Seed(_) | Source::Detached(_) => false,
         }
+    }
+
+    /// What the layer at this place multiplies in.
+    pub fn precision(&self) -> Precision {
+        if self.is_frozen() { self.params.precision } else { Precision::F32 }
     }
 
     /// What is trained beside a linear layer at this place.

@@ -13,7 +13,8 @@ use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_co
 use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
 use crate::worker::{Update, Worker};
 use crate::{
-    Architecture, Bundle, DecodeOptions, Description, Error, Segment, Timestamps, Transcript, padded_cost,
+    Architecture, Bundle, DecodeOptions, Description, Error, Precision, Segment, Timestamps, Transcript,
+    padded_cost,
 };
 
 /// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
@@ -47,13 +48,22 @@ pub struct Progress {
 }
 
 impl Transcriber {
-    /// Loads a bundle's weights onto `device`.
+    /// Loads a bundle's weights onto `device`, to compute in f32.
     ///
     /// # Errors
     /// What `Bundle::open` did not look at: tensor shapes and values, the tokenizer, generation_config.json.
     pub fn load(bundle: Bundle, device: &Device) -> Result<Self, Error> {
+        Self::load_in(Precision::F32, bundle, device)
+    }
+
+    /// Loads a bundle's weights onto `device`, to compute in `precision` on the CPU.
+    ///
+    /// # Errors
+    /// What [`Transcriber::load`] refuses, and bf16 where the processor has no instructions for it.
+    pub fn load_in(precision: Precision, bundle: Bundle, device: &Device) -> Result<Self, Error> {
+        precision.check()?;
         let (description, weights) = bundle.into_parts();
-        Self::with_params(&description, &Params::frozen(weights, device))
+        Self::with_params(&description, &Params::frozen(weights, device).with_precision(precision))
     }
 
     /// A model of these parameters, such as those that are being trained ([`Params::detached`]).

@@ -345,7 +345,7 @@ fn shard_names(source: &BundleSource) -> Result<Vec<String>, Error> {
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precision {
+pub enum WeightDtype {
     /// As they are trained.
     #[default]
     F32,
@@ -356,24 +356,24 @@ pub enum Precision {
 /// Writes tensors as the `model.safetensors` of a bundle in `dir`.
 ///
 /// # Errors
-/// Values that are not finite or too large for the precision, what the disk refuses.
+/// Values that are not finite or too large for the type, what the disk refuses.
 pub fn write_weights(
     dir: &Path,
     tensors: &BTreeMap<String, Tensor>,
-    precision: Precision,
+    dtype: WeightDtype,
 ) -> Result<(), Error> {
-    write_named(&dir.join(SINGLE), tensors, precision)
+    write_named(&dir.join(SINGLE), tensors, dtype)
 }
 
 /// [`write_weights`] into a file of another name.
 pub(crate) fn write_named(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
-    precision: Precision,
+    dtype: WeightDtype,
 ) -> Result<(), Error> {
-    let dtype = match precision {
-        Precision::F32 => DType::F32,
-        Precision::F16 => DType::F16,
+    let dtype = match dtype {
+        WeightDtype::F32 => DType::F32,
+        WeightDtype::F16 => DType::F16,
     };
     let mut stored = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {

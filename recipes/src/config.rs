@@ -10,7 +10,7 @@ use audio::augment::Augment;
 use audio::augment::config::{NoiseKind, Room};
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use models::{DecodeOptions, Precision};
+use models::{DecodeOptions, WeightDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -143,7 +143,7 @@ pub struct EvaluateConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml says what each one does")]
 pub struct BundleConfig {
-    pub precision: Precision,
+    pub precision: WeightDtype,
     pub average: usize,
 }
 

@@ -1,11 +1,11 @@
 //! Greedy decoding of a CTC model: the best id of each frame, without repetitions and blanks (Graves et al., ICML 2006,
 //! section 3.2).
 
-use super::search::argmax;
+use crate::kernels::argmax;
 
 /// Scores (T, V) of the frames of one row to the ids that the best path spells. Of equally good ids the first counts.
 pub fn ctc_greedy(scores: &[f32], n_ids: usize, blank: u32) -> Vec<u32> {
-    ctc_collapse(scores.chunks_exact(n_ids.max(1)).map(argmax), blank)
+    ctc_collapse(scores.chunks_exact(n_ids.max(1)).map(|scores| argmax(scores) as u32), blank)
 }
 
 /// What a path spells: a run of equal ids is one, blanks are none and part equal ids.

@@ -1,8 +1,9 @@
 //! Which language is spoken, by the probability of the first token after the start
 //! (openai/whisper `decoding.py: detect_language`).
 
-use super::rules::{check_finite, log_sum_exp};
+use super::rules::check_finite;
 use crate::Error;
+use crate::kernels::log_sum_exp;
 use crate::whisper::{CrossCache, StepRow, Whisper};
 
 /// Probabilities of `languages` (name, token id) for one window, the most probable first.

@@ -2,6 +2,7 @@
 //! timestamps (openai/whisper `decoding.py: SuppressBlank, SuppressTokens, ApplyTimestampRules`).
 
 use crate::Error;
+use crate::kernels::log_sum_exp;
 
 /// All rules of one request.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -100,17 +101,6 @@ pub(crate) fn check_finite<'a>(
 ) -> Result<(), Error> {
     let are_finite = numbers.into_iter().all(|number| number.is_finite());
     if are_finite { Ok(()) } else { Err(Error::NotFinite { what }) }
-}
-
-/// `ln(sum(exp(x)))`, minus infinity for nothing. Summed in f64: vocabularies are large and the result is
-/// compared.
-pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if max == f32::NEG_INFINITY {
-        return max;
-    }
-    let sum: f64 = x.iter().map(|value| f64::from((value - max).exp())).sum();
-    max + sum.ln() as f32
 }
 
 #[cfg(test)]

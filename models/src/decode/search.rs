@@ -4,7 +4,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use super::rules::{Rules, log_sum_exp};
+use super::rules::Rules;
+use crate::kernels::{argmax, log_sum_exp};
 use crate::whisper::RowCache;
 
 /// How to search.
@@ -118,7 +119,7 @@ impl Search {
                 self.advance_beams(rows, &mut logits, rules, size, patience, length_penalty)
             }
             Strategy::Greedy => {
-                self.advance_each(rows, &mut logits, rules, 1.0, |_, _, logits| argmax(logits))
+                self.advance_each(rows, &mut logits, rules, 1.0, |_, _, logits| argmax(logits) as u32)
             }
             Strategy::Sample { temperature, best_of, length_penalty } => {
                 let rows = spread(rows, &mut logits, best_of)?;
@@ -314,17 +315,6 @@ fn spread(mut rows: Vec<Row>, logits: &mut Vec<Vec<f32>>, n: usize) -> candle_co
     Ok(rows)
 }
 
-/// The first of the largest.
-pub(super) fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = id;
-        }
-    }
-    best as u32
-}
-
 /// The `n` largest finite logits, largest first, earlier ids first among equals.
 fn largest(logits: &[f32], n: usize) -> Vec<u32> {
     let mut best: Vec<u32> = Vec::with_capacity(n + 1);
@@ -350,7 +340,7 @@ fn sample(logits: &[f32], temperature: f32, rng: &mut ChaCha8Rng) -> u32 {
             return id as u32;
         }
     }
-    argmax(logits)
+    argmax(logits) as u32
 }
 
 #[cfg(test)]

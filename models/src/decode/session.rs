@@ -8,9 +8,10 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::fallback::{Thresholds, compression_ratio};
-use super::rules::{Rules, check_finite, log_sum_exp};
+use super::rules::{Rules, check_finite};
 use super::search::{Finished, Row, Search, Strategy};
 use crate::Error;
+use crate::kernels::log_sum_exp;
 use crate::tokenizer::Tokenizer;
 use crate::whisper::{CrossCache, StepRow, Whisper};
 

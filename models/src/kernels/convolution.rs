@@ -1,7 +1,9 @@
 //! Convolution over frames, as products of matrices. Frames follow each other in memory, channels side by side, so that the
 //! window of an output is a row that overlaps the next one's: no window is ever copied.
 
-use super::gemm::{Matrix, PackedMatrix, multiply, multiply_add};
+use super::epilogue::Epilogue;
+use super::gemm::{Matrix, Threads, multiply, multiply_add};
+use super::packed_weight::PackedWeight;
 
 /// What a convolution looks like. Inputs are row-major (B, T, in), outputs (B, T', out), weights (out, kernel, in).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,21 +85,21 @@ pub fn convolution(shape: ConvolutionShape, x: &[f32], weight: &[f32], bias: &[f
     });
 }
 
-/// The same with a packed weight, (out, kernel * in), to the bit.
+/// The same with a packed weight, (out, kernel * in), and what comes after it: in f32 to the bit.
 ///
 /// # Panics
 /// When the slices do not fit the shape.
 pub fn convolution_packed(
     shape: ConvolutionShape,
     x: &[f32],
-    weight: &PackedMatrix,
-    bias: &[f32],
+    weight: &PackedWeight,
+    epilogue: Epilogue<'_>,
     y: &mut [f32],
 ) {
     let n_outputs = shape.checked(x.len(), weight.n_out() * weight.n_in(), y.len());
     let size = n_outputs * shape.n_out;
     shape.for_each_row(x, |row, frames| {
-        weight.multiply_windows(frames, shape.step(), Some(bias), &mut y[row * size..][..size]);
+        weight.multiply(frames, shape.step(), epilogue, Threads::All, &mut y[row * size..][..size]);
     });
 }
 
@@ -140,6 +142,7 @@ pub fn add_convolution_weight_gradient(shape: ConvolutionShape, x: &[f32], dy: &
 
 #[cfg(test)]
 mod tests {
+    use super::super::Precision;
     use super::*;
 
     fn waves(n: usize, phase: f32) -> Vec<f32> {
@@ -202,8 +205,8 @@ mod tests {
             convolution(shape, &x, &weight, &bias, &mut ours);
             assert_close(&ours, &y);
             let mut packed = vec![f32::NAN; y.len()];
-            let packed_weight = PackedMatrix::pack(&weight, n_out, kernel * n_in);
-            convolution_packed(shape, &x, &packed_weight, &bias, &mut packed);
+            let packed_weight = PackedWeight::pack(Precision::F32, &weight, n_out, kernel * n_in);
+            convolution_packed(shape, &x, &packed_weight, Epilogue::bias(Some(&bias)), &mut packed);
             assert_eq!(packed, ours);
             let mut ours = vec![f32::NAN; x.len()];
             convolution_input_gradient(shape, &weight, &dy, &mut ours);

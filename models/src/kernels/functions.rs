@@ -47,6 +47,12 @@ pub(super) fn erf(x: f32) -> f32 {
     x * above / below
 }
 
+/// The normal distribution up to x.
+#[inline(always)]
+pub(super) fn cumulative(x: f32) -> f32 {
+    0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
+}
+
 /// Lanes to one number, halves onto halves.
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
@@ -74,7 +80,7 @@ pub(super) fn sum(a: &[f32], term: impl Fn(f32) -> f32) -> f32 {
 
 /// Sum of `term(a, b)`.
 #[inline(always)]
-pub(super) fn sum2(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn sum2<A: Copy, B: Copy>(a: &[A], b: &[B], term: impl Fn(A, B) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let ((a_chunks, a_tail), (b_chunks, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a_chunks.iter().zip(b_chunks) {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::functions::{erf, exp};
+use super::functions::{cumulative, exp};
 use super::instruction_set::{InstructionSet, vectorised};
 
 /// Numbers that a thread takes at once.
@@ -27,12 +27,6 @@ pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
     let set = InstructionSet::best();
     let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
     chunks.for_each(|((dx, x), dy)| gradients(set, x, dy, dx));
-}
-
-/// The normal distribution up to x.
-#[inline(always)]
-fn cumulative(x: f32) -> f32 {
-    0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
 }
 
 vectorised! {

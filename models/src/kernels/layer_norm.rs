@@ -29,6 +29,13 @@ pub fn layer_norm(x: &[f32], weights: LayerNormWeights<'_>, y: &mut [f32]) {
     blocks.for_each(|(y, x)| values(set, x, weights, y));
 }
 
+/// [`layer_norm`] on this thread alone.
+pub(super) fn layer_norm_rows(x: &[f32], weights: LayerNormWeights<'_>, y: &mut [f32]) {
+    weights.width(x);
+    assert!(x.len() == y.len(), "layer norm: {} values in, {} out", x.len(), y.len());
+    values(InstructionSet::best(), x, weights, y);
+}
+
 /// Gradients of a layer norm, from its input and the gradient of its output.
 pub struct LayerNormGradients {
     /// Of the input, one for each number.

@@ -2,33 +2,43 @@
 
 mod adamw;
 mod attention;
+mod blocks;
 mod convolution;
 mod cross_entropy;
 mod ctc;
+mod epilogue;
 mod functions;
 mod gelu;
 mod gemm;
 mod instruction_set;
 mod layer_norm;
+mod low_precision;
 mod memory;
+mod packed_weight;
 mod reduce;
 mod softmax;
 mod threads;
 mod transpose;
 
 pub use adamw::{AdamW, squared_norm};
-pub use attention::{AttentionPass, AttentionRow, AttentionShape, attend, attention, attention_backward};
+pub use attention::{
+    AttentionPass, AttentionRow, AttentionShape, KeysValues, attend, attention, attention_backward,
+};
+pub use blocks::{Affine, feed_forward, normed_products, product_added};
 pub use convolution::{
     ConvolutionShape, add_convolution_weight_gradient, convolution, convolution_input_gradient,
     convolution_packed,
 };
 pub use cross_entropy::{Labels, cross_entropy, cross_entropy_backward};
 pub use ctc::{CtcLabels, CtcPass, ctc, ctc_backward};
+pub use epilogue::{Epilogue, PostOp};
 pub use gelu::{gelu, gelu_backward};
-pub use gemm::{Matrix, PackedMatrix, multiply, multiply_add};
+pub use gemm::{Matrix, Threads, multiply, multiply_add};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
+pub use low_precision::{attention_bf16, bf16_to_f32, round_to_bf16};
 pub use memory::keep_freed_memory;
+pub use packed_weight::{PackedWeight, Precision};
 pub use reduce::add_column_sums;
-pub use softmax::{softmax, softmax_backward};
+pub use softmax::{argmax, log_sum_exp, softmax, softmax_backward};
 pub use threads::leave_threads_to_kernels;
 pub use transpose::transpose;

@@ -28,6 +28,19 @@ pub fn softmax_backward(y: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
     chunks.for_each(|((dx, y), dy)| gradients(set, y, dy, width, dx));
 }
 
+/// `ln(sum(e^x))`, minus infinity for nothing.
+pub fn log_sum_exp(x: &[f32]) -> f32 {
+    let set = InstructionSet::best();
+    let max = largest(set, x);
+    if max == f32::NEG_INFINITY { max } else { max + exp_sum(set, x, max).ln() as f32 }
+}
+
+/// The place of the first of the largest numbers; 0 where there is none.
+pub fn argmax(x: &[f32]) -> usize {
+    let max = largest(InstructionSet::best(), x);
+    x.iter().position(|x| *x == max).unwrap_or(0)
+}
+
 /// Whole rows of about a chunk.
 fn step(width: usize, a: usize, b: usize) -> usize {
     let width = width.max(1);
@@ -36,6 +49,19 @@ fn step(width: usize, a: usize, b: usize) -> usize {
 }
 
 vectorised! {
+    fn largest(x: &[f32]) -> f32 {
+        max(x)
+    }
+
+    /// Sum of `e^(x - max)`. Vocabularies are large, and sums of them are compared: not all of it is added up in 32 bits.
+    fn exp_sum(x: &[f32], max: f32) -> f64 {
+        let mut total = 0.0;
+        for x in x.chunks(1024) {
+            total += f64::from(sum(x, |x| exp(x - max)));
+        }
+        total
+    }
+
     fn values(x: &[f32], width: usize, y: &mut [f32]) {
         for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
             let max = max(x);
@@ -63,6 +89,25 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_of_exponentials_are_those_of_doubles_and_the_largest_is_found() {
+        for n in [1, 15, 16, 5000, 60_000] {
+            let x: Vec<f32> = (0..n).map(|i| 9.0 * (i as f32 * 0.37).sin()).collect();
+            let expected = x.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+            assert!((f64::from(log_sum_exp(&x)) - expected).abs() < 2e-6, "{n}");
+            let mut first = None;
+            for set in InstructionSet::available() {
+                let found = (largest(set, &x), exp_sum(set, &x, 1.0).to_bits());
+                assert_eq!(*first.get_or_insert(found), found, "{set:?}");
+            }
+        }
+        let few = [f32::NEG_INFINITY, 2.0, 2.0, -1.0];
+        assert_eq!((argmax(&few), argmax(&[])), (1, 0));
+        assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 3]), f32::NEG_INFINITY);
+        let expected = (2.0 * 2f32.exp() + (-1f32).exp()).ln();
+        assert!((log_sum_exp(&few) - expected).abs() < 1e-6);
+    }
 
     #[test]
     fn every_instruction_set_gives_the_same_bits_and_rows_sum_to_one() {

@@ -3,10 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::dense_attention::dense_attention;
+use super::fused::{add, normed};
 use super::storage::cpu_slice;
-use super::{KvCache, Linear, Mask, softmax};
+use super::{KvCache, LayerNorm, Linear, Mask, softmax};
 use crate::Error;
-use crate::kernels::{AttentionRow, attend};
+use crate::kernels::{AttentionRow, KeysValues, Precision, attend};
 use crate::params::Scope;
 
 /// Scaled dot-product attention with `n_heads` heads side by side in the model width.
@@ -17,6 +18,7 @@ pub struct MultiHeadAttention {
     out: Linear,
     n_heads: usize,
     scale: f64,
+    precision: Precision,
 }
 
 /// Consecutive queries of one row, and the cache that they look at.
@@ -49,47 +51,90 @@ impl MultiHeadAttention {
             out: Linear::load(&scope.sub("out_proj"), width, width, true)?,
             n_heads,
             scale: ((width / n_heads) as f64).powf(-0.5),
+            // Its projections are frozen together.
+            precision: scope.sub("q_proj").precision(),
         })
     }
 
-    /// Every query of `x` (B, U, D) over the positions of `source` (B, T, D) that `mask` shows it. Differentiable.
+    /// `x + attention(norm(x))` of x (B, U, D), each position over those that `mask` shows it. Differentiable.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(&self, x: &Tensor, source: &Tensor, mask: &Mask) -> candle_core::Result<Tensor> {
-        let (query, key, value) =
-            (self.query.forward(x)?, self.key.forward(source)?, self.value.forward(source)?);
-        self.out.forward(&dense_attention(&query, &key, &value, self.n_heads, mask)?)
+    pub fn residual(&self, norm: &LayerNorm, x: &Tensor, mask: &Mask) -> candle_core::Result<Tensor> {
+        let [query, key, value] = normed(norm, x, [&self.query, &self.key, &self.value])?;
+        let mixed =
+            dense_attention(&query, &key, &value, self.n_heads, mask, self.precision.for_activations())?;
+        add(x, &self.out, &mixed)
     }
 
-    /// Scaled queries of `x`, heads side by side: (.., D) to (.., D).
+    /// `x + attention(norm(x))` of x (B, U, D) over the positions of `source` (B, T, D) that `mask` shows it. Differentiable.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn residual_cross(
+        &self,
+        norm: &LayerNorm,
+        x: &Tensor,
+        source: &Tensor,
+        mask: &Mask,
+    ) -> candle_core::Result<Tensor> {
+        let [query] = normed(norm, x, [&self.query])?;
+        let (key, value) = self.keys_values(source)?;
+        let mixed =
+            dense_attention(&query, &key, &value, self.n_heads, mask, self.precision.for_activations())?;
+        add(x, &self.out, &mixed)
+    }
+
+    /// Scaled queries, keys and values of `norm(x)`, heads side by side, each (.., D).
     ///
     /// # Errors
     /// A last dimension other than D.
-    pub fn query(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.query.forward(x)? * self.scale
+    pub fn project(&self, norm: &LayerNorm, x: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+        let [query, key, value] = normed(norm, x, [&self.query, &self.key, &self.value])?;
+        Ok([(query * self.scale)?, key, value])
+    }
+
+    /// Scaled queries of `norm(x)`, heads side by side: (.., D) to (.., D).
+    ///
+    /// # Errors
+    /// A last dimension other than D.
+    pub fn query(&self, norm: &LayerNorm, x: &Tensor) -> candle_core::Result<Tensor> {
+        let [query] = normed(norm, x, [&self.query])?;
+        query * self.scale
     }
 
     /// Keys and values of `x`, each (.., D).
     ///
     /// # Errors
     /// A last dimension other than D.
-    pub fn keys_values(&self, x: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+    fn keys_values(&self, x: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
         Ok((self.key.forward(x)?, self.value.forward(x)?))
     }
 
-    /// Scaled queries (N, D) of several rows, one span after the other, each over its own cache. No padding is
-    /// computed and a row's result does not depend on its neighbours. Without gradients: decoding only.
+    /// Keys and values of `source` (T, D) for queries that are still to come.
+    ///
+    /// # Errors
+    /// A last dimension other than D.
+    pub fn cache(&self, source: &Tensor) -> candle_core::Result<KvCache> {
+        let (keys, values) = self.keys_values(source)?;
+        match self.precision {
+            Precision::F32 => KvCache::full(&keys, &values),
+            Precision::Bf16 | Precision::Int8 => KvCache::rounded(&keys, &values),
+        }
+    }
+
+    /// `x` and, added to it, what scaled queries (N, D) of several rows, one span after the other, find in their own caches. No
+    /// padding is computed and a row's result does not depend on its neighbours. Without gradients: decoding only.
     ///
     /// # Errors
     /// Spans that do not add up to N.
-    pub fn attend(&self, query: &Tensor, spans: &[KeySpan<'_>]) -> candle_core::Result<Tensor> {
+    pub fn attend(&self, x: &Tensor, query: &Tensor, spans: &[KeySpan<'_>]) -> candle_core::Result<Tensor> {
         let mixed = if query.device().is_cpu() {
             query.contiguous()?.apply_op1_no_bwd(&RaggedAttention { spans, n_heads: self.n_heads })?
         } else {
             attend_composed(query, spans, self.n_heads)?
         };
-        self.out.forward(&mixed)
+        add(x, &self.out, &mixed)
     }
 
     /// Heads that the width is divided into.
@@ -114,22 +159,31 @@ impl CustomOp1 for RaggedAttention<'_> {
             candle_core::bail!("ragged attention needs contiguous queries")
         };
         let queries = &storage.as_slice::<f32>()?[start..end];
+        let dense = |span: &KeySpan<'_>| Ok((span.cache.keys()?, span.cache.values()?));
         let caches = self
             .spans
             .iter()
-            .map(|span| Ok((span.cache.keys()?, span.cache.values()?)))
+            .map(|span| span.cache.halves().is_none().then(|| dense(span)).transpose())
             .collect::<candle_core::Result<Vec<_>>>()?;
-        let guards: Vec<_> =
-            caches.iter().map(|(k, v)| (k.storage_and_layout(), v.storage_and_layout())).collect();
+        let guards: Vec<_> = caches
+            .iter()
+            .map(|cache| cache.as_ref().map(|(k, v)| (k.storage_and_layout(), v.storage_and_layout())))
+            .collect();
         let mut rows = Vec::with_capacity(n);
         let mut query_rows = queries.chunks_exact(width);
-        for (span, ((k, k_layout), (v, v_layout))) in self.spans.iter().zip(&guards) {
-            let (keys, values) = (cpu_slice(k, k_layout)?, cpu_slice(v, v_layout)?);
+        for (span, guards) in self.spans.iter().zip(&guards) {
+            let cache = match (guards, span.cache.halves()) {
+                (Some(((k, k_layout), (v, v_layout))), _) => {
+                    KeysValues::F32(cpu_slice(k, k_layout)?, cpu_slice(v, v_layout)?)
+                }
+                (None, Some((keys, values))) => KeysValues::Bf16(keys, values),
+                (None, None) => candle_core::bail!("ragged attention: a cache of nothing"),
+            };
             for i in 0..span.n_queries {
                 let Some(query) = query_rows.next() else {
                     candle_core::bail!("ragged attention: the spans hold more than {n} queries")
                 };
-                rows.push(AttentionRow { query, keys, values, n_keys: span.n_keys(i) });
+                rows.push(AttentionRow { query, cache, n_keys: span.n_keys(i) });
             }
         }
         if rows.len() != n {
@@ -199,6 +253,15 @@ mod tests {
         let composed = attend_composed(&query, &spans, n_heads)?;
         let difference = (&kernel - composed)?.abs()?.max_all()?.to_scalar::<f32>()?;
         assert!(difference < 1e-6, "{difference}");
+        // Rounded keys and values are those that are read back.
+        let rounded = KvCache::rounded(&caches[2].keys()?, &caches[2].values()?)?;
+        let spans_of = |cache| [KeySpan { cache, n_queries: 6, causal: true }];
+        let halves = query.apply_op1_no_bwd(&RaggedAttention { spans: &spans_of(&rounded), n_heads })?;
+        let widened = KvCache::full(&rounded.keys()?, &rounded.values()?)?;
+        let numbers = query.apply_op1_no_bwd(&RaggedAttention { spans: &spans_of(&widened), n_heads })?;
+        assert_eq!(halves.to_vec2::<f32>()?, numbers.to_vec2::<f32>()?);
+        let difference = (caches[2].keys()? - rounded.keys()?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(difference > 0.0 && difference < 0.004, "{difference}");
         let alone = query
             .narrow(0, 4, 2)?
             .contiguous()?

@@ -2,11 +2,21 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::storage::{on_cpu, with_floats};
+use crate::kernels::{bf16_to_f32, round_to_bf16};
+
 /// Keys and values of one row in one attention layer.
 pub struct KvCache {
-    keys: Tensor,   // (capacity, D)
-    values: Tensor, // (capacity, D)
+    held: Held,
     n_positions: usize,
+}
+
+/// How they are kept.
+enum Held {
+    /// To be written to, or on any device: keys and values, each (capacity, D).
+    Dense(Tensor, Tensor),
+    /// The upper halves of them, each (n, D).
+    Rounded { keys: Vec<u16>, values: Vec<u16>, width: usize },
 }
 
 impl KvCache {
@@ -16,26 +26,49 @@ impl KvCache {
     /// When the device has no memory for it.
     pub fn new(capacity: usize, width: usize, device: &Device) -> candle_core::Result<Self> {
         let room = || Tensor::zeros((capacity, width), DType::F32, device);
-        Ok(Self { keys: room()?, values: room()?, n_positions: 0 })
+        Ok(Self { held: Held::Dense(room()?, room()?), n_positions: 0 })
     }
 
     /// A full cache over computed keys and values (cross-attention), both (T, D).
     ///
     /// # Errors
-    /// Tensors that are not two-dimensional.
+    /// Tensors that are not two-dimensional, or not equal in shape.
     pub fn full(keys: &Tensor, values: &Tensor) -> candle_core::Result<Self> {
-        let (n_positions, _) = keys.dims2()?;
-        Ok(Self { keys: keys.contiguous()?, values: values.contiguous()?, n_positions })
+        let (n_positions, _) = equal_dims(keys, values)?;
+        Ok(Self { held: Held::Dense(keys.contiguous()?, values.contiguous()?), n_positions })
+    }
+
+    /// The same in half the memory, rounded to bf16, on the CPU: every step reads all of it.
+    ///
+    /// # Errors
+    /// Tensors that are not two-dimensional, or not equal in shape.
+    pub fn rounded(keys: &Tensor, values: &Tensor) -> candle_core::Result<Self> {
+        if !on_cpu(&[keys, values]) {
+            return Self::full(keys, values);
+        }
+        let (n_positions, width) = equal_dims(keys, values)?;
+        let halves = |x: &Tensor| {
+            with_floats([x], |[x]| {
+                let mut halves = vec![0; x.len()];
+                round_to_bf16(x, &mut halves);
+                halves
+            })
+        };
+        let held = Held::Rounded { keys: halves(keys)?, values: halves(values)?, width };
+        Ok(Self { held, n_positions })
     }
 
     /// Writes the keys and values of further positions, both (n, D), in place.
     ///
     /// # Errors
-    /// More positions than there is room for.
+    /// More positions than there is room for, a cache that is full from the beginning.
     pub fn append(&mut self, keys: &Tensor, values: &Tensor) -> candle_core::Result<()> {
+        let Held::Dense(held_keys, held_values) = &self.held else {
+            candle_core::bail!("a rounded cache has no room for further positions")
+        };
         let (n, _) = keys.dims2()?;
-        self.keys.slice_set(&keys.contiguous()?, 0, self.n_positions)?;
-        self.values.slice_set(&values.contiguous()?, 0, self.n_positions)?;
+        held_keys.slice_set(&keys.contiguous()?, 0, self.n_positions)?;
+        held_values.slice_set(&values.contiguous()?, 0, self.n_positions)?;
         self.n_positions += n;
         Ok(())
     }
@@ -43,10 +76,13 @@ impl KvCache {
     /// A copy that can go its own way, for another beam or sample.
     ///
     /// # Errors
-    /// When the device has no memory for it.
+    /// When the device has no memory for it, a cache that is full from the beginning.
     pub fn fork(&self) -> candle_core::Result<Self> {
-        let (capacity, width) = self.keys.dims2()?;
-        let mut fork = Self::new(capacity, width, self.keys.device())?;
+        let Held::Dense(keys, _) = &self.held else {
+            candle_core::bail!("a rounded cache is shared, not copied")
+        };
+        let (capacity, width) = keys.dims2()?;
+        let mut fork = Self::new(capacity, width, keys.device())?;
         if self.n_positions > 0 {
             fork.append(&self.keys()?, &self.values()?)?;
         }
@@ -58,12 +94,23 @@ impl KvCache {
         self.n_positions
     }
 
+    /// The upper halves of keys and values, where no more is kept of them.
+    pub(super) fn halves(&self) -> Option<(&[u16], &[u16])> {
+        match &self.held {
+            Held::Dense(..) => None,
+            Held::Rounded { keys, values, .. } => Some((keys, values)),
+        }
+    }
+
     /// Keys of the filled positions, (n, D).
     ///
     /// # Errors
     /// None that a caller can cause.
     pub fn keys(&self) -> candle_core::Result<Tensor> {
-        self.keys.narrow(0, 0, self.n_positions)
+        match &self.held {
+            Held::Dense(keys, _) => keys.narrow(0, 0, self.n_positions),
+            Held::Rounded { keys, width, .. } => numbers(keys, *width),
+        }
     }
 
     /// Values of the filled positions, (n, D).
@@ -71,6 +118,23 @@ impl KvCache {
     /// # Errors
     /// None that a caller can cause.
     pub fn values(&self) -> candle_core::Result<Tensor> {
-        self.values.narrow(0, 0, self.n_positions)
+        match &self.held {
+            Held::Dense(_, values) => values.narrow(0, 0, self.n_positions),
+            Held::Rounded { values, width, .. } => numbers(values, *width),
+        }
     }
+}
+
+/// Those of both.
+fn equal_dims(keys: &Tensor, values: &Tensor) -> candle_core::Result<(usize, usize)> {
+    if keys.dims() != values.dims() {
+        candle_core::bail!("keys {keys:?} for values {values:?}")
+    }
+    keys.dims2()
+}
+
+/// Rows of `width` numbers of which these are the upper halves.
+fn numbers(halves: &[u16], width: usize) -> candle_core::Result<Tensor> {
+    let numbers: Vec<f32> = halves.iter().map(|half| bf16_to_f32(*half)).collect();
+    Tensor::from_vec(numbers, (halves.len() / width.max(1), width), &Device::Cpu)
 }

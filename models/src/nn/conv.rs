@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Shape, Tensor};
 
-use super::Weight;
 use super::backward::gradient_of;
 use super::storage::{floats, on_cpu, tensor, with_floats};
+use super::{Weight, gelu};
 use crate::Error;
 use crate::kernels::{
-    ConvolutionShape, PackedMatrix, add_column_sums, add_convolution_weight_gradient, convolution,
-    convolution_input_gradient, convolution_packed,
+    ConvolutionShape, Epilogue, PackedWeight, PostOp, add_column_sums, add_convolution_weight_gradient,
+    convolution, convolution_input_gradient, convolution_packed,
 };
 use crate::params::{Init, Scope};
 
@@ -44,7 +44,9 @@ impl Conv1d {
         let init = Init::Scaled { n_inputs: n_in * kernel, gain: 2.0 };
         let dense = scope.get("weight", &[n_out, n_in, kernel], init)?;
         let weight = if Weight::can_pack(scope, &dense) {
-            Weight::new(scope, dense.transpose(1, 2)?.reshape((n_out, kernel * n_in))?)?
+            // What windows overlap in is not rounded to bytes, each window's with a scale of its own.
+            let precision = scope.precision().for_activations();
+            Weight::with_precision(scope, dense.transpose(1, 2)?.reshape((n_out, kernel * n_in))?, precision)?
         } else {
             Weight::Dense(dense)
         };
@@ -58,7 +60,19 @@ impl Conv1d {
     /// # Errors
     /// A number of channels other than `in`, fewer frames than the kernel is long.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match &self.weight {
+        self.run(x, false)
+    }
+
+    /// The same through GELU.
+    ///
+    /// # Errors
+    /// As [`Conv1d::forward`].
+    pub fn forward_gelu(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.run(x, true)
+    }
+
+    fn run(&self, x: &Tensor, with_gelu: bool) -> candle_core::Result<Tensor> {
+        let y = match &self.weight {
             Weight::Dense(weight) => self.dense(x, weight),
             Weight::Packed(weight) if x.track_op() => {
                 let shape = (weight.n_out(), self.kernel, weight.n_in() / self.kernel);
@@ -66,9 +80,11 @@ impl Conv1d {
                 self.dense(x, &dense)
             }
             Weight::Packed(weight) => {
-                x.contiguous()?.apply_op1_no_bwd(&PackedConvolution { layer: self, weight })
+                let post_op = if with_gelu { PostOp::Gelu } else { PostOp::None };
+                return x.contiguous()?.apply_op1_no_bwd(&PackedConvolution { layer: self, weight, post_op });
             }
-        }
+        }?;
+        if with_gelu { gelu(&y) } else { Ok(y) }
     }
 
     /// How it runs over `x` (B, T, in), and T'.
@@ -178,7 +194,8 @@ impl CustomOp3 for Convolution {
 /// Without gradients.
 struct PackedConvolution<'a> {
     layer: &'a Conv1d,
-    weight: &'a Arc<PackedMatrix>,
+    weight: &'a Arc<PackedWeight>,
+    post_op: PostOp,
 }
 
 impl CustomOp1 for PackedConvolution<'_> {
@@ -191,7 +208,10 @@ impl CustomOp1 for PackedConvolution<'_> {
         let (shape, n_outputs) = self.layer.shape(layout.shape(), window, n_out)?;
         let x = floats(storage, layout)?;
         let mut y = vec![0f32; shape.n_rows * n_outputs * n_out];
-        with_floats([&self.layer.bias], |[bias]| convolution_packed(shape, x, self.weight, bias, &mut y))?;
+        with_floats([&self.layer.bias], |[bias]| {
+            let epilogue = Epilogue { bias: Some(bias), post_op: self.post_op };
+            convolution_packed(shape, x, self.weight, epilogue, &mut y);
+        })?;
         Ok((CpuStorage::F32(y), Shape::from((shape.n_rows, n_outputs, n_out))))
     }
 }

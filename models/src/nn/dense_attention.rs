@@ -6,7 +6,9 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 
 use super::softmax;
 use super::storage::{floats, on_cpu, tensor, with_floats};
-use crate::kernels::{AttentionPass, AttentionShape, attention, attention_backward};
+use crate::kernels::{
+    AttentionPass, AttentionShape, Precision, attention, attention_backward, attention_bf16,
+};
 
 /// Which keys a query sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +28,8 @@ impl Mask {
 }
 
 /// Queries (B, U, D) over keys and values (B, T, D), heads side by side in D: mixed values (B, U, D). Scores are divided by
-/// the square root of a head's width. Differentiable. A query without keys gives zeros.
+/// the square root of a head's width. Differentiable. In bf16 where that is asked for, nothing is differentiated and every query sees
+/// all keys. A query without keys gives zeros.
 ///
 /// # Errors
 /// Shapes that do not fit, more keys than T.
@@ -36,6 +39,7 @@ pub(super) fn dense_attention(
     values: &Tensor,
     n_heads: usize,
     mask: &Mask,
+    precision: Precision,
 ) -> candle_core::Result<Tensor> {
     let (b, _, width) = queries.dims3()?;
     let (key_rows, n_keys, key_width) = keys.dims3()?;
@@ -50,7 +54,13 @@ pub(super) fn dense_attention(
     {
         candle_core::bail!("attention: lengths {lengths:?} for {b} rows of {n_keys} keys")
     }
-    if on_cpu(&[queries, keys, values]) && width / n_heads <= AttentionShape::MAX_HEAD {
+    let tensors = [queries, keys, values];
+    let has_kernel = on_cpu(&tensors) && width / n_heads <= AttentionShape::MAX_HEAD;
+    let is_rounded = precision == Precision::Bf16 && !mask.causal && !tensors.iter().any(|x| x.track_op());
+    if has_kernel && is_rounded {
+        let rounded = Rounded { n_heads, mask };
+        queries.contiguous()?.apply_op3_no_bwd(&keys.contiguous()?, &values.contiguous()?, &rounded)
+    } else if has_kernel {
         let fused = Fused { n_heads, mask: mask.clone(), log_sums: OnceLock::new() };
         queries.contiguous()?.apply_op3(&keys.contiguous()?, &values.contiguous()?, fused)
     } else {
@@ -101,12 +111,44 @@ struct Fused {
     log_sums: OnceLock<Vec<f32>>,
 }
 
-impl Fused {
-    fn shape(&self, queries: &Shape, keys: &Shape) -> candle_core::Result<AttentionShape<'_>> {
-        let ((_, n_queries, width), (_, n_keys, _)) = (queries.dims3()?, keys.dims3()?);
-        let scale = ((width / self.n_heads) as f32).powf(-0.5);
-        let (causal, key_lengths) = (self.mask.causal, self.mask.key_lengths.as_deref());
-        Ok(AttentionShape { n_queries, n_keys, width, n_heads: self.n_heads, scale, causal, key_lengths })
+fn shape<'a>(
+    queries: &Shape,
+    keys: &Shape,
+    n_heads: usize,
+    mask: &'a Mask,
+) -> candle_core::Result<AttentionShape<'a>> {
+    let ((_, n_queries, width), (_, n_keys, _)) = (queries.dims3()?, keys.dims3()?);
+    let scale = ((width / n_heads) as f32).powf(-0.5);
+    let (causal, key_lengths) = (mask.causal, mask.key_lengths.as_deref());
+    Ok(AttentionShape { n_queries, n_keys, width, n_heads, scale, causal, key_lengths })
+}
+
+/// In bf16, without gradients.
+struct Rounded<'a> {
+    n_heads: usize,
+    mask: &'a Mask,
+}
+
+impl CustomOp3 for Rounded<'_> {
+    fn name(&self) -> &'static str {
+        "attention-bf16"
+    }
+
+    fn cpu_fwd(
+        &self,
+        queries: &CpuStorage,
+        queries_layout: &Layout,
+        keys: &CpuStorage,
+        keys_layout: &Layout,
+        values: &CpuStorage,
+        values_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let shape = shape(queries_layout.shape(), keys_layout.shape(), self.n_heads, self.mask)?;
+        let queries = floats(queries, queries_layout)?;
+        let (keys, values) = (floats(keys, keys_layout)?, floats(values, values_layout)?);
+        let mut out = vec![0f32; queries.len()];
+        attention_bf16(shape, queries, keys, values, &mut out);
+        Ok((CpuStorage::F32(out), queries_layout.shape().clone()))
     }
 }
 
@@ -124,7 +166,7 @@ impl CustomOp3 for Fused {
         values: &CpuStorage,
         values_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let shape = self.shape(queries_layout.shape(), keys_layout.shape())?;
+        let shape = shape(queries_layout.shape(), keys_layout.shape(), self.n_heads, &self.mask)?;
         let queries = floats(queries, queries_layout)?;
         let (keys, values) = (floats(keys, keys_layout)?, floats(values, values_layout)?);
         let mut out = vec![0f32; queries.len()];
@@ -141,7 +183,7 @@ impl CustomOp3 for Fused {
         out: &Tensor,
         d_out: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let shape = self.shape(queries.shape(), keys.shape())?;
+        let shape = shape(queries.shape(), keys.shape(), self.n_heads, &self.mask)?;
         let Some(log_sums) = self.log_sums.get() else {
             candle_core::bail!("attention: no forward pass yet")
         };
@@ -178,7 +220,7 @@ mod tests {
             let value = Var::from_tensor(&noise((t, b, width), 3)?)?;
             let values = value.transpose(0, 1)?; // rows that do not lie one after the other
             let (q, k) = (query.as_tensor(), key.as_tensor());
-            let ours = dense_attention(q, k, &values, n_heads, &mask)?;
+            let ours = dense_attention(q, k, &values, n_heads, &mask, Precision::F32)?;
             let theirs = composed(q, k, &values, n_heads, &mask)?;
             assert_close(&ours, &theirs, 1e-5)?;
             let vars = [&query, &key, &value];
@@ -188,7 +230,8 @@ mod tests {
                 };
                 assert_close(ours, &theirs, 1e-4)?;
             }
-            let detached = dense_attention(&query.as_detached_tensor(), k, &values, n_heads, &mask)?;
+            let detached =
+                dense_attention(&query.as_detached_tensor(), k, &values, n_heads, &mask, Precision::F32)?;
             assert!(gradients(&detached, &vars)?[0].is_none());
         }
         Ok(())
@@ -207,7 +250,8 @@ mod tests {
             (&k, &k, 2, lengths(&[5])),
             (&k, &k, 2, lengths(&[5, 6])),
         ] {
-            assert!(dense_attention(&q, keys, values, n_heads, &mask).is_err(), "{n_heads} {mask:?}");
+            let refused = dense_attention(&q, keys, values, n_heads, &mask, Precision::F32);
+            assert!(refused.is_err(), "{n_heads} {mask:?}");
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::Weight;
 use crate::Error;
+use crate::kernels::{PackedWeight, Precision};
 use crate::lora::{FACTORS, GAIN};
 use crate::params::{Init, Scope};
 
@@ -28,7 +29,10 @@ impl Update {
         let first = a.get("weight", &[lora.rank, n_in], Init::Scaled { n_inputs: n_in, gain: GAIN })?;
         // Nothing at first, so that training begins with the model as it is.
         let second = b.get("weight", &[n_out, lora.rank], Init::Zeros)?;
-        Ok(Some(Self { a: Weight::new(&a, first)?, b: Weight::new(&b, second)?, scale: lora.scale() }))
+        // They are small, and nothing is gained by rounding them.
+        let [a, b] = [(&a, first), (&b, second)]
+            .map(|(scope, factor)| Weight::with_precision(scope, factor, Precision::F32));
+        Ok(Some(Self { a: a?, b: b?, scale: lora.scale() }))
     }
 
     fn add_to(&self, y: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -53,6 +57,15 @@ impl Linear {
     /// A layer that shares another's weight, such as an output projection tied to the embedding.
     pub fn tied(weight: Weight) -> Self {
         Self { weight, bias: None, adapter: None }
+    }
+
+    /// Its weight and bias where it may be computed together with what is around it: packed, and without an update.
+    pub(super) fn packed(&self) -> Option<(&PackedWeight, Option<&Tensor>)> {
+        let is_trained = self.bias.as_ref().is_some_and(Tensor::track_op);
+        match (&self.weight, &self.adapter) {
+            (Weight::Packed(weight), None) if !is_trained => Some((weight, self.bias.as_ref())),
+            _ => None,
+        }
     }
 
     /// (.., in) to (.., out).

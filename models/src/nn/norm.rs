@@ -27,6 +27,21 @@ impl LayerNorm {
         Ok(Self { weight, bias, eps })
     }
 
+    /// Calls `compute` with its weights, as kernels take them.
+    pub(super) fn with_weights<T>(
+        &self,
+        compute: impl FnOnce(LayerNormWeights<'_>) -> T,
+    ) -> candle_core::Result<T> {
+        with_floats([&self.weight, &self.bias], |[weight, bias]| {
+            compute(LayerNormWeights { weight, bias, eps: self.eps })
+        })
+    }
+
+    /// Whether it is trained.
+    pub(super) fn is_trained(&self) -> bool {
+        self.weight.track_op() || self.bias.track_op()
+    }
+
     /// (.., D) to (.., D).
     ///
     /// # Errors

@@ -6,7 +6,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Te
 
 use super::backward::gradient_of;
 use super::storage::{floats, on_cpu, tensor, with_floats};
-use crate::kernels::{Matrix, PackedMatrix, add_column_sums, multiply, multiply_add};
+use crate::kernels::{
+    Epilogue, Matrix, PackedWeight, Precision, Threads, add_column_sums, multiply, multiply_add,
+};
 use crate::params::Scope;
 
 /// A matrix (out, in).
@@ -14,22 +16,34 @@ use crate::params::Scope;
 pub enum Weight {
     /// As in the checkpoint: what is trained, what follows a training run, and what lies on another device.
     Dense(Tensor),
-    /// What does not change any more, in f32 on the CPU: packed at load, instead of the tensor. A row's product is
-    /// then the same to the bit in any batch.
-    Packed(Arc<PackedMatrix>),
+    /// What does not change any more, on the CPU: packed at load, in the precision that it is used in, instead of the tensor. A
+    /// row's product is then the same to the bit in any batch.
+    Packed(Arc<PackedWeight>),
 }
 
 impl Weight {
-    /// `dense` (out, in), which was read at `scope`.
+    /// `dense` (out, in), which was read at `scope`, in the precision that is asked for there.
     ///
     /// # Errors
     /// A tensor that is no matrix.
     pub fn new(scope: &Scope<'_>, dense: Tensor) -> candle_core::Result<Self> {
+        Self::with_precision(scope, dense, scope.precision())
+    }
+
+    /// The same in another precision, where it is packed.
+    ///
+    /// # Errors
+    /// A tensor that is no matrix.
+    pub(super) fn with_precision(
+        scope: &Scope<'_>,
+        dense: Tensor,
+        precision: Precision,
+    ) -> candle_core::Result<Self> {
         if !Self::can_pack(scope, &dense) {
             return Ok(Self::Dense(dense));
         }
         let (n_out, n_in) = dense.dims2()?;
-        let packed = with_floats([&dense], |[dense]| PackedMatrix::pack(dense, n_out, n_in))?;
+        let packed = with_floats([&dense], |[dense]| PackedWeight::pack(precision, dense, n_out, n_in))?;
         Ok(Self::Packed(Arc::new(packed)))
     }
 
@@ -199,7 +213,7 @@ impl CustomOp3 for DenseProduct {
 
 /// The bias is as frozen as the weight, so that `x` is the only input that may want a gradient.
 struct PackedProduct {
-    weight: Arc<PackedMatrix>,
+    weight: Arc<PackedWeight>,
     bias: Option<Tensor>,
 }
 
@@ -213,7 +227,9 @@ impl CustomOp1 for PackedProduct {
         let (n_rows, shape) = with_last(layout.shape(), self.weight.n_in(), n_out)?;
         let x = floats(storage, layout)?;
         let mut y = vec![0f32; n_rows * n_out];
-        with_bias(self.bias.as_ref(), |bias| self.weight.multiply(x, bias, &mut y))?;
+        with_bias(self.bias.as_ref(), |bias| {
+            self.weight.multiply(x, self.weight.n_in(), Epilogue::bias(bias), Threads::All, &mut y);
+        })?;
         Ok((CpuStorage::F32(y), shape))
     }
 

@@ -163,10 +163,7 @@ impl Decoder {
     /// # Errors
     /// A last dimension other than D.
     pub fn cross_cache(&self, encoded: &Tensor) -> candle_core::Result<CrossCache> {
-        let cache = |block: &Arc<DecoderBlock>| {
-            let (keys, values) = block.cross_attention.keys_values(encoded)?;
-            KvCache::full(&keys, &values)
-        };
+        let cache = |block: &Arc<DecoderBlock>| block.cross_attention.cache(encoded);
         Ok(CrossCache { blocks: self.blocks.iter().map(cache).collect::<candle_core::Result<_>>()? })
     }
 
@@ -234,8 +231,7 @@ impl Decoder {
         let tokens = (self.embedding.forward(&vector(ids, device)?)? * self.embedding_scale)?;
         let mut x = (tokens + self.positions.index_select(&vector(places, device)?, 0)?)?; // (N, D)
         for (i, block) in self.blocks.iter().enumerate() {
-            let h = block.self_norm.forward(&x)?;
-            let (keys, values) = block.self_attention.keys_values(&h)?;
+            let [query, keys, values] = block.self_attention.project(&block.self_norm, &x)?;
             let mut start = 0;
             for row in rows.iter_mut() {
                 let n = row.tokens.len();
@@ -244,14 +240,13 @@ impl Decoder {
             }
             let spans: Vec<_> =
                 rows.iter().map(|row| span(&row.cache.blocks[i], row.tokens.len(), true)).collect();
-            x = (&x + block.self_attention.attend(&block.self_attention.query(&h)?, &spans)?)?;
+            x = block.self_attention.attend(&x, &query, &spans)?;
 
-            let h = block.cross_norm.forward(&x)?;
-            let query = block.cross_attention.query(&h)?;
+            let query = block.cross_attention.query(&block.cross_norm, &x)?;
             watch(i, &query)?;
             let spans: Vec<_> =
                 rows.iter().map(|row| span(&row.cross.blocks[i], row.tokens.len(), false)).collect();
-            x = (&x + block.cross_attention.attend(&query, &spans)?)?;
+            x = block.cross_attention.attend(&x, &query, &spans)?;
             x = block.feed_forward.forward(&x)?;
         }
         self.norm.forward(&x)
@@ -261,10 +256,8 @@ impl Decoder {
 impl DecoderBlock {
     /// Whole sequences, (B, U, D) to (B, U, D).
     fn forward(&self, x: &Tensor, encoded: &Tensor, cross: &Mask) -> candle_core::Result<Tensor> {
-        let h = self.self_norm.forward(x)?;
-        let x = (x + self.self_attention.forward(&h, &h, &Mask::CAUSAL)?)?;
-        let h = self.cross_norm.forward(&x)?;
-        let x = (&x + self.cross_attention.forward(&h, encoded, cross)?)?;
+        let x = self.self_attention.residual(&self.self_norm, x, &Mask::CAUSAL)?;
+        let x = self.cross_attention.residual_cross(&self.cross_norm, &x, encoded, cross)?;
         self.feed_forward.forward(&x)
     }
 }

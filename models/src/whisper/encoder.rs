@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{Conv1d, LayerNorm, Mask, MultiHeadAttention, checkpoint, gelu};
+use crate::nn::{Conv1d, LayerNorm, Mask, MultiHeadAttention, checkpoint};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -91,14 +91,14 @@ impl Encoder {
         n_frames: Option<&[usize]>,
         keep_going: &dyn Fn() -> bool,
     ) -> candle_core::Result<Tensor> {
-        let mut x = gelu(&self.conv1.forward(&mel.transpose(1, 2)?)?)?; // (B, T, D)
+        let mut x = self.conv1.forward_gelu(&mel.transpose(1, 2)?)?; // (B, T, D)
         let mut mask = Mask::NONE;
         if let Some(n_frames) = n_frames {
             // The second convolution looks one frame ahead, where a recording alone has zeros.
             x = x.broadcast_mul(&within(n_frames, mel)?)?;
             mask.key_lengths = Some(n_frames.iter().map(|n| Self::n_positions(*n)).collect());
         }
-        let x = gelu(&self.conv2.forward(&x)?)?; // (B, T/2, D)
+        let x = self.conv2.forward_gelu(&x)?; // (B, T/2, D)
         let mut x = x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?;
         for block in &self.blocks {
             if !keep_going() {
@@ -127,8 +127,6 @@ fn within(n_frames: &[usize], mel: &Tensor) -> candle_core::Result<Tensor> {
 
 impl EncoderBlock {
     fn forward(&self, x: &Tensor, mask: &Mask) -> candle_core::Result<Tensor> {
-        let h = self.attention_norm.forward(x)?;
-        let x = (x + self.attention.forward(&h, &h, mask)?)?;
-        self.feed_forward.forward(&x)
+        self.feed_forward.forward(&self.attention.residual(&self.attention_norm, x, mask)?)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::Error;
-use crate::nn::{LayerNorm, Linear, gelu};
+use crate::nn::{LayerNorm, Linear, feed_forward};
 use crate::params::Scope;
 
 /// `x + fc2(gelu(fc1(norm(x))))`.
@@ -31,6 +31,6 @@ impl FeedForward {
     /// # Errors
     /// A last dimension other than D.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x + self.fc2.forward(&gelu(&self.fc1.forward(&self.norm.forward(x)?)?)?)?
+        feed_forward(&self.norm, &self.fc1, &self.fc2, x)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use candle_core::Device;
 use clap::{Subcommand, ValueEnum};
-use models::{BUNDLED, Bundle, BundleSource, Precision, bundled, write_ggml, write_weights};
+use models::{BUNDLED, Bundle, BundleSource, WeightDtype, bundled, write_ggml, write_weights};
 use serde::Serialize;
 
 use super::{
@@ -125,8 +125,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             if !matches!(source, BundleSource::Adapted { .. }) {
                 return Err(Usage(format!("{adapter} is no adapter; there is nothing to merge")).into());
             }
-            let precision = if *f16 { Precision::F16 } else { Precision::F32 };
-            merge(source, out, precision)?;
+            let dtype = if *f16 { WeightDtype::F16 } else { WeightDtype::F32 };
+            merge(source, out, dtype)?;
             print(&format!("{}\n", out.display()))
         }
         Command::Export { model, format: ExportFormat::Ggml, out } => {
@@ -142,12 +142,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Writes a model of its own.
-fn merge(source: BundleSource, out: &Path, precision: Precision) -> anyhow::Result<()> {
+fn merge(source: BundleSource, out: &Path, dtype: WeightDtype) -> anyhow::Result<()> {
     let bundle = Bundle::from_source(source)?;
     write_new(out, |unfinished| {
         std::fs::create_dir(unfinished).with_context(|| unfinished.display().to_string())?;
         bundle.description().source().copy_description(unfinished)?;
-        Ok(write_weights(unfinished, &bundle.weights().read_all(&Device::Cpu)?, precision)?)
+        Ok(write_weights(unfinished, &bundle.weights().read_all(&Device::Cpu)?, dtype)?)
     })
 }
 

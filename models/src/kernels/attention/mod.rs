@@ -6,7 +6,7 @@ mod ragged;
 
 pub use backward::{AttentionPass, attention_backward};
 pub use forward::attention;
-pub use ragged::{AttentionRow, attend};
+pub use ragged::{AttentionRow, KeysValues, attend};
 
 use super::gemm::{Columns, MAX_BLOCK, N_COLUMNS};
 use super::instruction_set::InstructionSet;
@@ -42,7 +42,7 @@ impl AttentionShape<'_> {
     }
 
     /// Keys of row `i` of the batch.
-    fn n_keys_of(&self, i: usize) -> usize {
+    pub(super) fn n_keys_of(&self, i: usize) -> usize {
         self.key_lengths.map_or(self.n_keys, |lengths| lengths[i].min(self.n_keys))
     }
 
@@ -52,7 +52,7 @@ impl AttentionShape<'_> {
     }
 
     /// B.
-    fn n_rows(&self, queries: &[f32], keys: &[f32], values: &[f32]) -> usize {
+    pub(super) fn n_rows(&self, queries: &[f32], keys: &[f32], values: &[f32]) -> usize {
         let (step, key_step) = (self.n_queries * self.width, self.n_keys * self.width);
         let n_rows = queries.len().checked_div(step).unwrap_or(0);
         assert!(
@@ -72,7 +72,7 @@ impl AttentionShape<'_> {
     }
 
     /// The rows of each head of `x`, whose rows are `width` long: first those of the first row of the batch's first head.
-    fn heads_mut<'a>(&self, x: &'a mut [f32], n: usize) -> Vec<Vec<&'a mut [f32]>> {
+    pub(super) fn heads_mut<'a>(&self, x: &'a mut [f32], n: usize) -> Vec<Vec<&'a mut [f32]>> {
         let mut heads: Vec<Vec<&mut [f32]>> = Vec::new();
         for x in x.chunks_mut((n * self.width).max(1)) {
             let first = heads.len();
@@ -89,22 +89,22 @@ impl AttentionShape<'_> {
 
 /// Rows of one head, which begin every `step` values.
 #[derive(Clone, Copy)]
-struct HeadRows<'a> {
+pub(super) struct HeadRows<'a> {
     values: &'a [f32],
     step: usize,
-    head: usize,
+    pub head: usize,
 }
 
 impl<'a> HeadRows<'a> {
     /// Head `i` of all heads of a batch, of which `x` has `n` rows each.
-    fn new(shape: &AttentionShape<'_>, x: &'a [f32], n: usize, i: usize) -> Self {
+    pub fn new(shape: &AttentionShape<'_>, x: &'a [f32], n: usize, i: usize) -> Self {
         let (row, head) = (i / shape.n_heads, i % shape.n_heads);
         let x = &x[row * n * shape.width..(row + 1) * n * shape.width];
         let values = x.get(head * shape.head()..).unwrap_or_default();
         Self { values, step: shape.width, head: shape.head() }
     }
 
-    fn row(&self, i: usize) -> &'a [f32] {
+    pub fn row(&self, i: usize) -> &'a [f32] {
         &self.values[i * self.step..][..self.head]
     }
 

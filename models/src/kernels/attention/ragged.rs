@@ -2,17 +2,38 @@
 
 use rayon::prelude::*;
 
+use super::super::functions::{exp, max, sum, sum2};
+use super::super::instruction_set::{InstructionSet, vectorised};
+use super::super::low_precision::bf16_to_f32;
+
 /// One query and what it may look at. Keys and values are row-major (n, D), heads side by side in D.
 #[derive(Clone, Copy)]
 pub struct AttentionRow<'a> {
     /// The scaled query, D numbers.
     pub query: &'a [f32],
-    /// Keys, at least `n_keys` rows.
-    pub keys: &'a [f32],
-    /// Values, at least `n_keys` rows.
-    pub values: &'a [f32],
-    /// Rows that this query sees.
+    /// Keys and values.
+    pub cache: KeysValues<'a>,
+    /// Rows of them that this query sees.
     pub n_keys: usize,
+}
+
+/// Keys and values, at least as many rows as a query sees.
+#[derive(Clone, Copy)]
+pub enum KeysValues<'a> {
+    /// 32-bit numbers.
+    F32(&'a [f32], &'a [f32]),
+    /// The upper halves of them.
+    Bf16(&'a [u16], &'a [u16]),
+}
+
+impl KeysValues<'_> {
+    /// Whether there are so many numbers of each.
+    fn holds(&self, n: usize) -> bool {
+        match self {
+            Self::F32(keys, values) => keys.len() >= n && values.len() >= n,
+            Self::Bf16(keys, values) => keys.len() >= n && values.len() >= n,
+        }
+    }
 }
 
 /// Products below this are not worth waking another thread for.
@@ -22,62 +43,101 @@ const PARALLEL_MULTIPLY_ADDS: usize = 1 << 18;
 /// depend on the rows beside it nor on the number of threads.
 ///
 /// # Panics
-/// When `out` is not `rows.len() * D` long or `D` is not a multiple of `n_heads`.
+/// When `out` is not `rows.len() * D` long, `D` is not a multiple of `n_heads`, or a row sees more keys than there are.
 pub fn attend(rows: &[AttentionRow<'_>], n_heads: usize, out: &mut [f32]) {
     let Some(first) = rows.first() else { return };
     let width = first.query.len();
-    assert!(out.len() == rows.len() * width && width.is_multiple_of(n_heads), "attention: bad shapes");
+    assert!(
+        out.len() == rows.len() * width
+            && width.is_multiple_of(n_heads)
+            && rows.iter().all(|row| row.query.len() == width && row.cache.holds(row.n_keys * width)),
+        "attention: {} rows of {width} with {n_heads} heads, or fewer keys than they see",
+        rows.len()
+    );
+    let (set, head) = (InstructionSet::best(), width / n_heads);
+    let one = |scores: &mut Vec<f32>, (i, out): (usize, &mut [f32])| {
+        attend_head(set, &rows[i / n_heads], i % n_heads, scores, out);
+    };
     let work: usize = rows.iter().map(|row| 2 * row.n_keys * width).sum();
     if work < PARALLEL_MULTIPLY_ADDS {
         let mut scores = Vec::new();
-        for (row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
-            attend_row(row, n_heads, &mut scores, out);
-        }
+        out.chunks_exact_mut(head).enumerate().for_each(|head| one(&mut scores, head));
     } else {
-        let head = width / n_heads;
-        out.par_chunks_exact_mut(head).enumerate().for_each_init(Vec::new, |scores, (i, out)| {
-            attend_head(&rows[i / n_heads], i % n_heads, head, scores, out);
-        });
+        out.par_chunks_exact_mut(head).enumerate().for_each_init(Vec::new, one);
     }
 }
 
-fn attend_row(row: &AttentionRow<'_>, n_heads: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
-    let head = row.query.len() / n_heads;
-    for (h, out) in out.chunks_exact_mut(head).enumerate() {
-        attend_head(row, h, head, scores, out);
+fn attend_head(
+    set: InstructionSet,
+    row: &AttentionRow<'_>,
+    h: usize,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let (width, head) = (row.query.len(), out.len());
+    let first = h * head;
+    let query = &row.query[first..][..head];
+    scores.resize(row.n_keys, 0.0);
+    if scores.is_empty() {
+        out.fill(0.0);
+        return;
     }
-}
-
-fn attend_head(row: &AttentionRow<'_>, h: usize, head: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
-    let width = row.query.len();
-    let columns = h * head..(h + 1) * head;
-    let query = &row.query[columns.clone()];
-    scores.clear();
-    scores.extend(row.keys.chunks_exact(width).take(row.n_keys).map(|key| dot(query, &key[columns.clone()])));
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
-    }
-    out.fill(0.0);
-    for (weight, value) in scores.iter().zip(row.values.chunks_exact(width)) {
-        let weight = weight / sum;
-        for (out, value) in out.iter_mut().zip(&value[columns.clone()]) {
-            *out += weight * value;
+    match row.cache {
+        KeysValues::F32(keys, values) => {
+            score(set, query, &keys[first..], width, scores);
+            softmax_weights(set, scores);
+            mix(set, scores, &values[first..], width, out);
+        }
+        KeysValues::Bf16(keys, values) => {
+            score_halves(set, query, &keys[first..], width, scores);
+            softmax_weights(set, scores);
+            mix_halves(set, scores, &values[first..], width, out);
         }
     }
 }
 
-/// Eight partial sums, so that the compiler can keep them in one vector register.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for i in 0..8 {
-            sums[i] += a[i] * b[i];
+vectorised! {
+    /// Products of the query with keys that begin every `step` numbers.
+    fn score(query: &[f32], keys: &[f32], step: usize, scores: &mut [f32]) {
+        for (score, key) in scores.iter_mut().zip(keys.chunks(step)) {
+            *score = sum2(query, &key[..query.len()], |a, b| a * b);
         }
     }
-    sums.iter().sum::<f32>() + tail
+
+    fn score_halves(query: &[f32], keys: &[u16], step: usize, scores: &mut [f32]) {
+        for (score, key) in scores.iter_mut().zip(keys.chunks(step)) {
+            *score = sum2(query, &key[..query.len()], |a, b| a * bf16_to_f32(b));
+        }
+    }
+
+    /// Softmax.
+    fn softmax_weights(scores: &mut [f32]) {
+        let max = max(scores);
+        for score in scores.iter_mut() {
+            *score = exp(*score - max);
+        }
+        let scale = 1.0 / sum(scores, |score| score);
+        for score in scores {
+            *score *= scale;
+        }
+    }
+
+    /// Sum of values, each times its weight.
+    fn mix(weights: &[f32], values: &[f32], step: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        for (weight, value) in weights.iter().zip(values.chunks(step)) {
+            for (out, value) in out.iter_mut().zip(value) {
+                *out += *weight * *value;
+            }
+        }
+    }
+
+    fn mix_halves(weights: &[f32], values: &[u16], step: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        for (weight, value) in weights.iter().zip(values.chunks(step)) {
+            for (out, value) in out.iter_mut().zip(value) {
+                *out += *weight * bf16_to_f32(*value);
+            }
+        }
+    }
 }

@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::{Columns, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Task, cut, estimated_nanos, parts};
+use super::{Columns, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Task, Threads, estimated_nanos, in_tasks, parts};
+use crate::kernels::epilogue::Epilogue;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::transpose::transpose_block;
 
@@ -144,19 +143,14 @@ impl Product<'_> {
             return;
         }
         assert!(
-            k == b_rows
-                && step >= n
-                && out.len() >= (m - 1) * step + n
-                && self.bias.is_none_or(|bias| bias.len() == n),
+            k == b_rows && step >= n && out.len() >= (m - 1) * step + n && Epilogue::bias(self.bias).fits(n),
             "product: {m} x {k} by {b_rows} x {n} into {} values, every {step}",
             out.len()
         );
         let used = ((m - 1) * step + n).max(m * step).min(out.len());
         let run = |task: &mut Task<'_>| SCRATCH.with_borrow_mut(|scratch| self.run(task, scratch));
-        match cut(&mut out[..used], n, step, MAX_TASK_ROWS, estimated_nanos(k * n, m)).as_mut_slice() {
-            [task] => run(task),
-            tasks => tasks.par_iter_mut().for_each(run),
-        }
+        let shape = (n, step, MAX_TASK_ROWS);
+        in_tasks(&mut out[..used], shape, Threads::All, estimated_nanos(k * n, m), run);
     }
 
     fn run(&self, task: &mut Task<'_>, scratch: &mut Scratch) {
@@ -170,9 +164,9 @@ impl Product<'_> {
             for (i, first_column) in panels.zip((0..).step_by(N_COLUMNS)) {
                 let columns = i * N_COLUMNS..n.min((i + 1) * N_COLUMNS);
                 let panel = &mut panel[..block.len()];
-                self.b.copy_panel(self.set, block.clone(), columns.clone(), panel);
-                let bias = self.bias.filter(|_| block.end == k).map(|bias| &bias[columns]);
-                task.multiply(self.set, rows, panel, first_column, self.resumed || block.start > 0, bias);
+                self.b.copy_panel(self.set, block.clone(), columns, panel);
+                let last = (block.end == k).then(|| Epilogue::bias(self.bias).of_panel(i));
+                task.multiply(self.set, rows, panel, first_column, self.resumed || block.start > 0, last);
             }
         }
     }

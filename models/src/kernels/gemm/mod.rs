@@ -14,6 +14,9 @@ pub use matrix::{Matrix, multiply, multiply_add};
 pub use packed::PackedMatrix;
 pub(super) use tile::{Columns, MAX_ROWS, N_COLUMNS, ROW_STRIDE};
 
+use rayon::prelude::*;
+
+use super::epilogue::Epilogue;
 use super::instruction_set::InstructionSet;
 
 /// Longest part of k that is summed before the sums go back to memory: the rows of a tile then stay in the first-level
@@ -29,12 +32,21 @@ fn estimated_nanos(n_weights: usize, n_rows: usize) -> usize {
     n_weights / 5 + n_weights.saturating_mul(n_rows) / 50
 }
 
+/// Who computes a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// The caller alone, who has given others work of their own.
+    One,
+    /// As many of the pool as it is worth.
+    All,
+}
+
 /// A rectangle of a result.
-struct Task<'a> {
-    rows: Range<usize>,
-    panels: Range<usize>,
+pub(super) struct Task<'a> {
+    pub rows: Range<usize>,
+    pub panels: Range<usize>,
     /// The rectangle's part of each row.
-    out: Vec<&'a mut [f32]>,
+    pub out: Vec<&'a mut [f32]>,
 }
 
 /// Cuts a result, whose rows of `n_columns` begin every `step` values, into parts of at most `max_rows` rows, and between
@@ -69,8 +81,26 @@ fn cut(out: &mut [f32], n_columns: usize, step: usize, max_rows: usize, nanos: u
     tasks
 }
 
+/// Computes a result in tasks, see `cut`, by `threads`. `nanos` is what it takes one of them, roughly.
+pub(super) fn in_tasks(
+    out: &mut [f32],
+    (n_columns, step, max_rows): (usize, usize, usize),
+    threads: Threads,
+    nanos: usize,
+    run: impl Fn(&mut Task<'_>) + Send + Sync,
+) {
+    let nanos = if threads == Threads::One { 0 } else { nanos };
+    let mut tasks = cut(out, n_columns, step, max_rows, nanos);
+    if threads == Threads::One || tasks.len() == 1 {
+        tasks.iter_mut().for_each(run);
+    } else {
+        tasks.par_iter_mut().for_each(run);
+    }
+}
+
 impl Task<'_> {
-    /// Multiplies all rows with one block of a panel. `resumed`: what is there already is where the sums begin.
+    /// Multiplies all rows with one block of a panel. `resumed`: what is there already is where the sums begin. `last`: what
+    /// is done to them when no more of k follows.
     fn multiply(
         &mut self,
         set: InstructionSet,
@@ -78,7 +108,7 @@ impl Task<'_> {
         panel: &[Columns],
         first_column: usize,
         resumed: bool,
-        bias: Option<&[f32]>,
+        last: Option<Epilogue<'_>>,
     ) {
         let n_rows = self.rows.len();
         for tile in parts(n_rows, n_rows.div_ceil(MAX_ROWS)) {
@@ -90,7 +120,10 @@ impl Task<'_> {
                 resume(sums, out, first_column);
             }
             set.multiply(rows, panel, sums);
-            store(sums, bias, out, first_column);
+            // Without the columns that only fill up the last panel.
+            for (sums, out) in sums.iter_mut().zip(out) {
+                last.unwrap_or_default().finish(set, &mut sums.0, &mut out[first_column..]);
+            }
         }
     }
 }
@@ -103,22 +136,6 @@ fn resume(sums: &mut [Columns], out: &[&mut [f32]], first_column: usize) {
             sums.0 = *out; // of known length: no call
         } else {
             sums.0[..out.len()].copy_from_slice(out);
-        }
-    }
-}
-
-/// Puts down sums, without the columns that only fill up the last panel.
-fn store(sums: &[Columns], bias: Option<&[f32]>, out: &mut [&mut [f32]], first_column: usize) {
-    for (sums, out) in sums.iter().zip(out) {
-        let out = &mut out[first_column..];
-        let mut sums = sums.0;
-        for (sum, bias) in sums.iter_mut().zip(bias.unwrap_or_default()) {
-            *sum += bias;
-        }
-        if let Some(out) = out.first_chunk_mut() {
-            *out = sums;
-        } else {
-            out.copy_from_slice(&sums[..out.len()]);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! A weight that is packed once, and products with it.
 
+use std::cell::{Cell, RefCell};
+
 use rayon::prelude::*;
 
-use super::{Columns, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Task, cut, estimated_nanos, parts};
+use super::{Columns, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Task, Threads, estimated_nanos, in_tasks, parts};
+use crate::kernels::epilogue::{Epilogue, PostOp};
 use crate::kernels::instruction_set::InstructionSet;
 
 /// Most rows of a task: one block of them stays in the second-level cache while all panels pass by.
@@ -31,16 +34,6 @@ impl PackedMatrix {
         Self { columns, n_out, n_in }
     }
 
-    /// The weight as it was packed, (n_out, n_in) row-major.
-    pub fn unpack(&self) -> Vec<f32> {
-        let mut weight = vec![0.0; self.n_out * self.n_in];
-        if self.n_in > 0 {
-            let rows = weight.par_chunks_exact_mut(self.n_in).enumerate();
-            rows.for_each(|(i, row)| self.copy_row(i, row));
-        }
-        weight
-    }
-
     /// Copies row `i` of the weight, the values that output `i` is made with.
     ///
     /// # Panics
@@ -63,20 +56,13 @@ impl PackedMatrix {
         self.n_in
     }
 
-    /// `y = x W^T + bias` for x (m, k) and y (m, n), both row-major.
+    /// `y = x W^T`, and what comes after it, for x (m, k) and y (m, n), row-major. Rows of x begin every `step` values: a
+    /// convolution's windows overlap.
     ///
     /// # Panics
     /// When the slices' lengths do not fit each other.
-    pub fn multiply(&self, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-        self.multiply_windows(x, self.n_in, bias, y);
-    }
-
-    /// The same for rows that begin every `step` values of `x` and are k values long: a convolution's windows overlap.
-    ///
-    /// # Panics
-    /// When the slices' lengths do not fit each other.
-    pub fn multiply_windows(&self, x: &[f32], step: usize, bias: Option<&[f32]>, y: &mut [f32]) {
-        Product { weight: self, x, step, bias, set: InstructionSet::best() }.compute(y);
+    pub fn multiply(&self, x: &[f32], step: usize, epilogue: Epilogue<'_>, threads: Threads, y: &mut [f32]) {
+        Product { weight: self, x, step, epilogue, threads, set: InstructionSet::best() }.compute(y);
     }
 }
 
@@ -97,8 +83,16 @@ pub(super) struct Product<'a> {
     pub weight: &'a PackedMatrix,
     pub x: &'a [f32],
     pub step: usize,
-    pub bias: Option<&'a [f32]>,
+    pub epilogue: Epilogue<'a>,
+    pub threads: Threads,
     pub set: InstructionSet,
+}
+
+thread_local! {
+    /// Rows that a thread works on.
+    static COPIES: RefCell<Vec<f32>> = RefCell::default();
+    /// Sums that are to be added to something.
+    static SUMS: Cell<Vec<f32>> = Cell::default();
 }
 
 impl Product<'_> {
@@ -112,22 +106,23 @@ impl Product<'_> {
             n_rows > 0
                 && y.len() == n_rows * n_out
                 && self.x.len() == (n_rows - 1) * self.step + n_in
-                && self.bias.is_none_or(|bias| bias.len() == n_out),
+                && self.epilogue.fits(n_out),
             "product: {} values in and {} out, every {}, do not fit a weight {n_out} x {n_in}",
             self.x.len(),
             y.len(),
             self.step
         );
+        let run = |task: &mut Task<'_>| COPIES.with_borrow_mut(|copies| self.run(task, copies));
         let nanos = estimated_nanos(self.weight.columns.len() * N_COLUMNS, n_rows);
-        match cut(y, n_out, n_out, MAX_TASK_ROWS, nanos).as_mut_slice() {
-            [task] => self.run(task),
-            tasks => tasks.par_iter_mut().for_each(|task| self.run(task)),
-        }
+        in_tasks(y, (n_out, n_out, MAX_TASK_ROWS), self.threads, nanos, run);
     }
 
-    fn run(&self, task: &mut Task<'_>) {
+    fn run(&self, task: &mut Task<'_>, copies: &mut Vec<f32>) {
         let (n_rows, n_in) = (task.rows.len(), self.weight.n_in);
-        let mut copies = vec![0f32; if n_rows > 1 { n_rows * ROW_STRIDE } else { 0 }];
+        if self.epilogue.post_op == PostOp::Add && n_in > MAX_BLOCK {
+            return self.run_beside(task, copies);
+        }
+        copies.resize(MAX_TASK_ROWS * ROW_STRIDE, 0.0);
         for block in parts(n_in, n_in.div_ceil(MAX_BLOCK).max(1)) {
             let rows = if n_rows == 1 {
                 &self.x[task.rows.start * self.step..][block.clone()]
@@ -135,14 +130,29 @@ impl Product<'_> {
                 for (copy, i) in copies.chunks_exact_mut(ROW_STRIDE).zip(task.rows.clone()) {
                     copy[..block.len()].copy_from_slice(&self.x[i * self.step..][block.clone()]);
                 }
-                &copies
+                &*copies
             };
             let panels = task.panels.clone();
             for (i, first_column) in panels.zip((0..).step_by(N_COLUMNS)) {
                 let panel = &self.weight.columns[i * n_in..][block.clone()];
-                let bias = self.bias.filter(|_| block.end == n_in).map(|bias| &bias[i * N_COLUMNS..]);
-                task.multiply(self.set, rows, panel, first_column, block.start > 0, bias);
+                let last = (block.end == n_in).then(|| self.epilogue.of_panel(i));
+                task.multiply(self.set, rows, panel, first_column, block.start > 0, last);
             }
         }
+    }
+
+    /// `run` where sums that are not finished must not lie in what they are added to.
+    fn run_beside(&self, task: &mut Task<'_>, copies: &mut Vec<f32>) {
+        let width = task.out.first().map_or(0, |row| row.len());
+        let mut sums = SUMS.take();
+        sums.resize(task.out.len() * width, 0.0);
+        let out = sums.chunks_mut(width.max(1)).collect();
+        let mut beside = Task { rows: task.rows.clone(), panels: task.panels.clone(), out };
+        let epilogue = Epilogue { post_op: PostOp::None, ..self.epilogue };
+        Product { epilogue, ..*self }.run(&mut beside, copies);
+        for (out, sums) in task.out.iter_mut().zip(&beside.out) {
+            out.iter_mut().zip(&**sums).for_each(|(out, sum)| *out += sum);
+        }
+        SUMS.set(sums);
     }
 }

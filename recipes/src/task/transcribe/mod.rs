@@ -19,7 +19,7 @@ use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::whisper::Whisper;
 use models::{
-    Architecture, DecodeOptions, Description, Precision, Tokenizer, Transcriber, add_updates, is_factor,
+    Architecture, DecodeOptions, Description, Tokenizer, Transcriber, WeightDtype, add_updates, is_factor,
     write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
@@ -180,26 +180,26 @@ impl Transcribe {
     /// Writes the model as it is now into `dir`, for use.
     ///
     /// # Errors
-    /// What the disk refuses, weights that the precision cannot hold.
-    pub fn write_bundle(&self, dir: &Path, precision: Precision) -> Result<(), Error> {
+    /// What the disk refuses, weights that the type cannot hold.
+    pub fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
         self.description.source().copy_description(dir)?;
         let mut tensors = self.tensors()?;
         // Readers of bundles know no such head, and factors are in the weights already.
         tensors.retain(|name, _| !name.starts_with(CTC_HEAD) && !is_factor(name));
-        Ok(write_weights(dir, &tensors, precision)?)
+        Ok(write_weights(dir, &tensors, dtype)?)
     }
 
     /// Writes what is trained beside the model `base` as an adapter into `dir`.
     ///
     /// # Errors
     /// What the disk refuses.
-    pub fn write_adapter(&self, dir: &Path, base: &str, precision: Precision) -> Result<(), Error> {
+    pub fn write_adapter(&self, dir: &Path, base: &str, dtype: WeightDtype) -> Result<(), Error> {
         let Some(lora) = self.params.lora() else {
             return Err(Error::config("strategy.kind", "only lora trains an adapter"));
         };
         // What the run changed in what its base says, and what it did not.
         self.description.source().copy_description(dir)?;
-        Ok(write_adapter(dir, lora, base, &self.tensors()?, precision)?)
+        Ok(write_adapter(dir, lora, base, &self.tensors()?, dtype)?)
     }
 
     /// All tensors, those with something trained beside them as they are with it.
@@ -382,6 +382,6 @@ impl Task for Transcribe {
 
     fn save(&self, dir: &Path) -> Result<(), Error> {
         self.description.source().copy_description(dir)?;
-        Ok(write_weights(dir, &self.tensors()?, Precision::F32)?)
+        Ok(write_weights(dir, &self.tensors()?, WeightDtype::F32)?)
     }
 }

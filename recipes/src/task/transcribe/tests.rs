@@ -324,7 +324,7 @@ fn a_bundle_that_was_written_is_the_model_that_was_trained() {
     let config = config(&[]);
     let task = task(folder.path(), &config);
     let out = tempfile::tempdir().unwrap();
-    task.write_bundle(out.path(), Precision::F16).unwrap();
+    task.write_bundle(out.path(), WeightDtype::F16).unwrap();
     let bundle = models::Bundle::open(out.path()).unwrap();
     assert!(bundle.weights().tensors().all(|(name, _, dtype)| !name.contains("ctc") && dtype == "F16"));
     let written = Transcriber::load(bundle, &Device::Cpu).unwrap();

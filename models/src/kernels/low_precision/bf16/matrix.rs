@@ -1,0 +1,113 @@
+//! A weight in bf16, and products with it.
+
+use rayon::prelude::*;
+
+use super::super::product::{PackedPanels, Product, n_groups};
+use super::super::{GROUP_BYTES, Group, N_COLUMNS, Rows, Sums};
+use super::{Bf16Rows, Bf16Set, LINE, PAIR, bf16_to_f32, f32_to_bf16};
+use crate::kernels::epilogue::Epilogue;
+use crate::kernels::gemm::Threads;
+use crate::kernels::instruction_set::InstructionSet;
+
+/// A weight (n, k) in bf16, in the order in which products read it.
+pub struct Bf16Matrix {
+    groups: Vec<Group>, // (panels, k / 2)
+    n_out: usize,
+    n_in: usize,
+}
+
+impl Bf16Matrix {
+    /// Rounds and packs `weight`, (n_out, n_in) row-major.
+    ///
+    /// # Panics
+    /// When `weight` is not `n_out * n_in` long.
+    pub fn round(weight: &[f32], n_out: usize, n_in: usize) -> Self {
+        assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
+        let n_groups = n_groups(n_in, LINE);
+        let mut groups = vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); n_out.div_ceil(N_COLUMNS) * n_groups];
+        if n_in > 0 {
+            let panels = groups.par_chunks_mut(n_groups).zip(weight.par_chunks(N_COLUMNS * n_in));
+            panels.for_each(|(panel, rows)| {
+                for (column, row) in rows.chunks_exact(n_in).enumerate() {
+                    pack_column(row, column, panel);
+                }
+            });
+        }
+        Self { groups, n_out, n_in }
+    }
+
+    /// Outputs, n.
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// Inputs, k.
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Copies row `i` of the weight as it was rounded.
+    ///
+    /// # Panics
+    /// When there is no such row or `row` is not `n_in` long.
+    pub fn copy_row(&self, i: usize, row: &mut [f32]) {
+        assert!(i < self.n_out && row.len() == self.n_in, "packed weight: row {i}, {} values", row.len());
+        let (panel, column) = (i / N_COLUMNS, i % N_COLUMNS);
+        let n_groups = n_groups(self.n_in, LINE);
+        for (values, group) in row.chunks_mut(PAIR).zip(&self.groups[panel * n_groups..][..n_groups]) {
+            for (value, half) in values.iter_mut().zip(group.0[column].as_chunks().0) {
+                *value = bf16_to_f32(u16::from_ne_bytes(*half));
+            }
+        }
+    }
+
+    /// `y = x W^T`, and what comes after it, for x (m, k) and y (m, n), row-major.
+    ///
+    /// # Panics
+    /// When the lengths do not fit each other.
+    pub fn multiply(&self, x: &Bf16Rows, epilogue: Epilogue<'_>, threads: Threads, y: &mut [f32]) {
+        let (dot, set) = (Bf16Set::best(), InstructionSet::best());
+        Product { weight: self, x, epilogue, threads, dot, set }.compute(y);
+    }
+}
+
+fn pack_column(row: &[f32], column: usize, panel: &mut [Group]) {
+    for (group, pair) in panel.iter_mut().zip(row.chunks(PAIR)) {
+        for (bytes, x) in group.0[column].as_chunks_mut().0.iter_mut().zip(pair) {
+            *bytes = f32_to_bf16(*x).to_ne_bytes();
+        }
+    }
+}
+
+impl PackedPanels for Bf16Matrix {
+    type Activations = Bf16Rows;
+    type Set = Bf16Set;
+    type Sum = f32;
+
+    fn dims(&self) -> (usize, usize) {
+        (self.n_out, self.n_in)
+    }
+
+    fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    fn rows(x: &Bf16Rows) -> (Rows<'_>, usize, usize) {
+        (x.rows(), x.n_rows(), x.n_columns())
+    }
+
+    fn multiply(set: Bf16Set, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
+        set.multiply(rows, panel, sums);
+    }
+
+    fn numbers(
+        &self,
+        _: InstructionSet,
+        _: &Bf16Rows,
+        _: usize,
+        _: usize,
+        sums: &Sums<f32>,
+    ) -> [f32; N_COLUMNS] {
+        sums.0
+    }
+}
