@@ -70,6 +70,11 @@ fn a_fresh_clone_transcribes_its_clip() -> Result<()> {
     let (code, stdout, stderr) = run(speechd(home.path()).arg("transcribe").arg(&clip));
     ensure!(code == 0, "{stderr}");
     ensure!(stdout.trim() == "nine seven five seven zero five one eight", "{stdout:?}");
+    for precision in ["f32", "int8"] {
+        let (code, heard, stderr) =
+            run(speechd(home.path()).args(["transcribe", "--precision", precision]).arg(&clip));
+        ensure!(code == 0 && heard == stdout, "{precision}: {heard}{stderr}");
+    }
     // By its name, too.
     let (code, named, stderr) = run(speechd(home.path()).args(["transcribe", "--model", NAME]).arg(&clip));
     ensure!(code == 0 && named == stdout, "{stderr}");

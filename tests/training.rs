@@ -282,6 +282,15 @@ fn a_trained_model_is_evaluated_and_used() {
     let (_, stdout, _) = evaluate(&["--json"]);
     let json: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(json["reports"][0]["words"]["n_reference"], 6, "{stdout}");
+    // What another precision changes stands beside it.
+    let (code, stdout, stderr) = evaluate(&["--precision", "f32,int8"]);
+    assert!(code == 0 && stdout.contains("In int8 instead of f32"), "{stdout}{stderr}");
+    let (_, stdout, _) = evaluate(&["--precision", "int8,f32", "--json"]);
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((&json["precision"], &json["others"][0]["precision"]), (&"int8".into(), &"f32".into()));
+    assert!(json["others"][0]["same_words"].as_f64().is_some_and(|same| same <= 1.0), "{stdout}");
+    let (code, _, stderr) = evaluate(&["--precision", "f64"]);
+    assert!(code == 2 && stderr.contains("bf16"), "{stderr}");
     let (code, _, stderr) = run(speechd(home.path()).args(["transcribe", "0.wav", "--model", "run/model"]));
     assert_eq!(code, 0, "{stderr}");
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use audio::Waveform;
 use candle_core::Device;
 use models::{
-    Bundle, DecodeOptions, Error, TextPart, Timestamps, Transcriber, Transcript, Transcription,
+    Bundle, DecodeOptions, Error, Precision, TextPart, Timestamps, Transcriber, Transcript, Transcription,
     TranscriptionWorker, Update, Worker,
 };
 
@@ -14,7 +14,11 @@ use crate::bundles::copy;
 use crate::support::{fixture, json};
 
 fn transcriber() -> Result<Transcriber> {
-    Ok(Transcriber::load(Bundle::open(&fixture("whisper-80"))?, &Device::Cpu)?)
+    transcriber_in(Precision::F32)
+}
+
+fn transcriber_in(precision: Precision) -> Result<Transcriber> {
+    Ok(Transcriber::load_in(precision, Bundle::open(&fixture("whisper-80"))?, &Device::Cpu)?)
 }
 
 /// Bursts of noise with pauses: enough for the detector of speech to have an opinion, and different for each seed.
@@ -94,24 +98,27 @@ fn alone(transcriber: &Transcriber, id: u64) -> Result<Transcript> {
 
 #[test]
 fn recordings_side_by_side_come_out_as_each_alone_and_their_deltas_add_up() -> Result<()> {
-    let transcriber = transcriber()?;
-    let (mut worker, mut told) = (TranscriptionWorker::new(&transcriber, 6), Told::default());
-    for id in 0..8 {
-        worker.join(id, request(&transcriber, id)?);
-        told.step(&mut worker, &|_| true)?;
+    let precisions = [Precision::F32, Precision::Int8, Precision::Bf16];
+    for precision in precisions.into_iter().filter(|precision| precision.is_fast()) {
+        let transcriber = transcriber_in(precision)?;
+        let (mut worker, mut told) = (TranscriptionWorker::new(&transcriber, 6), Told::default());
+        for id in 0..8 {
+            worker.join(id, request(&transcriber, id)?);
+            told.step(&mut worker, &|_| true)?;
+        }
+        while told.done.len() < 8 {
+            told.step(&mut worker, &|_| true)?;
+        }
+        for (id, transcript) in &told.done {
+            let alone = alone(&transcriber, *id)?;
+            ensure!(
+                serde_json::to_string(transcript)? == serde_json::to_string(&alone)?,
+                "{precision}: {id}: alone it was {alone:?}"
+            );
+            ensure!(told.text.get(id).map_or("", String::as_str) == transcript.text, "{id}: {:?}", told.text);
+        }
+        ensure!(told.done.iter().any(|(_, transcript)| !transcript.text.is_empty()));
     }
-    while told.done.len() < 8 {
-        told.step(&mut worker, &|_| true)?;
-    }
-    for (id, transcript) in &told.done {
-        let alone = alone(&transcriber, *id)?;
-        ensure!(
-            serde_json::to_string(transcript)? == serde_json::to_string(&alone)?,
-            "{id}: alone it was {alone:?}"
-        );
-        ensure!(told.text.get(id).map_or("", String::as_str) == transcript.text, "{id}: {:?}", told.text);
-    }
-    ensure!(told.done.iter().any(|(_, transcript)| !transcript.text.is_empty()));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! How good a recogniser is: recordings through the path that serving takes, and the scores of what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use audio::Waveform;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::metrics::{self, Score, ScoreOptions};
+use crate::text::Normaliser;
 
 /// Recordings that are decoded together.
 const TOGETHER: usize = 8;
@@ -97,6 +98,32 @@ impl Evaluation {
             score.add_named(name, reference, hypothesis, *duration_secs)?;
         }
         Ok(is_any.then_some(score))
+    }
+
+    /// Share of the words that are the same in `other`, which heard the same recordings in the same order, of the words of
+    /// both: 1 where nothing was heard. What one of them failed to hear does not count.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn same_words(&self, other: &Self) -> Result<f64, metrics::Error> {
+        let mut score = Score::new(ScoreOptions { normaliser: Normaliser::None, ..ScoreOptions::default() })?;
+        let mut theirs: BTreeMap<&str, VecDeque<&str>> = BTreeMap::new();
+        let mut is_any = false;
+        for Heard { name, hypothesis, .. } in &other.heard {
+            theirs.entry(name).or_default().push_back(hypothesis);
+        }
+        for Heard { name, hypothesis, duration_secs, .. } in &self.heard {
+            let Some(theirs) = theirs.get_mut(name.as_str()).and_then(VecDeque::pop_front) else { continue };
+            score.add_named(name, hypothesis, theirs, *duration_secs)?;
+            is_any = true;
+        }
+        if !is_any {
+            return Ok(1.0);
+        }
+        let errors = score.report()?.words.errors;
+        let n_words = errors.n_reference + errors.insertions;
+        let n_same = errors.n_reference - errors.substitutions - errors.deletions;
+        Ok(if n_words == 0 { 1.0 } else { n_same as f64 / n_words as f64 })
     }
 
     /// Share of the recordings without speech that got a text; `None` where there are none.
@@ -201,4 +228,38 @@ fn transcribe(transcriber: &Transcriber, batch: &[Reference], options: &DecodeOp
         }
     }
     texts.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(heard: &[(&str, &str)]) -> Evaluation {
+        let heard = heard.iter().map(|(name, hypothesis)| Heard {
+            name: (*name).to_owned(),
+            reference: String::new(),
+            hypothesis: (*hypothesis).to_owned(),
+            duration_secs: 1.0,
+        });
+        Evaluation {
+            n_silent: 0,
+            n_silent_with_text: 0,
+            busy_secs: 1.0,
+            audio_secs: 1.0,
+            heard: heard.collect(),
+            failed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn words_that_two_hear_alike_are_counted_among_those_of_both() -> Result<(), metrics::Error> {
+        let here = evaluation(&[("a", "one two three"), ("b", ""), ("a", "four"), ("c", "five")]);
+        assert_eq!(here.same_words(&here)?, 1.0);
+        // Of the recordings called `a` the first is compared with the first; `c` failed there.
+        let there = evaluation(&[("a", "one two tree"), ("b", "six"), ("a", "four four")]);
+        assert_eq!(here.same_words(&there)?, 3.0 / 6.0);
+        assert_eq!(evaluation(&[]).same_words(&there)?, 1.0);
+        assert_eq!(here.same_words(&evaluation(&[("a", "x y z w")]))?, 0.0);
+        Ok(())
+    }
 }

@@ -53,6 +53,7 @@ pub struct Config {
 #[expect(missing_docs, reason = "speechd.toml says what each one does, and models::DecodeOptions")]
 pub struct Transcribe {
     pub model: String,
+    pub precision: Precision,
     pub language: String,
     pub task: Task,
     pub format: Format,
@@ -108,6 +109,32 @@ pub enum Threshold {
 pub enum Off {
     /// Not in force.
     Off,
+}
+
+/// What models compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Int8 where the processor has instructions for it, else f32
+    Auto,
+    /// 32-bit numbers
+    F32,
+    /// 16-bit numbers, where the processor multiplies them
+    Bf16,
+    /// Bytes, with a scale for each row
+    Int8,
+}
+
+impl Precision {
+    /// What it is on this machine.
+    pub fn resolve(self) -> models::Precision {
+        match self {
+            Self::Auto => models::Precision::auto(),
+            Self::F32 => models::Precision::F32,
+            Self::Bf16 => models::Precision::Bf16,
+            Self::Int8 => models::Precision::Int8,
+        }
+    }
 }
 
 /// What is left out before decoding.

@@ -144,7 +144,9 @@ pub(crate) fn load(
             .unwrap_or(UNIX_EPOCH),
     };
     let max_rows = state.config.serve.max_batch_rows;
-    let transcriber = Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?.with_max_beams(max_rows);
+    let precision = state.config.transcribe.precision.resolve();
+    let transcriber =
+        Transcriber::load_in(precision, Bundle::from_source(source)?, &Device::Cpu)?.with_max_beams(max_rows);
     let created = made.duration_since(UNIX_EPOCH).unwrap_or_default();
     // Nothing for loading to fail over: requests can say otherwise.
     let defaults =

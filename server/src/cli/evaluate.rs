@@ -30,7 +30,7 @@ use super::{
     output::{print, write_file},
     progress::{Items, Style},
 };
-use crate::config::Config;
+use crate::config::{Config, Precision};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +38,7 @@ Examples:
   speechd data import fsdd --out fsdd && speechd evaluate fsdd/test.jsonl      # the model inside the program
   speechd evaluate data/test.jsonl --model openai/whisper-base --normaliser english --json
   speechd evaluate data/test.jsonl --model ./my-whisper --hypotheses heard.tsv
+  speechd evaluate data/test.jsonl --model ./my-whisper --precision f32,bf16,int8      # what speed costs
   speechd evaluate data/test.jsonl --model ./my-whisper --language ps --analysis errors/
 
 A word error rate means something only beside the name of its normaliser; Pashto's two are both told. Recordings without a text count apart: how many of them got one.
@@ -53,6 +54,9 @@ pub(super) struct Args {
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION] [default: as for transcribe]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
+    /// What the model computes in; with several, what the others change is told beside the first [default: auto]
+    #[arg(long, value_enum, value_name = "PRECISION", value_delimiter = ',')]
+    precision: Vec<Precision>,
     /// Language of recordings that state none, as a code
     #[arg(short, long)]
     language: Option<String>,
@@ -100,6 +104,21 @@ struct Json<'a> {
     evaluation: &'a Evaluation,
     times_real_time: f64,
     false_text_rate: Option<f64>,
+    /// What it computed in.
+    precision: String,
+    /// The same model in other precisions.
+    others: &'a [Other],
+}
+
+/// What another precision changes.
+#[derive(Serialize)]
+struct Other {
+    precision: String,
+    reports: Vec<Report>,
+    /// Share of the words, of both, that are the same in both.
+    same_words: f64,
+    times_real_time: f64,
+    failed: Vec<Unheard>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -110,7 +129,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut cuts = read_cuts(&manifests(&args.manifests)?, needs, style)?;
     cuts.truncate(args.limit.unwrap_or(usize::MAX));
 
-    let transcriber = Transcriber::load(Bundle::from_source(fetch(model, &config, style)?)?, &Device::Cpu)?;
+    let mut precisions: Vec<_> = args.precision.iter().map(|precision| precision.resolve()).collect();
+    if precisions.is_empty() {
+        precisions.push(config.transcribe.precision.resolve());
+    }
+    precisions
+        .iter()
+        .try_for_each(|precision| precision.check().map_err(|error| Usage(error.to_string())))?;
+    let (first, others) = (precisions[0], &precisions[1..]);
+    let source = fetch(model, &config, style)?;
+    let load =
+        |precision| Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &Device::Cpu);
+    let transcriber = load(first)?;
     let options = DecodeOptions {
         beam_size: args.beam_size,
         fallback: args.fallback,
@@ -128,6 +158,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let evaluation = listen(&transcriber, &cuts, &options, args.translation, &stop, style);
     let scores = scores(&evaluation, normalisers, args.translation)?;
     let reports = scores.iter().map(Score::report).collect::<Result<Vec<_>, _>>()?;
+    let mut compared = Vec::with_capacity(others.len());
+    for &precision in others {
+        let other = listen(&load(precision)?, &cuts, &options, args.translation, &stop, style);
+        let scores = self::scores(&other, normalisers, args.translation)?;
+        compared.push(Other {
+            precision: precision.to_string(),
+            reports: scores.iter().map(Score::report).collect::<Result<_, _>>()?,
+            same_words: evaluation.same_words(&other)?,
+            times_real_time: other.speed(),
+            failed: other.failed,
+        });
+    }
     if let Some(path) = &args.hypotheses {
         write_file(path, &hypotheses(&evaluation))?;
     }
@@ -151,13 +193,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             reports: &reports,
             times_real_time: evaluation.speed(),
             false_text_rate: evaluation.false_text_rate(),
+            precision: first.to_string(),
+            others: &compared,
             evaluation: &evaluation,
         };
         print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
     } else {
-        print(&describe(&reports, &evaluation))?;
+        print(&(describe(&reports, &evaluation) + &compare(first, &compared)))?;
     }
-    Ok(if evaluation.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    let is_complete = evaluation.failed.is_empty() && compared.iter().all(|other| other.failed.is_empty());
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// What a model hears in some cuts: in all of them, unless `stop` says so before.
@@ -258,10 +303,31 @@ fn describe(reports: &[Report], evaluation: &Evaluation) -> String {
         evaluation.busy_secs,
         evaluation.speed()
     );
-    for Unheard { name, reason } in &evaluation.failed {
-        let _ = writeln!(text, "Not decoded: {name}: {reason}");
+    tell_failed(&evaluation.failed, &mut text);
+    text
+}
+
+/// What other precisions change.
+fn compare(first: models::Precision, others: &[Other]) -> String {
+    let mut text = String::new();
+    for Other { precision, reports, same_words, times_real_time, failed } in others {
+        let _ = writeln!(
+            text,
+            "\nIn {precision} instead of {first}: {:.2} % of the words are the same, {times_real_time:.1} x real time",
+            100.0 * same_words
+        );
+        for report in reports {
+            let _ = writeln!(text, "{report}");
+        }
+        tell_failed(failed, &mut text);
     }
     text
+}
+
+fn tell_failed(failed: &[Unheard], text: &mut String) {
+    for Unheard { name, reason } in failed {
+        let _ = writeln!(text, "Not decoded: {name}: {reason}");
+    }
 }
 
 fn hypotheses(evaluation: &Evaluation) -> String {

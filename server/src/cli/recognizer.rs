@@ -6,7 +6,7 @@ use audio::{ChannelChoice, DecodeAudio};
 use candle_core::Device;
 use models::{Bundle, BundleSource, DecodeOptions, Progress, Transcriber, Transcript};
 
-use crate::config::Limits;
+use crate::config::{Limits, Precision};
 
 /// A recording to be read.
 pub(super) enum Source<'a> {
@@ -22,8 +22,14 @@ pub(super) struct Recognizer {
 
 impl Recognizer {
     /// Loads a model.
-    pub(super) fn load(source: BundleSource, limits: Limits, channel: ChannelChoice) -> anyhow::Result<Self> {
-        let transcriber = Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?;
+    pub(super) fn load(
+        source: BundleSource,
+        precision: Precision,
+        limits: Limits,
+        channel: ChannelChoice,
+    ) -> anyhow::Result<Self> {
+        let bundle = Bundle::from_source(source)?;
+        let transcriber = Transcriber::load_in(precision.resolve(), bundle, &Device::Cpu)?;
         Ok(Self { transcriber, decode: decode_audio(limits, channel) })
     }
 

@@ -23,7 +23,7 @@ use tokio::{
 use super::{FAILED, Usage, output::status_line};
 use crate::{
     auth::{self, Keys},
-    config::Config,
+    config::{Config, Precision},
     decode::{self, DecodePool},
     listener,
     load::{Spec, load_models},
@@ -60,6 +60,9 @@ pub(super) struct Args {
     /// A model to serve, as often as needed: its directory or hub id, and the name it goes by
     #[arg(short, long, value_name = "[NAME=]PATH_OR_ID")]
     model: Vec<String>,
+    /// What models compute in [default: auto]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Listen on a public address although there are no API keys
     #[arg(long)]
     allow_anonymous: bool,
@@ -84,6 +87,9 @@ impl Args {
         }
         if !self.model.is_empty() {
             config.serve.models.clone_from(&self.model);
+        }
+        if let Some(precision) = self.precision {
+            config.transcribe.precision = precision;
         }
         config.serve.allow_anonymous |= self.allow_anonymous;
 

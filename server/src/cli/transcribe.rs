@@ -20,7 +20,7 @@ use super::{
     recognizer::{Recognizer, Source},
 };
 use crate::{
-    config::{BeamSize, Config, Threshold, Vad},
+    config::{BeamSize, Config, Precision, Threshold, Vad},
     render::{self, Format},
 };
 
@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// knows English digits and a few commands [default: digits-en]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
+    /// What the model computes in [default: auto]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Language spoken, as a code or an English name; auto detects it [default: auto]
     #[arg(short, long, value_parser = parse_language)]
     language: Option<String>,
@@ -141,6 +144,7 @@ impl Args {
         let mut config = Config::load(self.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
         let settings = &mut config.transcribe;
         set(&mut settings.model, self.model.as_ref());
+        set(&mut settings.precision, self.precision.as_ref());
         set(&mut settings.language, self.language.as_ref());
         if let Some(task) = self.task {
             settings.task = match task {
@@ -252,7 +256,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result<Recognizer> {
     let settings = &config.transcribe;
     let source = fetch(&settings.model, config, style)?;
-    Recognizer::load(source, config.limits, channel).with_context(|| format!("model {}", settings.model))
+    Recognizer::load(source, settings.precision, config.limits, channel)
+        .with_context(|| format!("model {}", settings.model))
 }
 
 fn transcribe(

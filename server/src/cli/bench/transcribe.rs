@@ -20,7 +20,7 @@ use crate::{
         progress::{Style, bytes},
         recognizer::decode_audio,
     },
-    config::Config,
+    config::{Config, Precision},
     process,
 };
 
@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: String,
+    /// What the model computes in [default: auto]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Runs of which the median is shown
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
@@ -48,6 +51,7 @@ pub(super) struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
+    precision: String,
     weights_bytes: u64,
     threads: usize,
     runs: u32,
@@ -75,15 +79,16 @@ struct DecoderSpeed {
 }
 
 /// Tokens that every benchmark row writes; fewer if the model's context ends before.
-const TOKENS: usize = 128;
+const TOKENS: usize = 64;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { file, model, runs, json, config } = args;
+    let Args { file, model, precision, runs, json, config } = args;
     let config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(model, &config, Style::new(false))?;
 
+    let precision = precision.unwrap_or(config.transcribe.precision).resolve();
     let load = || -> anyhow::Result<Transcriber> {
-        Ok(Transcriber::load(Bundle::from_source(source.clone())?, &Device::Cpu)?)
+        Ok(Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &Device::Cpu)?)
     };
     let load_secs = median(*runs, || load().map(drop))?;
     let transcriber = load()?;
@@ -120,6 +125,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let recording_secs = waveform.duration_secs();
     let report = Report {
         model: model.clone(),
+        precision: precision.to_string(),
         weights_bytes: Bundle::from_source(source)?.weights().n_bytes(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         runs: *runs,
@@ -227,9 +233,10 @@ fn describe(report: &Report) -> String {
     let ms = |secs: f64| format!("{:.2} ms", 1e3 * secs);
     let mut lines = vec![
         format!(
-            "{} ({}), f32, {} threads, medians of {}",
+            "{} ({}), {}, {} threads, medians of {}",
             report.model,
             bytes(report.weights_bytes),
+            report.precision,
             report.threads,
             report.runs
         ),
