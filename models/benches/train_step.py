@@ -154,7 +154,7 @@ def run(command, **options):
 
 def build():
     """Builds the benchmark and says where it lies."""
-    command = ["cargo", "bench", "-p", "models", "--bench", "train_step", "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "--workspace", "--bench", "train_step", "--no-run", "--message-format=json"]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
     messages = map(json.loads, filter(None, output.splitlines()))
     return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "train_step")
