@@ -56,12 +56,10 @@ pub(super) fn dense_attention(
     }
     let tensors = [queries, keys, values];
     let has_kernel = on_cpu(&tensors) && width / n_heads <= AttentionShape::MAX_HEAD;
-    let is_rounded = precision == Precision::Bf16 && !mask.causal && !tensors.iter().any(|x| x.track_op());
-    if has_kernel && is_rounded {
-        let rounded = Rounded { n_heads, mask };
-        queries.contiguous()?.apply_op3_no_bwd(&keys.contiguous()?, &values.contiguous()?, &rounded)
-    } else if has_kernel {
-        let fused = Fused { n_heads, mask: mask.clone(), log_sums: OnceLock::new() };
+    if has_kernel {
+        let is_tracked = tensors.iter().any(|x| x.track_op());
+        let is_rounded = precision == Precision::Bf16 && !mask.causal && !is_tracked;
+        let fused = Fused { n_heads, mask: mask.clone(), is_rounded, log_sums: OnceLock::new() };
         queries.contiguous()?.apply_op3(&keys.contiguous()?, &values.contiguous()?, fused)
     } else {
         composed(queries, keys, values, n_heads, mask)
@@ -107,48 +105,18 @@ fn composed(
 struct Fused {
     n_heads: usize,
     mask: Mask,
+    /// In bf16, which has no gradients.
+    is_rounded: bool,
     /// The logarithms of the sums of exponentials, (B, H, U): all that is kept of the scores.
     log_sums: OnceLock<Vec<f32>>,
 }
 
-fn shape<'a>(
-    queries: &Shape,
-    keys: &Shape,
-    n_heads: usize,
-    mask: &'a Mask,
-) -> candle_core::Result<AttentionShape<'a>> {
-    let ((_, n_queries, width), (_, n_keys, _)) = (queries.dims3()?, keys.dims3()?);
-    let scale = ((width / n_heads) as f32).powf(-0.5);
-    let (causal, key_lengths) = (mask.causal, mask.key_lengths.as_deref());
-    Ok(AttentionShape { n_queries, n_keys, width, n_heads, scale, causal, key_lengths })
-}
-
-/// In bf16, without gradients.
-struct Rounded<'a> {
-    n_heads: usize,
-    mask: &'a Mask,
-}
-
-impl CustomOp3 for Rounded<'_> {
-    fn name(&self) -> &'static str {
-        "attention-bf16"
-    }
-
-    fn cpu_fwd(
-        &self,
-        queries: &CpuStorage,
-        queries_layout: &Layout,
-        keys: &CpuStorage,
-        keys_layout: &Layout,
-        values: &CpuStorage,
-        values_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let shape = shape(queries_layout.shape(), keys_layout.shape(), self.n_heads, self.mask)?;
-        let queries = floats(queries, queries_layout)?;
-        let (keys, values) = (floats(keys, keys_layout)?, floats(values, values_layout)?);
-        let mut out = vec![0f32; queries.len()];
-        attention_bf16(shape, queries, keys, values, &mut out);
-        Ok((CpuStorage::F32(out), queries_layout.shape().clone()))
+impl Fused {
+    fn shape(&self, queries: &Shape, keys: &Shape) -> candle_core::Result<AttentionShape<'_>> {
+        let ((_, n_queries, width), (_, n_keys, _)) = (queries.dims3()?, keys.dims3()?);
+        let scale = ((width / self.n_heads) as f32).powf(-0.5);
+        let (causal, key_lengths) = (self.mask.causal, self.mask.key_lengths.as_deref());
+        Ok(AttentionShape { n_queries, n_keys, width, n_heads: self.n_heads, scale, causal, key_lengths })
     }
 }
 
@@ -166,12 +134,16 @@ impl CustomOp3 for Fused {
         values: &CpuStorage,
         values_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let shape = shape(queries_layout.shape(), keys_layout.shape(), self.n_heads, &self.mask)?;
+        let shape = self.shape(queries_layout.shape(), keys_layout.shape())?;
         let queries = floats(queries, queries_layout)?;
         let (keys, values) = (floats(keys, keys_layout)?, floats(values, values_layout)?);
         let mut out = vec![0f32; queries.len()];
-        let log_sums = attention(shape, queries, keys, values, &mut out);
-        self.log_sums.get_or_init(|| log_sums);
+        if self.is_rounded {
+            attention_bf16(shape, queries, keys, values, &mut out);
+        } else {
+            let log_sums = attention(shape, queries, keys, values, &mut out);
+            self.log_sums.get_or_init(|| log_sums);
+        }
         Ok((CpuStorage::F32(out), queries_layout.shape().clone()))
     }
 
@@ -183,7 +155,7 @@ impl CustomOp3 for Fused {
         out: &Tensor,
         d_out: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let shape = shape(queries.shape(), keys.shape(), self.n_heads, &self.mask)?;
+        let shape = self.shape(queries.shape(), keys.shape())?;
         let Some(log_sums) = self.log_sums.get() else {
             candle_core::bail!("attention: no forward pass yet")
         };
