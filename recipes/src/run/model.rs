@@ -194,6 +194,10 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
     }
 }
 
+/// What a backward pass on the CPU holds at its peak beyond the values that it needs, in proportion. Of a model of width 384 with 4 and 4
+/// layers, activations took 1.32 and 1.28 times what was planned without it for 1.5 and 3 GB.
+const ACTIVATION_OVERHEAD: f64 = 1.3;
+
 /// The memory that decides how large batches are, where the recipe names one.
 pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Option<TrainingMemory> {
     let memory_gb = Some(config.sampler.memory_gb).filter(|memory_gb| *memory_gb > 0.0)?;
@@ -203,6 +207,7 @@ pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Option<TrainingMe
         n_gradients: config.train.parts as u64 + u64::from(config.train.accumulate > 1),
         n_weights: 1 + u64::from(config.train.average_decay > 0.0),
         gradient_checkpointing: config.model.gradient_checkpointing,
+        overhead: ACTIVATION_OVERHEAD,
         ..TrainingMemory::new(dims, 4, memory_gb)
     })
 }
