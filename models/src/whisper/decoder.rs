@@ -203,8 +203,12 @@ impl Decoder {
         self.step_watched(&mut rows, &mut |i, query| {
             let (_, d) = query.dims2()?;
             let width = d / self.blocks[i].cross_attention.n_heads();
+            let mut of_block = scores.iter_mut().zip(heads).filter(|(_, (block, _))| *block == i).peekable();
+            if of_block.peek().is_none() {
+                return Ok(());
+            }
             let keys = cross.blocks[i].keys()?;
-            for (scores, (_, head)) in scores.iter_mut().zip(heads).filter(|(_, (block, _))| *block == i) {
+            for (scores, (_, head)) in of_block {
                 let part = |x: &Tensor| x.narrow(1, head * width, width)?.contiguous();
                 *scores = part(query)?.matmul(&part(&keys)?.t()?)?.flatten_all()?.to_vec1::<f32>()?;
             }
