@@ -99,7 +99,9 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
         let source = registry::resolve(&spec.source, hub, &mut |_| {}).map_err(anyhow::Error::from);
         match source.and_then(|source| load(state, &spec.name, source, &cores)) {
             Ok(serving) => {
-                tracing::info!(model = spec.name, secs = started.elapsed().as_secs_f64(), "model loaded");
+                let secs = started.elapsed().as_secs_f64();
+                let precision = state.config.transcribe.precision.resolve();
+                tracing::info!(model = spec.name, %precision, secs, "model loaded");
                 state.models.set(&spec.name, ModelState::Ready(Arc::new(serving)));
             }
             Err(error) => {

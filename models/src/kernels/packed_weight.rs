@@ -61,8 +61,8 @@ impl Precision {
         }
     }
 
-    /// What attention and convolutions compute in beside weights of this precision: bf16 where this processor multiplies it.
-    /// Bytes need a scale for each row, which is as large as the row's largest value.
+    /// What attention and convolutions compute in beside weights of this precision. In bytes one large value would coarsen a whole
+    /// row of scores or of a window: beside int8 it is bf16 where this processor multiplies it, else f32.
     pub fn for_activations(self) -> Self {
         match self {
             Self::F32 => Self::F32,
@@ -200,7 +200,9 @@ pub(super) fn rows_per_thread(n_rows: usize) -> Option<usize> {
         return None;
     }
     let n_rounds = n_rows.div_ceil(MAX_BLOCK * n_threads);
-    Some(n_rows.div_ceil(n_rounds * n_threads).next_multiple_of(MIN_BLOCK))
+    let n_block = n_rows.div_ceil(n_rounds * n_threads);
+    // Whole tiles, where they do not leave a thread with less.
+    Some(if n_rounds > 1 { n_block.next_multiple_of(MIN_BLOCK) } else { n_block })
 }
 
 #[cfg(test)]

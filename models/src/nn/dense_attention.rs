@@ -28,8 +28,8 @@ impl Mask {
 }
 
 /// Queries (B, U, D) over keys and values (B, T, D), heads side by side in D: mixed values (B, U, D). Scores are divided by
-/// the square root of a head's width. Differentiable. In bf16 where that is asked for, nothing is differentiated and every query sees
-/// all keys. A query without keys gives zeros.
+/// the square root of a head's width. Differentiable. bf16 is used only where nothing is differentiated and the mask is not
+/// causal. A query without keys gives zeros.
 ///
 /// # Errors
 /// Shapes that do not fit, more keys than T.

@@ -60,12 +60,12 @@ fn can_fuse(x: &Tensor) -> bool {
 
 type Packed<'a> = (&'a PackedWeight, Option<&'a Tensor>);
 
-/// The width that layers expect of `layout`, whose rows are counted.
+/// Rows of `layout`, each of `width` numbers, which are the `expected` ones.
 fn n_rows(layout: &Layout, width: usize, expected: usize) -> candle_core::Result<usize> {
     let dims = layout.shape().dims();
     match dims.split_last() {
         Some((last, rows)) if *last == width && width == expected => Ok(rows.iter().product()),
-        _ => candle_core::bail!("layers of {expected} inputs after a norm of {width} cannot take {dims:?}"),
+        _ => candle_core::bail!("a layer of {expected} inputs, {width} before it, cannot take {dims:?}"),
     }
 }
 

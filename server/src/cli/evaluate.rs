@@ -133,6 +133,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if precisions.is_empty() {
         precisions.push(config.transcribe.precision.resolve());
     }
+    // Two names may mean the same here.
+    for precision in std::mem::take(&mut precisions) {
+        if !precisions.contains(&precision) {
+            precisions.push(precision);
+        }
+    }
     precisions
         .iter()
         .try_for_each(|precision| precision.check().map_err(|error| Usage(error.to_string())))?;

@@ -95,22 +95,26 @@ fn by_tiles<T: Copy + Default>(
     );
     for (i, sums) in sums.chunks_mut(2 * TILE_ROWS).enumerate() {
         let rows = rows.from(i * 2 * TILE_ROWS);
-        // Tiles are written whole.
-        let mut whole = [Sums([T::default(); N_COLUMNS]); 2 * TILE_ROWS];
-        let is_whole = sums.len().is_multiple_of(TILE_ROWS);
-        let place = Place {
-            rows: rows.lines.as_ptr().cast(),
-            stride_bytes: rows.stride * LINE_GROUPS * GROUP_BYTES,
-            panel: panel.as_ptr(),
-            n_lines,
-            sums: if is_whole { sums.as_mut_ptr() } else { whole.as_mut_ptr() },
+        let run = |n_rows: usize, sums: *mut Sums<T>| {
+            let place = Place {
+                rows: rows.lines.as_ptr().cast(),
+                stride_bytes: rows.stride * LINE_GROUPS * GROUP_BYTES,
+                panel: panel.as_ptr(),
+                n_lines,
+                sums,
+            };
+            if n_rows > TILE_ROWS {
+                two(&place);
+            } else {
+                one(&place);
+            }
         };
-        if sums.len() > TILE_ROWS {
-            two(&place);
+        if sums.len().is_multiple_of(TILE_ROWS) {
+            run(sums.len(), sums.as_mut_ptr());
         } else {
-            one(&place);
-        }
-        if !is_whole {
+            // Tiles are written whole.
+            let mut whole = [Sums([T::default(); N_COLUMNS]); 2 * TILE_ROWS];
+            run(sums.len(), whole.as_mut_ptr());
             sums.copy_from_slice(&whole[..sums.len()]);
         }
     }
