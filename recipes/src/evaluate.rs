@@ -64,7 +64,7 @@ impl Heard {
 }
 
 /// What an evaluation found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Recordings in which nothing is said.
     pub n_silent: usize,
@@ -151,14 +151,7 @@ pub(crate) fn evaluate_by(
     references: impl Iterator<Item = Result<Reference, Unheard>>,
     progress: &mut dyn FnMut(usize),
 ) -> Evaluation {
-    let mut evaluation = Evaluation {
-        n_silent: 0,
-        n_silent_with_text: 0,
-        busy_secs: 0.0,
-        audio_secs: 0.0,
-        heard: Vec::new(),
-        failed: Vec::new(),
-    };
+    let mut evaluation = Evaluation::default();
     let mut references = references.peekable();
     let mut n_done = 0;
     while references.peek().is_some() {
@@ -241,14 +234,7 @@ mod tests {
             hypothesis: (*hypothesis).to_owned(),
             duration_secs: 1.0,
         });
-        Evaluation {
-            n_silent: 0,
-            n_silent_with_text: 0,
-            busy_secs: 1.0,
-            audio_secs: 1.0,
-            heard: heard.collect(),
-            failed: Vec::new(),
-        }
+        Evaluation { heard: heard.collect(), ..Evaluation::default() }
     }
 
     #[test]

@@ -20,7 +20,11 @@ pub struct Affine<'a> {
 }
 
 impl Affine<'_> {
-    fn multiply(self, x: &[f32], post_op: PostOp, threads: Threads, y: &mut [f32]) {
+    /// `y = x W^T + bias`, and what comes after it, for rows of x and y.
+    ///
+    /// # Panics
+    /// When lengths do not fit each other.
+    pub fn multiply(self, x: &[f32], post_op: PostOp, threads: Threads, y: &mut [f32]) {
         let epilogue = Epilogue { bias: self.bias, post_op };
         self.weight.multiply(x, self.weight.n_in(), epilogue, threads, y);
     }

@@ -106,6 +106,19 @@ pub(super) fn max(a: &[f32]) -> f32 {
     tail.iter().fold(fold(lanes, larger), |max, a| larger(max, *a))
 }
 
+/// Softmax of a row, in place; one of minus infinity alone gives no numbers.
+#[inline(always)]
+pub(super) fn softmax_row(row: &mut [f32]) {
+    let max = max(row);
+    for x in row.iter_mut() {
+        *x = exp(*x - max);
+    }
+    let scale = 1.0 / sum(row, |x| x);
+    for x in row {
+        *x *= scale;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

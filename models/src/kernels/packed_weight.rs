@@ -6,12 +6,10 @@ use std::fmt;
 use rayon::prelude::*;
 
 use super::epilogue::Epilogue;
-use super::gemm::{PackedMatrix, Threads};
+use super::gemm::{MAX_TASK_ROWS, PackedMatrix, Threads};
 use super::low_precision::{Bf16Matrix, Bf16Rows, Bf16Set, Int8Matrix, Int8Rows, Int8Set};
 
-/// Rows that a thread takes through a product at once, when there are enough for all: they stay in its caches.
-const MAX_BLOCK: usize = 96;
-/// Fewer are not worth going through all of a weight.
+/// Fewer rows are not worth going through all of a weight.
 const MIN_BLOCK: usize = 16;
 
 /// What numbers are multiplied as.
@@ -199,7 +197,7 @@ pub(super) fn rows_per_thread(n_rows: usize) -> Option<usize> {
     if n_rows < MIN_BLOCK * n_threads {
         return None;
     }
-    let n_rounds = n_rows.div_ceil(MAX_BLOCK * n_threads);
+    let n_rounds = n_rows.div_ceil(MAX_TASK_ROWS * n_threads);
     let n_block = n_rows.div_ceil(n_rounds * n_threads);
     // Whole tiles, where they do not leave a thread with less.
     Some(if n_rounds > 1 { n_block.next_multiple_of(MIN_BLOCK) } else { n_block })
@@ -250,7 +248,7 @@ mod tests {
         assert_eq!(rows_per_thread(MIN_BLOCK * n_threads - 1), None);
         for n_rows in [MIN_BLOCK * n_threads, 1500.max(MIN_BLOCK * n_threads), 100_000] {
             let n = rows_per_thread(n_rows).unwrap_or(0);
-            assert!((MIN_BLOCK..=MAX_BLOCK).contains(&n), "{n_rows} rows: {n}");
+            assert!((MIN_BLOCK..=MAX_TASK_ROWS).contains(&n), "{n_rows} rows: {n}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::functions::{exp, max, sum, sum2};
+use super::functions::{exp, max, softmax_row, sum, sum2};
 use super::instruction_set::{InstructionSet, vectorised};
 
 /// Numbers that a thread takes at once, or one row.
@@ -64,14 +64,8 @@ vectorised! {
 
     fn values(x: &[f32], width: usize, y: &mut [f32]) {
         for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let max = max(x);
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = exp(*x - max);
-            }
-            let scale = 1.0 / sum(y, |y| y);
-            for y in y {
-                *y *= scale;
-            }
+            y.copy_from_slice(x);
+            softmax_row(y);
         }
     }
 

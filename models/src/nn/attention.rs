@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+use super::cache::Held;
 use super::dense_attention::dense_attention;
 use super::fused::{add, normed};
 use super::storage::cpu_slice;
@@ -159,25 +160,23 @@ impl CustomOp1 for RaggedAttention<'_> {
             candle_core::bail!("ragged attention needs contiguous queries")
         };
         let queries = &storage.as_slice::<f32>()?[start..end];
-        let dense = |span: &KeySpan<'_>| Ok((span.cache.keys()?, span.cache.values()?));
-        let caches = self
+        // Dense ones are borrowed from their tensors, rounded ones are numbers already.
+        let guards: Vec<_> = self
             .spans
             .iter()
-            .map(|span| span.cache.halves().is_none().then(|| dense(span)).transpose())
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let guards: Vec<_> = caches
-            .iter()
-            .map(|cache| cache.as_ref().map(|(k, v)| (k.storage_and_layout(), v.storage_and_layout())))
+            .map(|span| match span.cache.held() {
+                Held::Dense(keys, values) => Ok((keys.storage_and_layout(), values.storage_and_layout())),
+                Held::Rounded { keys, values, .. } => Err(KeysValues::Bf16(keys, values)),
+            })
             .collect();
         let mut rows = Vec::with_capacity(n);
         let mut query_rows = queries.chunks_exact(width);
         for (span, guards) in self.spans.iter().zip(&guards) {
-            let cache = match (guards, span.cache.halves()) {
-                (Some(((k, k_layout), (v, v_layout))), _) => {
+            let cache = match guards {
+                Ok(((k, k_layout), (v, v_layout))) => {
                     KeysValues::F32(cpu_slice(k, k_layout)?, cpu_slice(v, v_layout)?)
                 }
-                (None, Some((keys, values))) => KeysValues::Bf16(keys, values),
-                (None, None) => candle_core::bail!("ragged attention: a cache of nothing"),
+                Err(rounded) => *rounded,
             };
             for i in 0..span.n_queries {
                 let Some(query) = query_rows.next() else {

@@ -12,7 +12,7 @@ pub struct KvCache {
 }
 
 /// How they are kept.
-enum Held {
+pub(super) enum Held {
     /// To be written to, or on any device: keys and values, each (capacity, D).
     Dense(Tensor, Tensor),
     /// The upper halves of them, each (n, D).
@@ -94,12 +94,9 @@ impl KvCache {
         self.n_positions
     }
 
-    /// The upper halves of keys and values, where no more is kept of them.
-    pub(super) fn halves(&self) -> Option<(&[u16], &[u16])> {
-        match &self.held {
-            Held::Dense(..) => None,
-            Held::Rounded { keys, values, .. } => Some((keys, values)),
-        }
+    /// Keys and values as they are kept, with room for more than are filled.
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Keys of the filled positions, (n, D).

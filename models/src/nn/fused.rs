@@ -163,7 +163,10 @@ impl CustomOp1 for FeedForward<'_> {
 }
 
 /// Calls `compute` with layers as kernels take them.
-fn with_affines(layers: &[Packed<'_>], compute: impl FnOnce(&[Affine<'_>])) -> candle_core::Result<()> {
+pub(super) fn with_affines(
+    layers: &[Packed<'_>],
+    compute: impl FnOnce(&[Affine<'_>]),
+) -> candle_core::Result<()> {
     let biases: Vec<_> = layers.iter().map(|(_, bias)| bias.map(Tensor::storage_and_layout)).collect();
     let mut affines = Vec::with_capacity(layers.len());
     for ((weight, _), bias) in layers.iter().zip(&biases) {

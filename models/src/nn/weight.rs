@@ -5,9 +5,10 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 use super::backward::gradient_of;
+use super::fused::with_affines;
 use super::storage::{floats, on_cpu, tensor, with_floats};
 use crate::kernels::{
-    Epilogue, Matrix, PackedWeight, Precision, Threads, add_column_sums, multiply, multiply_add,
+    Matrix, PackedWeight, PostOp, Precision, Threads, add_column_sums, multiply, multiply_add,
 };
 use crate::params::Scope;
 
@@ -227,8 +228,8 @@ impl CustomOp1 for PackedProduct {
         let (n_rows, shape) = with_last(layout.shape(), self.weight.n_in(), n_out)?;
         let x = floats(storage, layout)?;
         let mut y = vec![0f32; n_rows * n_out];
-        with_bias(self.bias.as_ref(), |bias| {
-            self.weight.multiply(x, self.weight.n_in(), Epilogue::bias(bias), Threads::All, &mut y);
+        with_affines(&[(&self.weight, self.bias.as_ref())], |layers| {
+            layers[0].multiply(x, PostOp::None, Threads::All, &mut y);
         })?;
         Ok((CpuStorage::F32(y), shape))
     }
@@ -242,17 +243,6 @@ impl CustomOp1 for PackedProduct {
             multiply(dy, Matrix::new(&weight, n_out, n_in), None, &mut dx);
         })?;
         Ok(Some(tensor(dx, x.shape())?))
-    }
-}
-
-/// Calls `compute` with the numbers of `bias`.
-fn with_bias(bias: Option<&Tensor>, compute: impl FnOnce(Option<&[f32]>)) -> candle_core::Result<()> {
-    match bias {
-        Some(bias) => with_floats([bias], |[bias]| compute(Some(bias))),
-        None => {
-            compute(None);
-            Ok(())
-        }
     }
 }
 

@@ -162,6 +162,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let stop = AtomicBool::new(false);
     let evaluation = listen(&transcriber, &cuts, &options, args.translation, &stop, style);
+    let beam_size = transcriber.beam_size(&options);
+    drop(transcriber); // another may take its place
     let scores = scores(&evaluation, normalisers, args.translation)?;
     let reports = scores.iter().map(Score::report).collect::<Result<Vec<_>, _>>()?;
     let mut compared = Vec::with_capacity(others.len());
@@ -195,7 +197,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
         let json = Json {
             model,
-            beam_size: transcriber.beam_size(&options),
+            beam_size,
             reports: &reports,
             times_real_time: evaluation.speed(),
             false_text_rate: evaluation.false_text_rate(),
@@ -358,12 +360,9 @@ mod tests {
             duration_secs: 1.0,
         };
         let evaluation = Evaluation {
-            n_silent: 0,
-            n_silent_with_text: 0,
-            busy_secs: 1.0,
-            audio_secs: 3.0,
             heard: vec![heard("a", "one", " one"), heard("c", "three\tfour", " three")],
             failed: vec![Unheard { name: "b".to_owned(), reason: "is not there".to_owned() }],
+            ..Evaluation::default()
         };
         let rows = "name\treference\thypothesis\na\tone\tone\nc\tthree four\tthree\n";
         assert_eq!(hypotheses(&evaluation), rows);

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::functions::{exp, max, sum, sum2};
+use super::super::functions::{softmax_row, sum2};
 use super::super::instruction_set::{InstructionSet, vectorised};
 use super::super::low_precision::bf16_to_f32;
 
@@ -96,6 +96,23 @@ fn attend_head(
     }
 }
 
+/// Sum of values that begin every `step` numbers, each times its weight.
+#[inline(always)]
+fn add_weighted<T: Copy>(
+    weights: &[f32],
+    values: &[T],
+    step: usize,
+    widen: impl Fn(T) -> f32,
+    out: &mut [f32],
+) {
+    out.fill(0.0);
+    for (weight, value) in weights.iter().zip(values.chunks(step)) {
+        for (out, value) in out.iter_mut().zip(value) {
+            *out += *weight * widen(*value);
+        }
+    }
+}
+
 vectorised! {
     /// Products of the query with keys that begin every `step` numbers.
     fn score(query: &[f32], keys: &[f32], step: usize, scores: &mut [f32]) {
@@ -110,34 +127,15 @@ vectorised! {
         }
     }
 
-    /// Softmax.
     fn softmax_weights(scores: &mut [f32]) {
-        let max = max(scores);
-        for score in scores.iter_mut() {
-            *score = exp(*score - max);
-        }
-        let scale = 1.0 / sum(scores, |score| score);
-        for score in scores {
-            *score *= scale;
-        }
+        softmax_row(scores);
     }
 
-    /// Sum of values, each times its weight.
     fn mix(weights: &[f32], values: &[f32], step: usize, out: &mut [f32]) {
-        out.fill(0.0);
-        for (weight, value) in weights.iter().zip(values.chunks(step)) {
-            for (out, value) in out.iter_mut().zip(value) {
-                *out += *weight * *value;
-            }
-        }
+        add_weighted(weights, values, step, |value| value, out);
     }
 
     fn mix_halves(weights: &[f32], values: &[u16], step: usize, out: &mut [f32]) {
-        out.fill(0.0);
-        for (weight, value) in weights.iter().zip(values.chunks(step)) {
-            for (out, value) in out.iter_mut().zip(value) {
-                *out += *weight * bf16_to_f32(*value);
-            }
-        }
+        add_weighted(weights, values, step, bf16_to_f32, out);
     }
 }

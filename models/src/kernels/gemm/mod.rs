@@ -11,6 +11,7 @@ mod tile;
 use std::ops::Range;
 
 pub use matrix::{Matrix, multiply, multiply_add};
+pub(super) use packed::MAX_TASK_ROWS;
 pub use packed::PackedMatrix;
 pub(super) use tile::{Columns, MAX_ROWS, N_COLUMNS, ROW_STRIDE};
 

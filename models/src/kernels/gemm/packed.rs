@@ -9,7 +9,7 @@ use crate::kernels::epilogue::{Epilogue, PostOp};
 use crate::kernels::instruction_set::InstructionSet;
 
 /// Most rows of a task: one block of them stays in the second-level cache while all panels pass by.
-const MAX_TASK_ROWS: usize = 96;
+pub const MAX_TASK_ROWS: usize = 96;
 
 /// A weight (n, k) in the order in which products read it: panels of `N_COLUMNS` outputs, each with all values of one
 /// place of k side by side. The last panel is filled up with zeros.

@@ -1,12 +1,58 @@
 //! Products with a packed weight, the same for bytes and bf16 but for the sums.
 
-use super::{Group, LINE_GROUPS, N_COLUMNS, Rows, Sums};
+use rayon::prelude::*;
+use rayon::slice::ChunksMut;
+
+use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, Sums};
 use crate::kernels::epilogue::Epilogue;
-use crate::kernels::gemm::{Task, Threads, in_tasks};
+use crate::kernels::gemm::{MAX_TASK_ROWS, Task, Threads, in_tasks};
 use crate::kernels::instruction_set::InstructionSet;
 
-/// Most rows of a task: they stay in the second-level cache while all panels pass by.
-const MAX_TASK_ROWS: usize = 96;
+/// The groups of a weight (n, k), those of a panel of outputs one after the other.
+pub(super) struct Panels {
+    groups: Vec<Group>, // (panels, groups of k)
+    n_out: usize,
+    n_in: usize,
+}
+
+impl Panels {
+    /// Zeros, in whole lines of `line` inputs.
+    pub fn new(n_out: usize, n_in: usize, line: usize) -> Self {
+        let n = n_out.div_ceil(N_COLUMNS) * n_groups(n_in, line);
+        Self { groups: vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); n], n_out, n_in }
+    }
+
+    /// Outputs, n.
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// Inputs, k.
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Groups of a panel.
+    fn n_groups(&self) -> usize {
+        self.groups.len() / self.n_out.div_ceil(N_COLUMNS).max(1)
+    }
+
+    /// Each panel, to be filled. There must be inputs.
+    pub fn par_iter_mut(&mut self) -> ChunksMut<'_, Group> {
+        let n = self.n_groups();
+        self.groups.par_chunks_mut(n)
+    }
+
+    fn panel(&self, i: usize) -> &[Group] {
+        &self.groups[i * self.n_groups()..][..self.n_groups()]
+    }
+
+    /// What output `i` has in each group, and more zeros.
+    pub fn row(&self, i: usize) -> impl Iterator<Item = [u8; GROUP_BYTES]> {
+        assert!(i < self.n_out, "packed weight: row {i} of {}", self.n_out);
+        self.panel(i / N_COLUMNS).iter().map(move |group| group.0[i % N_COLUMNS])
+    }
+}
 
 /// A weight (n, k) in panels of groups.
 pub(super) trait PackedPanels: Sync {
@@ -17,11 +63,8 @@ pub(super) trait PackedPanels: Sync {
     /// What products add up to.
     type Sum: Copy + Default;
 
-    /// n and k.
-    fn dims(&self) -> (usize, usize);
-
-    /// (panels, groups of k).
-    fn groups(&self) -> &[Group];
+    /// Itself.
+    fn panels(&self) -> &Panels;
 
     /// The rows of `x`, how many there are, and how long they are.
     fn rows(x: &Self::Activations) -> (Rows<'_>, usize, usize);
@@ -60,7 +103,9 @@ pub(super) struct Product<'a, W: PackedPanels> {
 impl<W: PackedPanels> Product<'_, W> {
     /// For x (m, k) and y (m, n), row-major.
     pub fn compute(&self, y: &mut [f32]) {
-        let ((n_out, n_in), (_, n_rows, n_columns)) = (self.weight.dims(), W::rows(self.x));
+        let Panels { groups, n_out, n_in } = self.weight.panels();
+        let (n_out, n_in) = (*n_out, *n_in);
+        let (_, n_rows, n_columns) = W::rows(self.x);
         assert!(
             y.len() == n_rows * n_out && n_columns == n_in && self.epilogue.fits(n_out),
             "product: {n_rows} rows of {n_columns} and {} out do not fit a weight {n_out} x {n_in}",
@@ -70,7 +115,7 @@ impl<W: PackedPanels> Product<'_, W> {
             return;
         }
         // A weight is fetched at 20 GB/s and multiplied at 400 GOP/s in bytes, 200 in pairs of them.
-        let n_bytes = size_of_val(self.weight.groups());
+        let n_bytes = size_of_val(groups.as_slice());
         let nanos = n_bytes / 20 + n_bytes.saturating_mul(n_rows) / 200;
         in_tasks(y, (n_out, n_out, MAX_TASK_ROWS), self.threads, nanos, |task| self.run(task));
     }
@@ -78,15 +123,15 @@ impl<W: PackedPanels> Product<'_, W> {
     fn run(&self, task: &mut Task<'_>) {
         let (rows, ..) = W::rows(self.x);
         let rows = rows.from(task.rows.start);
-        let groups = self.weight.groups();
-        let n_groups = groups.len() / self.weight.dims().0.div_ceil(N_COLUMNS);
+        let panels = self.weight.panels();
         let mut sums = [Sums([W::Sum::default(); N_COLUMNS]); MAX_TASK_ROWS];
         let sums = &mut sums[..task.rows.len()];
         let first_panel = task.panels.start;
         for i in task.panels.clone() {
             // Without inputs the sums stay zero.
-            if n_groups > 0 {
-                W::multiply(self.dot, rows, &groups[i * n_groups..][..n_groups], sums);
+            let panel = panels.panel(i);
+            if !panel.is_empty() {
+                W::multiply(self.dot, rows, panel, sums);
             }
             let epilogue = self.epilogue.of_panel(i);
             let first_column = (i - first_panel) * N_COLUMNS;

@@ -214,14 +214,7 @@ mod tests {
             duration_secs: 1.0,
         });
         let failed = failed.iter().map(|name| Unheard { name: (*name).to_owned(), reason: String::new() });
-        Evaluation {
-            n_silent: 0,
-            n_silent_with_text: 0,
-            busy_secs: 1.0,
-            audio_secs: 1.0,
-            heard: heard.collect(),
-            failed: failed.collect(),
-        }
+        Evaluation { heard: heard.collect(), failed: failed.collect(), ..Evaluation::default() }
     }
 
     #[test]

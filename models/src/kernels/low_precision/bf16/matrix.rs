@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::super::product::{PackedPanels, Product, n_groups};
-use super::super::{GROUP_BYTES, Group, N_COLUMNS, Rows, Sums};
+use super::super::product::{PackedPanels, Panels, Product};
+use super::super::{Group, N_COLUMNS, Rows, Sums};
 use super::{Bf16Rows, Bf16Set, LINE, PAIR, bf16_to_f32, f32_to_bf16};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::gemm::Threads;
@@ -11,9 +11,7 @@ use crate::kernels::instruction_set::InstructionSet;
 
 /// A weight (n, k) in bf16, in the order in which products read it.
 pub struct Bf16Matrix {
-    groups: Vec<Group>, // (panels, k / 2)
-    n_out: usize,
-    n_in: usize,
+    panels: Panels, // groups of two inputs
 }
 
 impl Bf16Matrix {
@@ -23,27 +21,26 @@ impl Bf16Matrix {
     /// When `weight` is not `n_out * n_in` long.
     pub fn round(weight: &[f32], n_out: usize, n_in: usize) -> Self {
         assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
-        let n_groups = n_groups(n_in, LINE);
-        let mut groups = vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); n_out.div_ceil(N_COLUMNS) * n_groups];
+        let mut panels = Panels::new(n_out, n_in, LINE);
         if n_in > 0 {
-            let panels = groups.par_chunks_mut(n_groups).zip(weight.par_chunks(N_COLUMNS * n_in));
-            panels.for_each(|(panel, rows)| {
+            let rows = weight.par_chunks(N_COLUMNS * n_in);
+            panels.par_iter_mut().zip(rows).for_each(|(panel, rows)| {
                 for (column, row) in rows.chunks_exact(n_in).enumerate() {
                     pack_column(row, column, panel);
                 }
             });
         }
-        Self { groups, n_out, n_in }
+        Self { panels }
     }
 
     /// Outputs, n.
     pub fn n_out(&self) -> usize {
-        self.n_out
+        self.panels.n_out()
     }
 
     /// Inputs, k.
     pub fn n_in(&self) -> usize {
-        self.n_in
+        self.panels.n_in()
     }
 
     /// Copies row `i` of the weight as it was rounded.
@@ -51,11 +48,9 @@ impl Bf16Matrix {
     /// # Panics
     /// When there is no such row or `row` is not `n_in` long.
     pub fn copy_row(&self, i: usize, row: &mut [f32]) {
-        assert!(i < self.n_out && row.len() == self.n_in, "packed weight: row {i}, {} values", row.len());
-        let (panel, column) = (i / N_COLUMNS, i % N_COLUMNS);
-        let n_groups = n_groups(self.n_in, LINE);
-        for (values, group) in row.chunks_mut(PAIR).zip(&self.groups[panel * n_groups..][..n_groups]) {
-            for (value, half) in values.iter_mut().zip(group.0[column].as_chunks().0) {
+        assert!(row.len() == self.n_in(), "packed weight: row {i}, {} values", row.len());
+        for (values, bytes) in row.chunks_mut(PAIR).zip(self.panels.row(i)) {
+            for (value, half) in values.iter_mut().zip(bytes.as_chunks().0) {
                 *value = bf16_to_f32(u16::from_ne_bytes(*half));
             }
         }
@@ -84,12 +79,8 @@ impl PackedPanels for Bf16Matrix {
     type Set = Bf16Set;
     type Sum = f32;
 
-    fn dims(&self) -> (usize, usize) {
-        (self.n_out, self.n_in)
-    }
-
-    fn groups(&self) -> &[Group] {
-        &self.groups
+    fn panels(&self) -> &Panels {
+        &self.panels
     }
 
     fn rows(x: &Bf16Rows) -> (Rows<'_>, usize, usize) {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::product::{PackedPanels, Product, n_groups};
+use super::super::product::{PackedPanels, Panels, Product};
 use super::super::{GROUP_BYTES, Group, N_COLUMNS, Rows, Sums};
 use super::rows::quantise_row;
 use super::{Int8Rows, Int8Set, LINE, ZERO};
@@ -12,12 +12,10 @@ use crate::kernels::instruction_set::{InstructionSet, vectorised};
 
 /// A weight (n, k) in bytes, each output's row with a scale of its own, in the order in which products read it.
 pub struct Int8Matrix {
-    groups: Vec<Group>, // (panels, k / 4)
+    panels: Panels, // groups of four inputs
     /// `-ZERO` times the sum of each output's weights: what makes unsigned activations signed.
     offsets: Vec<Sums<i32>>,
     scales: Vec<[f32; N_COLUMNS]>,
-    n_out: usize,
-    n_in: usize,
 }
 
 impl Int8Matrix {
@@ -31,39 +29,40 @@ impl Int8Matrix {
     pub fn quantise(weight: &[f32], n_out: usize, n_in: usize) -> Self {
         assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
         assert!(n_in <= Self::MAX_INPUTS, "sums over {n_in} products do not fit into 32 bits");
-        let n_groups = n_groups(n_in, LINE);
         let n_panels = n_out.div_ceil(N_COLUMNS);
-        let mut groups = vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); n_panels * n_groups];
+        let mut panels = Panels::new(n_out, n_in, LINE);
         let mut offsets = vec![Sums([0; N_COLUMNS]); n_panels];
         let mut scales = vec![[0.0; N_COLUMNS]; n_panels];
         if n_in > 0 {
             let rows = weight.par_chunks(N_COLUMNS * n_in).zip(&mut scales);
-            let panels = groups.par_chunks_mut(n_groups).zip(&mut offsets);
-            panels.zip(rows).for_each(|((panel, offsets), (rows, scales))| {
-                let set = InstructionSet::best();
-                let mut bytes = vec![ZERO; n_groups * GROUP_BYTES];
-                for (column, row) in rows.chunks_exact(n_in).enumerate() {
-                    scales[column] = quantise_row(set, row, &mut bytes[..n_in]);
-                    let mut sum = 0;
-                    for (group, bytes) in panel.iter_mut().zip(bytes.as_chunks().0) {
-                        group.0[column] = bytes.map(|byte| byte.wrapping_sub(ZERO));
-                        sum += group.0[column].map(|byte| i32::from(byte.cast_signed())).iter().sum::<i32>();
+            panels.par_iter_mut().zip(&mut offsets).zip(rows).for_each(
+                |((panel, offsets), (rows, scales))| {
+                    let set = InstructionSet::best();
+                    let mut bytes = vec![ZERO; panel.len() * GROUP_BYTES];
+                    for (column, row) in rows.chunks_exact(n_in).enumerate() {
+                        scales[column] = quantise_row(set, row, &mut bytes[..n_in]);
+                        let mut sum = 0;
+                        for (group, bytes) in panel.iter_mut().zip(bytes.as_chunks().0) {
+                            group.0[column] = bytes.map(|byte| byte.wrapping_sub(ZERO));
+                            sum +=
+                                group.0[column].map(|byte| i32::from(byte.cast_signed())).iter().sum::<i32>();
+                        }
+                        offsets.0[column] = -i32::from(ZERO) * sum;
                     }
-                    offsets.0[column] = -i32::from(ZERO) * sum;
-                }
-            });
+                },
+            );
         }
-        Self { groups, offsets, scales, n_out, n_in }
+        Self { panels, offsets, scales }
     }
 
     /// Outputs, n.
     pub fn n_out(&self) -> usize {
-        self.n_out
+        self.panels.n_out()
     }
 
     /// Inputs, k.
     pub fn n_in(&self) -> usize {
-        self.n_in
+        self.panels.n_in()
     }
 
     /// Copies row `i` of the weight as it was rounded.
@@ -71,14 +70,10 @@ impl Int8Matrix {
     /// # Panics
     /// When there is no such row or `row` is not `n_in` long.
     pub fn copy_row(&self, i: usize, row: &mut [f32]) {
-        assert!(i < self.n_out && row.len() == self.n_in, "packed weight: row {i}, {} values", row.len());
-        let (panel, column) = (i / N_COLUMNS, i % N_COLUMNS);
-        let n_groups = n_groups(self.n_in, LINE);
-        let scale = self.scales[panel][column];
-        let groups = &self.groups[panel * n_groups..][..n_groups];
-        for (values, group) in row.chunks_mut(GROUP_BYTES).zip(groups) {
-            for (value, byte) in values.iter_mut().zip(group.0[column]) {
-                *value = f32::from(byte.cast_signed()) * scale;
+        assert!(row.len() == self.n_in(), "packed weight: row {i}, {} values", row.len());
+        for (values, bytes) in row.chunks_mut(GROUP_BYTES).zip(self.panels.row(i)) {
+            for (value, byte) in values.iter_mut().zip(bytes) {
+                *value = f32::from(byte.cast_signed()) * self.scales[i / N_COLUMNS][i % N_COLUMNS];
             }
         }
     }
@@ -98,12 +93,8 @@ impl PackedPanels for Int8Matrix {
     type Set = Int8Set;
     type Sum = i32;
 
-    fn dims(&self) -> (usize, usize) {
-        (self.n_out, self.n_in)
-    }
-
-    fn groups(&self) -> &[Group] {
-        &self.groups
+    fn panels(&self) -> &Panels {
+        &self.panels
     }
 
     fn rows(x: &Int8Rows) -> (Rows<'_>, usize, usize) {
