@@ -2,7 +2,7 @@
 //! timestamps (openai/whisper `decoding.py: SuppressBlank, SuppressTokens, ApplyTimestampRules`).
 
 use crate::Error;
-use crate::kernels::log_sum_exp;
+use crate::kernels::{are_finite, largest_of, log_sum_exp};
 
 /// All rules of one request.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -86,8 +86,7 @@ impl TimestampRules {
             }
         }
         // More probably some timestamp than any single text token: then a timestamp it is.
-        let text = logits[..begin].iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if log_sum_exp(&logits[begin..]) > text {
+        if log_sum_exp(&logits[begin..]) > largest_of(&logits[..begin]) {
             logits[..begin].fill(f32::NEG_INFINITY);
         }
     }
@@ -95,12 +94,8 @@ impl TimestampRules {
 
 /// Refuses numbers of which no decision can be made: NaN compares with nothing, so that searching among them gives a text
 /// all the same.
-pub(crate) fn check_finite<'a>(
-    what: &'static str,
-    numbers: impl IntoIterator<Item = &'a f32>,
-) -> Result<(), Error> {
-    let are_finite = numbers.into_iter().all(|number| number.is_finite());
-    if are_finite { Ok(()) } else { Err(Error::NotFinite { what }) }
+pub(crate) fn check_finite(what: &'static str, numbers: &[f32]) -> Result<(), Error> {
+    if are_finite(numbers) { Ok(()) } else { Err(Error::NotFinite { what }) }
 }
 
 #[cfg(test)]

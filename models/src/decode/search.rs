@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::rules::Rules;
-use crate::kernels::{argmax, log_sum_exp};
+use crate::kernels::{argmax, largest_of, log_sum_exp};
 use crate::whisper::RowCache;
 
 /// How to search.
@@ -107,25 +107,31 @@ impl Search {
         Self { strategy, eot, max_new_tokens, rngs, finished: Vec::new() }
     }
 
-    /// Gives every row its next token from its raw logits (V) and returns the rows that go on.
+    /// Gives every row its next token from its raw logits, (rows, V), and returns the rows that go on.
     pub fn advance(
         &mut self,
         rows: Vec<Row>,
-        mut logits: Vec<Vec<f32>>,
+        logits: &mut [f32],
         rules: &Rules,
     ) -> candle_core::Result<Vec<Row>> {
         match self.strategy {
             Strategy::Beam { size, patience, length_penalty } => {
-                self.advance_beams(rows, &mut logits, rules, size, patience, length_penalty)
+                self.advance_beams(rows, logits, rules, size, patience, length_penalty)
             }
             Strategy::Greedy => {
-                self.advance_each(rows, &mut logits, rules, 1.0, |_, _, logits| argmax(logits) as u32)
+                self.advance_each(rows, logits, rules, 1.0, |_, _, logits| argmax(logits) as u32)
             }
             Strategy::Sample { temperature, best_of, length_penalty } => {
-                let rows = spread(rows, &mut logits, best_of)?;
-                self.advance_each(rows, &mut logits, rules, length_penalty, |rngs, index, logits| {
+                let choose = |rngs: &mut [ChaCha8Rng], index: usize, logits: &[f32]| {
                     sample(logits, temperature, &mut rngs[index])
-                })
+                };
+                if matches!(rows.as_slice(), [row] if row.tokens.is_empty()) {
+                    // One row has read the prompt for all of them.
+                    let rows = spread(rows, best_of)?;
+                    let mut logits = logits.repeat(best_of);
+                    return self.advance_each(rows, &mut logits, rules, length_penalty, choose);
+                }
+                self.advance_each(rows, logits, rules, length_penalty, choose)
             }
         }
     }
@@ -140,13 +146,14 @@ impl Search {
     fn advance_each(
         &mut self,
         rows: Vec<Row>,
-        logits: &mut [Vec<f32>],
+        logits: &mut [f32],
         rules: &Rules,
         length_penalty: f32,
         choose: impl Fn(&mut [ChaCha8Rng], usize, &[f32]) -> u32,
     ) -> candle_core::Result<Vec<Row>> {
         let mut going_on = Vec::with_capacity(rows.len());
-        for (mut row, logits) in rows.into_iter().zip(logits) {
+        let n_ids = n_ids(logits, &rows);
+        for (mut row, logits) in rows.into_iter().zip(logits.chunks_exact_mut(n_ids)) {
             rules.apply(&row.tokens, logits);
             let allowed = log_sum_exp(logits);
             if allowed == f32::NEG_INFINITY {
@@ -176,14 +183,14 @@ impl Search {
     fn advance_beams(
         &mut self,
         rows: Vec<Row>,
-        logits: &mut [Vec<f32>],
+        logits: &mut [f32],
         rules: &Rules,
         size: usize,
         patience: Option<f32>,
         length_penalty: f32,
     ) -> candle_core::Result<Vec<Row>> {
         let mut candidates = Vec::with_capacity(2 * size * rows.len());
-        for (i, (row, logits)) in rows.iter().zip(logits.iter_mut()).enumerate() {
+        for (i, (row, logits)) in rows.iter().zip(logits.chunks_exact_mut(n_ids(logits, &rows))).enumerate() {
             let among_all = log_sum_exp(logits);
             rules.apply(&row.tokens, logits);
             let among_allowed = log_sum_exp(logits);
@@ -294,23 +301,23 @@ fn descend(rows: Vec<Row>, chosen: &[Candidate]) -> candle_core::Result<Vec<Row>
     Ok(children)
 }
 
-/// After the prompt one row has been computed for all samples: copies it `n` times.
-fn spread(mut rows: Vec<Row>, logits: &mut Vec<Vec<f32>>, n: usize) -> candle_core::Result<Vec<Row>> {
-    let is_fresh = matches!(rows.as_slice(), [row] if row.tokens.is_empty());
-    if is_fresh {
-        for index in 1..n {
-            let first = &rows[0];
-            let row = Row {
-                tokens: Vec::new(),
-                logprobs: Vec::new(),
-                score: 0.0,
-                pending: Vec::new(),
-                cache: first.cache.fork()?,
-                index,
-            };
-            rows.push(row);
-            logits.push(logits[0].clone());
-        }
+/// V.
+fn n_ids(logits: &[f32], rows: &[Row]) -> usize {
+    (logits.len() / rows.len().max(1)).max(1)
+}
+
+/// `n` rows that go on from where one is.
+fn spread(mut rows: Vec<Row>, n: usize) -> candle_core::Result<Vec<Row>> {
+    for index in 1..n {
+        let cache = rows[0].cache.fork()?;
+        rows.push(Row {
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            score: 0.0,
+            pending: Vec::new(),
+            cache,
+            index,
+        });
     }
     Ok(rows)
 }
@@ -330,7 +337,7 @@ fn largest(logits: &[f32], n: usize) -> Vec<u32> {
 }
 
 fn sample(logits: &[f32], temperature: f32, rng: &mut ChaCha8Rng) -> u32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = largest_of(logits);
     let weight = |logit: &f32| f64::from(((logit - max) / temperature).exp());
     let total: f64 = logits.iter().map(weight).sum();
     let mut left = total * (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;

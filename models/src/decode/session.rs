@@ -11,7 +11,7 @@ use super::fallback::{Thresholds, compression_ratio};
 use super::rules::{Rules, check_finite};
 use super::search::{Finished, Row, Search, Strategy};
 use crate::Error;
-use crate::kernels::log_sum_exp;
+use crate::kernels::{for_each, log_sum_exp, together};
 use crate::tokenizer::Tokenizer;
 use crate::whisper::{CrossCache, StepRow, Whisper};
 
@@ -91,16 +91,21 @@ struct Group {
     search: Search,
 }
 
-/// What a group's rows were told (V).
-struct GroupLogits {
-    /// At the start of the transcript, where silence is to be judged.
-    at_start: Option<Vec<f32>>,
-    /// What may come next, for each row.
-    next: Vec<Vec<f32>>,
+/// What a group's rows are told in a step, and how it goes on.
+struct Turn<'a> {
+    id: u64,
+    group: Option<Group>,
+    /// Whether silence is to be judged: its logits at the start of the transcript then come first.
+    judges_silence: bool,
+    /// Of what may come next, for each row: (rows, V).
+    logits: &'a mut [f32],
+    progress: Result<Progress, Error>,
 }
 
 /// How a window goes on after a step.
 enum Progress {
+    /// Nothing was decided yet.
+    Undecided,
     Rows(Group),
     /// With its next attempt.
     Again(Window),
@@ -116,6 +121,8 @@ pub struct Session {
     groups: Vec<Group>,
     /// Windows whose next attempt waits for room; who has waited longest stands first.
     waiting: VecDeque<Window>,
+    /// Memory for the logits of a step.
+    logits: Vec<f32>,
 }
 
 impl Session {
@@ -129,6 +136,7 @@ impl Session {
             max_rows: usize::MAX,
             groups: Vec::new(),
             waiting: VecDeque::new(),
+            logits: Vec::new(),
         }
     }
 
@@ -207,19 +215,40 @@ impl Session {
     /// # Errors
     /// When a tensor operation fails that all windows share; the batch is then not usable any more.
     pub fn step(&mut self) -> Result<Step, Error> {
+        together(|| self.step_together())
+    }
+
+    fn step_together(&mut self) -> Result<Step, Error> {
         let mut ended: Vec<_> =
             self.begin_waiting().into_iter().map(|(id, error)| (id, Err(error))).collect();
-        let logits = self.forward()?;
-        let n_rows = logits.iter().map(|logits| logits.next.len()).sum();
-        for (group, logits) in std::mem::take(&mut self.groups).into_iter().zip(logits) {
-            let id = group.window.id;
-            match self.advance(group, logits) {
+        let judging = self.forward()?;
+        let groups = std::mem::take(&mut self.groups);
+        let n_rows = groups.iter().map(|group| group.rows.len()).sum();
+        let mut logits = std::mem::take(&mut self.logits);
+        let mut left = logits.as_mut_slice();
+        let mut turns = Vec::with_capacity(groups.len());
+        for (group, judges_silence) in groups.into_iter().zip(judging) {
+            let n = group.rows.len() + usize::from(judges_silence);
+            let (logits, others) = left.split_at_mut(n * self.model.config.vocab_size);
+            left = others;
+            let (id, progress) = (group.window.id, Ok(Progress::Undecided));
+            turns.push(Turn { id, group: Some(group), judges_silence, logits, progress });
+        }
+        for_each(&mut turns, |turn| {
+            if let Some(group) = turn.group.take() {
+                turn.progress = self.advance(group, turn.judges_silence, turn.logits);
+            }
+        });
+        for Turn { id, progress, .. } in turns {
+            match progress {
+                Ok(Progress::Undecided) => {}
                 Ok(Progress::Rows(group)) => self.groups.push(group),
                 Ok(Progress::Again(window)) => self.waiting.push_back(window),
                 Ok(Progress::Done(result)) => ended.push((id, Ok(result))),
                 Err(error) => ended.push((id, Err(error))),
             }
         }
+        self.logits = logits;
         Ok(Step { n_rows, ended })
     }
 
@@ -242,16 +271,17 @@ impl Session {
         failed
     }
 
-    /// Runs the decoder on every row's pending tokens.
-    fn forward(&mut self) -> Result<Vec<GroupLogits>, Error> {
+    /// Runs the decoder on every row's pending tokens: `logits` are then those of each group, first where silence is to be judged,
+    /// then of each row. Says where that is.
+    fn forward(&mut self) -> Result<Vec<bool>, Error> {
         let (mut steps, mut wanted, mut offset) = (Vec::new(), Vec::new(), 0);
-        let mut shapes = Vec::with_capacity(self.groups.len());
+        let mut judging = Vec::with_capacity(self.groups.len());
         for group in &mut self.groups {
             let judges_silence = self.no_speech.is_some() && group.awaits_no_speech();
             if judges_silence {
                 wanted.push((offset + group.window.request.start_index) as u32);
             }
-            shapes.push((judges_silence, group.rows.len()));
+            judging.push(judges_silence);
             for row in &mut group.rows {
                 offset += row.pending.len();
                 wanted.push((offset - 1) as u32);
@@ -263,28 +293,26 @@ impl Session {
             }
         }
         if steps.is_empty() {
-            return Ok(Vec::new());
+            return Ok(judging);
         }
-        let hidden = self.model.decoder.step(&mut steps)?; // (N, D)
+        let decoder = &self.model.decoder;
+        let hidden = decoder.step(&mut steps)?; // (N, D)
         let n_wanted = wanted.len();
         let wanted = Tensor::from_vec(wanted, n_wanted, hidden.device())?;
-        let logits = self.model.decoder.logits(&hidden.index_select(&wanted, 0)?)?; // (rows, V)
-        let mut logits = logits.to_vec2::<f32>()?.into_iter();
-        let of_group = |(judges_silence, n_rows)| GroupLogits {
-            at_start: if judges_silence { logits.next() } else { None },
-            next: logits.by_ref().take(n_rows).collect(),
-        };
-        Ok(shapes.into_iter().map(of_group).collect())
+        decoder.logits_into(&hidden.index_select(&wanted, 0)?, &mut self.logits)?; // (rows, V)
+        Ok(judging)
     }
 
     /// Gives a group's rows their next tokens, and judges the result when no row goes on.
-    fn advance(&self, mut group: Group, logits: GroupLogits) -> Result<Progress, Error> {
-        check_finite("logits", logits.at_start.iter().chain(&logits.next).flatten())?;
-        if let (Some(id), Some(at_start)) = (self.no_speech, logits.at_start) {
-            group.window.no_speech_prob = Some(probability(&at_start, id));
+    fn advance(&self, mut group: Group, judges_silence: bool, logits: &mut [f32]) -> Result<Progress, Error> {
+        check_finite("logits", logits)?;
+        let n_at_start = if judges_silence { self.model.config.vocab_size } else { 0 };
+        let (at_start, next) = logits.split_at_mut(n_at_start);
+        if let (Some(id), true) = (self.no_speech, judges_silence) {
+            group.window.no_speech_prob = Some(probability(at_start, id));
         }
         let rows = std::mem::take(&mut group.rows);
-        group.rows = group.search.advance(rows, logits.next, &group.window.request.rules)?;
+        group.rows = group.search.advance(rows, next, &group.window.request.rules)?;
         if group.rows.is_empty() { self.judge(group) } else { Ok(Progress::Rows(group)) }
     }
 

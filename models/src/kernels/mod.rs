@@ -17,12 +17,14 @@ mod memory;
 mod packed_weight;
 mod reduce;
 mod softmax;
+mod team;
 mod threads;
 mod transpose;
 
 pub use adamw::{AdamW, squared_norm};
 pub use attention::{
-    AttentionPass, AttentionRow, AttentionShape, KeysValues, attend, attention, attention_backward,
+    AttentionPass, AttentionRow, AttentionShape, KeysValues, WindowKeysValues, attend, attention,
+    attention_backward,
 };
 pub use blocks::{Affine, feed_forward, normed_products, product_added};
 pub use convolution::{
@@ -39,6 +41,7 @@ pub use low_precision::{attention_bf16, bf16_to_f32, round_to_bf16};
 pub use memory::keep_freed_memory;
 pub use packed_weight::{PackedWeight, Precision};
 pub use reduce::add_column_sums;
-pub use softmax::{argmax, log_sum_exp, softmax, softmax_backward};
+pub use softmax::{are_finite, argmax, largest_of, log_sum_exp, softmax, softmax_backward};
+pub use team::{for_each, together};
 pub use threads::leave_threads_to_kernels;
 pub use transpose::transpose;

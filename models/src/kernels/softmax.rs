@@ -37,8 +37,18 @@ pub fn log_sum_exp(x: &[f32]) -> f32 {
 
 /// The place of the first of the largest numbers; 0 where there is none.
 pub fn argmax(x: &[f32]) -> usize {
-    let max = largest(InstructionSet::best(), x);
-    x.iter().position(|x| *x == max).unwrap_or(0)
+    let set = InstructionSet::best();
+    place_of(set, x, largest(set, x))
+}
+
+/// The largest number, or minus infinity; what is not a number is passed over.
+pub fn largest_of(x: &[f32]) -> f32 {
+    largest(InstructionSet::best(), x)
+}
+
+/// Whether all of them are finite numbers.
+pub fn are_finite(x: &[f32]) -> bool {
+    finite(InstructionSet::best(), x)
 }
 
 /// Whole rows of about a chunk.
@@ -51,6 +61,18 @@ fn step(width: usize, a: usize, b: usize) -> usize {
 vectorised! {
     fn largest(x: &[f32]) -> f32 {
         max(x)
+    }
+
+    /// The first place of a number, or 0.
+    fn place_of(x: &[f32], number: f32) -> usize {
+        // Whole chunks are compared at once: few of many thousand hold it.
+        let chunk = x.chunks(256).position(|x| x.iter().fold(false, |found, x| found | (*x == number)));
+        let first = 256 * chunk.unwrap_or(0);
+        x[first..].iter().position(|x| *x == number).map_or(0, |place| first + place)
+    }
+
+    fn finite(x: &[f32]) -> bool {
+        x.chunks(4096).all(|x| x.iter().fold(true, |all, x| all & x.is_finite()))
     }
 
     /// Sum of `e^(x - max)`. Vocabularies are large, and sums of them are compared: not all of it is added up in 32 bits.
@@ -98,9 +120,31 @@ mod tests {
         }
         let few = [f32::NEG_INFINITY, 2.0, 2.0, -1.0];
         assert_eq!((argmax(&few), argmax(&[])), (1, 0));
+        assert_eq!((largest_of(&few), largest_of(&[])), (2.0, f32::NEG_INFINITY));
         assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 3]), f32::NEG_INFINITY);
         let expected = (2.0 * 2f32.exp() + (-1f32).exp()).ln();
         assert!((log_sum_exp(&few) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn places_are_found_wherever_they_are() {
+        for n in [1, 255, 256, 257, 5000] {
+            for place in [0, n / 2, n - 1] {
+                let mut x = vec![-1.0; n];
+                x[place..].fill(3.0);
+                for set in InstructionSet::available() {
+                    assert_eq!((place_of(set, &x, 3.0), place_of(set, &x, 4.0)), (place, 0), "{set:?}");
+                    assert!(finite(set, &x));
+                }
+                assert_eq!(argmax(&x), place);
+                for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    x[place] = broken;
+                    assert!(!InstructionSet::available().any(|set| finite(set, &x)), "{broken} at {place}");
+                }
+            }
+        }
+        assert_eq!(argmax(&[f32::NAN, 1.0, 2.0]), 2);
+        assert!(are_finite(&[]));
     }
 
     #[test]

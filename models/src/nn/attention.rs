@@ -86,22 +86,21 @@ impl MultiHeadAttention {
         add(x, &self.out, &mixed)
     }
 
-    /// Scaled queries, keys and values of `norm(x)`, heads side by side, each (.., D).
+    /// Queries, keys and values of `norm(x)`, heads side by side, each (.., D).
     ///
     /// # Errors
     /// A last dimension other than D.
     pub fn project(&self, norm: &LayerNorm, x: &Tensor) -> candle_core::Result<[Tensor; 3]> {
-        let [query, key, value] = normed(norm, x, [&self.query, &self.key, &self.value])?;
-        Ok([(query * self.scale)?, key, value])
+        normed(norm, x, [&self.query, &self.key, &self.value])
     }
 
-    /// Scaled queries of `norm(x)`, heads side by side: (.., D) to (.., D).
+    /// Queries of `norm(x)`, heads side by side: (.., D) to (.., D).
     ///
     /// # Errors
     /// A last dimension other than D.
     pub fn query(&self, norm: &LayerNorm, x: &Tensor) -> candle_core::Result<Tensor> {
         let [query] = normed(norm, x, [&self.query])?;
-        query * self.scale
+        Ok(query)
     }
 
     /// Keys and values of `x`, each (.., D).
@@ -118,22 +117,20 @@ impl MultiHeadAttention {
     /// A last dimension other than D.
     pub fn cache(&self, source: &Tensor) -> candle_core::Result<KvCache> {
         let (keys, values) = self.keys_values(source)?;
-        match self.precision {
-            Precision::F32 => KvCache::full(&keys, &values),
-            Precision::Bf16 | Precision::Int8 => KvCache::rounded(&keys, &values),
-        }
+        KvCache::window(&keys, &values, self.n_heads, self.precision)
     }
 
-    /// `x` and, added to it, what scaled queries (N, D) of several rows, one span after the other, find in their own caches. No
+    /// `x` and, added to it, what queries (N, D) of several rows, one span after the other, find in their own caches. No
     /// padding is computed and a row's result does not depend on its neighbours. Without gradients: decoding only.
     ///
     /// # Errors
     /// Spans that do not add up to N.
     pub fn attend(&self, x: &Tensor, query: &Tensor, spans: &[KeySpan<'_>]) -> candle_core::Result<Tensor> {
         let mixed = if query.device().is_cpu() {
-            query.contiguous()?.apply_op1_no_bwd(&RaggedAttention { spans, n_heads: self.n_heads })?
+            let (n_heads, scale) = (self.n_heads, self.scale as f32);
+            query.contiguous()?.apply_op1_no_bwd(&RaggedAttention { spans, n_heads, scale })?
         } else {
-            attend_composed(query, spans, self.n_heads)?
+            attend_composed(&(query * self.scale)?, spans, self.n_heads)?
         };
         add(x, &self.out, &mixed)
     }
@@ -142,11 +139,17 @@ impl MultiHeadAttention {
     pub fn n_heads(&self) -> usize {
         self.n_heads
     }
+
+    /// What products of queries with keys are multiplied by.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
 }
 
 struct RaggedAttention<'a> {
     spans: &'a [KeySpan<'a>],
     n_heads: usize,
+    scale: f32,
 }
 
 impl CustomOp1 for RaggedAttention<'_> {
@@ -160,13 +163,13 @@ impl CustomOp1 for RaggedAttention<'_> {
             candle_core::bail!("ragged attention needs contiguous queries")
         };
         let queries = &storage.as_slice::<f32>()?[start..end];
-        // Dense ones are borrowed from their tensors, rounded ones are numbers already.
+        // Dense ones are borrowed from their tensors.
         let guards: Vec<_> = self
             .spans
             .iter()
             .map(|span| match span.cache.held() {
                 Held::Dense(keys, values) => Ok((keys.storage_and_layout(), values.storage_and_layout())),
-                Held::Rounded { keys, values, .. } => Err(KeysValues::Bf16(keys, values)),
+                Held::Window(window) => Err(KeysValues::Window(window)),
             })
             .collect();
         let mut rows = Vec::with_capacity(n);
@@ -174,9 +177,9 @@ impl CustomOp1 for RaggedAttention<'_> {
         for (span, guards) in self.spans.iter().zip(&guards) {
             let cache = match guards {
                 Ok(((k, k_layout), (v, v_layout))) => {
-                    KeysValues::F32(cpu_slice(k, k_layout)?, cpu_slice(v, v_layout)?)
+                    KeysValues::Rows(cpu_slice(k, k_layout)?, cpu_slice(v, v_layout)?)
                 }
-                Err(rounded) => *rounded,
+                Err(window) => *window,
             };
             for i in 0..span.n_queries {
                 let Some(query) = query_rows.next() else {
@@ -189,7 +192,7 @@ impl CustomOp1 for RaggedAttention<'_> {
             candle_core::bail!("ragged attention: the spans hold {} of {n} queries", rows.len())
         }
         let mut out = vec![0f32; n * width];
-        attend(&rows, self.n_heads, &mut out);
+        attend(&rows, self.n_heads, self.scale, &mut out);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
@@ -248,23 +251,34 @@ mod tests {
             .map(|(cache, (n_queries, causal))| KeySpan { cache, n_queries, causal })
             .collect();
         let query = waves(6, width, 0.5)?;
-        let kernel = query.apply_op1_no_bwd(&RaggedAttention { spans: &spans, n_heads })?;
-        let composed = attend_composed(&query, &spans, n_heads)?;
-        let difference = (&kernel - composed)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        let ragged = |query: &Tensor, spans: &[KeySpan<'_>]| {
+            query.apply_op1_no_bwd(&RaggedAttention { spans, n_heads, scale: 0.5 })
+        };
+        let far = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
+        let kernel = ragged(&query, &spans)?;
+        let difference = far(&kernel, &attend_composed(&(&query * 0.5)?, &spans, n_heads)?)?;
         assert!(difference < 1e-6, "{difference}");
-        // Rounded keys and values are those that are read back.
-        let rounded = KvCache::rounded(&caches[2].keys()?, &caches[2].values()?)?;
-        let spans_of = |cache| [KeySpan { cache, n_queries: 6, causal: true }];
-        let halves = query.apply_op1_no_bwd(&RaggedAttention { spans: &spans_of(&rounded), n_heads })?;
-        let widened = KvCache::full(&rounded.keys()?, &rounded.values()?)?;
-        let numbers = query.apply_op1_no_bwd(&RaggedAttention { spans: &spans_of(&widened), n_heads })?;
-        assert_eq!(halves.to_vec2::<f32>()?, numbers.to_vec2::<f32>()?);
-        let difference = (caches[2].keys()? - rounded.keys()?)?.abs()?.max_all()?.to_scalar::<f32>()?;
-        assert!(difference > 0.0 && difference < 0.004, "{difference}");
-        let alone = query
-            .narrow(0, 4, 2)?
-            .contiguous()?
-            .apply_op1_no_bwd(&RaggedAttention { spans: &spans[2..], n_heads })?;
+        // A window's keys and values are those that are read back.
+        let (keys, values) = (caches[2].keys()?, caches[2].values()?);
+        for (precision, tolerance) in
+            [(Precision::F32, 0.0), (Precision::Bf16, 0.004), (Precision::Int8, 0.004)]
+        {
+            let window = KvCache::window(&keys, &values, n_heads, precision)?;
+            for (ours, theirs) in [(window.keys()?, &keys), (window.values()?, &values)] {
+                let difference = far(&ours, theirs)?;
+                assert!(difference <= tolerance && (difference > 0.0) == (tolerance > 0.0), "{difference}");
+            }
+            let rows = KvCache::full(&window.keys()?, &window.values()?)?;
+            let of = |cache| ragged(&query, &[KeySpan { cache, n_queries: 6, causal: true }]);
+            let difference = far(&of(&window)?, &of(&rows)?)?;
+            assert!(difference < 1e-6, "{precision}: {difference}");
+            let alone = KeySpan { cache: &window, n_queries: 1, causal: false };
+            let all = [KeySpan { n_queries: 5, ..alone }, alone];
+            let last = query.narrow(0, 5, 1)?.contiguous()?;
+            let beside = ragged(&query, &all)?.narrow(0, 5, 1)?.to_vec2::<f32>()?;
+            assert_eq!(ragged(&last, &[alone])?.to_vec2::<f32>()?, beside);
+        }
+        let alone = ragged(&query.narrow(0, 4, 2)?.contiguous()?, &spans[2..])?;
         assert_eq!(alone.to_vec2::<f32>()?, kernel.narrow(0, 4, 2)?.to_vec2::<f32>()?);
         Ok(())
     }

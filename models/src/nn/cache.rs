@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::storage::{on_cpu, with_floats};
-use crate::kernels::{bf16_to_f32, round_to_bf16};
+use crate::kernels::{Precision, WindowKeysValues};
 
 /// Keys and values of one row in one attention layer.
 pub struct KvCache {
@@ -15,8 +15,8 @@ pub struct KvCache {
 pub(super) enum Held {
     /// To be written to, or on any device: keys and values, each (capacity, D).
     Dense(Tensor, Tensor),
-    /// The upper halves of them, each (n, D).
-    Rounded { keys: Vec<u16>, values: Vec<u16>, width: usize },
+    /// All that there will be.
+    Window(WindowKeysValues),
 }
 
 impl KvCache {
@@ -38,24 +38,24 @@ impl KvCache {
         Ok(Self { held: Held::Dense(keys.contiguous()?, values.contiguous()?), n_positions })
     }
 
-    /// The same in half the memory, rounded to bf16, on the CPU: every step reads all of it.
+    /// The same packed for the queries of many steps, as they are or rounded, on the CPU: every step reads all of it.
     ///
     /// # Errors
     /// Tensors that are not two-dimensional, or not equal in shape.
-    pub fn rounded(keys: &Tensor, values: &Tensor) -> candle_core::Result<Self> {
+    pub fn window(
+        keys: &Tensor,
+        values: &Tensor,
+        n_heads: usize,
+        precision: Precision,
+    ) -> candle_core::Result<Self> {
         if !on_cpu(&[keys, values]) {
             return Self::full(keys, values);
         }
         let (n_positions, width) = equal_dims(keys, values)?;
-        let halves = |x: &Tensor| {
-            with_floats([x], |[x]| {
-                let mut halves = vec![0; x.len()];
-                round_to_bf16(x, &mut halves);
-                halves
-            })
-        };
-        let held = Held::Rounded { keys: halves(keys)?, values: halves(values)?, width };
-        Ok(Self { held, n_positions })
+        let window = with_floats([keys, values], |[keys, values]| {
+            WindowKeysValues::pack(keys, values, width, n_heads, precision)
+        })?;
+        Ok(Self { held: Held::Window(window), n_positions })
     }
 
     /// Writes the keys and values of further positions, both (n, D), in place.
@@ -64,7 +64,7 @@ impl KvCache {
     /// More positions than there is room for, a cache that is full from the beginning.
     pub fn append(&mut self, keys: &Tensor, values: &Tensor) -> candle_core::Result<()> {
         let Held::Dense(held_keys, held_values) = &self.held else {
-            candle_core::bail!("a rounded cache has no room for further positions")
+            candle_core::bail!("a window has no room for further positions")
         };
         let (n, _) = keys.dims2()?;
         held_keys.slice_set(&keys.contiguous()?, 0, self.n_positions)?;
@@ -78,9 +78,7 @@ impl KvCache {
     /// # Errors
     /// When the device has no memory for it, a cache that is full from the beginning.
     pub fn fork(&self) -> candle_core::Result<Self> {
-        let Held::Dense(keys, _) = &self.held else {
-            candle_core::bail!("a rounded cache is shared, not copied")
-        };
+        let Held::Dense(keys, _) = &self.held else { candle_core::bail!("a window is shared, not copied") };
         let (capacity, width) = keys.dims2()?;
         let mut fork = Self::new(capacity, width, keys.device())?;
         if self.n_positions > 0 {
@@ -106,7 +104,7 @@ impl KvCache {
     pub fn keys(&self) -> candle_core::Result<Tensor> {
         match &self.held {
             Held::Dense(keys, _) => keys.narrow(0, 0, self.n_positions),
-            Held::Rounded { keys, width, .. } => numbers(keys, *width),
+            Held::Window(window) => numbers(window.keys(), window.width()),
         }
     }
 
@@ -117,7 +115,7 @@ impl KvCache {
     pub fn values(&self) -> candle_core::Result<Tensor> {
         match &self.held {
             Held::Dense(_, values) => values.narrow(0, 0, self.n_positions),
-            Held::Rounded { values, width, .. } => numbers(values, *width),
+            Held::Window(window) => numbers(window.values(), window.width()),
         }
     }
 }
@@ -130,8 +128,6 @@ fn equal_dims(keys: &Tensor, values: &Tensor) -> candle_core::Result<(usize, usi
     keys.dims2()
 }
 
-/// Rows of `width` numbers of which these are the upper halves.
-fn numbers(halves: &[u16], width: usize) -> candle_core::Result<Tensor> {
-    let numbers: Vec<f32> = halves.iter().map(|half| bf16_to_f32(*half)).collect();
-    Tensor::from_vec(numbers, (halves.len() / width.max(1), width), &Device::Cpu)
+fn numbers(numbers: Vec<f32>, width: usize) -> candle_core::Result<Tensor> {
+    Tensor::from_vec(numbers, ((), width), &Device::Cpu)
 }

@@ -2,9 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
-use super::storage::{cpu_slice, floats, on_cpu};
+use super::storage::{cpu_slice, floats, on_cpu, with_floats};
 use super::{LayerNorm, Linear, gelu};
-use crate::kernels::{self, Affine, PackedWeight};
+use crate::kernels::{self, Affine, PackedWeight, PostOp, Threads};
 
 /// Several layers over `norm(x)`: (.., D) to (.., D) each. Differentiable.
 ///
@@ -52,6 +52,22 @@ pub fn feed_forward(norm: &LayerNorm, fc1: &Linear, fc2: &Linear, x: &Tensor) ->
         }
         _ => x + fc2.forward(&gelu(&fc1.forward(&norm.forward(x)?)?)?)?,
     }
+}
+
+/// `layer(x)` as numbers, without gradients. Memory of `y` is used again.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn product_into(layer: &Linear, x: &Tensor, y: &mut Vec<f32>) -> candle_core::Result<()> {
+    let Some((weight, bias)) = layer.packed().filter(|_| can_fuse(x)) else {
+        *y = layer.forward(x)?.flatten_all()?.to_vec1()?;
+        return Ok(());
+    };
+    let n = n_rows(x.layout(), weight.n_in(), weight.n_in())?;
+    y.resize(n * weight.n_out(), 0.0);
+    with_floats([x], |[x]| {
+        with_affines(&[(weight, bias)], |layers| layers[0].multiply(x, PostOp::None, Threads::All, y))
+    })?
 }
 
 fn can_fuse(x: &Tensor) -> bool {
@@ -239,7 +255,14 @@ mod tests {
                 let added = |layers: &Layers| add(&x, &layers.square, &x);
                 assert_close(&added(&frozen)?, &added(&trained)?, tolerance)?;
             }
+            let x = noise((3, WIDTH), 1)?;
+            let mut products = vec![f32::NAN; 9];
+            product_into(&frozen.up, &x, &mut products)?;
+            assert_eq!(products, frozen.up.forward(&x)?.flatten_all()?.to_vec1::<f32>()?);
+            product_into(&trained.up, &x, &mut products)?;
+            assert_eq!(products, trained.up.forward(&x)?.flatten_all()?.to_vec1::<f32>()?);
             let wide = noise((2, WIDTH + 1), 1)?;
+            assert!(product_into(&frozen.up, &wide, &mut products).is_err());
             assert!(feed_forward(&frozen.norm, &frozen.up, &frozen.down, &wide).is_err());
             assert!(normed(&frozen.norm, &wide, [&frozen.square]).is_err());
             assert!(add(&wide, &frozen.square, &noise((2, WIDTH), 1)?).is_err());

@@ -33,7 +33,7 @@ pub use cross_entropy::{Targets, cross_entropy};
 pub use ctc::{CtcTargets, ctc};
 pub use dense_attention::Mask;
 pub use embedding::Embedding;
-pub use fused::feed_forward;
+pub use fused::{feed_forward, product_into};
 pub use linear::Linear;
 pub use norm::LayerNorm;
 pub use softmax::softmax;

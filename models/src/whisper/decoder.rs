@@ -11,7 +11,9 @@ use candle_core::{Tensor, WithDType};
 use super::WhisperConfig;
 use super::feed_forward::FeedForward;
 use crate::Error;
-use crate::nn::{Embedding, KeySpan, KvCache, LayerNorm, Linear, Mask, MultiHeadAttention, checkpoint};
+use crate::nn::{
+    Embedding, KeySpan, KvCache, LayerNorm, Linear, Mask, MultiHeadAttention, checkpoint, product_into,
+};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -158,6 +160,14 @@ impl Decoder {
         self.output.forward(hidden)
     }
 
+    /// The same as numbers, without gradients. Memory of `logits` is used again.
+    ///
+    /// # Errors
+    /// A last dimension other than D.
+    pub fn logits_into(&self, hidden: &Tensor, logits: &mut Vec<f32>) -> candle_core::Result<()> {
+        product_into(&self.output, hidden, logits)
+    }
+
     /// Keys and values of one window's hidden states (T, D), computed once for all its rows.
     ///
     /// # Errors
@@ -202,7 +212,8 @@ impl Decoder {
         let mut rows = [StepRow { tokens, cache: &mut cache, cross }];
         self.step_watched(&mut rows, &mut |i, query| {
             let (_, d) = query.dims2()?;
-            let width = d / self.blocks[i].cross_attention.n_heads();
+            let attention = &self.blocks[i].cross_attention;
+            let width = d / attention.n_heads();
             let mut of_block = scores.iter_mut().zip(heads).filter(|(_, (block, _))| *block == i).peekable();
             if of_block.peek().is_none() {
                 return Ok(());
@@ -210,14 +221,15 @@ impl Decoder {
             let keys = cross.blocks[i].keys()?;
             for (scores, (_, head)) in of_block {
                 let part = |x: &Tensor| x.narrow(1, head * width, width)?.contiguous();
-                *scores = part(query)?.matmul(&part(&keys)?.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+                let products = (part(query)? * attention.scale())?.matmul(&part(&keys)?.t()?)?;
+                *scores = products.flatten_all()?.to_vec1::<f32>()?;
             }
             Ok(())
         })?;
         Ok(scores)
     }
 
-    /// `step` that shows `watch` the scaled cross-attention queries (N, D) of every block.
+    /// `step` that shows `watch` the cross-attention queries (N, D) of every block.
     fn step_watched(
         &self,
         rows: &mut [StepRow<'_>],
@@ -232,7 +244,10 @@ impl Decoder {
                 (start..start + row.tokens.len()).map(|place| place as u32)
             })
             .collect();
-        let tokens = (self.embedding.forward(&vector(ids, device)?)? * self.embedding_scale)?;
+        let mut tokens = self.embedding.forward(&vector(ids, device)?)?;
+        if self.embedding_scale != 1.0 {
+            tokens = (tokens * self.embedding_scale)?;
+        }
         let mut x = (tokens + self.positions.index_select(&vector(places, device)?, 0)?)?; // (N, D)
         for (i, block) in self.blocks.iter().enumerate() {
             let [query, keys, values] = block.self_attention.project(&block.self_norm, &x)?;

@@ -3,10 +3,12 @@
 mod backward;
 mod forward;
 mod ragged;
+mod window;
 
 pub use backward::{AttentionPass, attention_backward};
 pub use forward::attention;
 pub use ragged::{AttentionRow, KeysValues, attend};
+pub use window::WindowKeysValues;
 
 use super::gemm::{Columns, MAX_BLOCK, N_COLUMNS};
 use super::instruction_set::InstructionSet;

@@ -15,10 +15,9 @@ pub(super) use packed::MAX_TASK_ROWS;
 pub use packed::PackedMatrix;
 pub(super) use tile::{Columns, MAX_ROWS, N_COLUMNS, ROW_STRIDE};
 
-use rayon::prelude::*;
-
 use super::epilogue::Epilogue;
 use super::instruction_set::InstructionSet;
+use super::team::{for_each, is_together};
 
 /// Longest part of k that is summed before the sums go back to memory: the rows of a tile then stay in the first-level
 /// cache. Shorter than the rows' distance, so that no two of them compete for the same place in it.
@@ -26,6 +25,8 @@ pub(super) const MAX_BLOCK: usize = ROW_STRIDE - 16;
 
 /// What a task must take, by `estimated_nanos`, to be worth another thread's attention.
 const MIN_TASK_NANOS: usize = 20_000;
+/// And of one that is awake.
+const MIN_SHARED_NANOS: usize = 2_500;
 
 /// What a product takes on one thread, roughly: a weight is fetched at 20 GB/s and multiplied at 100 GFLOP/s. Only the
 /// number of threads depends on it.
@@ -56,7 +57,10 @@ fn cut(out: &mut [f32], n_columns: usize, step: usize, max_rows: usize, nanos: u
     // Several for each thread: they are not all equally fast.
     let n_wanted = match rayon::current_num_threads() {
         1 => 1,
-        n_threads => (nanos / MIN_TASK_NANOS).clamp(1, 4 * n_threads),
+        n_threads => {
+            let min_nanos = if is_together() { MIN_SHARED_NANOS } else { MIN_TASK_NANOS };
+            (nanos / min_nanos).clamp(1, 4 * n_threads)
+        }
     };
     let n_panels = n_columns.div_ceil(N_COLUMNS);
     let n_rows = out.len().div_ceil(step.max(1));
@@ -95,7 +99,7 @@ pub(super) fn in_tasks(
     if threads == Threads::One || tasks.len() == 1 {
         tasks.iter_mut().for_each(run);
     } else {
-        tasks.par_iter_mut().for_each(run);
+        for_each(&mut tasks, run);
     }
 }
 

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::{Columns, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Task, Threads, estimated_nanos, in_tasks, parts};
 use crate::kernels::epilogue::{Epilogue, PostOp};
 use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::memory::in_large_pages;
 
 /// Most rows of a task: one block of them stays in the second-level cache while all panels pass by.
 pub const MAX_TASK_ROWS: usize = 96;
@@ -26,7 +27,7 @@ impl PackedMatrix {
     /// When `weight` is not `n_out * n_in` long.
     pub fn pack(weight: &[f32], n_out: usize, n_in: usize) -> Self {
         assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
-        let mut columns = vec![Columns::ZERO; n_out.div_ceil(N_COLUMNS) * n_in];
+        let mut columns = in_large_pages(Columns::ZERO, n_out.div_ceil(N_COLUMNS) * n_in);
         if n_in > 0 {
             let panels = columns.par_chunks_exact_mut(n_in).zip(weight.par_chunks(N_COLUMNS * n_in));
             panels.for_each(|(panel, rows)| pack_panel(rows, n_in, panel));

@@ -7,6 +7,7 @@ use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, Sums};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::gemm::{MAX_TASK_ROWS, Task, Threads, in_tasks};
 use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::memory::in_large_pages;
 
 /// The groups of a weight (n, k), those of a panel of outputs one after the other.
 pub(super) struct Panels {
@@ -19,7 +20,7 @@ impl Panels {
     /// Zeros, in whole lines of `line` inputs.
     pub fn new(n_out: usize, n_in: usize, line: usize) -> Self {
         let n = n_out.div_ceil(N_COLUMNS) * n_groups(n_in, line);
-        Self { groups: vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); n], n_out, n_in }
+        Self { groups: in_large_pages(Group([[0; GROUP_BYTES]; N_COLUMNS]), n), n_out, n_in }
     }
 
     /// Outputs, n.

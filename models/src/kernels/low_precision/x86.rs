@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::memory::prefetch;
 use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, Sums};
 
 /// Groups between those that are multiplied and those that are fetched.
@@ -42,11 +43,7 @@ macro_rules! kernel {
                     let weights: [_; V] = std::array::from_fn(|v| {
                         let offset = v * $lanes * GROUP_BYTES;
                         if offset.is_multiple_of(64) {
-                            #[allow(unused_unsafe, reason = "newer toolchains declare it safe")]
-                            // SAFETY: a hint, which never faults; SSE, which it needs, is part of x86-64.
-                            unsafe {
-                                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(offset))
-                            };
+                            prefetch(ahead.wrapping_add(offset).cast());
                         }
                         // SAFETY: i + k < panel.len(), as K divides it; the assertion keeps vector v within the columns, and
                         // aligned as they are.
