@@ -72,10 +72,12 @@ impl Transcriber {
     /// What [`Transcriber::load`] refuses.
     pub fn with_params(description: &Description, params: &Params) -> Result<Self, Error> {
         let Architecture::Whisper(config) = description.architecture().clone();
-        let (tokenizer, generation, special) = description.vocabulary()?;
+        // A large vocabulary takes as long to read as a small model.
+        let (vocabulary, whisper) =
+            rayon::join(|| description.vocabulary(), || Whisper::load(params, config));
+        let ((tokenizer, generation, special), whisper) = (vocabulary?, whisper?);
         let features = LogMel::new(description.feature_spec())?;
         let device = params.device();
-        let whisper = Whisper::load(params, config)?;
         Ok(Self {
             whisper: Arc::new(whisper),
             tokenizer: Arc::new(tokenizer),
@@ -348,7 +350,7 @@ impl Transcriber {
         let heads = self.generation.alignment_heads.clone().filter(|heads| !heads.is_empty());
         let tokens = [prompt, text_ids, &[self.special.end]].concat();
         let scores = self.whisper.decoder.cross_scores(&tokens, cross, &heads.unwrap_or_else(last_half))?;
-        check_finite("attention scores", scores.iter().flatten())?;
+        scores.iter().try_for_each(|scores| check_finite("attention scores", scores))?;
         let heads: Vec<_> = scores
             .iter()
             .map(|scores| HeadScores { scores, n_frames: scores.len() / tokens.len() })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -14,6 +14,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
 use crate::bundle::{BundleSource, ReadSeek};
+use crate::kernels::are_finite;
 use crate::lora::Adapter;
 
 const SINGLE: &str = "model.safetensors";
@@ -21,6 +22,9 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// Headers above this are not read: the largest published checkpoints stay under a tenth of it.
 const MAX_HEADER_BYTES: u64 = 50 << 20;
+
+/// Bytes that are read at once: whole values of every type.
+const READ_BYTES: usize = 1 << 18;
 
 /// Opened weight files and what each holds.
 pub struct Weights {
@@ -231,31 +235,44 @@ impl Weights {
             let message = format!("has shape {:?}, config.json asks for {shape:?}", entry.shape);
             return Err(Error::key(&file.path, name, message));
         }
-        let mut bytes = vec![0u8; entry.n_bytes];
-        {
-            let mut handle = file.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            handle
-                .seek(SeekFrom::Start(entry.offset_bytes))
-                .and_then(|_| handle.read_exact(&mut bytes))
-                .map_err(|error| Error::key(&file.path, name, error))?;
-        }
-        let values: Vec<f32> = match entry.dtype {
+        let convert: fn(&[u8], &mut Vec<f32>) = match entry.dtype {
             Dtype::F32 => {
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+                |bytes, values| values.extend(bytes.as_chunks().0.iter().copied().map(f32::from_le_bytes))
             }
-            Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::BF16 => {
-                bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-            }
+            Dtype::F16 => |bytes, values| {
+                values.extend(bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()));
+            },
+            Dtype::BF16 => |bytes, values| {
+                values.extend(bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()));
+            },
             other => {
                 let message = format!("is stored as {other}; F32, F16 and BF16 are read");
                 return Err(Error::key(&file.path, name, message));
             }
         };
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let message =
-                format!("value {at} is {}; the checkpoint is damaged or its training diverged", values[at]);
-            return Err(Error::key(&file.path, name, message));
+        let mut values: Vec<f32> = Vec::with_capacity(shape.iter().product());
+        // Little at a time, which stays in the caches until it is converted and looked at.
+        let mut bytes = vec![0u8; READ_BYTES.min(entry.n_bytes)];
+        for first in (0..entry.n_bytes).step_by(READ_BYTES) {
+            let bytes = &mut bytes[..READ_BYTES.min(entry.n_bytes - first)];
+            {
+                let mut handle = file.file.lock().unwrap_or_else(PoisonError::into_inner);
+                handle
+                    .seek(SeekFrom::Start(entry.offset_bytes + first as u64))
+                    .and_then(|_| handle.read_exact(bytes))
+                    .map_err(|error| Error::key(&file.path, name, error))?;
+            }
+            let n_before = values.len();
+            convert(bytes, &mut values);
+            let new = &values[n_before..];
+            if !are_finite(new)
+                && let Some(at) = new.iter().position(|value| !value.is_finite())
+            {
+                let (at, value) = (n_before + at, new[at]);
+                let message =
+                    format!("value {at} is {value}; the checkpoint is damaged or its training diverged");
+                return Err(Error::key(&file.path, name, message));
+            }
         }
         let tensor = Tensor::from_vec(values, shape, device)?;
         match &self.adapter {

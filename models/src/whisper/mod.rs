@@ -34,11 +34,11 @@ impl Whisper {
     pub fn load(params: &Params, config: WhisperConfig) -> Result<Self, Error> {
         let root = params.root();
         let model = root.sub("model");
-        Ok(Self {
-            encoder: Encoder::load(&model.sub("encoder"), &config)?,
-            decoder: Decoder::load(&model.sub("decoder"), &root, &config)?,
-            config,
-        })
+        let (encoder, decoder) = rayon::join(
+            || Encoder::load(&model.sub("encoder"), &config),
+            || Decoder::load(&model.sub("decoder"), &root, &config),
+        );
+        Ok(Self { encoder: encoder?, decoder: decoder?, config })
     }
 
     /// Whether training keeps what blocks compute for the backward pass, or computes it again there: a forward pass more for the
