@@ -8,12 +8,16 @@ engine, how many times as long as speechd it takes. Engines that are not install
 
     encoder   seconds for one window of 30 s
     token     milliseconds for a token after the prompt, greedy, 64 of them, over a window of 1500 positions
-    step 8    milliseconds for a step of eight sequences
+    step 8    milliseconds for a step of eight sequences, each with a window of its own
+    30 s      seconds for one recording of 30 s from its samples to its text, 64 tokens
+    64 clips  seconds for 64 recordings of 2 to 10 s at once, 64 tokens each; speechd's bundle takes recordings as long as they are
     load      seconds until a model is ready
+    start     seconds of a process that transcribes a recording of 5 s to its first text, 8 tokens
     memory    MB that the process held at most
 
-Known inequalities: CTranslate2's token is the time of 72 tokens less that of 8, divided by 64; whisper.cpp samples nothing and computes no
-batches of windows; memory is that of whole processes, Python included.
+Known inequalities: CTranslate2's token is the time of 72 tokens less that of 8, divided by 64; what is from end to end is
+faster-whisper's, which runs CTranslate2, with its own batching (eight clips); whisper.cpp samples nothing and computes no batches
+of windows; memory is that of whole processes, Python included.
 """
 
 import argparse
@@ -34,7 +38,9 @@ N_TOKENS = 64
 N_VOCAB = 51866
 PROMPT = [50258, 50259, 50360, 50364]
 END = 50257
-FIGURES = {"encoder": 1, "token": 1e3, "step 8": 1e3, "load": 1, "memory": 1}
+FIGURES = {"encoder": 1, "token": 1e3, "step 8": 1e3, "30 s": 1, "64 clips": 1, "load": 1, "start": 1, "memory": 1}
+RATE = 16000
+CLIP_SECS = [2 + 8 * i / 63 for i in range(64)]
 
 
 def make_checkpoint(size, folder, tokenizer):
@@ -124,6 +130,74 @@ def features(batch=1):
     return np.repeat(np.random.default_rng(0).standard_normal((1, 80, 3000)).astype(np.float32) * 0.5, batch, 0)
 
 
+def voice(secs):
+    """Bursts of a harmonic tone: enough like speech."""
+    import numpy as np
+
+    at = np.arange(int(secs * RATE)) / RATE
+    tone = sum(np.sin(2 * np.pi * 120 * h * at) / h for h in range(1, 12))
+    return (0.2 * np.maximum(np.sin(2 * np.pi * 2.5 * at), 0) * tone).astype(np.float32)
+
+
+def write_wav(path, samples):
+    import wave
+
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def whisper_options(n_tokens):
+    """Greedy, so many tokens, no second attempt."""
+    return {
+        "language": "en", "beam_size": 1, "temperature": 0.0, "max_new_tokens": n_tokens, "vad_filter": False,
+        "without_timestamps": True, "suppress_tokens": [END], "suppress_blank": False,
+        "compression_ratio_threshold": None, "log_prob_threshold": None, "no_speech_threshold": None,
+    }  # fmt: skip
+
+
+def run_faster_whisper(folder, precision):
+    import numpy as np
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+    model = WhisperModel(str(folder / f"ct2-{precision}"), device="cpu", compute_type=precision, cpu_threads=os.cpu_count())
+    one = voice(30)
+
+    def transcribe():
+        segments, _ = model.transcribe(one, **whisper_options(N_TOKENS))
+        return sum(len(segment.tokens) for segment in segments)
+
+    clips = [voice(secs) for secs in CLIP_SECS]
+    ends = np.cumsum([len(clip) for clip in clips]) / RATE
+    times = [{"start": end - len(clip) / RATE, "end": end} for end, clip in zip(ends, clips)]
+    # Some silence at the end, so that rounded times stay within.
+    pipeline, joined = BatchedInferencePipeline(model), np.concatenate([*clips, np.zeros(RATE, np.float32)])
+
+    def transcribe_all():
+        segments, _ = pipeline.transcribe(
+            joined, clip_timestamps=times, batch_size=8, **whisper_options(N_TOKENS)
+        )
+        return sum(len(segment.tokens) for segment in segments)
+
+    n_one, n_all = transcribe(), transcribe_all()
+    if n_one < N_TOKENS or n_all < 64 * N_TOKENS:
+        print(f"only {n_one} and {n_all} tokens", file=sys.stderr)
+    return {"30 s": median(transcribe), "64 clips": median(transcribe_all, 1)}
+
+
+def start_faster_whisper(folder, precision):
+    """A program that does nothing else."""
+    program = (
+        "import sys; from faster_whisper import WhisperModel; "
+        f"model = WhisperModel({str(folder / f'ct2-{precision}')!r}, device='cpu', compute_type={precision!r}, cpu_threads={os.cpu_count()}); "
+        f"segments, _ = model.transcribe({str(folder / 'five.wav')!r}, **{whisper_options(8)!r}); print(next(iter(segments)).text)"
+    )
+    run = [sys.executable, "-c", program]
+    return median(lambda: subprocess.run(run, check=True, capture_output=True), 3)
+
+
 def run_ctranslate2(folder, precision):
     import ctranslate2
 
@@ -146,6 +220,9 @@ def run_ctranslate2(folder, precision):
         n_long, n_short = write(N_TOKENS + 8), write(8)
         difference = median(lambda: write(N_TOKENS + 8)) - median(lambda: write(8))
         figures[name] = difference / (n_long - n_short)
+    del model
+    if importlib.util.find_spec("faster_whisper"):
+        figures |= run_faster_whisper(folder, precision) | {"start": start_faster_whisper(folder, precision)}
     return figures
 
 
@@ -217,13 +294,24 @@ def run_whisper_cpp(folder, precision):
 
 
 def run_speechd(speechd, folder, precision):
-    command = [speechd, "bench", "transcribe", "--model", folder, "--precision", precision, "--json", "--runs", "5"]
-    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    def bench(model, *flags):
+        command = [speechd, "bench", "transcribe", "--model", model, "--precision", precision, "--json", "--quiet", *flags]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    report = bench(folder, "--runs", "5", "--lengths", "30", "--concurrency", "1")
+    clips = bench(folder / "variable", "--runs", "1", "--clips", ",".join(f"{secs:.3f}" for secs in CLIP_SECS))
+    transcribe = [
+        speechd, "transcribe", folder / "five.wav", "--model", folder, "--precision", precision, "--language", "en",
+        "--max-new-tokens", "8", "--beam-size", "1", "--temperature", "0", "--no-fallback", "--quiet",
+    ]  # fmt: skip
     return {
         "encoder": report["encoder_secs_per_window"],
         "token": report["decoder"][0]["secs_per_step"],
         "step 8": report["decoder"][1]["secs_per_step"],
+        "30 s": report["end_to_end"][0]["secs"],
+        "64 clips": clips["end_to_end"][0]["secs"],
         "load": report["load_secs"],
+        "start": median(lambda: subprocess.run(transcribe, check=True, capture_output=True), 3),
         "memory": report["peak_memory_bytes"] / 1e6,
     }
 
@@ -259,6 +347,16 @@ def prepare(size, arguments):
     folder = arguments.work / size
     if not (folder / "model.safetensors").exists():
         make_checkpoint(size, folder, arguments.tokenizer)
+    variable = folder / "variable"
+    if not (variable / "config.json").exists():
+        variable.mkdir()
+        for file in folder.iterdir():
+            if file.is_file() and file.suffix in (".json", ".safetensors"):
+                (variable / file.name).symlink_to(file.resolve())
+        config = json.loads((folder / "config.json").read_text()) | {"variable_length": True}
+        (variable / "config.json").unlink()
+        (variable / "config.json").write_text(json.dumps(config))
+    write_wav(folder / "five.wav", voice(5))
     if importlib.util.find_spec("ctranslate2"):
         for precision in ("int8", "float32"):
             if not (folder / f"ct2-{precision}").exists():
@@ -267,6 +365,8 @@ def prepare(size, arguments):
                     [converter, "--model", folder, "--output_dir", folder / f"ct2-{precision}", "--quantization", precision],
                     check=True,
                 )  # fmt: skip
+            # Without it faster-whisper asks the network for one.
+            shutil.copy(folder / "tokenizer.json", folder / f"ct2-{precision}")
     if importlib.util.find_spec("_pywhispercpp") and not (folder / "ggml-q8_0.bin").exists():
         plain = folder / "ggml-f16.bin"
         plain.unlink(missing_ok=True)

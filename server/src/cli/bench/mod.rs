@@ -1,5 +1,6 @@
 //! `speechd bench`: how fast things run here.
 
+mod end_to_end;
 mod finetune;
 mod serve;
 mod transcribe;

@@ -1,4 +1,5 @@
-//! `speechd bench transcribe`: how fast a model runs here. Medians of repeated runs; no figure decides anything.
+//! `speechd bench transcribe`: how fast a model runs here, in its parts and from end to end. Medians of repeated runs; no figure
+//! decides anything.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -11,23 +12,34 @@ use models::{
 };
 use serde::Serialize;
 
-use super::middle;
+use super::{
+    end_to_end::{Cell, cells, measure},
+    middle,
+};
 use crate::{
     cli::{
         Usage,
         fetch::fetch,
         output::print,
-        progress::{Style, bytes},
+        progress::{Items, Style, bytes},
         recognizer::decode_audio,
     },
     config::{Config, Precision},
     process,
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  speechd bench transcribe --model openai/whisper-base
+  speechd bench transcribe --model openai/whisper-base talk.mp3 --concurrency 1,4
+  speechd bench transcribe --model ./my-whisper --precision int8 --lengths 5 --json
+
+From end to end a window writes 64 tokens at most, at temperature 0 and without a second attempt; what is 32 minutes of audio and more at once is left out.";
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: speechd bench transcribe --model openai/whisper-base talk.mp3")]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// A recording to transcribe whole; without one, a minute of synthetic sound
+    /// A recording to transcribe from end to end, as long as it is; without one, synthetic sound of several lengths
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
@@ -39,9 +51,21 @@ pub(super) struct Args {
     /// Runs of which the median is shown
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+    /// Lengths of the synthetic recordings that are transcribed from end to end
+    #[arg(long, value_name = "SECS", value_delimiter = ',', default_value = "2,5,15,30,600", value_parser = clap::value_parser!(u32).range(1..=36_000))]
+    lengths: Vec<u32>,
+    /// Recordings that are transcribed at once
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,8,64", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: Vec<u16>,
+    /// Lengths of synthetic recordings that are all transcribed at once, instead of one length after the other
+    #[arg(long, value_name = "SECS", value_delimiter = ',', conflicts_with_all = ["file", "lengths", "concurrency"])]
+    clips: Vec<f64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
     /// Read settings from FILE instead of the user's speechd.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -60,10 +84,8 @@ struct Report {
     encoder_secs_per_window: f64,
     window_secs: f64,
     decoder: Vec<DecoderSpeed>,
-    recording_secs: f64,
     beam_size: usize,
-    transcribe_secs: f64,
-    times_real_time: f64,
+    end_to_end: Vec<Cell>,
     peak_memory_bytes: Option<u64>,
 }
 
@@ -82,9 +104,9 @@ struct DecoderSpeed {
 const TOKENS: usize = 64;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { file, model, precision, runs, json, config } = args;
+    let Args { file, model, precision, runs, lengths, concurrency, clips, json, quiet, config } = args;
     let config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
-    let source = fetch(model, &config, Style::new(false))?;
+    let source = fetch(model, &config, Style::new(*quiet))?;
 
     let precision = precision.unwrap_or(config.transcribe.precision).resolve();
     let load = || -> anyhow::Result<Transcriber> {
@@ -92,17 +114,28 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let load_secs = median(*runs, || load().map(drop))?;
     let transcriber = load()?;
-    let waveform = match file {
+    let sample_rate = transcriber.feature_spec().sample_rate;
+    let recordings = match file {
         Some(path) => {
             let options = decode_audio(config.limits, audio::ChannelChoice::Mix);
-            audio::decode_file(path, &options).with_context(|| path.display().to_string())?.waveform
+            let decoded = audio::decode_file(path, &options).with_context(|| path.display().to_string())?;
+            vec![audio::resample(&decoded.waveform, sample_rate)?]
         }
-        None => synthetic(60.0),
+        None => {
+            let lengths: Vec<f64> = lengths.iter().map(|secs| f64::from(*secs)).collect();
+            let lengths = if clips.is_empty() { &lengths } else { clips };
+            if let Some(secs) = lengths.iter().find(|secs| !(0.1..=36_000.0).contains(*secs)) {
+                return Err(Usage(format!("--clips: {secs} is not between 0.1 and 36000 seconds")).into());
+            }
+            let recording = |secs: &f64| audio::resample(&synthetic(*secs), sample_rate);
+            lengths.iter().map(recording).collect::<Result<_, _>>()?
+        }
     };
-    let sample_rate = transcriber.feature_spec().sample_rate;
-    let waveform = audio::resample(&waveform, sample_rate)?;
-    let window = &waveform.samples
-        [..waveform.samples.len().min((transcriber.window_secs() * f64::from(sample_rate)) as usize)];
+    let full = synthetic(transcriber.window_secs());
+    let window =
+        audio::resample(recordings.first().filter(|_| file.is_some()).unwrap_or(&full), sample_rate)?;
+    let window = &window.samples
+        [..window.samples.len().min((transcriber.window_secs() * f64::from(sample_rate)) as usize)];
 
     let features_secs = median(*runs, || {
         transcriber.window_features(window);
@@ -110,19 +143,35 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     let features = transcriber.window_features(window);
     let encoder_secs = median(*runs, || Ok(transcriber.encode(features.clone()).map(drop)?))?;
-    let cross = transcriber.listen(&transcriber.encode(features)?)?;
+    let encoded = transcriber.encode(features)?;
     let decoder = [1, 8]
         .into_iter()
-        .map(|batch| decoder_speed(&transcriber, &cross, batch, *runs))
+        .map(|batch| {
+            // Each row listens to a window of its own, as those of several recordings do.
+            let windows =
+                (0..batch).map(|_| Ok(transcriber.listen(&encoded)?)).collect::<anyhow::Result<Vec<_>>>()?;
+            decoder_speed(&transcriber, &windows, *runs)
+        })
         .collect::<anyhow::Result<_>>()?;
 
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
-    let options = DecodeOptions { language, fallback: false, ..DecodeOptions::default() };
-    let transcribe_secs = median((*runs).min(3), || {
-        Ok(transcriber.transcribe(waveform.clone(), &options, &mut |_| {}).map(drop)?)
-    })?;
-    let recording_secs = waveform.duration_secs();
+    let max_new_tokens = Some(TOKENS.min(transcriber.whisper().config.max_target_positions / 2));
+    let options = DecodeOptions { language, fallback: false, max_new_tokens, ..DecodeOptions::default() };
+    let cells = if clips.is_empty() {
+        let concurrency: Vec<usize> = concurrency.iter().map(|n| usize::from(*n)).collect();
+        cells(&recordings, &concurrency)
+    } else {
+        vec![recordings.iter().collect()]
+    };
+    let mut progress = Items::start(Style::new(*quiet), "end to end", Some(cells.len()));
+    let mut end_to_end = Vec::new();
+    for (i, recordings) in cells.iter().enumerate() {
+        progress.update(i);
+        let max_rows = config.serve.max_batch_rows;
+        end_to_end.push(measure(&transcriber, recordings, &options, max_rows, (*runs).min(3))?);
+    }
+    progress.clear();
     let report = Report {
         model: model.clone(),
         precision: precision.to_string(),
@@ -134,10 +183,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         encoder_secs_per_window: encoder_secs,
         window_secs: transcriber.window_secs(),
         decoder,
-        recording_secs,
         beam_size: transcriber.beam_size(&options),
-        transcribe_secs,
-        times_real_time: recording_secs / transcribe_secs,
+        end_to_end,
         peak_memory_bytes: process::peak_memory_bytes(),
     };
     print(&if *json { serde_json::to_string_pretty(&report)? + "\n" } else { describe(&report) })
@@ -147,11 +194,10 @@ fn first_language(transcriber: &Transcriber) -> Option<String> {
     transcriber.languages().next().map(str::to_owned)
 }
 
-/// Decodes `batch` rows of a fixed number of tokens: the end of text is suppressed.
+/// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed.
 fn decoder_speed(
     transcriber: &Transcriber,
-    cross: &Arc<models::whisper::CrossCache>,
-    batch: usize,
+    windows: &[Arc<models::whisper::CrossCache>],
     runs: u32,
 ) -> anyhow::Result<DecoderSpeed> {
     let special = transcriber.special_tokens();
@@ -161,7 +207,7 @@ fn decoder_speed(
     let mut seconds = Vec::new();
     for _ in 0..=runs {
         let mut session = transcriber.session();
-        for id in 0..batch as u64 {
+        for (id, cross) in (0..).zip(windows) {
             let request = WindowRequest {
                 cross: cross.clone(),
                 prompt: prompt.clone(),
@@ -193,6 +239,7 @@ fn decoder_speed(
     let quarter = n_tokens / 4;
     let secs_per_step = middle(seconds.iter().map(|steps| mean(steps)).collect());
     let ratios = seconds.iter().map(|steps| mean(&steps[steps.len() - quarter..]) / mean(&steps[..quarter]));
+    let batch = windows.len();
     Ok(DecoderSpeed {
         batch,
         tokens: n_tokens,
@@ -258,10 +305,19 @@ fn describe(report: &Report) -> String {
             speed.last_over_first_quarter
         ));
     }
-    lines.push(format!(
-        "transcribe        {:.1} s in {:.2} s: {:.1} x real time, beam of {}",
-        report.recording_secs, report.transcribe_secs, report.times_real_time, report.beam_size
-    ));
+    let beam = report.beam_size;
+    lines.push(format!("end to end, beam of {beam}: seconds, times real time, seconds to the first text"));
+    for cell in &report.end_to_end {
+        lines.push(format!(
+            "{:6.1} s, {:3} at once  {:8.3} s  {:7.1} x  {:8.3} s  ({:.0} tokens each)",
+            cell.clip_secs,
+            cell.concurrency,
+            cell.secs,
+            cell.times_real_time,
+            cell.first_result_secs,
+            cell.n_tokens
+        ));
+    }
     let peak = report.peak_memory_bytes.map_or_else(|| "unknown".to_owned(), bytes);
     lines.push(format!("peak memory       {peak}"));
     lines.join("\n") + "\n"
