@@ -86,7 +86,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip(1)
         .partition(|argument| ["--bench", CHECKPOINTING].contains(&argument.as_str()));
     let checkpointing = flags.iter().any(|flag| flag == CHECKPOINTING);
-    keep_freed_memory();
+    keep_freed_memory(usize::MAX);
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--list"] => SHAPES.iter().for_each(|shape| println!("{}", shape.json())),
         ["--json", name] => println!("{}", run(find(name)?, checkpointing)?.json()),

@@ -136,7 +136,7 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
     stop: &AtomicBool,
     tell: &mut dyn FnMut(Event),
 ) -> Result<(Ending, State), Error> {
-    keep_freed_memory();
+    keep_freed_memory(usize::MAX);
     let config = run.train;
     let schedule = Schedule::new(run.schedule, run.optimizer.learning_rate, config.max_steps)?;
     let mut trainer = Trainer {

@@ -36,27 +36,22 @@ thread_local! {
     static INNER: Cell<Vec<f32>> = Cell::default();
 }
 
-/// `y = x + fc2(gelu(fc1(norm(x))))` for rows of D numbers.
+/// `x += fc2(gelu(fc1(norm(x))))` for rows of D numbers.
 ///
 /// # Panics
 /// When lengths do not fit each other.
-pub fn feed_forward(x: &[f32], norm: LayerNormWeights<'_>, [fc1, fc2]: [Affine<'_>; 2], y: &mut [f32]) {
+pub fn add_feed_forward(x: &mut [f32], norm: LayerNormWeights<'_>, [fc1, fc2]: [Affine<'_>; 2]) {
     let width = norm.weight.len();
-    assert!(x.len() == y.len(), "feed-forward: {} values in, {} out", x.len(), y.len());
-    let rows = |x: &[f32], y: &mut [f32], threads| {
+    let rows = |x: &mut [f32], threads| {
         let mut inner = INNER.take();
         inner.resize(x.len() / width.max(1) * fc1.weight.n_out(), 0.0);
         with_normed(x, norm, |normed| fc1.multiply(normed, PostOp::Gelu, threads, &mut inner));
-        y.copy_from_slice(x);
-        fc2.multiply(&inner, PostOp::Add, threads, y);
+        fc2.multiply(&inner, PostOp::Add, threads, x);
         INNER.set(inner);
     };
     match rows_per_thread(x.len() / width.max(1)) {
-        Some(n) => {
-            let blocks = y.par_chunks_mut(n * width).zip(x.par_chunks(n * width));
-            blocks.for_each(|(y, x)| rows(x, y, Threads::One));
-        }
-        None => rows(x, y, Threads::All),
+        Some(n) => x.par_chunks_mut(n * width).for_each(|x| rows(x, Threads::One)),
+        None => rows(x, Threads::All),
     }
 }
 
@@ -100,12 +95,11 @@ pub fn normed_products(x: &[f32], norm: LayerNormWeights<'_>, layers: &[Affine<'
     }
 }
 
-/// `y = residual + layer(x)`.
+/// `y += layer(x)`.
 ///
 /// # Panics
 /// When lengths do not fit each other.
-pub fn product_added(x: &[f32], layer: Affine<'_>, residual: &[f32], y: &mut [f32]) {
-    y.copy_from_slice(residual);
+pub fn add_product(x: &[f32], layer: Affine<'_>, y: &mut [f32]) {
     layer.multiply(x, PostOp::Add, Threads::All, y);
 }
 
@@ -154,20 +148,20 @@ mod tests {
                 let mut curved = vec![0.0; wide.len()];
                 gelu(&wide, &mut curved);
                 let narrow = product(&curved, layers[1]);
-                let mut y = vec![f32::NAN; x.len()];
-                feed_forward(&x, norm, layers, &mut y);
+                let mut y = x.clone();
+                add_feed_forward(&mut y, norm, layers);
                 let expected: Vec<f32> = x.iter().zip(&narrow).map(|(x, narrow)| x + narrow).collect();
                 assert_eq!(y, expected, "{precision}, {n_rows} rows");
                 let mut products = vec![f32::NAN; 2 * x.len()];
                 normed_products(&x, norm, &squares, &mut products);
                 assert_eq!(products, squares.map(|layer| product(&normed, layer)).concat());
-                let mut added = vec![f32::NAN; x.len()];
-                product_added(&curved, layers[1], &x, &mut added);
+                let mut added = x.clone();
+                add_product(&curved, layers[1], &mut added);
                 assert_eq!(added, y, "{precision}, {n_rows} rows");
                 // The last row alone.
                 if let Some(last) = n_rows.checked_sub(1).map(|last| last * width) {
-                    let mut alone = vec![f32::NAN; width];
-                    feed_forward(&x[last..], norm, layers, &mut alone);
+                    let mut alone = x[last..].to_vec();
+                    add_feed_forward(&mut alone, norm, layers);
                     assert_eq!(alone, y[last..], "{precision}, {n_rows} rows");
                 }
             }

@@ -1,7 +1,7 @@
 //! What is done to products before they are written.
 
 use super::functions::cumulative;
-use super::gemm::N_COLUMNS;
+use super::gemm::{Columns, N_COLUMNS};
 use super::instruction_set::{InstructionSet, vectorised};
 
 /// What is done to a product before it is written.
@@ -41,25 +41,49 @@ impl<'a> Epilogue<'a> {
         Self { bias: self.bias.map(|bias| &bias[i * N_COLUMNS..]), ..self }
     }
 
-    /// Writes a panel's part of a row. `out` ends where the row does, before the panel or after it.
-    pub(super) fn finish(self, set: InstructionSet, values: &mut [f32; N_COLUMNS], out: &mut [f32]) {
-        for (value, bias) in values.iter_mut().zip(self.bias.unwrap_or_default()) {
-            *value += *bias;
+    /// Writes a panel's part of rows, from column `first` on. Rows end where they do, before the panel does or after it.
+    pub(super) fn finish(
+        self,
+        set: InstructionSet,
+        values: &mut [Columns],
+        rows: &mut [&mut [f32]],
+        first: usize,
+    ) {
+        // All rows at once: what one of them waits for, the others do not.
+        add_bias(set, values, self.bias.unwrap_or_default());
+        if self.post_op == PostOp::Gelu {
+            gelu(set, Columns::flatten_mut(values));
         }
-        match self.post_op {
-            PostOp::None => {}
-            PostOp::Gelu => gelu(set, values),
-            PostOp::Add => values.iter_mut().zip(&*out).for_each(|(value, out)| *value += *out),
-        }
-        match out.first_chunk_mut() {
-            Some(out) => *out = *values, // of known length: no call
-            None => out.copy_from_slice(&values[..out.len()]),
+        for (values, row) in values.iter_mut().zip(rows) {
+            let out = &mut row[first..];
+            if self.post_op == PostOp::Add {
+                values.0.iter_mut().zip(&*out).for_each(|(value, out)| *value += *out);
+            }
+            match out.first_chunk_mut() {
+                Some(out) => *out = values.0, // of known length: no call
+                None => out.copy_from_slice(&values.0[..out.len()]),
+            }
         }
     }
 }
 
 vectorised! {
-    fn gelu(values: &mut [f32; N_COLUMNS]) {
+    fn add_bias(values: &mut [Columns], bias: &[f32]) {
+        match bias.first_chunk::<N_COLUMNS>() {
+            Some(bias) => {
+                for values in values {
+                    values.0.iter_mut().zip(bias).for_each(|(value, bias)| *value += *bias);
+                }
+            }
+            None => {
+                for values in values {
+                    values.0.iter_mut().zip(bias).for_each(|(value, bias)| *value += *bias);
+                }
+            }
+        }
+    }
+
+    fn gelu(values: &mut [f32]) {
         for value in values {
             *value *= cumulative(*value);
         }

@@ -40,24 +40,31 @@ pub(super) fn prefetch(line: *const u8) {
     let _ = line;
 }
 
-/// Tells the C library to keep freed memory for the next allocation instead of giving it back to the system: to fetch and zero
-/// its pages anew for every tensor takes a third of a small model's training step. For processes that train: what they hold at
-/// most they hold to their end.
+/// What is freed and kept where models serve: enough for what a window's encoding takes again and again.
+pub const SERVING_BYTES: usize = 256 << 20;
+
+/// Tells the C library to keep up to `n_bytes` of freed memory for the next allocation instead of giving it back to the system: to
+/// fetch and zero its pages anew for every tensor takes a third of a small model's training step, and a tenth of a window's encoding.
 ///
 /// It reaches blocks below 1 GiB, before glibc 2.35 below 32 MiB; larger ones come from the system each alone and go back to it.
 /// So do, outside the process's first thread, blocks that do not fit into a heap of 64 MiB, and heaps that became empty (glibc
 /// `malloc/arena.c`). Does nothing but on Linux with glibc.
-pub fn keep_freed_memory() {
+pub fn keep_freed_memory(n_bytes: usize) {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    for (parameter, value) in [
-        // Larger blocks come from the system, each alone. The second value is refused before glibc 2.35.
-        (libc::M_MMAP_THRESHOLD, 1 << 25),
-        (libc::M_MMAP_THRESHOLD, 1 << 30),
-        (libc::M_TRIM_THRESHOLD, libc::c_int::MAX),
-    ] {
-        // SAFETY: takes two numbers and its own lock; a value that it refuses changes nothing.
-        unsafe { libc::mallopt(parameter, value) };
+    {
+        let limit = libc::c_int::try_from(n_bytes).unwrap_or(libc::c_int::MAX);
+        for (parameter, value) in [
+            // Larger blocks come from the system, each alone. The second value is refused before glibc 2.35.
+            (libc::M_MMAP_THRESHOLD, limit.min(1 << 25)),
+            (libc::M_MMAP_THRESHOLD, limit.min(1 << 30)),
+            (libc::M_TRIM_THRESHOLD, limit),
+        ] {
+            // SAFETY: takes two numbers and its own lock; a value that it refuses changes nothing.
+            unsafe { libc::mallopt(parameter, value) };
+        }
     }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = n_bytes;
 }
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
@@ -81,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_same_memory_is_given_again() -> std::io::Result<()> {
-        keep_freed_memory();
+        keep_freed_memory(usize::MAX);
         let page = 4096;
         let use_memory = || {
             let mut bytes = vec![0u8; 2000 * page];

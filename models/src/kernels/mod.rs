@@ -26,7 +26,7 @@ pub use attention::{
     AttentionPass, AttentionRow, AttentionShape, KeysValues, WindowKeysValues, attend, attention,
     attention_backward,
 };
-pub use blocks::{Affine, feed_forward, normed_products, product_added};
+pub use blocks::{Affine, add_feed_forward, add_product, normed_products};
 pub use convolution::{
     ConvolutionShape, add_convolution_weight_gradient, convolution, convolution_input_gradient,
     convolution_packed,
@@ -38,7 +38,7 @@ pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Matrix, Threads, multiply, multiply_add};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
 pub use low_precision::{attention_bf16, bf16_to_f32, round_to_bf16};
-pub use memory::keep_freed_memory;
+pub use memory::{SERVING_BYTES, keep_freed_memory};
 pub use packed_weight::{PackedWeight, Precision};
 pub use reduce::add_column_sums;
 pub use softmax::{are_finite, argmax, largest_of, log_sum_exp, softmax, softmax_backward};

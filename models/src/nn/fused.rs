@@ -142,10 +142,8 @@ impl CustomOp2 for Added<'_> {
             candle_core::bail!("{x_layout:?} cannot be added to {residual_layout:?}")
         }
         let (x, residual) = (floats(x, x_layout)?, floats(residual, residual_layout)?);
-        let mut y = vec![0f32; residual.len()];
-        with_affines(&[(self.weight, self.bias)], |layers| {
-            kernels::product_added(x, layers[0], residual, &mut y);
-        })?;
+        let mut y = residual.to_vec();
+        with_affines(&[(self.weight, self.bias)], |layers| kernels::add_product(x, layers[0], &mut y))?;
         Ok((CpuStorage::F32(y), residual_layout.shape().clone()))
     }
 }
@@ -169,9 +167,9 @@ impl CustomOp1 for FeedForward<'_> {
             if (fc1.n_out(), fc1.n_in()) != (fc2.n_in(), fc2.n_out()) {
                 candle_core::bail!("a feed-forward of {} and {} inputs", fc1.n_in(), fc2.n_in())
             }
-            let mut y = vec![0f32; x.len()];
+            let mut y = x.to_vec();
             with_affines(&self.layers, |layers| {
-                kernels::feed_forward(x, norm, [layers[0], layers[1]], &mut y);
+                kernels::add_feed_forward(&mut y, norm, [layers[0], layers[1]]);
             })?;
             Ok((CpuStorage::F32(y), layout.shape().clone()))
         })?

@@ -21,7 +21,7 @@ mod transcribe;
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
-use ::models::kernels::leave_threads_to_kernels;
+use ::models::kernels::{SERVING_BYTES, keep_freed_memory, leave_threads_to_kernels};
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -78,6 +78,7 @@ struct Usage(String);
 /// Runs the program with these arguments, the first being its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     leave_threads_to_kernels();
+    keep_freed_memory(SERVING_BYTES);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

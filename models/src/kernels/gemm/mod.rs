@@ -126,9 +126,7 @@ impl Task<'_> {
             }
             set.multiply(rows, panel, sums);
             // Without the columns that only fill up the last panel.
-            for (sums, out) in sums.iter_mut().zip(out) {
-                last.unwrap_or_default().finish(set, &mut sums.0, &mut out[first_column..]);
-            }
+            last.unwrap_or_default().finish(set, sums, out, first_column);
         }
     }
 }

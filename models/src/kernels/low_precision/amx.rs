@@ -2,6 +2,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
 use std::sync::LazyLock;
 
 use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, Sums, TILE_ROWS};
@@ -63,6 +64,41 @@ fn is_permitted() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_permitted() -> bool {
     false
+}
+
+/// Tiles that this thread has configured, until they are dropped: each time that takes as long as a small product. One at a time.
+pub(super) struct Tiles(PhantomData<*const ()>);
+
+impl Tiles {
+    /// # Safety
+    /// There are tiles: `has`.
+    pub unsafe fn configure() -> Self {
+        // SAFETY: the caller has them; the configuration is one of palette 1.
+        unsafe {
+            asm!(
+                "ldtilecfg [{configuration}]",
+                configuration = in(reg) &raw const CONFIGURATION,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
+        Self(PhantomData)
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: this thread has them. Those that are in use are slow to switch away from.
+        unsafe {
+            asm!(
+                "tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, nomem),
+            );
+        }
+    }
 }
 
 /// Where the factors and sums of a product in tiles are.
@@ -127,13 +163,12 @@ macro_rules! multiply {
         ///
         /// # Safety
         /// The instruction is there: `has`.
-        pub(super) unsafe fn $name(rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<$sum>]) {
+        pub(super) unsafe fn $name(_: &Tiles, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<$sum>]) {
             let one = |place: &Place<$sum>| {
-                // SAFETY: the caller has the instructions; `by_tiles` has seen the rows, groups and sums of a tile. No tile is in use
-                // before or after.
+                // SAFETY: the caller has the instructions, and tiles; `by_tiles` has seen the rows, groups and sums of a tile. What
+                // is in them means nothing before or after.
                 unsafe {
                     asm!(
-                        "ldtilecfg [{configuration}]",
                         "tilezero tmm0",
                         "tilezero tmm1",
                         "2:",
@@ -148,8 +183,6 @@ macro_rules! multiply {
                         "jnz 2b",
                         "tilestored [{sums} + {step}], tmm0",
                         "tilestored [{sums} + {step} + 64], tmm1",
-                        "tilerelease",
-                        configuration = in(reg) &raw const CONFIGURATION,
                         step = in(reg) size_of::<Group>(),
                         tile_bytes = const size_of::<Group>() * LINE_GROUPS,
                         stride = in(reg) place.stride_bytes,
@@ -167,7 +200,6 @@ macro_rules! multiply {
                 // SAFETY: the same for two tiles.
                 unsafe {
                     asm!(
-                        "ldtilecfg [{configuration}]",
                         "tilezero tmm0",
                         "tilezero tmm1",
                         "tilezero tmm2",
@@ -190,8 +222,6 @@ macro_rules! multiply {
                         "tilestored [{sums} + {step} + 64], tmm1",
                         "tilestored [{more_sums} + {step}], tmm2",
                         "tilestored [{more_sums} + {step} + 64], tmm3",
-                        "tilerelease",
-                        configuration = in(reg) &raw const CONFIGURATION,
                         step = in(reg) size_of::<Group>(),
                         tile_bytes = const size_of::<Group>() * LINE_GROUPS,
                         stride = in(reg) place.stride_bytes,

@@ -33,6 +33,13 @@ struct Line([[u8; GROUP_BYTES]; LINE_GROUPS]);
 #[repr(C, align(64))]
 struct Group([[u8; GROUP_BYTES]; N_COLUMNS]);
 
+/// A set of instructions that is set up on this thread, until it is dropped. One at a time.
+struct SetUp<S> {
+    set: S,
+    #[cfg(target_arch = "x86_64")]
+    tiles: Option<amx::Tiles>,
+}
+
 /// What a row's products with a panel add up to.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 use rayon::slice::ChunksMut;
 
-use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, Sums};
+use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, SetUp, Sums};
 use crate::kernels::epilogue::Epilogue;
-use crate::kernels::gemm::{MAX_TASK_ROWS, Task, Threads, in_tasks};
+use crate::kernels::gemm::{Columns, MAX_TASK_ROWS, Task, Threads, in_tasks};
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::memory::in_large_pages;
 
@@ -70,18 +70,22 @@ pub(super) trait PackedPanels: Sync {
     /// The rows of `x`, how many there are, and how long they are.
     fn rows(x: &Self::Activations) -> (Rows<'_>, usize, usize);
 
-    /// Sums of the products of rows with a panel.
-    fn multiply(set: Self::Set, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<Self::Sum>]);
+    /// The instructions, ready on this thread.
+    fn set_up(set: Self::Set) -> SetUp<Self::Set>;
 
-    /// What the sums of row `row` of `x` with panel `panel` are as numbers.
+    /// Sums of the products of rows with a panel.
+    fn multiply(set: &SetUp<Self::Set>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<Self::Sum>]);
+
+    /// What the sums of some rows of `x`, from `first_row` on, with panel `panel` are as numbers.
     fn numbers(
         &self,
         set: InstructionSet,
         x: &Self::Activations,
-        row: usize,
+        first_row: usize,
         panel: usize,
-        sums: &Sums<Self::Sum>,
-    ) -> [f32; N_COLUMNS];
+        sums: &[Sums<Self::Sum>],
+        numbers: &mut [Columns],
+    );
 }
 
 /// Groups of a panel for k inputs, of which a line holds `line`: whole lines.
@@ -127,19 +131,19 @@ impl<W: PackedPanels> Product<'_, W> {
         let panels = self.weight.panels();
         let mut sums = [Sums([W::Sum::default(); N_COLUMNS]); MAX_TASK_ROWS];
         let sums = &mut sums[..task.rows.len()];
+        let mut numbers = [Columns::ZERO; MAX_TASK_ROWS];
+        let numbers = &mut numbers[..task.rows.len()];
         let first_panel = task.panels.start;
+        let dot = W::set_up(self.dot);
         for i in task.panels.clone() {
             // Without inputs the sums stay zero.
             let panel = panels.panel(i);
             if !panel.is_empty() {
-                W::multiply(self.dot, rows, panel, sums);
+                W::multiply(&dot, rows, panel, sums);
             }
-            let epilogue = self.epilogue.of_panel(i);
+            self.weight.numbers(self.set, self.x, task.rows.start, i, sums, numbers);
             let first_column = (i - first_panel) * N_COLUMNS;
-            for ((sums, out), row) in sums.iter().zip(&mut task.out).zip(task.rows.clone()) {
-                let mut numbers = self.weight.numbers(self.set, self.x, row, i, sums);
-                epilogue.finish(self.set, &mut numbers, &mut out[first_column..]);
-            }
+            self.epilogue.of_panel(i).finish(self.set, numbers, &mut task.out, first_column);
         }
     }
 }

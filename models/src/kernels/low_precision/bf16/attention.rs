@@ -107,6 +107,7 @@ impl Task<'_> {
         queries.resize(N_QUERIES, head);
         weights.resize(N_QUERIES, n_panels * N_COLUMNS);
         scores.resize(n_panels * N_QUERIES, Sums([0.0; N_COLUMNS]));
+        let pairs = self.pairs.set_up();
         for (first, out) in (self.first_query..).step_by(N_QUERIES).zip(out.chunks_mut(N_QUERIES)) {
             let n = out.len();
             for i in 0..n {
@@ -116,7 +117,7 @@ impl Task<'_> {
             let panels = keys.chunks(key_groups).zip(scores.chunks_mut(N_QUERIES)).enumerate();
             for (panel, (keys, scores)) in panels {
                 let scores = &mut scores[..n];
-                self.pairs.multiply(queries.rows(), keys, scores);
+                pairs.multiply(queries.rows(), keys, scores);
                 if (panel + 1) * N_COLUMNS > n_keys {
                     let n_last = n_keys - panel * N_COLUMNS;
                     scores.iter_mut().for_each(|scores| scores.0[n_last..].fill(f32::NEG_INFINITY));
@@ -131,7 +132,7 @@ impl Task<'_> {
             }
             for (i, values) in values.chunks(value_groups).enumerate() {
                 let mut mixed = [Sums([0f32; N_COLUMNS]); N_QUERIES];
-                self.pairs.multiply(weights.rows(), values, &mut mixed[..n]);
+                pairs.multiply(weights.rows(), values, &mut mixed[..n]);
                 for ((out, mixed), sums) in out.iter_mut().zip(&mixed).zip(&sums) {
                     let scale = 1.0 / sums.iter().sum::<f32>();
                     for (out, mixed) in out[i * N_COLUMNS..].iter_mut().zip(&mixed.0) {

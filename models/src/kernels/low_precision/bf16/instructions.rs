@@ -1,6 +1,6 @@
 //! What pairs of bf16 are multiplied with, chosen at run time.
 
-use super::super::{Group, Rows, Sums};
+use super::super::{Group, Rows, SetUp, Sums};
 #[cfg(target_arch = "x86_64")]
 use super::super::{amx, x86};
 use super::bf16_to_f32;
@@ -41,16 +41,31 @@ impl Bf16Set {
         Self::best() != Self::Portable
     }
 
-    /// Sums of the products of rows with a panel.
-    pub(super) fn multiply(self, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
-        match self {
-            // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
+    /// Makes it ready on this thread.
+    pub(super) fn set_up(self) -> SetUp<Self> {
+        SetUp {
+            set: self,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => unsafe { amx::bf16(rows, panel, sums) },
+            // SAFETY: `available`, where every value comes from, has seen tiles.
+            tiles: (self == Self::Amx).then(|| unsafe { amx::Tiles::configure() }),
+        }
+    }
+}
+
+impl SetUp<Bf16Set> {
+    /// Sums of the products of rows with a panel.
+    pub fn multiply(&self, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
+        match self.set {
+            #[cfg(target_arch = "x86_64")]
+            Bf16Set::Amx => {
+                let Some(tiles) = &self.tiles else { unreachable!("no tiles were set up") };
+                // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
+                unsafe { amx::bf16(tiles, rows, panel, sums) };
+            }
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => unsafe { x86::bf16_avx512(rows, panel, sums) },
-            Self::Portable => portable(rows, panel, sums),
+            Bf16Set::Avx512Bf16 => unsafe { x86::bf16_avx512(rows, panel, sums) },
+            Bf16Set::Portable => portable(rows, panel, sums),
         }
     }
 }

@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use super::super::product::{PackedPanels, Panels, Product};
-use super::super::{Group, N_COLUMNS, Rows, Sums};
+use super::super::{Group, N_COLUMNS, Rows, SetUp, Sums};
 use super::{Bf16Rows, Bf16Set, LINE, PAIR, bf16_to_f32, f32_to_bf16};
 use crate::kernels::epilogue::Epilogue;
-use crate::kernels::gemm::Threads;
+use crate::kernels::gemm::{Columns, Threads};
 use crate::kernels::instruction_set::InstructionSet;
 
 /// A weight (n, k) in bf16, in the order in which products read it.
@@ -87,7 +87,11 @@ impl PackedPanels for Bf16Matrix {
         (x.rows(), x.n_rows(), x.n_columns())
     }
 
-    fn multiply(set: Bf16Set, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
+    fn set_up(set: Bf16Set) -> SetUp<Bf16Set> {
+        set.set_up()
+    }
+
+    fn multiply(set: &SetUp<Bf16Set>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
         set.multiply(rows, panel, sums);
     }
 
@@ -97,8 +101,9 @@ impl PackedPanels for Bf16Matrix {
         _: &Bf16Rows,
         _: usize,
         _: usize,
-        sums: &Sums<f32>,
-    ) -> [f32; N_COLUMNS] {
-        sums.0
+        sums: &[Sums<f32>],
+        numbers: &mut [Columns],
+    ) {
+        numbers.iter_mut().zip(sums).for_each(|(numbers, sums)| numbers.0 = sums.0);
     }
 }

@@ -1,6 +1,6 @@
 //! What bytes are multiplied with, chosen at run time.
 
-use super::super::{Group, Rows, Sums};
+use super::super::{Group, Rows, SetUp, Sums};
 #[cfg(target_arch = "x86_64")]
 use super::super::{amx, x86};
 
@@ -64,22 +64,37 @@ impl Int8Set {
         }
     }
 
+    /// Makes it ready on this thread.
+    pub(super) fn set_up(self) -> SetUp<Self> {
+        SetUp {
+            set: self,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available`, where every value comes from, has seen tiles.
+            tiles: (self == Self::Amx).then(|| unsafe { amx::Tiles::configure() }),
+        }
+    }
+}
+
+impl SetUp<Int8Set> {
     /// Sums of the products of rows of unsigned bytes with a panel of signed ones.
-    pub(super) fn multiply(self, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
-        match self {
-            // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
+    pub fn multiply(&self, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
+        match self.set {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => unsafe { amx::int8(rows, panel, sums) },
+            Int8Set::Amx => {
+                let Some(tiles) = &self.tiles else { unreachable!("no tiles were set up") };
+                // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
+                unsafe { amx::int8(tiles, rows, panel, sums) };
+            }
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => unsafe { x86::int8_avx512(rows, panel, sums) },
+            Int8Set::Avx512Vnni => unsafe { x86::int8_avx512(rows, panel, sums) },
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => unsafe { x86::int8_avx_vnni(rows, panel, sums) },
+            Int8Set::AvxVnni => unsafe { x86::int8_avx_vnni(rows, panel, sums) },
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { x86::int8_avx2(rows, panel, sums) },
-            Self::Portable => portable(rows, panel, sums),
+            Int8Set::Avx2 => unsafe { x86::int8_avx2(rows, panel, sums) },
+            Int8Set::Portable => portable(rows, panel, sums),
         }
     }
 }

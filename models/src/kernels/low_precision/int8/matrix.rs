@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 
 use super::super::product::{PackedPanels, Panels, Product};
-use super::super::{GROUP_BYTES, Group, N_COLUMNS, Rows, Sums};
+use super::super::{GROUP_BYTES, Group, N_COLUMNS, Rows, SetUp, Sums};
 use super::rows::quantise_row;
 use super::{Int8Rows, Int8Set, LINE, ZERO};
 use crate::kernels::epilogue::Epilogue;
-use crate::kernels::gemm::Threads;
+use crate::kernels::gemm::{Columns, Threads};
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
 
 /// A weight (n, k) in bytes, each output's row with a scale of its own, in the order in which products read it.
@@ -101,7 +101,11 @@ impl PackedPanels for Int8Matrix {
         (x.rows(), x.n_rows(), x.n_columns())
     }
 
-    fn multiply(set: Int8Set, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
+    fn set_up(set: Int8Set) -> SetUp<Int8Set> {
+        set.set_up()
+    }
+
+    fn multiply(set: &SetUp<Int8Set>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
         set.multiply(rows, panel, sums);
     }
 
@@ -109,21 +113,28 @@ impl PackedPanels for Int8Matrix {
         &self,
         set: InstructionSet,
         x: &Int8Rows,
-        row: usize,
+        first_row: usize,
         panel: usize,
-        sums: &Sums<i32>,
-    ) -> [f32; N_COLUMNS] {
-        scaled(set, sums, &self.offsets[panel], x.scales()[row], &self.scales[panel])
+        sums: &[Sums<i32>],
+        numbers: &mut [Columns],
+    ) {
+        scaled(set, sums, &self.offsets[panel], &x.scales()[first_row..], &self.scales[panel], numbers);
     }
 }
 
 vectorised! {
     /// Sums to numbers.
-    fn scaled(sums: &Sums<i32>, offsets: &Sums<i32>, x_scale: f32, scales: &[f32; N_COLUMNS]) -> [f32; N_COLUMNS] {
-        let mut values = [0f32; N_COLUMNS];
-        for (((value, sum), offset), scale) in values.iter_mut().zip(&sums.0).zip(&offsets.0).zip(scales) {
-            *value = (*sum + *offset) as f32 * (x_scale * *scale);
+    fn scaled(
+        sums: &[Sums<i32>],
+        offsets: &Sums<i32>,
+        x_scales: &[f32],
+        scales: &[f32; N_COLUMNS],
+        numbers: &mut [Columns],
+    ) {
+        for ((numbers, sums), x_scale) in numbers.iter_mut().zip(sums).zip(x_scales) {
+            for (((number, sum), offset), scale) in numbers.0.iter_mut().zip(&sums.0).zip(&offsets.0).zip(scales) {
+                *number = (*sum + *offset) as f32 * (*x_scale * *scale);
+            }
         }
-        values
     }
 }

@@ -60,8 +60,8 @@ vectorised! {
         /// Adding it rounds to an integer, which then stands in the lowest bits.
         const ROUND: f32 = 12_582_912.0;
         // As bits: numbers that are none are above all that are.
-        let mut lanes = [0u32; 32];
-        let (chunks, tail) = x.as_chunks::<32>();
+        let mut lanes = [0u32; 16];
+        let (chunks, tail) = x.as_chunks::<16>();
         for chunk in chunks {
             for (lane, x) in lanes.iter_mut().zip(chunk) {
                 *lane = (*lane).max(x.to_bits() & 0x7fff_ffff);

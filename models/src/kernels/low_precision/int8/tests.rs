@@ -32,7 +32,7 @@ fn sums_of_every_instruction_set_are_exact() {
             let panel: Vec<Group> = (0..n_lines * LINE_GROUPS).map(group).collect();
             for set in Int8Set::available() {
                 let mut sums = vec![Sums([i32::MAX; 32]); n_rows];
-                set.multiply(Rows { lines: &lines, stride }, &panel, &mut sums);
+                set.set_up().multiply(Rows { lines: &lines, stride }, &panel, &mut sums);
                 for (i, sums) in sums.iter().enumerate() {
                     for (j, sum) in sums.0.iter().enumerate() {
                         let product = |k: usize| {
