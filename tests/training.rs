@@ -291,8 +291,29 @@ fn a_trained_model_is_evaluated_and_used() {
     assert!(json["others"][0]["same_words"].as_f64().is_some_and(|same| same <= 1.0), "{stdout}");
     let (code, _, stderr) = evaluate(&["--precision", "f64"]);
     assert!(code == 2 && stderr.contains("bf16"), "{stderr}");
+    // And is kept beside the model, where those who look at it later find it.
+    let (code, _, stderr) = evaluate(&["--precision", "f32,int8", "--record"]);
+    assert_eq!(code, 0, "{stderr}");
+    let (_, stdout, _) = run(speechd(home.path()).args(["models", "inspect", "run/model"]));
+    assert!(stdout.contains("of the words are the same") && stdout.contains("tones.jsonl (6 "), "{stdout}");
+    let (code, _, stderr) = run(speechd(home.path()).args(["evaluate", "tones.jsonl", "--record"]));
+    assert!(code == 2 && stderr.contains("--precision"), "{stderr}");
     let (code, _, stderr) = run(speechd(home.path()).args(["transcribe", "0.wav", "--model", "run/model"]));
     assert_eq!(code, 0, "{stderr}");
+    let bench = |more: &[&str]| {
+        let arguments = ["bench", "transcribe", "--model", "run/model", "--runs", "1", "--json", "--quiet"];
+        run(speechd(home.path()).args(arguments).args(more))
+    };
+    let (code, stdout, stderr) = bench(&["--clips", "0.5,1,1"]);
+    assert_eq!(code, 0, "{stderr}");
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    let cell = &json["end_to_end"][0];
+    assert!(
+        cell["concurrency"] == 3 && cell["first_result_secs"].as_f64() <= cell["secs"].as_f64(),
+        "{stdout}"
+    );
+    let (code, _, stderr) = bench(&["--clips", "0"]);
+    assert!(code == 2 && stderr.contains("--clips"), "{stderr}");
 }
 
 #[test]

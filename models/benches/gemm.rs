@@ -9,7 +9,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use models::kernels::{Epilogue, Matrix, PackedWeight, Precision, Threads, multiply};
+use models::kernels::{
+    Epilogue, Matrix, PackedWeight, Precision, Threads, multiply, peak_bytes_per_sec, peak_ops_per_sec,
+};
 
 /// (rows, outputs, inputs): the linear layers of Whisper tiny, base, small and large in decoding (1 row, 8 rows) and in
 /// the encoder (1500), tiny's vocabulary, and a square.
@@ -126,7 +128,11 @@ fn trained() -> candle_core::Result<()> {
 }
 
 /// Products with a packed weight in `precision`, and candle's in f32.
-fn served(precision: Precision, (m, n, k): (usize, usize, usize)) -> candle_core::Result<()> {
+fn served(
+    precision: Precision,
+    (m, n, k): (usize, usize, usize),
+    (peak_ops, peak_bytes): (f64, f64),
+) -> candle_core::Result<()> {
     let value_bytes = match precision {
         Precision::F32 => 4,
         Precision::Bf16 => 2,
@@ -165,11 +171,13 @@ fn served(precision: Precision, (m, n, k): (usize, usize, usize)) -> candle_core
     let (ours, candles) = (median(&mut ours), median(&mut candles));
     let (gflop, gigabytes) = (2e-9 * (m * n * k) as f64, 1e-9 * (value_bytes * n * k) as f64);
     println!(
-        "{:>4} {m:5} {n:5} {k:5} | {:8.3} {:8.0} {:6.1} | {:9.3} {:8.0} | {:5.2} | {:8.2}",
+        "{:>4} {m:5} {n:5} {k:5} | {:8.3} {:8.0} {:4.0} % {:6.1} {:4.0} % | {:9.3} {:8.0} | {:5.2} | {:8.2}",
         precision.to_string(),
         1e3 * ours,
         gflop / ours,
+        1e11 * gflop / ours / peak_ops,
         gigabytes / ours,
+        1e11 * gigabytes / ours / peak_bytes,
         1e3 * candles,
         gflop / candles,
         candles / ours,
@@ -182,10 +190,19 @@ fn main() -> candle_core::Result<()> {
     models::kernels::leave_threads_to_kernels();
     trained()?;
     println!("{} threads; medians; ratio: candle's time over ours", rayon::current_num_threads());
-    println!("         m     n     k |  ours ms  GFLOP/s   GB/s | candle ms  GFLOP/s | ratio | packing ms");
+    let peak_bytes = peak_bytes_per_sec();
+    println!(
+        "per cent are of what is reached within the first-level cache, and of {:.1} GB/s",
+        1e-9 * peak_bytes
+    );
+    println!(
+        "         m     n     k |  ours ms  GFLOP/s           GB/s       | candle ms  GFLOP/s | ratio | packing ms"
+    );
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         if precision.is_fast() {
-            SHAPES.into_iter().try_for_each(|shape| served(precision, shape))?;
+            let peak_ops = peak_ops_per_sec(precision);
+            println!("{precision}: {:.0} GFLOP/s at most", 1e-9 * peak_ops);
+            SHAPES.into_iter().try_for_each(|shape| served(precision, shape, (peak_ops, peak_bytes)))?;
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ pub fn bundled(name: &str) -> Option<BundleSource> {
     }
     let files = match name {
         "digits-en" => files!("digits-en": "config.json" "generation_config.json" "preprocessor_config.json"
-            "tokenizer.json" "tokenizer_config.json" "model.safetensors" "LICENSE" "CREDITS.md"),
+            "tokenizer.json" "tokenizer_config.json" "model.safetensors" "precision.json" "LICENSE" "CREDITS.md"),
         _ => return None,
     };
     let files = files.into_iter().map(|(name, bytes)| (Cow::Borrowed(name), Cow::Borrowed(bytes))).collect();

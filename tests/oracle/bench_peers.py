@@ -221,7 +221,7 @@ def run_ctranslate2(folder, precision):
         difference = median(lambda: write(N_TOKENS + 8)) - median(lambda: write(8))
         figures[name] = difference / (n_long - n_short)
     del model
-    if importlib.util.find_spec("faster_whisper"):
+    if precision == "int8" and importlib.util.find_spec("faster_whisper"):
         figures |= run_faster_whisper(folder, precision) | {"start": start_faster_whisper(folder, precision)}
     return figures
 

@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::stft::Stft;
 use super::{FeatureSpec, Features, LogKind, MelFilters, Normalizer};
 use crate::Error;
 
+/// Frames that a thread takes at once.
+const FRAMES_PER_TASK: usize = 100;
 /// Frames between two looks at whether anybody still waits.
 const FRAMES_PER_LOOK: usize = 1000;
 
@@ -69,22 +73,35 @@ impl LogMel {
         Features { data: vec![0.0_f32; n_mels * n_frames], n_mels, n_frames }
     }
 
-    /// Logarithms of the mel energies of some frames.
+    /// Logarithms of the mel energies of some frames, by all threads.
     fn fill(&self, features: &mut Features, samples: &[f32], frames: Range<usize>) {
-        let Features { data, n_mels, n_frames } = features;
-        let (n_mels, n_frames) = (*n_mels, *n_frames);
-        let mut scratch = self.stft.scratch();
-        let silence = self.compress(0.0) as f32;
-        for t in frames {
-            match self.stft.frame(samples, t, &mut scratch) {
-                Some(spectrum) => {
-                    for (f, energy) in self.filters.energies(spectrum).enumerate() {
-                        data[f * n_frames + t] = self.compress(energy) as f32;
-                    }
-                }
-                None => (0..n_mels).for_each(|f| data[f * n_frames + t] = silence),
+        let n_frames = features.n_frames;
+        let parts: Vec<_> = frames.clone().step_by(FRAMES_PER_TASK).collect();
+        let parts: Vec<_> = parts
+            .into_par_iter()
+            .map(|first| (first, self.log_energies(samples, first..frames.end.min(first + FRAMES_PER_TASK))))
+            .collect();
+        for (first, part) in parts {
+            let n = part.len() / features.n_mels.max(1);
+            for (f, values) in part.chunks_exact(n.max(1)).enumerate() {
+                features.data[f * n_frames + first..][..n].copy_from_slice(values);
             }
         }
+    }
+
+    /// Those of some frames, (F, T).
+    fn log_energies(&self, samples: &[f32], frames: Range<usize>) -> Vec<f32> {
+        let n = frames.len();
+        // What is left as it is was silent.
+        let mut values = vec![self.compress(0.0) as f32; self.spec.n_mels * n];
+        let mut scratch = self.stft.scratch();
+        for (t, frame) in frames.enumerate() {
+            let Some(spectrum) = self.stft.frame(samples, frame, &mut scratch) else { continue };
+            for (f, energy) in self.filters.energies(spectrum).enumerate() {
+                values[f * n + t] = self.compress(energy) as f32;
+            }
+        }
+        values
     }
 
     /// What looks at all frames.

@@ -15,6 +15,7 @@ mod layer_norm;
 mod low_precision;
 mod memory;
 mod packed_weight;
+mod peak;
 mod reduce;
 mod softmax;
 mod team;
@@ -40,6 +41,7 @@ pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_nor
 pub use low_precision::{attention_bf16, bf16_to_f32, round_to_bf16};
 pub use memory::{SERVING_BYTES, keep_freed_memory};
 pub use packed_weight::{PackedWeight, Precision};
+pub use peak::{peak_bytes_per_sec, peak_ops_per_sec};
 pub use reduce::add_column_sums;
 pub use softmax::{are_finite, argmax, largest_of, log_sum_exp, softmax, softmax_backward};
 pub use team::{for_each, together};

@@ -75,6 +75,21 @@ fn seven() -> usize {
 const MAX_DIMENSION: usize = 1 << 20;
 
 impl WhisperConfig {
+    /// Multiplications and additions of the products that encode `n_positions`, attention's included.
+    pub fn encoder_ops(&self, n_positions: usize) -> f64 {
+        let [t, d, inner] = [n_positions, self.d_model, self.encoder_ffn_dim].map(|n| n as f64);
+        let convolutions = 3.0 * d * (2.0 * t * self.num_mel_bins as f64 + t * d);
+        let block = t * (4.0 * d * d + 2.0 * d * inner) + 2.0 * t * t * d;
+        2.0 * (convolutions + self.encoder_layers as f64 * block)
+    }
+
+    /// Numbers that a decoding step reads: of weights, and of keys and values of `n_positions` for each of its rows.
+    pub fn step_numbers(&self, n_positions: usize) -> (f64, f64) {
+        let [d, inner, layers] = [self.d_model, self.decoder_ffn_dim, self.decoder_layers].map(|n| n as f64);
+        let weights = layers * (6.0 * d * d + 2.0 * d * inner) + self.vocab_size as f64 * d;
+        (weights, layers * 2.0 * n_positions as f64 * d)
+    }
+
     /// Feature frames of a full window.
     pub fn max_source_frames(&self) -> usize {
         2 * self.max_source_positions

@@ -10,7 +10,7 @@ use std::{
 use audio::DecodeAudio;
 use candle_core::Device;
 use clap::ArgAction;
-use models::{Bundle, DecodeOptions, Task, Transcriber};
+use models::{Bundle, BundleSource, DecodeOptions, Task, Transcriber};
 use recipes::{
     analysis_page,
     data::{
@@ -30,7 +30,10 @@ use super::{
     output::{print, write_file},
     progress::{Items, Style},
 };
-use crate::config::{Config, Precision};
+use crate::{
+    config::{Config, Precision},
+    registry::{ErrorRates, PrecisionCost, PrecisionCosts},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +41,7 @@ Examples:
   speechd data import fsdd --out fsdd && speechd evaluate fsdd/test.jsonl      # the model inside the program
   speechd evaluate data/test.jsonl --model openai/whisper-base --normaliser english --json
   speechd evaluate data/test.jsonl --model ./my-whisper --hypotheses heard.tsv
-  speechd evaluate data/test.jsonl --model ./my-whisper --precision f32,bf16,int8      # what speed costs
+  speechd evaluate data/test.jsonl --model ./my-whisper --precision f32,bf16,int8      # what speed costs; --record keeps it
   speechd evaluate data/test.jsonl --model ./my-whisper --language ps --analysis errors/
 
 A word error rate means something only beside the name of its normaliser; Pashto's two are both told. Recordings without a text count apart: how many of them got one.
@@ -82,6 +85,9 @@ pub(super) struct Args {
     /// Write what is behind the errors into DIR: analysis.json, and analysis.html with the worst utterances to listen to
     #[arg(long, value_name = "DIR")]
     analysis: Option<PathBuf>,
+    /// Keep what the precisions cost beside the model, where `speechd models inspect` shows it; the model must be a directory
+    #[arg(long, requires = "precision")]
+    record: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -144,6 +150,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .try_for_each(|precision| precision.check().map_err(|error| Usage(error.to_string())))?;
     let (first, others) = (precisions[0], &precisions[1..]);
     let source = fetch(model, &config, style)?;
+    let record = match (&source, args.record) {
+        (_, false) => None,
+        (BundleSource::Dir(path), true) => Some(PrecisionCosts::path(path)),
+        (_, true) => return Err(Usage(format!("--record: {model} is no directory to write into")).into()),
+    };
     let load =
         |precision| Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &Device::Cpu);
     let transcriber = load(first)?;
@@ -177,6 +188,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             times_real_time: other.speed(),
             failed: other.failed,
         });
+    }
+    if let Some(path) = &record {
+        let costs = costs(&args.manifests, &evaluation, first, &reports, &compared);
+        write_file(path, &(serde_json::to_string_pretty(&costs)? + "\n"))?;
     }
     if let Some(path) = &args.hypotheses {
         write_file(path, &hypotheses(&evaluation))?;
@@ -313,6 +328,43 @@ fn describe(reports: &[Report], evaluation: &Evaluation) -> String {
     );
     tell_failed(&evaluation.failed, &mut text);
     text
+}
+
+/// What the precisions cost, to be kept.
+fn costs(
+    manifests: &[PathBuf],
+    evaluation: &Evaluation,
+    first: models::Precision,
+    reports: &[Report],
+    others: &[Other],
+) -> PrecisionCosts {
+    let error_rates = |reports: &[Report]| {
+        let rates = |report: &Report| ErrorRates {
+            normaliser: report.normaliser.to_string(),
+            wer: report.words.rate,
+            cer: report.characters.rate,
+        };
+        reports.iter().map(rates).collect()
+    };
+    let reference =
+        PrecisionCost { precision: first.to_string(), same_words: 1.0, error_rates: error_rates(reports) };
+    let others = others.iter().map(|other| PrecisionCost {
+        precision: other.precision.clone(),
+        same_words: other.same_words,
+        error_rates: error_rates(&other.reports),
+    });
+    // Their names, and their folders': where those lie on this machine says nothing on another.
+    let name = |path: &PathBuf| {
+        let mut parts: Vec<_> = path.iter().rev().take(2).map(|part| part.to_string_lossy()).collect();
+        parts.reverse();
+        parts.join("/")
+    };
+    PrecisionCosts {
+        manifests: manifests.iter().map(name).collect(),
+        n_recordings: evaluation.heard.len(),
+        audio_secs: evaluation.audio_secs,
+        precisions: std::iter::once(reference).chain(others).collect(),
+    }
 }
 
 /// What other precisions change.

@@ -214,6 +214,25 @@ fn describe(summary: &Summary) -> String {
             features.n_mels, features.sample_rate, features.n_fft, features.hop_samples, summary.window_secs
         ),
     );
+    if let Some(costs) = &summary.precision {
+        let percent =
+            |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.2} %", 100.0 * rate));
+        for cost in &costs.precisions {
+            let rates = cost.error_rates.iter().map(|rates| {
+                format!("{}: WER {}, CER {}", rates.normaliser, percent(rates.wer), percent(rates.cer))
+            });
+            let rates = rates.collect::<Vec<_>>().join("; ");
+            line(
+                &cost.precision,
+                format!("{} of the words are the same; {rates}", percent(Some(cost.same_words))),
+            );
+        }
+        let n = costs.n_recordings;
+        line(
+            "measured on",
+            format!("{} ({n} recordings, {:.0} s)", costs.manifests.join(", "), costs.audio_secs),
+        );
+    }
     let files: Vec<_> = summary
         .files
         .iter()

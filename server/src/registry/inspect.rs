@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Error,
+    Error, PrecisionCosts,
     digest::{sha256, sha256_of},
 };
 
@@ -40,6 +40,8 @@ pub struct Summary {
     pub features_digest: String,
     /// Seconds of audio that a window holds.
     pub window_secs: f64,
+    /// What its precisions cost, where it was measured.
+    pub precision: Option<PrecisionCosts>,
     /// Its files, in order.
     pub files: Vec<FileSummary>,
 }
@@ -87,6 +89,7 @@ impl Summary {
             window_secs: bundle.description().window_secs(),
             features: bundle.feature_spec().clone(),
             features_digest: bundle.feature_spec().digest(),
+            precision: PrecisionCosts::read(source)?,
             files: files(source)?,
         })
     }

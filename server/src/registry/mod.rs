@@ -8,6 +8,7 @@ mod http;
 mod hub;
 mod inspect;
 mod name;
+mod precision;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub use error::Error;
 pub use hub::{Hub, HubOptions, Progress};
 pub use inspect::{FileSummary, Summary, architecture, size_bytes};
 pub use name::{Name, Repository};
+pub use precision::{ErrorRates, PRECISION_FILE, PrecisionCost, PrecisionCosts};
 
 /// The files of the model that `spec` names, an adapter's with those of its base; fetches them when they are not on this machine.
 pub fn resolve(spec: &str, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<BundleSource, Error> {

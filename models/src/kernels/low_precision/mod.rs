@@ -108,6 +108,32 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Lines and rows of products whose factors stay in the first-level cache: two tiles.
+const NEAR_LINES: usize = 8;
+const NEAR_ROWS: usize = 2 * TILE_ROWS;
+
+/// Declares a function that computes such a product again and again; gives how many operations each time takes.
+macro_rules! near_products {
+    ($name:ident, $set:expr, $line:expr) => {
+        /// A product whose factors are near; how many operations each time takes.
+        pub(super) fn $name() -> impl FnMut() -> usize {
+            let stride = Rows::stride(NEAR_LINES);
+            let lines = vec![Line([[0; GROUP_BYTES]; LINE_GROUPS]); NEAR_ROWS * stride];
+            let panel = vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); NEAR_LINES * LINE_GROUPS];
+            let mut sums = [Sums([Default::default(); N_COLUMNS]); NEAR_ROWS];
+            let set = $set.set_up();
+            move || {
+                set.multiply(Rows { lines: &lines, stride }, &panel, &mut sums);
+                std::hint::black_box(&mut sums);
+                2 * NEAR_ROWS * NEAR_LINES * $line * N_COLUMNS
+            }
+        }
+    };
+}
+
+near_products!(peak_int8, Int8Set::best(NEAR_ROWS), LINE_GROUPS * GROUP_BYTES);
+near_products!(peak_bf16, Bf16Set::best(), LINE_GROUPS * GROUP_BYTES / 2);
+
 /// Numbers between -1 and 1 without a pattern.
 #[cfg(test)]
 fn noise(n: usize, seed: u32) -> Vec<f32> {

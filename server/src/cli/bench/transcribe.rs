@@ -9,6 +9,7 @@ use candle_core::Device;
 use models::{
     Bundle, DecodeOptions, Transcriber,
     decode::{Attempt, Rules, Strategy, Thresholds, WindowRequest},
+    kernels::{peak_bytes_per_sec, peak_ops_per_sec},
 };
 use serde::Serialize;
 
@@ -82,6 +83,8 @@ struct Report {
     load_secs: f64,
     features_secs_per_window: f64,
     encoder_secs_per_window: f64,
+    /// Of what the machine multiplies in this precision within its first-level caches.
+    encoder_share_of_peak: f64,
     window_secs: f64,
     decoder: Vec<DecoderSpeed>,
     beam_size: usize,
@@ -96,6 +99,8 @@ struct DecoderSpeed {
     tokens: usize,
     secs_per_step: f64,
     secs_per_token: f64,
+    /// Weights, keys and values that a step reads, over what the machine reads in that time; above 1 where caches hold them.
+    share_of_bandwidth: f64,
     /// Time of the last quarter of the steps over that of the first: near 1 when decoding is linear in tokens.
     last_over_first_quarter: f64,
 }
@@ -143,6 +148,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     let features = transcriber.window_features(window);
     let encoder_secs = median(*runs, || Ok(transcriber.encode(features.clone()).map(drop)?))?;
+    let config_of_model = &transcriber.whisper().config;
+    let encoder_ops = config_of_model.encoder_ops(features.n_frames / 2);
+    let encoder_share_of_peak = encoder_ops / encoder_secs / peak_ops_per_sec(precision);
+    let bytes_per_sec = peak_bytes_per_sec();
     let encoded = transcriber.encode(features)?;
     let decoder = [1, 8]
         .into_iter()
@@ -150,7 +159,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             // Each row listens to a window of its own, as those of several recordings do.
             let windows =
                 (0..batch).map(|_| Ok(transcriber.listen(&encoded)?)).collect::<anyhow::Result<Vec<_>>>()?;
-            decoder_speed(&transcriber, &windows, *runs)
+            let (weights, window) = config_of_model.step_numbers(encoded.dims2()?.0);
+            let (weight_bytes, window_bytes) = match precision {
+                models::Precision::F32 => (4.0, 4.0),
+                models::Precision::Bf16 => (2.0, 2.0),
+                models::Precision::Int8 => (1.0, 2.0),
+            };
+            let n_bytes = weights * weight_bytes + batch as f64 * window * window_bytes;
+            decoder_speed(&transcriber, &windows, *runs, n_bytes / bytes_per_sec)
         })
         .collect::<anyhow::Result<_>>()?;
 
@@ -181,6 +197,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         load_secs,
         features_secs_per_window: features_secs,
         encoder_secs_per_window: encoder_secs,
+        encoder_share_of_peak,
         window_secs: transcriber.window_secs(),
         decoder,
         beam_size: transcriber.beam_size(&options),
@@ -194,11 +211,13 @@ fn first_language(transcriber: &Transcriber) -> Option<String> {
     transcriber.languages().next().map(str::to_owned)
 }
 
-/// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed.
+/// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed. A step's bytes are read in
+/// `least_secs`.
 fn decoder_speed(
     transcriber: &Transcriber,
     windows: &[Arc<models::whisper::CrossCache>],
     runs: u32,
+    least_secs: f64,
 ) -> anyhow::Result<DecoderSpeed> {
     let special = transcriber.special_tokens();
     let language = first_language(transcriber);
@@ -245,6 +264,7 @@ fn decoder_speed(
         tokens: n_tokens,
         secs_per_step,
         secs_per_token: secs_per_step / batch as f64,
+        share_of_bandwidth: least_secs / secs_per_step,
         last_over_first_quarter: middle(ratios.collect()),
     })
 }
@@ -293,14 +313,19 @@ fn describe(report: &Report) -> String {
             ms(report.features_secs_per_window),
             report.window_secs
         ),
-        format!("encoder           {} per window", ms(report.encoder_secs_per_window)),
+        format!(
+            "encoder           {} per window, {:.0} % of the arithmetic that caches allow",
+            ms(report.encoder_secs_per_window),
+            100.0 * report.encoder_share_of_peak
+        ),
     ];
     for speed in &report.decoder {
         lines.push(format!(
-            "decoder, batch {}  {} per step, {} per token ({} tokens; last quarter {:.2} x the first)",
+            "decoder, batch {}  {} per step, {} per token, {:.0} % of the memory's bandwidth ({} tokens; last quarter {:.2} x the first)",
             speed.batch,
             ms(speed.secs_per_step),
             ms(speed.secs_per_token),
+            100.0 * speed.share_of_bandwidth,
             speed.tokens,
             speed.last_over_first_quarter
         ));

@@ -28,7 +28,7 @@ use super::{
     },
     Stopped,
 };
-use crate::registry::Summary;
+use crate::registry::{PRECISION_FILE, Summary};
 
 /// What the base heard, on disk.
 #[derive(Serialize, Deserialize)]
@@ -82,8 +82,8 @@ impl<'a> Judge<'a> {
 
     /// What decides what the base hears: its files, the token that it gets, and how it is asked.
     fn key(&self, config: &RunConfig, base: &BundleSource) -> anyhow::Result<Value> {
-        let files: Vec<_> =
-            Summary::open(base)?.files.into_iter().map(|file| (file.name, file.sha256)).collect();
+        let files = Summary::open(base)?.files.into_iter().filter(|file| file.name != PRECISION_FILE);
+        let files: Vec<_> = files.map(|file| (file.name, file.sha256)).collect();
         let key = (files, &config.model.like, self.options(true));
         // As it is read again: a number of single precision has more digits as a value.
         Ok(serde_json::from_str(&serde_json::to_string(&key)?)?)

@@ -42,7 +42,7 @@ impl Bf16Set {
     }
 
     /// Makes it ready on this thread.
-    pub(super) fn set_up(self) -> SetUp<Self> {
+    pub(in crate::kernels::low_precision) fn set_up(self) -> SetUp<Self> {
         SetUp {
             set: self,
             #[cfg(target_arch = "x86_64")]

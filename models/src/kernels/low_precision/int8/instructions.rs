@@ -65,7 +65,7 @@ impl Int8Set {
     }
 
     /// Makes it ready on this thread.
-    pub(super) fn set_up(self) -> SetUp<Self> {
+    pub(in crate::kernels::low_precision) fn set_up(self) -> SetUp<Self> {
         SetUp {
             set: self,
             #[cfg(target_arch = "x86_64")]
