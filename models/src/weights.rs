@@ -1,5 +1,5 @@
 //! The weights of a bundle: one or several safetensors files, whose headers are checked before a byte of a
-//! tensor is read, and whose tensors are read one at a time, so that peak memory stays near their size.
+//! tensor is read, and whose tensors are read one by one, so that peak memory stays near their size.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;

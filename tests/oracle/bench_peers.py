@@ -221,6 +221,7 @@ def run_ctranslate2(folder, precision):
         difference = median(lambda: write(N_TOKENS + 8)) - median(lambda: write(8))
         figures[name] = difference / (n_long - n_short)
     del model
+    figures["memory"] = peak_memory_mb()  # as the others: without whole transcriptions
     if precision == "int8" and importlib.util.find_spec("faster_whisper"):
         figures |= run_faster_whisper(folder, precision) | {"start": start_faster_whisper(folder, precision)}
     return figures
@@ -304,6 +305,9 @@ def run_speechd(speechd, folder, precision):
         speechd, "transcribe", folder / "five.wav", "--model", folder, "--precision", precision, "--language", "en",
         "--max-new-tokens", "8", "--beam-size", "1", "--temperature", "0", "--no-fallback", "--quiet",
     ]  # fmt: skip
+    for cell in report["end_to_end"] + clips["end_to_end"]:
+        if cell["n_tokens"] < N_TOKENS:
+            print(f"speechd wrote {cell['n_tokens']} tokens, not {N_TOKENS}", file=sys.stderr)
     return {
         "encoder": report["encoder_secs_per_window"],
         "token": report["decoder"][0]["secs_per_step"],
@@ -349,13 +353,13 @@ def prepare(size, arguments):
         make_checkpoint(size, folder, arguments.tokenizer)
     variable = folder / "variable"
     if not (variable / "config.json").exists():
-        variable.mkdir()
+        variable.mkdir(exist_ok=True)
         for file in folder.iterdir():
-            if file.is_file() and file.suffix in (".json", ".safetensors"):
-                (variable / file.name).symlink_to(file.resolve())
+            link = variable / file.name
+            if file.suffix in (".json", ".safetensors") and file.name != "config.json" and not link.exists():
+                link.symlink_to(file.resolve())
         config = json.loads((folder / "config.json").read_text()) | {"variable_length": True}
-        (variable / "config.json").unlink()
-        (variable / "config.json").write_text(json.dumps(config))
+        (variable / "config.json").write_text(json.dumps(config))  # last: with it the folder is whole
     write_wav(folder / "five.wav", voice(5))
     if importlib.util.find_spec("ctranslate2"):
         for precision in ("int8", "float32"):
@@ -381,7 +385,7 @@ def main():
     if sys.argv[1:2] == ["--peer"]:
         _, run, precision = PEERS[sys.argv[2]]
         figures = run(pathlib.Path(sys.argv[3]), precision)
-        figures["memory"] = peak_memory_mb()
+        figures.setdefault("memory", peak_memory_mb())
         print("@" + json.dumps(figures))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -40,11 +40,12 @@ pub(super) fn prefetch(line: *const u8) {
     let _ = line;
 }
 
-/// What is freed and kept where models serve: enough for what a window's encoding takes again and again.
-pub const SERVING_BYTES: usize = 256 << 20;
+/// What is kept of it where models serve: enough for what a window's encoding takes again and again.
+pub const SERVING_KEEPS_BYTES: usize = 256 << 20;
 
-/// Tells the C library to keep up to `n_bytes` of freed memory for the next allocation instead of giving it back to the system: to
-/// fetch and zero its pages anew for every tensor takes a third of a small model's training step, and a tenth of a window's encoding.
+/// Tells the C library to keep freed memory for the next allocation instead of giving it back to the system: to fetch and zero its
+/// pages anew for every tensor takes a third of a small model's training step. Of what is free at the end of a heap, `n_bytes` are
+/// kept; what is free before something that is in use is kept anyhow.
 ///
 /// It reaches blocks below 1 GiB, before glibc 2.35 below 32 MiB; larger ones come from the system each alone and go back to it.
 /// So do, outside the process's first thread, blocks that do not fit into a heap of 64 MiB, and heaps that became empty (glibc

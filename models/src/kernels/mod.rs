@@ -39,7 +39,7 @@ pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Matrix, Threads, multiply, multiply_add};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
 pub use low_precision::{attention_bf16, bf16_to_f32, round_to_bf16};
-pub use memory::{SERVING_BYTES, keep_freed_memory};
+pub use memory::{SERVING_KEEPS_BYTES, keep_freed_memory};
 pub use packed_weight::{PackedWeight, Precision};
 pub use peak::{peak_bytes_per_sec, peak_ops_per_sec};
 pub use reduce::add_column_sums;

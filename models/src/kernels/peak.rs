@@ -12,8 +12,9 @@ use super::packed_weight::Precision;
 
 /// What each figure is measured for, at least.
 const MIN_TIME: Duration = Duration::from_millis(100);
-/// Bytes that every thread reads, more than its share of the caches.
+/// Bytes that every thread reads, more than its share of the caches, and that all of them read at most.
 const READ_BYTES: usize = 128 << 20;
+const MAX_READ_BYTES: usize = 1 << 30;
 
 /// Multiplications and additions a second of all threads together, with factors that never leave the first-level cache.
 pub fn peak_ops_per_sec(precision: Precision) -> f64 {
@@ -36,13 +37,14 @@ pub fn peak_ops_per_sec(precision: Precision) -> f64 {
 /// Bytes a second that all threads together read from memory.
 pub fn peak_bytes_per_sec() -> f64 {
     let n_threads = rayon::current_num_threads();
+    let n_bytes = READ_BYTES.min(MAX_READ_BYTES / n_threads);
     let buffers: Vec<Vec<u64>> =
-        (0..n_threads).into_par_iter().map(|i| vec![i as u64 + 1; READ_BYTES / 8]).collect();
+        (0..n_threads).into_par_iter().map(|i| vec![i as u64 + 1; n_bytes / 8]).collect();
     let pass = || {
         let began = Instant::now();
         let sums: Vec<u64> = buffers.par_iter().with_max_len(1).map(|buffer| sum(buffer)).collect();
         black_box(sums);
-        (n_threads * READ_BYTES) as f64 / began.elapsed().as_secs_f64()
+        (n_threads * n_bytes) as f64 / began.elapsed().as_secs_f64()
     };
     (0..4).map(|_| pass()).fold(0.0, f64::max)
 }

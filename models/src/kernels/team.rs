@@ -8,15 +8,15 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-/// How long a thread looks for more work when its leader has none, so that the next step finds it awake.
-const LINGER: Duration = Duration::from_micros(100);
+/// How long a thread looks for a task before it leaves: there are more threads than tasks.
+const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks for work between two offers of the processor to others.
 const N_SPINS: usize = 64;
 /// Bits of a claim's number of tasks, and of the next of them.
@@ -26,47 +26,71 @@ const MAX_TASKS: usize = 1 << (N_BITS - 1);
 
 type Job<'a> = dyn Fn(usize) + Sync + 'a;
 
+/// What a thread does with the team that it may lead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Nothing.
+    Alone,
+    /// It may hand out tasks.
+    Leads,
+    /// It has handed out some: what they do, each does alone.
+    Runs,
+}
+
 thread_local! {
-    /// The team that this thread leads.
+    /// The team that this thread may lead.
     static TEAM: Arc<Team> = Arc::default();
-    /// Whether it does at the moment.
-    static LEADS: Cell<bool> = const { Cell::new(false) };
+    static ROLE: Cell<Role> = const { Cell::new(Role::Alone) };
+}
+
+/// A role that ends, however it does.
+struct Acting {
+    before: Role,
+}
+
+impl Acting {
+    fn begin(role: Role) -> Self {
+        Self { before: ROLE.replace(role) }
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        ROLE.set(self.before);
+    }
 }
 
 /// Computes `work`, whose tasks on this thread are shared with threads that are kept awake for them.
 pub fn together<T>(work: impl FnOnce() -> T) -> T {
     let n_threads = rayon::current_num_threads();
-    if n_threads == 1 || LEADS.get() {
+    if n_threads == 1 || ROLE.get() != Role::Alone {
         return work();
     }
-    /// Ends it, however the work ends.
-    struct Leading(Arc<Team>);
-    impl Drop for Leading {
+    /// Sends them home, however the work ends.
+    struct Ending(Arc<Team>);
+    impl Drop for Ending {
         fn drop(&mut self) {
-            LEADS.set(false);
-            self.0.is_at_work.store(false, Ordering::Relaxed);
+            self.0.period.fetch_add(1, Ordering::Relaxed);
         }
     }
     let team = TEAM.with(Arc::clone);
-    team.is_at_work.store(true, Ordering::Relaxed);
-    for _ in team.n_helpers.load(Ordering::Relaxed)..n_threads - 1 {
-        team.n_helpers.fetch_add(1, Ordering::Relaxed);
-        let team = team.clone();
-        rayon::spawn(move || team.help());
-    }
-    LEADS.set(true);
-    let _leading = Leading(team);
+    team.n_places.store(n_threads - 1, Ordering::Relaxed);
+    let period = team.period.fetch_add(1, Ordering::Relaxed) + 1;
+    let helped = team.clone();
+    // To each thread itself: one of them would else take what was meant for several.
+    rayon::spawn_broadcast(move |_| helped.help(period));
+    let (_ending, _acting) = (Ending(team), Acting::begin(Role::Leads));
     work()
 }
 
 /// Whether tasks of this thread are taken by threads that are awake, so that small ones are worth it.
 pub(super) fn is_together() -> bool {
-    LEADS.get()
+    ROLE.get() == Role::Leads
 }
 
 /// Calls `run` for each item, on all threads.
 pub fn for_each<T: Send>(items: &mut [T], run: impl Fn(&mut T) + Sync + Send) {
-    if !LEADS.get() || items.len() > MAX_TASKS {
+    if !is_together() || items.len() > MAX_TASKS {
         return items.par_iter_mut().for_each(run);
     }
     if let [item] = items {
@@ -89,9 +113,9 @@ pub fn for_each<T: Send>(items: &mut [T], run: impl Fn(&mut T) + Sync + Send) {
     let items = Items(items.as_mut_ptr());
     // SAFETY: the team calls it once with every number below `n_items`, and all calls have returned before it does.
     let job = |i: usize| run(unsafe { items.get(i) });
-    LEADS.set(false); // what tasks do, each does alone
+    let acting = Acting::begin(Role::Runs);
     let result = TEAM.with(|team| team.run(n_items, &job));
-    LEADS.set(true);
+    drop(acting);
     if let Err(panic) = result {
         resume_unwind(panic);
     }
@@ -106,8 +130,10 @@ struct Team {
     n_left: AtomicUsize,
     job: UnsafeCell<Option<*const Job<'static>>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    n_helpers: AtomicUsize,
-    is_at_work: AtomicBool,
+    /// One more whenever work begins or ends: odd while there is some.
+    period: AtomicUsize,
+    /// Threads that may still come.
+    n_places: AtomicUsize,
 }
 
 // SAFETY: the job is written by who leads while no task of it is left, and read by who has taken a task, which is left until it is
@@ -117,7 +143,7 @@ unsafe impl Sync for Team {}
 unsafe impl Send for Team {}
 
 impl Team {
-    /// Calls `job` with every number below `n`, at most `MAX_TASKS`. To be called by who leads.
+    /// Calls `job` with every number below `n`, at most `MAX_TASKS`. To be called by who leads, and not from within a job.
     fn run(&self, n: usize, job: &Job<'_>) -> Result<(), Box<dyn Any + Send>> {
         // SAFETY: only its lifetime changes; nobody calls it after this function, which returns when all tasks are done.
         let job: *const Job<'static> = unsafe { std::mem::transmute::<*const Job<'_>, _>(job) };
@@ -165,27 +191,35 @@ impl Team {
         next(self.claims.fetch_add(1, Ordering::Acquire))
     }
 
-    /// Helps until there has been nothing to do for a while.
-    fn help(&self) {
-        let mut idle_since: Option<Instant> = None;
+    /// Helps until the work of a period is over, or there was nothing to do for a while.
+    fn help(&self, period: usize) {
+        let is_over = || self.period.load(Ordering::Relaxed) != period;
+        let take_place = |n: usize| n.checked_sub(1);
+        // Who leads may be of the pool or not, and is one of the threads that compute either way.
+        if is_over()
+            || ROLE.get() != Role::Alone
+            || self.n_places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_place).is_err()
+        {
+            return;
+        }
+        // What else it runs meanwhile finds it taken.
+        let _acting = Acting::begin(Role::Runs);
+        let mut last_task = Instant::now();
         let mut n_spins = 0;
-        loop {
+        while !is_over() {
             if self.work() {
-                idle_since = None;
+                last_task = Instant::now();
                 n_spins = 0;
             }
             wait(&mut n_spins);
             if n_spins.is_multiple_of(N_SPINS) {
                 // Others who use the pool are not kept waiting.
                 rayon::yield_now();
-                if self.is_at_work.load(Ordering::Relaxed) {
-                    idle_since = None;
-                } else if idle_since.get_or_insert_with(Instant::now).elapsed() > LINGER {
+                if last_task.elapsed() > PATIENCE {
                     break;
                 }
             }
         }
-        self.n_helpers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -225,6 +259,17 @@ mod tests {
             count(500, 9)
         );
         assert!(!is_together());
+    }
+
+    #[test]
+    fn work_within_a_task_is_its_own() {
+        let mut sums = vec![0; 64];
+        for _ in 0..50 {
+            together(|| {
+                for_each(&mut sums, |sum| *sum = together(|| count(12, 5)).iter().sum::<usize>());
+            });
+        }
+        assert_eq!(sums, vec![count(12, 5).iter().sum::<usize>(); 64]);
     }
 
     #[test]

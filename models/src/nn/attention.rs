@@ -284,6 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn heads_may_be_as_wide_as_they_like() -> candle_core::Result<()> {
+        let width = 2 * 400;
+        let (keys, values, query) = (waves(40, width, 0.1)?, waves(40, width, 0.2)?, waves(3, width, 0.3)?);
+        let window = KvCache::window(&keys, &values, 2, Precision::F32)?;
+        let rows = KvCache::full(&keys, &values)?;
+        let of = |cache| {
+            let spans = [KeySpan { cache, n_queries: 3, causal: false }];
+            query.apply_op1_no_bwd(&RaggedAttention { spans: &spans, n_heads: 2, scale: 0.05 })
+        };
+        let difference = (of(&window)? - of(&rows)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(difference < 1e-5, "{difference}");
+        Ok(())
+    }
+
+    #[test]
     fn a_fork_keeps_its_own_positions() -> candle_core::Result<()> {
         let mut cache = KvCache::new(4, 2, &Device::Cpu)?;
         cache.append(&waves(2, 2, 0.0)?, &waves(2, 2, 1.0)?)?;

@@ -75,12 +75,14 @@ fn seven() -> usize {
 const MAX_DIMENSION: usize = 1 << 20;
 
 impl WhisperConfig {
-    /// Multiplications and additions of the products that encode `n_positions`, attention's included.
-    pub fn encoder_ops(&self, n_positions: usize) -> f64 {
-        let [t, d, inner] = [n_positions, self.d_model, self.encoder_ffn_dim].map(|n| n as f64);
+    /// Multiplications and additions that encode `n_positions`: of linear layers, and of attention and convolutions.
+    pub fn encoder_ops(&self, n_positions: usize) -> (f64, f64) {
+        let [t, d, inner, layers] =
+            [n_positions, self.d_model, self.encoder_ffn_dim, self.encoder_layers].map(|n| n as f64);
+        let linear = layers * t * (4.0 * d * d + 2.0 * d * inner);
+        let attention = layers * 2.0 * t * t * d;
         let convolutions = 3.0 * d * (2.0 * t * self.num_mel_bins as f64 + t * d);
-        let block = t * (4.0 * d * d + 2.0 * d * inner) + 2.0 * t * t * d;
-        2.0 * (convolutions + self.encoder_layers as f64 * block)
+        (2.0 * linear, 2.0 * (attention + convolutions))
     }
 
     /// Numbers that a decoding step reads: of weights, and of keys and values of `n_positions` for each of its rows.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{Config, Precision},
-    registry::{ErrorRates, PrecisionCost, PrecisionCosts},
+    registry::{ErrorRates, Name, PrecisionCost, PrecisionCosts},
 };
 
 const EXAMPLES: &str = "\
@@ -86,7 +86,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     analysis: Option<PathBuf>,
     /// Keep what the precisions cost beside the model, where `speechd models inspect` shows it; the model must be a directory
-    #[arg(long, requires = "precision")]
+    #[arg(long, requires = "precision", conflicts_with_all = ["translation", "limit", "fallback"])]
     record: bool,
     /// Print JSON
     #[arg(long)]
@@ -150,10 +150,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .try_for_each(|precision| precision.check().map_err(|error| Usage(error.to_string())))?;
     let (first, others) = (precisions[0], &precisions[1..]);
     let source = fetch(model, &config, style)?;
-    let record = match (&source, args.record) {
-        (_, false) => None,
-        (BundleSource::Dir(path), true) => Some(PrecisionCosts::path(path)),
-        (_, true) => return Err(Usage(format!("--record: {model} is no directory to write into")).into()),
+    let record = match (Name::parse(model)?, &source, args.record) {
+        (_, _, false) => None,
+        // Not into the cache, whose files are others'.
+        (Name::Directory(_), BundleSource::Dir(path), true) => Some(PrecisionCosts::path(path)),
+        (_, _, true) => return Err(Usage(format!("--record: {model} is no model's directory")).into()),
     };
     let load =
         |precision| Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &Device::Cpu);
@@ -190,7 +191,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         });
     }
     if let Some(path) = &record {
-        let costs = costs(&args.manifests, &evaluation, first, &reports, &compared);
+        let costs = costs(args, beam_size, &evaluation, first, &reports, &compared);
         write_file(path, &(serde_json::to_string_pretty(&costs)? + "\n"))?;
     }
     if let Some(path) = &args.hypotheses {
@@ -332,7 +333,8 @@ fn describe(reports: &[Report], evaluation: &Evaluation) -> String {
 
 /// What the precisions cost, to be kept.
 fn costs(
-    manifests: &[PathBuf],
+    args: &Args,
+    beam_size: usize,
     evaluation: &Evaluation,
     first: models::Precision,
     reports: &[Report],
@@ -360,7 +362,9 @@ fn costs(
         parts.join("/")
     };
     PrecisionCosts {
-        manifests: manifests.iter().map(name).collect(),
+        manifests: args.manifests.iter().map(name).collect(),
+        language: args.language.clone(),
+        beam_size,
         n_recordings: evaluation.heard.len(),
         audio_secs: evaluation.audio_secs,
         precisions: std::iter::once(reference).chain(others).collect(),

@@ -21,7 +21,7 @@ mod transcribe;
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
-use ::models::kernels::{SERVING_BYTES, keep_freed_memory, leave_threads_to_kernels};
+use ::models::kernels::{SERVING_KEEPS_BYTES, keep_freed_memory, leave_threads_to_kernels};
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -78,7 +78,6 @@ struct Usage(String);
 /// Runs the program with these arguments, the first being its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     leave_threads_to_kernels();
-    keep_freed_memory(SERVING_BYTES);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -93,6 +92,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         // What a service does is its log.
         Command::Serve(_) => start_log(cli.verbose.max(1)),
         _ => start_log(cli.verbose),
+    }
+    if let Command::Transcribe(_) | Command::Serve(_) | Command::Evaluate(_) | Command::Bench(_) = cli.command
+    {
+        keep_freed_memory(SERVING_KEEPS_BYTES);
     }
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args),

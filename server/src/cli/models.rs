@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    registry::{self, Hub, Name, Summary},
+    registry::{self, Hub, Name, PrecisionCosts, Summary},
 };
 
 #[derive(Debug, clap::Args)]
@@ -135,7 +135,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             print(&format!("{}\n", out.display()))
         }
         Command::Inspect { model, json } => {
-            let summary = Summary::open(&fetch(model, &config, style)?)?;
+            let source = fetch(model, &config, style)?;
+            let summary = Summary { precision: PrecisionCosts::read(&source)?, ..Summary::open(&source)? };
             print(&if *json { serde_json::to_string_pretty(&summary)? + "\n" } else { describe(&summary) })
         }
     }
@@ -230,7 +231,12 @@ fn describe(summary: &Summary) -> String {
         let n = costs.n_recordings;
         line(
             "measured on",
-            format!("{} ({n} recordings, {:.0} s)", costs.manifests.join(", "), costs.audio_secs),
+            format!(
+                "{} ({n} recordings, {:.0} s, beam of {})",
+                costs.manifests.join(", "),
+                costs.audio_secs,
+                costs.beam_size
+            ),
         );
     }
     let files: Vec<_> = summary

@@ -13,8 +13,12 @@ pub const PRECISION_FILE: &str = "precision.json";
 /// What was heard in each precision of the same recordings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrecisionCosts {
-    /// Names of the manifests.
+    /// Names of the manifests, with their folders'.
     pub manifests: Vec<String>,
+    /// The language that was told for recordings that state none.
+    pub language: Option<String>,
+    /// Hypotheses that were kept.
+    pub beam_size: usize,
     /// How many recordings were heard.
     pub n_recordings: usize,
     /// Their length together.
@@ -46,9 +50,9 @@ pub struct ErrorRates {
 }
 
 impl PrecisionCosts {
-    /// What lies beside a model, if anything does.
+    /// What lies beside a model, if anything does. An adapter's base says nothing about what it became.
     pub fn read(source: &BundleSource) -> Result<Option<Self>, Error> {
-        if !source.has(PRECISION_FILE) {
+        if matches!(source, BundleSource::Adapted { .. }) || !source.has(PRECISION_FILE) {
             return Ok(None);
         }
         let bytes = source.read(PRECISION_FILE)?;
@@ -74,7 +78,9 @@ mod tests {
         let source = BundleSource::from(folder.path());
         assert_eq!(PrecisionCosts::read(&source)?, None);
         let costs = PrecisionCosts {
-            manifests: vec!["test.jsonl".to_owned()],
+            manifests: vec!["fsdd/test.jsonl".to_owned()],
+            language: Some("en".to_owned()),
+            beam_size: 5,
             n_recordings: 3,
             audio_secs: 4.5,
             precisions: vec![PrecisionCost {

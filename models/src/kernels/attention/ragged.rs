@@ -73,8 +73,11 @@ pub fn attend(rows: &[AttentionRow<'_>], n_heads: usize, scale: f32, out: &mut [
     );
     let mut tasks = Vec::with_capacity(rows.len() * n_heads);
     let mut outs = out.chunks_exact_mut(width);
-    // Rows of one window follow each other, so that its keys and values are fetched once for all of them.
-    for rows in rows.chunk_by(|a, b| a.cache.are(&b.cache)) {
+    // Rows of one window follow each other, so that its keys and values are fetched once for all of them; but there is something
+    // to do for every thread.
+    let n_parts = rayon::current_num_threads().div_ceil(n_heads);
+    let windows = rows.chunk_by(|a, b| a.cache.are(&b.cache));
+    for rows in windows.flat_map(|rows| rows.chunks(rows.len().div_ceil(n_parts))) {
         let first = tasks.len();
         let task = |head| Task { rows, head, out: Vec::with_capacity(rows.len()) };
         tasks.extend((0..n_heads).map(task));

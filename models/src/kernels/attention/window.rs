@@ -70,7 +70,14 @@ impl WindowKeysValues {
             causal: false,
             key_lengths: None,
         };
-        assert!(shape.n_rows(keys, keys, values) <= 1, "{} keys of a window of {n_positions}", keys.len());
+        assert!(
+            keys.len() == n_positions * width
+                && keys.len() == values.len()
+                && width.is_multiple_of(n_heads.max(1)),
+            "{} keys and {} values of {n_heads} heads in {width} numbers",
+            keys.len(),
+            values.len()
+        );
         let set = InstructionSet::best();
         let head = |i: usize| {
             let [mut packed_keys, mut packed_values] = [Vec::new(), Vec::new()];

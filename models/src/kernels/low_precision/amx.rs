@@ -2,6 +2,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
@@ -69,10 +70,17 @@ fn is_permitted() -> bool {
 /// Tiles that this thread has configured, until they are dropped: each time that takes as long as a small product. One at a time.
 pub(super) struct Tiles(PhantomData<*const ()>);
 
+thread_local! {
+    /// Whether this thread has configured them.
+    static IS_CONFIGURED: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Tiles {
     /// # Safety
-    /// There are tiles: `has`.
+    /// There are tiles (`has`), and until these are dropped nobody on this thread configures others: neither the caller nor, while it
+    /// waits for other threads, what the pool gives this one to do.
     pub unsafe fn configure() -> Self {
+        assert!(!IS_CONFIGURED.replace(true), "tiles are configured twice");
         // SAFETY: the caller has them; the configuration is one of palette 1.
         unsafe {
             asm!(
@@ -89,6 +97,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
+        IS_CONFIGURED.set(false);
         // SAFETY: this thread has them. Those that are in use are slow to switch away from.
         unsafe {
             asm!(

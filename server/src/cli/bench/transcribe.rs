@@ -35,7 +35,7 @@ Examples:
   speechd bench transcribe --model openai/whisper-base talk.mp3 --concurrency 1,4
   speechd bench transcribe --model ./my-whisper --precision int8 --lengths 5 --json
 
-From end to end a window writes 64 tokens at most, at temperature 0 and without a second attempt; what is 32 minutes of audio and more at once is left out.";
+From end to end a window writes 64 tokens at most, at temperature 0 and without a second attempt; several recordings of more than 32 minutes together are left out. Its figures are medians of three runs at most.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -53,7 +53,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Lengths of the synthetic recordings that are transcribed from end to end
-    #[arg(long, value_name = "SECS", value_delimiter = ',', default_value = "2,5,15,30,600", value_parser = clap::value_parser!(u32).range(1..=36_000))]
+    #[arg(long, value_name = "SECS", value_delimiter = ',', conflicts_with = "file", default_value = "2,5,15,30,600", value_parser = clap::value_parser!(u32).range(1..=36_000))]
     lengths: Vec<u32>,
     /// Recordings that are transcribed at once
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,8,64", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -99,7 +99,9 @@ struct DecoderSpeed {
     tokens: usize,
     secs_per_step: f64,
     secs_per_token: f64,
-    /// Weights, keys and values that a step reads, over what the machine reads in that time; above 1 where caches hold them.
+    /// Weights, keys and values.
+    bytes_per_step: f64,
+    /// Those over what the machine reads in that time; above 1 where caches hold them.
     share_of_bandwidth: f64,
     /// Time of the last quarter of the steps over that of the first: near 1 when decoding is linear in tokens.
     last_over_first_quarter: f64,
@@ -149,11 +151,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let features = transcriber.window_features(window);
     let encoder_secs = median(*runs, || Ok(transcriber.encode(features.clone()).map(drop)?))?;
     let config_of_model = &transcriber.whisper().config;
-    let encoder_ops = config_of_model.encoder_ops(features.n_frames / 2);
-    let encoder_share_of_peak = encoder_ops / encoder_secs / peak_ops_per_sec(precision);
-    let bytes_per_sec = peak_bytes_per_sec();
+    let (encoder_products, encoder_rest) = config_of_model.encoder_ops(features.n_frames / 2);
     let encoded = transcriber.encode(features)?;
-    let decoder = [1, 8]
+    let mut decoder = [1, 8]
         .into_iter()
         .map(|batch| {
             // Each row listens to a window of its own, as those of several recordings do.
@@ -166,9 +166,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
                 models::Precision::Int8 => (1.0, 2.0),
             };
             let n_bytes = weights * weight_bytes + batch as f64 * window * window_bytes;
-            decoder_speed(&transcriber, &windows, *runs, n_bytes / bytes_per_sec)
+            decoder_speed(&transcriber, &windows, *runs, n_bytes)
         })
-        .collect::<anyhow::Result<_>>()?;
+        .collect::<anyhow::Result<Vec<DecoderSpeed>>>()?;
 
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
@@ -188,6 +188,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         end_to_end.push(measure(&transcriber, recordings, &options, max_rows, (*runs).min(3))?);
     }
     progress.clear();
+    // Before what the machine can do is measured, which takes memory of its own.
+    let peak_memory_bytes = process::peak_memory_bytes();
+    let least_secs = encoder_products / peak_ops_per_sec(precision)
+        + encoder_rest / peak_ops_per_sec(precision.for_activations());
+    let bytes_per_sec = peak_bytes_per_sec();
+    for speed in &mut decoder {
+        speed.share_of_bandwidth = speed.bytes_per_step / speed.secs_per_step / bytes_per_sec;
+    }
     let report = Report {
         model: model.clone(),
         precision: precision.to_string(),
@@ -197,12 +205,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         load_secs,
         features_secs_per_window: features_secs,
         encoder_secs_per_window: encoder_secs,
-        encoder_share_of_peak,
+        encoder_share_of_peak: least_secs / encoder_secs,
         window_secs: transcriber.window_secs(),
         decoder,
         beam_size: transcriber.beam_size(&options),
         end_to_end,
-        peak_memory_bytes: process::peak_memory_bytes(),
+        peak_memory_bytes,
     };
     print(&if *json { serde_json::to_string_pretty(&report)? + "\n" } else { describe(&report) })
 }
@@ -211,13 +219,13 @@ fn first_language(transcriber: &Transcriber) -> Option<String> {
     transcriber.languages().next().map(str::to_owned)
 }
 
-/// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed. A step's bytes are read in
-/// `least_secs`.
+/// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed. A step reads
+/// `bytes_per_step`.
 fn decoder_speed(
     transcriber: &Transcriber,
     windows: &[Arc<models::whisper::CrossCache>],
     runs: u32,
-    least_secs: f64,
+    bytes_per_step: f64,
 ) -> anyhow::Result<DecoderSpeed> {
     let special = transcriber.special_tokens();
     let language = first_language(transcriber);
@@ -264,7 +272,8 @@ fn decoder_speed(
         tokens: n_tokens,
         secs_per_step,
         secs_per_token: secs_per_step / batch as f64,
-        share_of_bandwidth: least_secs / secs_per_step,
+        bytes_per_step,
+        share_of_bandwidth: f64::NAN,
         last_over_first_quarter: middle(ratios.collect()),
     })
 }

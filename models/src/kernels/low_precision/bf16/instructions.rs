@@ -46,7 +46,8 @@ impl Bf16Set {
         SetUp {
             set: self,
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `available`, where every value comes from, has seen tiles.
+            // SAFETY: `available`, where every value comes from, has seen tiles. Who sets them up computes with them and neither
+            // sets up others nor waits for the pool before they are dropped; `configure` would tell.
             tiles: (self == Self::Amx).then(|| unsafe { amx::Tiles::configure() }),
         }
     }
