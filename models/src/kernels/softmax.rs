@@ -72,7 +72,9 @@ vectorised! {
     }
 
     fn finite(x: &[f32]) -> bool {
-        x.chunks(4096).all(|x| x.iter().fold(true, |all, x| all & x.is_finite()))
+        // As bits: infinities and what is no number are above all others.
+        let is_finite = |x: &f32| x.to_bits() & 0x7fff_ffff < f32::INFINITY.to_bits();
+        x.chunks(4096).all(|x| x.iter().fold(true, |all, x| all & is_finite(x)))
     }
 
     /// Sum of `e^(x - max)`. Vocabularies are large, and sums of them are compared: not all of it is added up in 32 bits.
