@@ -133,11 +133,7 @@ fn served(
     (m, n, k): (usize, usize, usize),
     (peak_ops, peak_bytes): (f64, f64),
 ) -> candle_core::Result<()> {
-    let value_bytes = match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 => 2,
-        Precision::Int8 => 1,
-    };
+    let value_bytes = precision.n_bytes();
     let n_copies = if m < 100 { (BYTES_OF_COPIES / (value_bytes * n * k)).max(2) } else { 1 };
     let weight = noise(n * k, 1);
     let started = Instant::now();

@@ -99,13 +99,11 @@ struct Turn<'a> {
     judges_silence: bool,
     /// Of what may come next, for each row: (rows, V).
     logits: &'a mut [f32],
-    progress: Result<Progress, Error>,
+    progress: Option<Result<Progress, Error>>,
 }
 
 /// How a window goes on after a step.
 enum Progress {
-    /// Nothing was decided yet.
-    Undecided,
     Rows(Group),
     /// With its next attempt.
     Again(Window),
@@ -231,21 +229,21 @@ impl Session {
             let n = group.rows.len() + usize::from(judges_silence);
             let (logits, others) = left.split_at_mut(n * self.model.config.vocab_size);
             left = others;
-            let (id, progress) = (group.window.id, Ok(Progress::Undecided));
-            turns.push(Turn { id, group: Some(group), judges_silence, logits, progress });
+            let id = group.window.id;
+            turns.push(Turn { id, group: Some(group), judges_silence, logits, progress: None });
         }
         for_each(&mut turns, |turn| {
-            if let Some(group) = turn.group.take() {
-                turn.progress = self.advance(group, turn.judges_silence, turn.logits);
-            }
+            let group = turn.group.take();
+            turn.progress = group.map(|group| self.advance(group, turn.judges_silence, turn.logits));
         });
         for Turn { id, progress, .. } in turns {
             match progress {
-                Ok(Progress::Undecided) => {}
-                Ok(Progress::Rows(group)) => self.groups.push(group),
-                Ok(Progress::Again(window)) => self.waiting.push_back(window),
-                Ok(Progress::Done(result)) => ended.push((id, Ok(result))),
-                Err(error) => ended.push((id, Err(error))),
+                Some(Ok(Progress::Rows(group))) => self.groups.push(group),
+                Some(Ok(Progress::Again(window))) => self.waiting.push_back(window),
+                Some(Ok(Progress::Done(result))) => ended.push((id, Ok(result))),
+                Some(Err(error)) => ended.push((id, Err(error))),
+                // Every turn was taken.
+                None => {}
             }
         }
         self.logits = logits;

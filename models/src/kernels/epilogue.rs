@@ -69,17 +69,14 @@ impl<'a> Epilogue<'a> {
 
 vectorised! {
     fn add_bias(values: &mut [Columns], bias: &[f32]) {
-        match bias.first_chunk::<N_COLUMNS>() {
-            Some(bias) => {
-                for values in values {
-                    values.0.iter_mut().zip(bias).for_each(|(value, bias)| *value += *bias);
-                }
-            }
-            None => {
-                for values in values {
-                    values.0.iter_mut().zip(bias).for_each(|(value, bias)| *value += *bias);
-                }
-            }
+        if bias.is_empty() {
+            return;
+        }
+        // Of known length; the last panel's ends earlier.
+        let mut panel = [0f32; N_COLUMNS];
+        panel.iter_mut().zip(bias).for_each(|(to, bias)| *to = *bias);
+        for values in values {
+            values.0.iter_mut().zip(&panel).for_each(|(value, bias)| *value += *bias);
         }
     }
 

@@ -59,6 +59,15 @@ impl Precision {
         }
     }
 
+    /// Bytes of a number.
+    pub fn n_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
     /// What attention and convolutions compute in beside weights of this precision. In bytes one large value would coarsen a whole
     /// row of scores or of a window: beside int8 it is bf16 where this processor multiplies it, else f32.
     pub fn for_activations(self) -> Self {

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{Config, Precision},
-    registry::{ErrorRates, Name, PrecisionCost, PrecisionCosts},
+    registry::{ErrorRates, Name, PRECISION_FILE, PrecisionCost, PrecisionCosts},
 };
 
 const EXAMPLES: &str = "\
@@ -153,7 +153,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let record = match (Name::parse(model)?, &source, args.record) {
         (_, _, false) => None,
         // Not into the cache, whose files are others'.
-        (Name::Directory(_), BundleSource::Dir(path), true) => Some(PrecisionCosts::path(path)),
+        (Name::Directory(_), BundleSource::Dir(path), true) => Some(path.join(PRECISION_FILE)),
         (_, _, true) => return Err(Usage(format!("--record: {model} is no model's directory")).into()),
     };
     let load =

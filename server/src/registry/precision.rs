@@ -1,7 +1,5 @@
 //! What a model's precisions cost, as `speechd evaluate --precision ... --record` measured it. It lies beside the model.
 
-use std::path::{Path, PathBuf};
-
 use models::BundleSource;
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +59,6 @@ impl PrecisionCosts {
             message: format!("is not what `speechd evaluate --record` writes: {error}"),
         })
     }
-
-    /// Where it lies beside a model in a directory.
-    pub fn path(model: &Path) -> PathBuf {
-        model.join(PRECISION_FILE)
-    }
 }
 
 #[cfg(test)]
@@ -89,7 +82,7 @@ mod tests {
                 error_rates: vec![ErrorRates { normaliser: "basic".to_owned(), wer: Some(0.25), cer: None }],
             }],
         };
-        let path = PrecisionCosts::path(folder.path());
+        let path = folder.path().join(PRECISION_FILE);
         std::fs::write(&path, serde_json::to_string(&costs)?)?;
         assert_eq!(PrecisionCosts::read(&source)?, Some(costs));
         std::fs::write(&path, "{}")?;

@@ -85,21 +85,17 @@ fn run(
     let (mut n_left, mut n_tokens, mut failure) = (recordings.len(), 0, None);
     while n_left > 0 {
         worker.step(&|_| true, &mut |id, update| {
-            let now = began.elapsed().as_secs_f64();
+            // A recording in which nothing was heard ends with its first result.
+            let is_result = matches!(update, Update::Part(_) | Update::Done(_));
+            let first = first_results.get_mut(id as usize).filter(|first| is_result && first.is_nan());
+            if let Some(first) = first {
+                *first = began.elapsed().as_secs_f64();
+            }
             match update {
-                Update::Progress(_) => {}
-                Update::Part(_) => {
-                    if let Some(first) = first_results.get_mut(id as usize).filter(|first| first.is_nan()) {
-                        *first = now;
-                    }
-                }
+                Update::Progress(_) | Update::Part(_) => {}
                 Update::Done(done) => {
                     n_left -= 1;
                     n_tokens += done.work.n_tokens;
-                    // Nothing was heard, which is a result too.
-                    if let Some(first) = first_results.get_mut(id as usize).filter(|first| first.is_nan()) {
-                        *first = now;
-                    }
                 }
                 Update::Failed(error) => {
                     n_left -= 1;

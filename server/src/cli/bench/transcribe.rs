@@ -138,9 +138,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             lengths.iter().map(recording).collect::<Result<_, _>>()?
         }
     };
-    let full = synthetic(transcriber.window_secs());
-    let window =
-        audio::resample(recordings.first().filter(|_| file.is_some()).unwrap_or(&full), sample_rate)?;
+    let window = match file {
+        Some(_) => recordings[0].clone(),
+        None => audio::resample(&synthetic(transcriber.window_secs()), sample_rate)?,
+    };
     let window = &window.samples
         [..window.samples.len().min((transcriber.window_secs() * f64::from(sample_rate)) as usize)];
 
@@ -160,12 +161,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             let windows =
                 (0..batch).map(|_| Ok(transcriber.listen(&encoded)?)).collect::<anyhow::Result<Vec<_>>>()?;
             let (weights, window) = config_of_model.step_numbers(encoded.dims2()?.0);
-            let (weight_bytes, window_bytes) = match precision {
-                models::Precision::F32 => (4.0, 4.0),
-                models::Precision::Bf16 => (2.0, 2.0),
-                models::Precision::Int8 => (1.0, 2.0),
-            };
-            let n_bytes = weights * weight_bytes + batch as f64 * window * window_bytes;
+            // A window's are never bytes.
+            let window_bytes = precision.n_bytes().max(models::Precision::Bf16.n_bytes());
+            let n_bytes = weights * precision.n_bytes() as f64 + batch as f64 * window * window_bytes as f64;
             decoder_speed(&transcriber, &windows, *runs, n_bytes)
         })
         .collect::<anyhow::Result<Vec<DecoderSpeed>>>()?;
