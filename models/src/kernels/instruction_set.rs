@@ -38,22 +38,26 @@ impl InstructionSet {
 macro_rules! vectorised {
     ($(
         $(#[$meta:meta])*
-        $visibility:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
+        $visibility:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?
+        $body:block
     )*) => {$(
         $(#[$meta])*
-        $visibility fn $name(set: $crate::kernels::instruction_set::InstructionSet, $($arg: $type),*) $(-> $result)? {
+        $visibility fn $name $(<$generic: $bound>)? (
+            set: $crate::kernels::instruction_set::InstructionSet,
+            $($arg: $type),*
+        ) $(-> $result)? {
             #[inline(always)]
-            fn portable($($arg: $type),*) $(-> $result)? $body
+            fn portable $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f")]
-            fn avx512($($arg: $type),*) $(-> $result)? {
+            fn avx512 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
                 portable($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $type),*) $(-> $result)? {
+            fn avx2 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
                 portable($($arg),*)
             }
 

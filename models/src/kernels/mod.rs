@@ -24,8 +24,7 @@ mod transpose;
 
 pub use adamw::{AdamW, squared_norm};
 pub use attention::{
-    AttentionPass, AttentionRow, AttentionShape, KeysValues, WindowKeysValues, attend, attention,
-    attention_backward,
+    AttentionPass, AttentionRow, AttentionShape, KeysValues, attend, attention, attention_backward,
 };
 pub use blocks::{Affine, add_feed_forward, add_product, normed_products};
 pub use convolution::{
@@ -38,7 +37,7 @@ pub use epilogue::{Epilogue, PostOp};
 pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Matrix, Threads, multiply, multiply_add};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
-pub use low_precision::{attention_bf16, bf16_to_f32, round_to_bf16};
+pub use low_precision::attention_bf16;
 pub use memory::{SERVING_KEEPS_BYTES, keep_freed_memory};
 pub use packed_weight::{PackedWeight, Precision};
 pub use peak::{peak_bytes_per_sec, peak_ops_per_sec};

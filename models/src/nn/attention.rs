@@ -1,14 +1,13 @@
 //! Multi-head attention: dense over padded batches (encoder, training) and ragged over caches (decoding).
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
 use super::cache::Held;
 use super::dense_attention::dense_attention;
 use super::fused::{add, normed};
-use super::storage::cpu_slice;
 use super::{KvCache, LayerNorm, Linear, Mask, softmax};
 use crate::Error;
-use crate::kernels::{AttentionRow, KeysValues, Precision, attend};
+use crate::kernels::{AttentionRow, Precision, attend};
 use crate::params::Scope;
 
 /// Scaled dot-product attention with `n_heads` heads side by side in the model width.
@@ -17,6 +16,7 @@ pub struct MultiHeadAttention {
     key: Linear,
     value: Linear,
     out: Linear,
+    width: usize,
     n_heads: usize,
     scale: f64,
     precision: Precision,
@@ -50,6 +50,7 @@ impl MultiHeadAttention {
             key: Linear::load(&scope.sub("k_proj"), width, width, false)?,
             value: Linear::load(&scope.sub("v_proj"), width, width, true)?,
             out: Linear::load(&scope.sub("out_proj"), width, width, true)?,
+            width,
             n_heads,
             scale: ((width / n_heads) as f64).powf(-0.5),
             // Its projections are frozen together.
@@ -117,7 +118,18 @@ impl MultiHeadAttention {
     /// A last dimension other than D.
     pub fn cache(&self, source: &Tensor) -> candle_core::Result<KvCache> {
         let (keys, values) = self.keys_values(source)?;
-        KvCache::window(&keys, &values, self.n_heads, self.precision)
+        let (n, _) = keys.dims2()?;
+        let mut cache = self.empty_cache(n, source.device())?;
+        cache.append(&keys, &values)?;
+        Ok(cache)
+    }
+
+    /// Room for the keys and values of `capacity` positions that are still to come, as are their queries.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn empty_cache(&self, capacity: usize, device: &Device) -> candle_core::Result<KvCache> {
+        KvCache::new(capacity, self.width, self.n_heads, self.precision, device)
     }
 
     /// `x` and, added to it, what queries (N, D) of several rows, one span after the other, find in their own caches. No
@@ -163,23 +175,11 @@ impl CustomOp1 for RaggedAttention<'_> {
             candle_core::bail!("ragged attention needs contiguous queries")
         };
         let queries = &storage.as_slice::<f32>()?[start..end];
-        // Dense ones are borrowed from their tensors.
-        let guards: Vec<_> = self
-            .spans
-            .iter()
-            .map(|span| match span.cache.held() {
-                Held::Dense(keys, values) => Ok((keys.storage_and_layout(), values.storage_and_layout())),
-                Held::Window(window) => Err(KeysValues::Window(window)),
-            })
-            .collect();
         let mut rows = Vec::with_capacity(n);
         let mut query_rows = queries.chunks_exact(width);
-        for (span, guards) in self.spans.iter().zip(&guards) {
-            let cache = match guards {
-                Ok(((k, k_layout), (v, v_layout))) => {
-                    KeysValues::Rows(cpu_slice(k, k_layout)?, cpu_slice(v, v_layout)?)
-                }
-                Err(window) => *window,
+        for span in self.spans {
+            let Held::Packed(cache) = span.cache.held() else {
+                candle_core::bail!("ragged attention on the CPU needs caches there")
             };
             for i in 0..span.n_queries {
                 let Some(query) = query_rows.next() else {
@@ -227,8 +227,6 @@ fn attend_composed(query: &Tensor, spans: &[KeySpan<'_>], n_heads: usize) -> can
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     fn waves(rows: usize, width: usize, phase: f32) -> candle_core::Result<Tensor> {
@@ -236,14 +234,28 @@ mod tests {
         Tensor::from_vec(values, (rows, width), &Device::Cpu)
     }
 
+    fn far(a: &Tensor, b: &Tensor) -> candle_core::Result<f32> {
+        (a - b)?.abs()?.max_all()?.to_scalar::<f32>()
+    }
+
+    fn filled(
+        keys: &Tensor,
+        values: &Tensor,
+        n_heads: usize,
+        precision: Precision,
+    ) -> candle_core::Result<KvCache> {
+        let (n, width) = keys.dims2()?;
+        let mut cache = KvCache::new(n, width, n_heads, precision, &Device::Cpu)?;
+        cache.append(keys, values)?;
+        Ok(cache)
+    }
+
     #[test]
     fn kernel_and_composed_forms_agree_and_rows_do_not_see_each_other() -> candle_core::Result<()> {
         let (width, n_heads) = (24, 2);
         let mut caches = Vec::new();
         for (n, phase) in [(5, 0.1), (1, 0.2), (300, 0.3)] {
-            let mut cache = KvCache::new(n + 3, width, &Device::Cpu)?;
-            cache.append(&waves(n, width, phase)?, &waves(n, width, phase + 7.0)?)?;
-            caches.push(cache);
+            caches.push(filled(&waves(n, width, phase)?, &waves(n, width, phase + 7.0)?, 2, Precision::F32)?);
         }
         let spans: Vec<_> = caches
             .iter()
@@ -254,53 +266,96 @@ mod tests {
         let ragged = |query: &Tensor, spans: &[KeySpan<'_>]| {
             query.apply_op1_no_bwd(&RaggedAttention { spans, n_heads, scale: 0.5 })
         };
-        let far = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
         let kernel = ragged(&query, &spans)?;
         let difference = far(&kernel, &attend_composed(&(&query * 0.5)?, &spans, n_heads)?)?;
         assert!(difference < 1e-6, "{difference}");
-        // A window's keys and values are those that are read back.
-        let (keys, values) = (caches[2].keys()?, caches[2].values()?);
-        for (precision, tolerance) in
-            [(Precision::F32, 0.0), (Precision::Bf16, 0.004), (Precision::Int8, 0.004)]
-        {
-            let window = KvCache::window(&keys, &values, n_heads, precision)?;
-            for (ours, theirs) in [(window.keys()?, &keys), (window.values()?, &values)] {
-                let difference = far(&ours, theirs)?;
-                assert!(difference <= tolerance && (difference > 0.0) == (tolerance > 0.0), "{difference}");
-            }
-            let rows = KvCache::full(&window.keys()?, &window.values()?)?;
-            let of = |cache| ragged(&query, &[KeySpan { cache, n_queries: 6, causal: true }]);
-            let difference = far(&of(&window)?, &of(&rows)?)?;
-            assert!(difference < 1e-6, "{precision}: {difference}");
-            let alone = KeySpan { cache: &window, n_queries: 1, causal: false };
-            let all = [KeySpan { n_queries: 5, ..alone }, alone];
-            let last = query.narrow(0, 5, 1)?.contiguous()?;
-            let beside = ragged(&query, &all)?.narrow(0, 5, 1)?.to_vec2::<f32>()?;
-            assert_eq!(ragged(&last, &[alone])?.to_vec2::<f32>()?, beside);
-        }
         let alone = ragged(&query.narrow(0, 4, 2)?.contiguous()?, &spans[2..])?;
         assert_eq!(alone.to_vec2::<f32>()?, kernel.narrow(0, 4, 2)?.to_vec2::<f32>()?);
         Ok(())
     }
 
     #[test]
-    fn heads_may_be_as_wide_as_they_like() -> candle_core::Result<()> {
-        let width = 2 * 400;
-        let (keys, values, query) = (waves(40, width, 0.1)?, waves(40, width, 0.2)?, waves(3, width, 0.3)?);
-        let window = KvCache::window(&keys, &values, 2, Precision::F32)?;
-        let rows = KvCache::full(&keys, &values)?;
-        let of = |cache| {
-            let spans = [KeySpan { cache, n_queries: 3, causal: false }];
-            query.apply_op1_no_bwd(&RaggedAttention { spans: &spans, n_heads: 2, scale: 0.05 })
-        };
-        let difference = (of(&window)? - of(&rows)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
-        assert!(difference < 1e-5, "{difference}");
+    fn what_is_read_back_is_what_queries_see_however_it_was_appended() -> candle_core::Result<()> {
+        // Heads narrower and wider than a column, and than a tile of dense attention.
+        for (n, width, n_heads) in [(300, 24, 2), (75, 64, 1), (33, 192, 4), (40, 800, 2), (1, 3, 3)] {
+            let [keys, values, query] =
+                [(n, 0.1), (n, 7.1), (6, 0.5)].map(|(n, phase)| waves(n, width, phase));
+            let (keys, values, query) = (keys?, values?, query?);
+            for (precision, tolerance) in
+                [(Precision::F32, 0.0), (Precision::Bf16, 0.002), (Precision::Int8, 0.004)]
+            {
+                let cache = filled(&keys, &values, n_heads, precision)?;
+                for (ours, theirs) in [(cache.keys()?, &keys), (cache.values()?, &values)] {
+                    let difference = far(&ours, theirs)?;
+                    assert!(difference <= tolerance, "{precision}: {difference}");
+                    assert!(n == 1 || (difference > 0.0) == (tolerance > 0.0), "{precision}: {difference}");
+                }
+                let of = |spans: &[KeySpan<'_>]| {
+                    query.apply_op1_no_bwd(&RaggedAttention { spans, n_heads, scale: 0.05 })
+                };
+                let all = |cache| [KeySpan { cache, n_queries: 6, causal: n >= 6 }];
+                let ours = of(&all(&cache))?;
+                let difference = far(&ours, &attend_composed(&(&query * 0.05)?, &all(&cache), n_heads)?)?;
+                assert!(difference < 1e-6, "{precision}: {difference}");
+
+                let mut little_by_little = KvCache::new(n, width, n_heads, precision, &Device::Cpu)?;
+                let mut start = 0;
+                for step in [1, 1, 40, 3, 29, 64].into_iter().cycle() {
+                    let step = step.min(n - start);
+                    little_by_little
+                        .append(&keys.narrow(0, start, step)?, &values.narrow(0, start, step)?)?;
+                    start += step;
+                    if start == n {
+                        break;
+                    }
+                }
+                let theirs = of(&all(&little_by_little))?;
+                assert_eq!(ours.to_vec2::<f32>()?, theirs.to_vec2::<f32>()?, "{precision}");
+
+                let alone = KeySpan { cache: &cache, n_queries: 1, causal: false };
+                let beside = of(&[KeySpan { n_queries: 5, ..alone }, alone])?.narrow(0, 5, 1)?;
+                let last = query.narrow(0, 5, 1)?.contiguous()?;
+                let kernel = RaggedAttention { spans: &[alone], n_heads, scale: 0.05 };
+                assert_eq!(last.apply_op1_no_bwd(&kernel)?.to_vec2::<f32>()?, beside.to_vec2::<f32>()?);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn numbers_that_are_none_stay_none() -> candle_core::Result<()> {
+        let keys = waves(40, 8, 0.1)?;
+        for place in [0, 39 * 8 + 7] {
+            let mut values = keys.flatten_all()?.to_vec1::<f32>()?;
+            values[place] = f32::NAN;
+            let values = Tensor::from_vec(values, (40, 8), &Device::Cpu)?;
+            for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+                for (keys, values) in [(&keys, &values), (&values, &keys)] {
+                    let cache = filled(keys, values, 1, precision)?;
+                    let spans = [KeySpan { cache: &cache, n_queries: 1, causal: false }];
+                    let attention = RaggedAttention { spans: &spans, n_heads: 1, scale: 1.0 };
+                    let out = waves(1, 8, 0.0)?.apply_op1_no_bwd(&attention)?.flatten_all()?;
+                    assert!(out.to_vec1::<f32>()?.iter().any(|x| x.is_nan()), "{precision}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_cache_refuses_what_does_not_fit() -> candle_core::Result<()> {
+        assert!(KvCache::new(4, 10, 3, Precision::F32, &Device::Cpu).is_err());
+        let mut cache = KvCache::new(4, 2, 1, Precision::F32, &Device::Cpu)?;
+        for (keys, values) in [((5, 2), (5, 2)), ((1, 3), (1, 3)), ((1, 2), (2, 2))] {
+            assert!(cache.append(&waves(keys.0, keys.1, 0.0)?, &waves(values.0, values.1, 0.0)?).is_err());
+        }
+        assert_eq!(cache.n_positions(), 0);
         Ok(())
     }
 
     #[test]
     fn a_fork_keeps_its_own_positions() -> candle_core::Result<()> {
-        let mut cache = KvCache::new(4, 2, &Device::Cpu)?;
+        let mut cache = KvCache::new(4, 2, 1, Precision::F32, &Device::Cpu)?;
         cache.append(&waves(2, 2, 0.0)?, &waves(2, 2, 1.0)?)?;
         let mut fork = cache.fork()?;
         fork.append(&waves(1, 2, 5.0)?, &waves(1, 2, 6.0)?)?;

@@ -2,89 +2,95 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::storage::{on_cpu, with_floats};
-use crate::kernels::{Precision, WindowKeysValues};
+use super::storage::with_floats;
+use crate::kernels::{KeysValues, Precision};
 
 /// Keys and values of one row in one attention layer.
 pub struct KvCache {
     held: Held,
     n_positions: usize,
+    capacity: usize,
 }
 
 /// How they are kept.
 pub(super) enum Held {
-    /// To be written to, or on any device: keys and values, each (capacity, D).
+    /// On the CPU, in the order in which queries read them.
+    Packed(KeysValues),
+    /// On other devices: keys and values, each (capacity, D).
     Dense(Tensor, Tensor),
-    /// All that there will be.
-    Window(WindowKeysValues),
 }
 
 impl KvCache {
-    /// Room for `capacity` positions of `width` numbers.
+    /// Room for `capacity` positions of `width` numbers with `n_heads` heads side by side: as they are, rounded to bf16 or in bytes
+    /// on the CPU, as they are on other devices.
     ///
     /// # Errors
-    /// When the device has no memory for it.
-    pub fn new(capacity: usize, width: usize, device: &Device) -> candle_core::Result<Self> {
-        let room = || Tensor::zeros((capacity, width), DType::F32, device);
-        Ok(Self { held: Held::Dense(room()?, room()?), n_positions: 0 })
-    }
-
-    /// A full cache over computed keys and values (cross-attention), both (T, D).
-    ///
-    /// # Errors
-    /// Tensors that are not two-dimensional, or not equal in shape.
-    pub fn full(keys: &Tensor, values: &Tensor) -> candle_core::Result<Self> {
-        let (n_positions, _) = equal_dims(keys, values)?;
-        Ok(Self { held: Held::Dense(keys.contiguous()?, values.contiguous()?), n_positions })
-    }
-
-    /// The same packed for the queries of many steps, as they are or rounded, on the CPU: every step reads all of it.
-    ///
-    /// # Errors
-    /// Tensors that are not two-dimensional, or not equal in shape.
-    pub fn window(
-        keys: &Tensor,
-        values: &Tensor,
+    /// When the device has no memory for it, `n_heads` does not divide `width`.
+    pub fn new(
+        capacity: usize,
+        width: usize,
         n_heads: usize,
         precision: Precision,
+        device: &Device,
     ) -> candle_core::Result<Self> {
-        if !on_cpu(&[keys, values]) {
-            return Self::full(keys, values);
+        if n_heads == 0 || !width.is_multiple_of(n_heads) {
+            candle_core::bail!("a cache: {n_heads} heads do not divide a width of {width}")
         }
-        let (n_positions, width) = equal_dims(keys, values)?;
-        let window = with_floats([keys, values], |[keys, values]| {
-            WindowKeysValues::pack(keys, values, width, n_heads, precision)
-        })?;
-        Ok(Self { held: Held::Window(window), n_positions })
+        let held = if device.is_cpu() {
+            Held::Packed(KeysValues::with_capacity(capacity, width, n_heads, precision))
+        } else {
+            let room = || Tensor::zeros((capacity, width), DType::F32, device);
+            Held::Dense(room()?, room()?)
+        };
+        Ok(Self { held, n_positions: 0, capacity })
     }
 
-    /// Writes the keys and values of further positions, both (n, D), in place.
+    /// Takes the keys and values of further positions, both (n, D).
     ///
     /// # Errors
-    /// More positions than there is room for, a cache that is full from the beginning.
+    /// More positions than there is room for, shapes that do not fit.
     pub fn append(&mut self, keys: &Tensor, values: &Tensor) -> candle_core::Result<()> {
-        let Held::Dense(held_keys, held_values) = &self.held else {
-            candle_core::bail!("a window has no room for further positions")
-        };
-        let (n, _) = keys.dims2()?;
-        held_keys.slice_set(&keys.contiguous()?, 0, self.n_positions)?;
-        held_values.slice_set(&values.contiguous()?, 0, self.n_positions)?;
+        let (n, width) = keys.dims2()?;
+        if values.dims() != keys.dims() || self.n_positions + n > self.capacity {
+            let Self { n_positions, capacity, .. } = self;
+            candle_core::bail!(
+                "a cache with {n_positions} of {capacity} positions cannot take keys {keys:?} and values {values:?}"
+            )
+        }
+        match &mut self.held {
+            Held::Packed(held) if held.width() == width => {
+                with_floats([keys, values], |[keys, values]| held.append(keys, values))?;
+            }
+            Held::Packed(held) => {
+                candle_core::bail!("a cache of {} numbers cannot take {keys:?}", held.width())
+            }
+            Held::Dense(held_keys, held_values) => {
+                held_keys.slice_set(&keys.contiguous()?, 0, self.n_positions)?;
+                held_values.slice_set(&values.contiguous()?, 0, self.n_positions)?;
+            }
+        }
         self.n_positions += n;
         Ok(())
+    }
+
+    /// Forgets all positions but the first `n`.
+    pub fn truncate(&mut self, n: usize) {
+        self.n_positions = self.n_positions.min(n);
+        if let Held::Packed(held) = &mut self.held {
+            held.truncate(n);
+        }
     }
 
     /// A copy that can go its own way, for another beam or sample.
     ///
     /// # Errors
-    /// When the device has no memory for it, a cache that is full from the beginning.
+    /// When the device has no memory for it.
     pub fn fork(&self) -> candle_core::Result<Self> {
-        let Held::Dense(keys, _) = &self.held else { candle_core::bail!("a window is shared, not copied") };
-        let (capacity, width) = keys.dims2()?;
-        let mut fork = Self::new(capacity, width, keys.device())?;
-        if self.n_positions > 0 {
-            fork.append(&self.keys()?, &self.values()?)?;
-        }
-        Ok(fork)
+        let held = match &self.held {
+            Held::Packed(held) => Held::Packed(held.clone()),
+            Held::Dense(keys, values) => Held::Dense(keys.copy()?, values.copy()?),
+        };
+        Ok(Self { held, ..*self })
     }
 
     /// Positions filled so far.
@@ -92,40 +98,31 @@ impl KvCache {
         self.n_positions
     }
 
-    /// Keys and values as they are kept, with room for more than are filled.
     pub(super) fn held(&self) -> &Held {
         &self.held
     }
 
-    /// Keys of the filled positions, (n, D).
+    /// Keys of the filled positions as they are kept, (n, D).
     ///
     /// # Errors
     /// None that a caller can cause.
     pub fn keys(&self) -> candle_core::Result<Tensor> {
         match &self.held {
+            Held::Packed(held) => numbers(held.keys(), held.width()),
             Held::Dense(keys, _) => keys.narrow(0, 0, self.n_positions),
-            Held::Window(window) => numbers(window.keys(), window.width()),
         }
     }
 
-    /// Values of the filled positions, (n, D).
+    /// Values of the filled positions as they are kept, (n, D).
     ///
     /// # Errors
     /// None that a caller can cause.
     pub fn values(&self) -> candle_core::Result<Tensor> {
         match &self.held {
+            Held::Packed(held) => numbers(held.values(), held.width()),
             Held::Dense(_, values) => values.narrow(0, 0, self.n_positions),
-            Held::Window(window) => numbers(window.values(), window.width()),
         }
     }
-}
-
-/// Those of both.
-fn equal_dims(keys: &Tensor, values: &Tensor) -> candle_core::Result<(usize, usize)> {
-    if keys.dims() != values.dims() {
-        candle_core::bail!("keys {keys:?} for values {values:?}")
-    }
-    keys.dims2()
 }
 
 fn numbers(numbers: Vec<f32>, width: usize) -> candle_core::Result<Tensor> {

@@ -57,6 +57,11 @@ impl RowCache {
         Ok(Self { blocks: self.blocks.iter().map(KvCache::fork).collect::<candle_core::Result<_>>()? })
     }
 
+    /// Forgets all tokens but the first `n`.
+    pub fn truncate(&mut self, n: usize) {
+        self.blocks.iter_mut().for_each(|cache| cache.truncate(n));
+    }
+
     /// Tokens seen so far.
     pub fn n_positions(&self) -> usize {
         self.blocks.first().map_or(0, KvCache::n_positions)
@@ -182,8 +187,8 @@ impl Decoder {
     /// # Errors
     /// When the device has no memory for it.
     pub fn row_cache(&self, capacity: usize) -> candle_core::Result<RowCache> {
-        let (d, device) = (self.embedding.width()?, self.positions.device());
-        let cache = |_: &Arc<DecoderBlock>| KvCache::new(capacity, d, device);
+        let device = self.positions.device();
+        let cache = |block: &Arc<DecoderBlock>| block.self_attention.empty_cache(capacity, device);
         Ok(RowCache { blocks: self.blocks.iter().map(cache).collect::<candle_core::Result<_>>()? })
     }
 

@@ -2,13 +2,13 @@
 
 mod backward;
 mod forward;
+mod keys_values;
 mod ragged;
-mod window;
 
 pub use backward::{AttentionPass, attention_backward};
 pub use forward::attention;
-pub use ragged::{AttentionRow, KeysValues, attend};
-pub use window::WindowKeysValues;
+pub use keys_values::KeysValues;
+pub use ragged::{AttentionRow, attend};
 
 use super::gemm::{Columns, MAX_BLOCK, N_COLUMNS};
 use super::instruction_set::InstructionSet;
@@ -101,9 +101,12 @@ impl<'a> HeadRows<'a> {
     /// Head `i` of all heads of a batch, of which `x` has `n` rows each.
     pub fn new(shape: &AttentionShape<'_>, x: &'a [f32], n: usize, i: usize) -> Self {
         let (row, head) = (i / shape.n_heads, i % shape.n_heads);
-        let x = &x[row * n * shape.width..(row + 1) * n * shape.width];
-        let values = x.get(head * shape.head()..).unwrap_or_default();
-        Self { values, step: shape.width, head: shape.head() }
+        Self::of(&x[row * n * shape.width..(row + 1) * n * shape.width], shape.width, shape.head(), head)
+    }
+
+    /// Head `h` of rows `width` long, of whose numbers each head has `head`.
+    pub fn of(x: &'a [f32], width: usize, head: usize, h: usize) -> Self {
+        Self { values: x.get(h * head..).unwrap_or_default(), step: width, head }
     }
 
     pub fn row(&self, i: usize) -> &'a [f32] {
@@ -115,10 +118,14 @@ impl<'a> HeadRows<'a> {
         panels.clear();
         panels.resize(rows.len().div_ceil(N_COLUMNS) * self.head, Columns::ZERO);
         for (panel, first) in panels.chunks_mut(self.head.max(1)).zip(rows.clone().step_by(N_COLUMNS)) {
-            let n = N_COLUMNS.min(rows.end - first);
-            let x = &self.values[first * self.step..];
-            transpose_block(set, x, self.step, n, self.head, Columns::flatten_mut(panel), N_COLUMNS);
+            self.transpose(set, first..rows.end.min(first + N_COLUMNS), panel);
         }
+    }
+
+    /// At most `N_COLUMNS` rows as the first of columns, one place of the head after the other.
+    fn transpose(&self, set: InstructionSet, rows: std::ops::Range<usize>, columns: &mut [Columns]) {
+        let x = &self.values[rows.start * self.step..];
+        transpose_block(set, x, self.step, rows.len(), self.head, Columns::flatten_mut(columns), N_COLUMNS);
     }
 
     /// Panels of `N_COLUMNS` places of the head, one row after the other, filled up with zeros.

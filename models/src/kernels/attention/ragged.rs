@@ -1,9 +1,9 @@
 //! Attention of ragged rows over their own keys and values.
 
-use super::super::functions::{softmax_row, sum2};
-use super::super::instruction_set::{InstructionSet, vectorised};
+use super::super::instruction_set::InstructionSet;
 use super::super::team::{for_each, is_together};
-use super::window::WindowKeysValues;
+use super::KeysValues;
+use super::keys_values::Scratch;
 
 /// One query and what it may look at.
 #[derive(Clone, Copy)]
@@ -11,37 +11,9 @@ pub struct AttentionRow<'a> {
     /// The query, D numbers.
     pub query: &'a [f32],
     /// Keys and values.
-    pub cache: KeysValues<'a>,
+    pub cache: &'a KeysValues,
     /// Rows of them that this query sees.
     pub n_keys: usize,
-}
-
-/// Keys and values, at least as many rows as a query sees.
-#[derive(Clone, Copy)]
-pub enum KeysValues<'a> {
-    /// Rows that others may follow, (n, D) with the heads side by side in D.
-    Rows(&'a [f32], &'a [f32]),
-    /// All that there will be.
-    Window(&'a WindowKeysValues),
-}
-
-impl KeysValues<'_> {
-    /// Whether there are so many rows of each.
-    fn holds(&self, n: usize, width: usize) -> bool {
-        match self {
-            Self::Rows(keys, values) => keys.len() >= n * width && values.len() >= n * width,
-            Self::Window(window) => window.n_positions() >= n && window.width() == width,
-        }
-    }
-
-    /// Whether these are the very same.
-    fn are(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Rows(keys, _), Self::Rows(others, _)) => std::ptr::eq(*keys, *others),
-            (Self::Window(window), Self::Window(other)) => std::ptr::eq(*window, *other),
-            _ => false,
-        }
-    }
 }
 
 /// Products below this are not worth waking another thread for.
@@ -67,7 +39,10 @@ pub fn attend(rows: &[AttentionRow<'_>], n_heads: usize, scale: f32, out: &mut [
     assert!(
         out.len() == rows.len() * width
             && width.is_multiple_of(n_heads)
-            && rows.iter().all(|row| row.query.len() == width && row.cache.holds(row.n_keys, width)),
+            && rows.iter().all(|AttentionRow { query, cache, n_keys }| {
+                (query.len(), cache.width(), cache.n_heads()) == (width, width, n_heads)
+                    && *n_keys <= cache.n_positions()
+            }),
         "attention: {} rows of {width} with {n_heads} heads, or fewer keys than they see",
         rows.len()
     );
@@ -76,7 +51,7 @@ pub fn attend(rows: &[AttentionRow<'_>], n_heads: usize, scale: f32, out: &mut [
     // Rows of one window follow each other, so that its keys and values are fetched once for all of them; but there is something
     // to do for every thread.
     let n_parts = rayon::current_num_threads().div_ceil(n_heads);
-    let windows = rows.chunk_by(|a, b| a.cache.are(&b.cache));
+    let windows = rows.chunk_by(|a, b| std::ptr::eq(a.cache, b.cache));
     for rows in windows.flat_map(|rows| rows.chunks(rows.len().div_ceil(n_parts))) {
         let first = tasks.len();
         let task = |head| Task { rows, head, out: Vec::with_capacity(rows.len()) };
@@ -98,45 +73,15 @@ pub fn attend(rows: &[AttentionRow<'_>], n_heads: usize, scale: f32, out: &mut [
 
 impl Task<'_> {
     fn run(&mut self, set: InstructionSet, scale: f32) {
-        let (mut scores, mut query) = (Vec::new(), Vec::new());
+        let mut scratch = Scratch::default();
         for (row, out) in self.rows.iter().zip(&mut self.out) {
-            let (width, first) = (row.query.len(), self.head * out.len());
-            query.clear();
-            query.extend(row.query[first..][..out.len()].iter().map(|x| x * scale));
             if row.n_keys == 0 {
                 out.fill(0.0);
                 continue;
             }
-            match row.cache {
-                KeysValues::Rows(keys, values) => {
-                    scores.resize(row.n_keys, 0.0);
-                    score(set, &query, &keys[first..], width, &mut scores);
-                    mix(set, &scores, &values[first..], width, out);
-                }
-                KeysValues::Window(window) => {
-                    window.attend(set, &query, self.head, row.n_keys, &mut scores, out);
-                }
-            }
-        }
-    }
-}
-
-vectorised! {
-    /// Softmax of products of the query with keys that begin every `step` numbers.
-    fn score(query: &[f32], keys: &[f32], step: usize, scores: &mut [f32]) {
-        for (score, key) in scores.iter_mut().zip(keys.chunks(step)) {
-            *score = sum2(query, &key[..query.len()], |a, b| a * b);
-        }
-        softmax_row(scores);
-    }
-
-    /// Sum of values that begin every `step` numbers, each times its weight.
-    fn mix(weights: &[f32], values: &[f32], step: usize, out: &mut [f32]) {
-        out.fill(0.0);
-        for (weight, value) in weights.iter().zip(values.chunks(step)) {
-            for (out, value) in out.iter_mut().zip(value) {
-                *out += *weight * value;
-            }
+            scratch.query.clear();
+            scratch.query.extend(row.query[self.head * out.len()..][..out.len()].iter().map(|x| x * scale));
+            row.cache.attend(set, self.head, row.n_keys, &mut scratch, out);
         }
     }
 }

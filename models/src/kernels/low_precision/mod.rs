@@ -11,8 +11,8 @@ mod product;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use bf16::{Bf16Matrix, Bf16Rows, Bf16Set, attention_bf16, bf16_to_f32, round_to_bf16};
-pub use int8::{Int8Matrix, Int8Rows, Int8Set};
+pub use bf16::{Bf16Matrix, Bf16Rows, Bf16Set, attention_bf16, bf16_to_f32, f32_to_bf16};
+pub use int8::{Int8Matrix, Int8Rows, Int8Set, nearest_byte, scale_of_bytes};
 
 use super::gemm::N_COLUMNS;
 

@@ -161,9 +161,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             let windows =
                 (0..batch).map(|_| Ok(transcriber.listen(&encoded)?)).collect::<anyhow::Result<Vec<_>>>()?;
             let (weights, window) = config_of_model.step_numbers(encoded.dims2()?.0);
-            // A window's are never bytes.
-            let window_bytes = precision.n_bytes().max(models::Precision::Bf16.n_bytes());
-            let n_bytes = weights * precision.n_bytes() as f64 + batch as f64 * window * window_bytes as f64;
+            let n_bytes = (weights + batch as f64 * window) * precision.n_bytes() as f64;
             decoder_speed(&transcriber, &windows, *runs, n_bytes)
         })
         .collect::<anyhow::Result<Vec<DecoderSpeed>>>()?;

@@ -12,7 +12,6 @@ pub use matrix::Bf16Matrix;
 pub use rows::Bf16Rows;
 
 use super::{GROUP_BYTES, LINE_GROUPS};
-use crate::kernels::instruction_set::InstructionSet;
 
 /// Numbers of a group.
 const PAIR: usize = GROUP_BYTES / 2;
@@ -22,7 +21,7 @@ const LINE: usize = LINE_GROUPS * PAIR;
 /// The nearest number with eight bits of fraction, as the upper half of it, in the processor's order of bytes: that of instructions
 /// that multiply them. Between two, it is the even one.
 #[inline(always)]
-fn f32_to_bf16(x: f32) -> u16 {
+pub fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     // Adding may make an infinity of what is no number.
@@ -34,15 +33,6 @@ fn f32_to_bf16(x: f32) -> u16 {
 #[inline(always)]
 pub fn bf16_to_f32(half: u16) -> f32 {
     f32::from_bits(u32::from(half) << 16)
-}
-
-/// Numbers rounded to bf16, as the upper halves of what they become.
-///
-/// # Panics
-/// When the slices are not equally long.
-pub fn round_to_bf16(x: &[f32], halves: &mut [u16]) {
-    assert!(x.len() == halves.len(), "bf16: {} numbers into {}", x.len(), halves.len());
-    rows::round_row(InstructionSet::best(), x, 1.0, halves);
 }
 
 #[cfg(test)]

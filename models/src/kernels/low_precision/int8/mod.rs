@@ -17,5 +17,22 @@ use super::{GROUP_BYTES, LINE_GROUPS};
 const ZERO: u8 = 128;
 /// Bytes of a line.
 const LINE: usize = LINE_GROUPS * GROUP_BYTES;
+
+/// The scale of bytes whose largest number this is, and its inverse. What is not finite has a scale that is not.
+#[inline(always)]
+pub fn scale_of_bytes(largest: f32) -> (f32, f32) {
+    // The smallest numbers have no inverse.
+    let inverse = if largest >= f32::MIN_POSITIVE * 128.0 { 127.0 / largest } else { 0.0 };
+    (largest / 127.0, inverse)
+}
+
+/// The nearest integer to a number from -127 to 127.
+#[inline(always)]
+pub fn nearest_byte(x: f32) -> i8 {
+    /// Adding it rounds to an integer, which then stands in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND).to_bits() as i8
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Activations in bytes.
 
 use super::super::{GROUP_BYTES, LINE_GROUPS, Line, Rows, TILE_ROWS};
-use super::{LINE, ZERO};
+use super::{LINE, ZERO, nearest_byte, scale_of_bytes};
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
 
 /// Rows of bytes, each with the scale that makes numbers of them: `x = (byte - 128) * scale`. Memory is kept for the next rows.
@@ -57,8 +57,6 @@ impl Int8Rows {
 vectorised! {
     /// Bytes of a row, and their scale.
     pub(super) fn quantise_row(x: &[f32], bytes: &mut [u8]) -> f32 {
-        /// Adding it rounds to an integer, which then stands in the lowest bits.
-        const ROUND: f32 = 12_582_912.0;
         // As bits: numbers that are none are above all that are.
         let mut lanes = [0u32; 16];
         let (chunks, tail) = x.as_chunks::<16>();
@@ -71,11 +69,9 @@ vectorised! {
             *lane = (*lane).max(x.to_bits() & 0x7fff_ffff);
         }
         let largest = f32::from_bits(lanes.iter().copied().fold(0, u32::max));
-        let scale = largest / 127.0;
-        // The smallest numbers have no inverse.
-        let inverse = if largest >= f32::MIN_POSITIVE * 128.0 { 127.0 / largest } else { 0.0 };
+        let (scale, inverse) = scale_of_bytes(largest);
         for (byte, x) in bytes.iter_mut().zip(x) {
-            *byte = ((*x * inverse + ROUND).to_bits() as u8).wrapping_add(ZERO);
+            *byte = nearest_byte(*x * inverse).cast_unsigned().wrapping_add(ZERO);
         }
         scale
     }
