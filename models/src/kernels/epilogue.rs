@@ -45,44 +45,59 @@ impl<'a> Epilogue<'a> {
     pub(super) fn finish(
         self,
         set: InstructionSet,
-        values: &mut [Columns],
+        products: impl Products,
         rows: &mut [&mut [f32]],
         first: usize,
     ) {
-        // All rows at once: what one of them waits for, the others do not.
-        add_bias(set, values, self.bias.unwrap_or_default());
-        if self.post_op == PostOp::Gelu {
-            gelu(set, Columns::flatten_mut(values));
-        }
-        for (values, row) in values.iter_mut().zip(rows) {
-            let out = &mut row[first..];
-            if self.post_op == PostOp::Add {
-                values.0.iter_mut().zip(&*out).for_each(|(value, out)| *value += *out);
-            }
-            match out.first_chunk_mut() {
-                Some(out) => *out = values.0, // of known length: no call
-                None => out.copy_from_slice(&values.0[..out.len()]),
-            }
-        }
+        write(set, products, self.bias, self.post_op, rows, first);
+    }
+}
+
+/// Products of some rows with a panel.
+pub(super) trait Products {
+    /// Those of row `i` as numbers.
+    fn row(&self, i: usize) -> [f32; N_COLUMNS];
+}
+
+impl Products for &[Columns] {
+    #[inline(always)]
+    fn row(&self, i: usize) -> [f32; N_COLUMNS] {
+        self[i].0
     }
 }
 
 vectorised! {
-    fn add_bias(values: &mut [Columns], bias: &[f32]) {
-        if bias.is_empty() {
-            return;
-        }
+    /// Each row goes from what was summed to what is written without another look at memory.
+    fn write<P: Products>(
+        products: P,
+        bias: Option<&[f32]>,
+        post_op: PostOp,
+        rows: &mut [&mut [f32]],
+        first: usize,
+    ) {
         // Of known length; the last panel's ends earlier.
         let mut panel = [0f32; N_COLUMNS];
-        panel.iter_mut().zip(bias).for_each(|(to, bias)| *to = *bias);
-        for values in values {
-            values.0.iter_mut().zip(&panel).for_each(|(value, bias)| *value += *bias);
-        }
-    }
-
-    fn gelu(values: &mut [f32]) {
-        for value in values {
-            *value *= cumulative(*value);
+        panel.iter_mut().zip(bias.unwrap_or_default()).for_each(|(to, bias)| *to = *bias);
+        for (i, row) in rows.iter_mut().enumerate() {
+            let mut values = products.row(i);
+            if bias.is_some() {
+                values.iter_mut().zip(&panel).for_each(|(value, bias)| *value += *bias);
+            }
+            if post_op == PostOp::Gelu {
+                values.iter_mut().for_each(|value| *value *= cumulative(*value));
+            }
+            let out = &mut row[first..];
+            match out.first_chunk_mut::<N_COLUMNS>() {
+                // Of known length: no call.
+                Some(out) if post_op == PostOp::Add => {
+                    out.iter_mut().zip(&values).for_each(|(out, value)| *out += *value);
+                }
+                Some(out) => *out = values,
+                None if post_op == PostOp::Add => {
+                    out.iter_mut().zip(&values).for_each(|(out, value)| *out += *value);
+                }
+                None => out.copy_from_slice(&values[..out.len()]),
+            }
         }
     }
 }

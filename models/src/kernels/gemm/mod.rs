@@ -126,7 +126,7 @@ impl Task<'_> {
             }
             set.multiply(rows, panel, sums);
             // Without the columns that only fill up the last panel.
-            last.unwrap_or_default().finish(set, sums, out, first_column);
+            last.unwrap_or_default().finish(set, &*sums, out, first_column);
         }
     }
 }

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 use rayon::slice::ChunksMut;
 
 use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, SetUp, Sums};
-use crate::kernels::epilogue::Epilogue;
-use crate::kernels::gemm::{Columns, MAX_TASK_ROWS, Task, Threads, in_tasks};
+use crate::kernels::epilogue::{Epilogue, Products};
+use crate::kernels::gemm::{MAX_TASK_ROWS, Task, Threads, in_tasks};
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::memory::in_large_pages;
 
@@ -63,6 +63,10 @@ pub(super) trait PackedPanels: Sync {
     type Set: Copy + Send + Sync;
     /// What products add up to.
     type Sum: Copy + Default;
+    /// Those sums as numbers.
+    type Products<'a>: Products
+    where
+        Self: 'a;
 
     /// Itself.
     fn panels(&self) -> &Panels;
@@ -76,16 +80,14 @@ pub(super) trait PackedPanels: Sync {
     /// Sums of the products of rows with a panel.
     fn multiply(set: &SetUp<Self::Set>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<Self::Sum>]);
 
-    /// What the sums of some rows of `x`, from `first_row` on, with panel `panel` are as numbers.
-    fn numbers(
-        &self,
-        set: InstructionSet,
-        x: &Self::Activations,
+    /// What the sums of some rows of `x`, from `first_row` on, with panel `panel` stand for.
+    fn products<'a>(
+        &'a self,
+        x: &'a Self::Activations,
         first_row: usize,
         panel: usize,
-        sums: &[Sums<Self::Sum>],
-        numbers: &mut [Columns],
-    );
+        sums: &'a [Sums<Self::Sum>],
+    ) -> Self::Products<'a>;
 }
 
 /// Groups of a panel for k inputs, of which a line holds `line`: whole lines.
@@ -129,21 +131,18 @@ impl<W: PackedPanels> Product<'_, W> {
         let (rows, ..) = W::rows(self.x);
         let rows = rows.from(task.rows.start);
         let panels = self.weight.panels();
+        // Of all rows: a product in tiles and what comes after it wait for each other when they take turns.
         let mut sums = [Sums([W::Sum::default(); N_COLUMNS]); MAX_TASK_ROWS];
         let sums = &mut sums[..task.rows.len()];
-        let mut numbers = [Columns::ZERO; MAX_TASK_ROWS];
-        let numbers = &mut numbers[..task.rows.len()];
-        let first_panel = task.panels.start;
         let dot = W::set_up(self.dot);
-        for i in task.panels.clone() {
+        for (i, first_column) in task.panels.clone().zip((0..).step_by(N_COLUMNS)) {
             // Without inputs the sums stay zero.
             let panel = panels.panel(i);
             if !panel.is_empty() {
                 W::multiply(&dot, rows, panel, sums);
             }
-            self.weight.numbers(self.set, self.x, task.rows.start, i, sums, numbers);
-            let first_column = (i - first_panel) * N_COLUMNS;
-            self.epilogue.of_panel(i).finish(self.set, numbers, &mut task.out, first_column);
+            let products = self.weight.products(self.x, task.rows.start, i, sums);
+            self.epilogue.of_panel(i).finish(self.set, products, &mut task.out, first_column);
         }
     }
 }

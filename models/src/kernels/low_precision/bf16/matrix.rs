@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::super::product::{PackedPanels, Panels, Product};
 use super::super::{Group, N_COLUMNS, Rows, SetUp, Sums};
 use super::{Bf16Rows, Bf16Set, LINE, PAIR, bf16_to_f32, f32_to_bf16};
-use crate::kernels::epilogue::Epilogue;
-use crate::kernels::gemm::{Columns, Threads};
+use crate::kernels::epilogue::{Epilogue, Products};
+use crate::kernels::gemm::Threads;
 use crate::kernels::instruction_set::InstructionSet;
 
 /// A weight (n, k) in bf16, in the order in which products read it.
@@ -78,6 +78,7 @@ impl PackedPanels for Bf16Matrix {
     type Activations = Bf16Rows;
     type Set = Bf16Set;
     type Sum = f32;
+    type Products<'a> = &'a [Sums<f32>];
 
     fn panels(&self) -> &Panels {
         &self.panels
@@ -95,15 +96,14 @@ impl PackedPanels for Bf16Matrix {
         set.multiply(rows, panel, sums);
     }
 
-    fn numbers(
-        &self,
-        _: InstructionSet,
-        _: &Bf16Rows,
-        _: usize,
-        _: usize,
-        sums: &[Sums<f32>],
-        numbers: &mut [Columns],
-    ) {
-        numbers.iter_mut().zip(sums).for_each(|(numbers, sums)| numbers.0 = sums.0);
+    fn products<'a>(&'a self, _: &'a Bf16Rows, _: usize, _: usize, sums: &'a [Sums<f32>]) -> &'a [Sums<f32>] {
+        sums
+    }
+}
+
+impl Products for &[Sums<f32>] {
+    #[inline(always)]
+    fn row(&self, i: usize) -> [f32; N_COLUMNS] {
+        self[i].0
     }
 }

@@ -6,9 +6,9 @@ use super::super::product::{PackedPanels, Panels, Product};
 use super::super::{GROUP_BYTES, Group, N_COLUMNS, Rows, SetUp, Sums};
 use super::rows::quantise_row;
 use super::{Int8Rows, Int8Set, LINE, ZERO};
-use crate::kernels::epilogue::Epilogue;
-use crate::kernels::gemm::{Columns, Threads};
-use crate::kernels::instruction_set::{InstructionSet, vectorised};
+use crate::kernels::epilogue::{Epilogue, Products};
+use crate::kernels::gemm::Threads;
+use crate::kernels::instruction_set::InstructionSet;
 
 /// A weight (n, k) in bytes, each output's row with a scale of its own, in the order in which products read it.
 pub struct Int8Matrix {
@@ -92,6 +92,7 @@ impl PackedPanels for Int8Matrix {
     type Activations = Int8Rows;
     type Set = Int8Set;
     type Sum = i32;
+    type Products<'a> = Int8Products<'a>;
 
     fn panels(&self) -> &Panels {
         &self.panels
@@ -109,32 +110,36 @@ impl PackedPanels for Int8Matrix {
         set.multiply(rows, panel, sums);
     }
 
-    fn numbers(
-        &self,
-        set: InstructionSet,
-        x: &Int8Rows,
+    fn products<'a>(
+        &'a self,
+        x: &'a Int8Rows,
         first_row: usize,
         panel: usize,
-        sums: &[Sums<i32>],
-        numbers: &mut [Columns],
-    ) {
-        scaled(set, sums, &self.offsets[panel], &x.scales()[first_row..], &self.scales[panel], numbers);
+        sums: &'a [Sums<i32>],
+    ) -> Int8Products<'a> {
+        let (offsets, scales) = (&self.offsets[panel], &self.scales[panel]);
+        Int8Products { sums, offsets, x_scales: &x.scales()[first_row..], scales }
     }
 }
 
-vectorised! {
-    /// Sums to numbers.
-    fn scaled(
-        sums: &[Sums<i32>],
-        offsets: &Sums<i32>,
-        x_scales: &[f32],
-        scales: &[f32; N_COLUMNS],
-        numbers: &mut [Columns],
-    ) {
-        for ((numbers, sums), x_scale) in numbers.iter_mut().zip(sums).zip(x_scales) {
-            for (((number, sum), offset), scale) in numbers.0.iter_mut().zip(&sums.0).zip(&offsets.0).zip(scales) {
-                *number = (*sum + *offset) as f32 * (*x_scale * *scale);
-            }
+/// Sums that are to be scaled.
+pub(in super::super) struct Int8Products<'a> {
+    sums: &'a [Sums<i32>],
+    offsets: &'a Sums<i32>,
+    x_scales: &'a [f32],
+    scales: &'a [f32; N_COLUMNS],
+}
+
+impl Products for Int8Products<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize) -> [f32; N_COLUMNS] {
+        let (sums, x_scale) = (&self.sums[i].0, self.x_scales[i]);
+        let mut numbers = [0f32; N_COLUMNS];
+        for (((number, sum), offset), scale) in
+            numbers.iter_mut().zip(sums).zip(&self.offsets.0).zip(self.scales)
+        {
+            *number = (*sum + *offset) as f32 * (x_scale * *scale);
         }
+        numbers
     }
 }
