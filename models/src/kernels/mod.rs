@@ -46,3 +46,6 @@ pub use softmax::{are_finite, argmax, largest_of, log_sum_exp, softmax, softmax_
 pub use team::{for_each, together};
 pub use threads::leave_threads_to_kernels;
 pub use transpose::transpose;
+
+#[cfg(test)]
+mod tests;
