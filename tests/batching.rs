@@ -131,6 +131,8 @@ impl Stage {
             attempts: vec![Attempt { temperature: 0.0, strategy }],
             thresholds: OFF,
             max_new_tokens: 24,
+            // Steps are counted, and alone they would be fewer.
+            draft_tokens: 0,
             seed: 5 + clip as u64,
         }
     }

@@ -37,6 +37,7 @@ fn decode_batch(
             attempts: vec![Attempt { temperature: 0.0, strategy }],
             thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
             max_new_tokens: 60,
+            draft_tokens: 3,
             seed: 0,
         };
         session.join(id as u64, request)?;

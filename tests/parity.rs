@@ -69,6 +69,7 @@ impl Fixture {
                 attempts: vec![Attempt { temperature: 0.0, strategy }],
                 thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
                 max_new_tokens: 40,
+                draft_tokens: 3,
                 seed: 0,
             };
             session.join(clip as u64, request)?;

@@ -8,6 +8,8 @@ use crate::Error;
 
 /// Hypotheses that beam search may keep.
 pub(crate) const MAX_BEAMS: usize = 64;
+/// Most tokens that may be guessed at once.
+const MAX_DRAFT: usize = 16;
 
 /// What the decoder is asked to write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +85,9 @@ pub struct DecodeOptions {
     pub batch_size: usize,
     /// Tokens a window may produce; `None` is half the decoder's context, as in the reference.
     pub max_new_tokens: Option<usize>,
+    /// Tokens that a row of a small batch may guess from earlier text and read beside the last one, where it searches for the most
+    /// probable token alone. What it decodes to is the same; text that repeats names or parts of words takes fewer steps.
+    pub draft_tokens: usize,
     /// Seed of the sampler: equal seed, audio and options give equal text.
     pub seed: u64,
 }
@@ -110,6 +115,7 @@ impl Default for DecodeOptions {
             vad_options: VadOptions::default(),
             batch_size: 8,
             max_new_tokens: None,
+            draft_tokens: 3,
             seed: 0,
         }
     }
@@ -133,6 +139,10 @@ impl DecodeOptions {
         count("batch_size", self.batch_size, 1024)?;
         if let Some(max_new_tokens) = self.max_new_tokens {
             count("max_new_tokens", max_new_tokens, 1 << 20)?;
+        }
+        if self.draft_tokens > MAX_DRAFT {
+            let message = format!("{} is not between 0 and {MAX_DRAFT}", self.draft_tokens);
+            return Err(Error::option("draft_tokens", message));
         }
         if !(0.0..=1.0).contains(&self.temperature) {
             return Err(Error::option("temperature", format!("{} is not between 0 and 1", self.temperature)));

@@ -72,6 +72,7 @@ pub struct Transcribe {
     pub vad: Vad,
     pub batch_size: usize,
     pub max_new_tokens: usize,
+    pub draft_tokens: usize,
     pub seed: u64,
 }
 
@@ -356,6 +357,7 @@ impl Transcribe {
             },
             batch_size: self.batch_size,
             max_new_tokens: (self.max_new_tokens > 0).then_some(self.max_new_tokens),
+            draft_tokens: self.draft_tokens,
             seed: self.seed,
         }
     }

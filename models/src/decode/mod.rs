@@ -3,6 +3,7 @@
 //! Mirrors openai/whisper `whisper/decoding.py` (c0d2f62); beam search ends as transformers' does.
 
 mod ctc;
+mod draft;
 mod fallback;
 mod language;
 mod rules;

@@ -57,10 +57,19 @@ pub(super) struct Row {
     pub score: f32,
     /// Tokens that the cache has not seen.
     pub pending: Vec<u32>,
+    /// The last of them that are only guessed: each has logits of its own, to be judged by.
+    pub n_drafted: usize,
     /// Keys and values of what it has seen.
     pub cache: RowCache,
     /// Its number among the rows of its window: a sampled row keeps its random numbers whoever leaves.
     pub index: usize,
+}
+
+impl Row {
+    /// Positions whose logits are wanted of a step.
+    pub fn n_logits(&self) -> usize {
+        1 + self.n_drafted
+    }
 }
 
 /// A hypothesis that has ended.
@@ -107,7 +116,8 @@ impl Search {
         Self { strategy, eot, max_new_tokens, rngs, finished: Vec::new() }
     }
 
-    /// Gives every row its next token from its raw logits, (rows, V), and returns the rows that go on.
+    /// Gives every row its next token from its raw logits, and returns the rows that go on. Logits are (rows, V), but a row that
+    /// has drafted tokens comes with as many more before its last, and gets as many more tokens as were guessed right.
     pub fn advance(
         &mut self,
         rows: Vec<Row>,
@@ -153,29 +163,45 @@ impl Search {
     ) -> candle_core::Result<Vec<Row>> {
         let mut going_on = Vec::with_capacity(rows.len());
         let n_ids = n_ids(logits, &rows);
-        for (mut row, logits) in rows.into_iter().zip(logits.chunks_exact_mut(n_ids)) {
-            rules.apply(&row.tokens, logits);
-            let allowed = log_sum_exp(logits);
-            if allowed == f32::NEG_INFINITY {
-                // A configuration that suppresses everything: nothing can follow.
-                self.finish(row.tokens, row.logprobs, row.score, length_penalty, false);
-                continue;
-            }
-            let token = choose(&mut self.rngs, row.index, logits);
-            let logprob = logits[token as usize] - allowed;
-            row.logprobs.push(logprob);
-            row.score += logprob;
-            if token == self.eot {
-                self.finish(row.tokens, row.logprobs, row.score, length_penalty, false);
-            } else {
-                row.tokens.push(token);
-                if row.tokens.len() >= self.max_new_tokens {
-                    self.finish(row.tokens, row.logprobs, row.score, length_penalty, true);
-                } else {
-                    row.pending = vec![token];
-                    going_on.push(row);
+        let mut logits = logits.chunks_exact_mut(n_ids);
+        'rows: for mut row in rows {
+            let drafted = row.pending.split_off(row.pending.len() - row.n_drafted);
+            // What each drafted token is to be judged by, and what follows the last.
+            let mut judged = drafted.iter().map(Some).chain([None]).zip(logits.by_ref());
+            let mut n_read = row.cache.n_positions() - drafted.len();
+            row.n_drafted = 0;
+            for (guess, logits) in judged.by_ref() {
+                rules.apply(&row.tokens, logits);
+                let allowed = log_sum_exp(logits);
+                if allowed == f32::NEG_INFINITY {
+                    // A configuration that suppresses everything: nothing can follow.
+                    self.finish(row.tokens, row.logprobs, row.score, length_penalty, false);
+                    judged.for_each(drop);
+                    continue 'rows;
                 }
+                let token = choose(&mut self.rngs, row.index, logits);
+                let logprob = logits[token as usize] - allowed;
+                row.logprobs.push(logprob);
+                row.score += logprob;
+                let ends = token == self.eot;
+                if !ends {
+                    row.tokens.push(token);
+                }
+                let reached_limit = row.tokens.len() >= self.max_new_tokens;
+                if ends || reached_limit {
+                    self.finish(row.tokens, row.logprobs, row.score, length_penalty, !ends);
+                    judged.for_each(drop);
+                    continue 'rows;
+                }
+                row.pending = vec![token];
+                if guess != Some(&token) {
+                    break;
+                }
+                n_read += 1;
             }
+            judged.for_each(drop);
+            row.cache.truncate(n_read);
+            going_on.push(row);
         }
         Ok(going_on)
     }
@@ -294,6 +320,7 @@ fn descend(rows: Vec<Row>, chosen: &[Candidate]) -> candle_core::Result<Vec<Row>
             logprobs: [logprobs.as_slice(), &[candidate.logprob]].concat(),
             score: candidate.score,
             pending: vec![candidate.token],
+            n_drafted: 0,
             cache,
             index,
         });
@@ -303,7 +330,8 @@ fn descend(rows: Vec<Row>, chosen: &[Candidate]) -> candle_core::Result<Vec<Row>
 
 /// V.
 fn n_ids(logits: &[f32], rows: &[Row]) -> usize {
-    (logits.len() / rows.len().max(1)).max(1)
+    let n: usize = rows.iter().map(Row::n_logits).sum();
+    (logits.len() / n.max(1)).max(1)
 }
 
 /// `n` rows that go on from where one is.
@@ -315,6 +343,7 @@ fn spread(mut rows: Vec<Row>, n: usize) -> candle_core::Result<Vec<Row>> {
             logprobs: Vec::new(),
             score: 0.0,
             pending: Vec::new(),
+            n_drafted: 0,
             cache,
             index,
         });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::draft::draft;
 use super::fallback::{Thresholds, compression_ratio};
 use super::rules::{Rules, check_finite};
 use super::search::{Finished, Row, Search, Strategy};
@@ -14,6 +15,9 @@ use crate::Error;
 use crate::kernels::{for_each, log_sum_exp, together};
 use crate::tokenizer::Tokenizer;
 use crate::whisper::{CrossCache, StepRow, Whisper};
+
+/// Rows and drafted tokens that are computed together: more take a step longer.
+const MAX_DRAFTING_ROWS: usize = 8;
 
 /// One way to decode a window; the next one is tried when its result is rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +44,8 @@ pub struct WindowRequest {
     pub thresholds: Thresholds,
     /// Limit of tokens, end of text not counted.
     pub max_new_tokens: usize,
+    /// Tokens that greedy attempts may guess in a step.
+    pub draft_tokens: usize,
     /// Seed of the sampling attempts.
     pub seed: u64,
 }
@@ -219,6 +225,7 @@ impl Session {
     fn step_together(&mut self) -> Result<Step, Error> {
         let mut ended: Vec<_> =
             self.begin_waiting().into_iter().map(|(id, error)| (id, Err(error))).collect();
+        self.draft();
         let judging = self.forward()?;
         let groups = std::mem::take(&mut self.groups);
         let n_rows = groups.iter().map(|group| group.rows.len()).sum();
@@ -226,7 +233,7 @@ impl Session {
         let mut left = logits.as_mut_slice();
         let mut turns = Vec::with_capacity(groups.len());
         for (group, judges_silence) in groups.into_iter().zip(judging) {
-            let n = group.rows.len() + usize::from(judges_silence);
+            let n = group.rows.iter().map(Row::n_logits).sum::<usize>() + usize::from(judges_silence);
             let (logits, others) = left.split_at_mut(n * self.model.config.vocab_size);
             left = others;
             let id = group.window.id;
@@ -269,8 +276,27 @@ impl Session {
         failed
     }
 
+    /// Lets rows read guesses at what comes next beside what they have to read: as long as there are few, a step takes hardly more
+    /// time for them. What the rows decode to is the same.
+    fn draft(&mut self) {
+        let n_rows: usize = self.groups.iter().map(|group| group.rows.len()).sum();
+        let n_each = MAX_DRAFTING_ROWS.saturating_sub(n_rows) / n_rows.max(1);
+        for group in
+            self.groups.iter_mut().filter(|group| group.window.attempt().strategy == Strategy::Greedy)
+        {
+            let WindowRequest { prompt, max_new_tokens, draft_tokens, .. } = &group.window.request;
+            for row in group.rows.iter_mut().filter(|row| !row.tokens.is_empty()) {
+                let n = n_each.min(*draft_tokens).min(max_new_tokens - row.tokens.len() - 1);
+                let read = [prompt.as_slice(), &row.tokens].concat();
+                let drafted = draft(&read, n);
+                row.n_drafted = drafted.len();
+                row.pending.extend(drafted);
+            }
+        }
+    }
+
     /// Runs the decoder on every row's pending tokens: `logits` are then those of each group, first where silence is to be judged,
-    /// then of each row. Says where that is.
+    /// then of each row, of each token that is only guessed and of the one before. Says where that is.
     fn forward(&mut self) -> Result<Vec<bool>, Error> {
         let (mut steps, mut wanted, mut offset) = (Vec::new(), Vec::new(), 0);
         let mut judging = Vec::with_capacity(self.groups.len());
@@ -282,7 +308,7 @@ impl Session {
             judging.push(judges_silence);
             for row in &mut group.rows {
                 offset += row.pending.len();
-                wanted.push((offset - 1) as u32);
+                wanted.extend((offset - row.n_logits()..offset).map(|place| place as u32));
                 steps.push(StepRow {
                     tokens: &row.pending,
                     cache: &mut row.cache,
@@ -374,6 +400,7 @@ impl Session {
             logprobs: Vec::new(),
             score: 0.0,
             pending: request.prompt.clone(),
+            n_drafted: 0,
             cache: self.model.decoder.row_cache(request.prompt.len() + request.max_new_tokens)?,
             index: 0,
         };

@@ -219,6 +219,7 @@ impl Transcription {
                 no_speech: options.no_speech_threshold,
             },
             max_new_tokens,
+            draft_tokens: options.draft_tokens,
             seed: options.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ place,
         })
     }

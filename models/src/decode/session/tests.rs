@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Device;
 
 use super::*;
-use crate::{Bundle, Transcriber};
+use crate::{Bundle, Precision, Transcriber};
 
 const OFF: Thresholds = Thresholds { compression_ratio: None, logprob: None, no_speech: None };
 const PROMPT: [u32; 4] = [301, 308, 311, 315];
@@ -29,6 +29,7 @@ fn request_about(cross: Arc<CrossCache>, transcriber: &Transcriber, strategy: St
         attempts: vec![Attempt { temperature: 0.0, strategy }],
         thresholds: OFF,
         max_new_tokens: 20,
+        draft_tokens: 3,
         seed: 1,
     }
 }
@@ -93,6 +94,46 @@ fn windows_that_cannot_be_decoded_are_refused_when_they_join() -> Result<(), Err
     assert!(
         matches!(ended.as_slice(), [(7, Ok(result))] if result.reached_limit && result.tokens.len() == 1)
     );
+    Ok(())
+}
+
+/// Alone, a window's rows read guesses; beside seven others they do not.
+#[test]
+fn guesses_save_steps_and_change_nothing() -> Result<(), Error> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
+    let (mut n_steps, mut n_tokens) = (0, 0);
+    for precision in [Precision::F32, Precision::Int8] {
+        let transcriber = Transcriber::load_in(precision, Bundle::open(dir.as_ref())?, &Device::Cpu)?;
+        let encoded = transcriber.encode(transcriber.window_features(&[]))?;
+        let cross = transcriber.listen(&encoded)?;
+        for earlier in [vec![], vec![65, 66, 67, 68, 65, 66, 67, 90], (60..110).collect()] {
+            let about = |max_new_tokens| {
+                let usual = request_about(cross.clone(), &transcriber, Strategy::Greedy);
+                let prompt = [&earlier, usual.prompt.as_slice()].concat();
+                WindowRequest { start_index: earlier.len(), prompt, max_new_tokens, ..usual }
+            };
+            for max_new_tokens in [1, 2, 3, 40, 41, 42] {
+                let mut session = transcriber.session();
+                (0..8).try_for_each(|id| session.join(id, about(max_new_tokens)))?;
+                let together = run(&mut session)?.results;
+                session.join(0, about(max_new_tokens))?;
+                let mut alone = BTreeMap::new();
+                while !session.is_empty() {
+                    n_steps += 1;
+                    for (id, result) in session.step()?.ended {
+                        alone.insert(id, result?);
+                    }
+                }
+                assert_eq!(
+                    alone.get(&0),
+                    together.get(&0),
+                    "{precision}: {max_new_tokens} after {earlier:?}"
+                );
+                n_tokens += alone[&0].tokens.len();
+            }
+        }
+    }
+    assert!(n_steps * 4 < n_tokens * 3, "{n_steps} steps for {n_tokens} tokens");
     Ok(())
 }
 

@@ -169,7 +169,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
     let max_new_tokens = Some(TOKENS.min(transcriber.whisper().config.max_target_positions / 2));
-    let options = DecodeOptions { language, fallback: false, max_new_tokens, ..DecodeOptions::default() };
+    // Nor how often it repeats itself.
+    let draft_tokens = 0;
+    let options =
+        DecodeOptions { language, fallback: false, max_new_tokens, draft_tokens, ..DecodeOptions::default() };
     let cells = if clips.is_empty() {
         let concurrency: Vec<usize> = concurrency.iter().map(|n| usize::from(*n)).collect();
         cells(&recordings, &concurrency)
@@ -239,6 +242,7 @@ fn decoder_speed(
                 attempts: vec![Attempt { temperature: 0.0, strategy: Strategy::Greedy }],
                 thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
                 max_new_tokens: n_tokens,
+                draft_tokens: 0,
                 seed: 0,
             };
             session.join(id, request)?;

@@ -103,6 +103,7 @@ fn every_field_arrives_where_it_belongs() {
         vad_options: VadOptions::default(),
         batch_size: 8,
         max_new_tokens: Some(100),
+        draft_tokens: 3,
         seed: u64::MAX,
     };
     let expected = TranscriptionRequest {
