@@ -16,4 +16,5 @@ pub use language::detect_language;
 pub(crate) use rules::check_finite;
 pub use rules::{Rules, TimestampRules};
 pub use search::Strategy;
+pub(crate) use session::MAX_DRAFT;
 pub use session::{Attempt, Session, Step, WindowRequest, WindowResult};

@@ -4,7 +4,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use super::rules::Rules;
+use super::rules::{Rules, check_finite};
+use crate::Error;
 use crate::kernels::{argmax, largest_of, log_sum_exp};
 use crate::whisper::RowCache;
 
@@ -57,7 +58,7 @@ pub(super) struct Row {
     pub score: f32,
     /// Tokens that the cache has not seen.
     pub pending: Vec<u32>,
-    /// The last of them that are only guessed: each has logits of its own, to be judged by.
+    /// How many of the last of them are only guessed. Each is judged by the logits of the token before it.
     pub n_drafted: usize,
     /// Keys and values of what it has seen.
     pub cache: RowCache,
@@ -117,13 +118,11 @@ impl Search {
     }
 
     /// Gives every row its next token from its raw logits, and returns the rows that go on. Logits are (rows, V), but a row that
-    /// has drafted tokens comes with as many more before its last, and gets as many more tokens as were guessed right.
-    pub fn advance(
-        &mut self,
-        rows: Vec<Row>,
-        logits: &mut [f32],
-        rules: &Rules,
-    ) -> candle_core::Result<Vec<Row>> {
+    /// has drafted tokens comes with as many more, those after each of them, and gets as many more tokens as were guessed right.
+    ///
+    /// # Errors
+    /// Logits that are not finite numbers.
+    pub fn advance(&mut self, rows: Vec<Row>, logits: &mut [f32], rules: &Rules) -> Result<Vec<Row>, Error> {
         match self.strategy {
             Strategy::Beam { size, patience, length_penalty } => {
                 self.advance_beams(rows, logits, rules, size, patience, length_penalty)
@@ -160,7 +159,7 @@ impl Search {
         rules: &Rules,
         length_penalty: f32,
         choose: impl Fn(&mut [ChaCha8Rng], usize, &[f32]) -> u32,
-    ) -> candle_core::Result<Vec<Row>> {
+    ) -> Result<Vec<Row>, Error> {
         let mut going_on = Vec::with_capacity(rows.len());
         let n_ids = n_ids(logits, &rows);
         let mut logits = logits.chunks_exact_mut(n_ids);
@@ -171,6 +170,8 @@ impl Search {
             let mut n_read = row.cache.n_positions() - drafted.len();
             row.n_drafted = 0;
             for (guess, logits) in judged.by_ref() {
+                // Not those after a wrong guess: nobody asks what follows it.
+                check_finite("logits", logits)?;
                 rules.apply(&row.tokens, logits);
                 let allowed = log_sum_exp(logits);
                 if allowed == f32::NEG_INFINITY {
@@ -214,9 +215,10 @@ impl Search {
         size: usize,
         patience: Option<f32>,
         length_penalty: f32,
-    ) -> candle_core::Result<Vec<Row>> {
+    ) -> Result<Vec<Row>, Error> {
         let mut candidates = Vec::with_capacity(2 * size * rows.len());
         for (i, (row, logits)) in rows.iter().zip(logits.chunks_exact_mut(n_ids(logits, &rows))).enumerate() {
+            check_finite("logits", logits)?;
             let among_all = log_sum_exp(logits);
             rules.apply(&row.tokens, logits);
             let among_allowed = log_sum_exp(logits);
@@ -265,7 +267,7 @@ impl Search {
             let worst = self.finished.last().map_or(f32::NEG_INFINITY, |worst| worst.rank);
             self.finished.len() == size && best_running.is_none_or(|best| best <= worst)
         };
-        if complete { Ok(Vec::new()) } else { descend(rows, &going_on) }
+        if complete { Ok(Vec::new()) } else { Ok(descend(rows, &going_on)?) }
     }
 
     /// Ends the hypothesis that `candidate` extends.

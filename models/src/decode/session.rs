@@ -16,8 +16,10 @@ use crate::kernels::{for_each, log_sum_exp, together};
 use crate::tokenizer::Tokenizer;
 use crate::whisper::{CrossCache, StepRow, Whisper};
 
-/// Rows and drafted tokens that are computed together: more take a step longer.
+/// Rows and drafted tokens that are computed together: with more a step takes longer.
 const MAX_DRAFTING_ROWS: usize = 8;
+/// Tokens that a row may guess at once.
+pub const MAX_DRAFT: usize = MAX_DRAFTING_ROWS - 1;
 
 /// One way to decode a window; the next one is tried when its result is rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,7 +105,7 @@ struct Turn<'a> {
     group: Option<Group>,
     /// Whether silence is to be judged: its logits at the start of the transcript then come first.
     judges_silence: bool,
-    /// Of what may come next, for each row: (rows, V).
+    /// Of what may come next, for each row and after each token that it guessed: (rows and guesses, V).
     logits: &'a mut [f32],
     progress: Option<Result<Progress, Error>>,
 }
@@ -214,7 +216,7 @@ impl Session {
         self.groups.iter().map(Group::n_reserved_rows).sum()
     }
 
-    /// One token for every row of every window that has room.
+    /// One token for every row of every window that has room, and as many more as a row guessed right.
     ///
     /// # Errors
     /// When a tensor operation fails that all windows share; the batch is then not usable any more.
@@ -280,13 +282,20 @@ impl Session {
     /// time for them. What the rows decode to is the same.
     fn draft(&mut self) {
         let n_rows: usize = self.groups.iter().map(|group| group.rows.len()).sum();
-        let n_each = MAX_DRAFTING_ROWS.saturating_sub(n_rows) / n_rows.max(1);
+        let n_each = MAX_DRAFTING_ROWS.min(self.max_rows).saturating_sub(n_rows) / n_rows.max(1);
+        // Rows of any number give the same bits on the CPU alone.
+        if n_each == 0 || !self.model.decoder.device().is_cpu() {
+            return;
+        }
         for group in
             self.groups.iter_mut().filter(|group| group.window.attempt().strategy == Strategy::Greedy)
         {
             let WindowRequest { prompt, max_new_tokens, draft_tokens, .. } = &group.window.request;
             for row in group.rows.iter_mut().filter(|row| !row.tokens.is_empty()) {
                 let n = n_each.min(*draft_tokens).min(max_new_tokens - row.tokens.len() - 1);
+                if n == 0 {
+                    continue;
+                }
                 let read = [prompt.as_slice(), &row.tokens].concat();
                 let drafted = draft(&read, n);
                 row.n_drafted = drafted.len();
@@ -296,7 +305,7 @@ impl Session {
     }
 
     /// Runs the decoder on every row's pending tokens: `logits` are then those of each group, first where silence is to be judged,
-    /// then of each row, of each token that is only guessed and of the one before. Says where that is.
+    /// then of each row: after the last token that is known, and after each that is guessed. Says where that is.
     fn forward(&mut self) -> Result<Vec<bool>, Error> {
         let (mut steps, mut wanted, mut offset) = (Vec::new(), Vec::new(), 0);
         let mut judging = Vec::with_capacity(self.groups.len());
@@ -329,10 +338,10 @@ impl Session {
 
     /// Gives a group's rows their next tokens, and judges the result when no row goes on.
     fn advance(&self, mut group: Group, judges_silence: bool, logits: &mut [f32]) -> Result<Progress, Error> {
-        check_finite("logits", logits)?;
         let n_at_start = if judges_silence { self.model.config.vocab_size } else { 0 };
         let (at_start, next) = logits.split_at_mut(n_at_start);
         if let (Some(id), true) = (self.no_speech, judges_silence) {
+            check_finite("logits", at_start)?;
             group.window.no_speech_prob = Some(probability(at_start, id));
         }
         let rows = std::mem::take(&mut group.rows);

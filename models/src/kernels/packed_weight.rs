@@ -19,7 +19,7 @@ pub enum Precision {
     F32,
     /// 16 bits of them, with sums of 32.
     Bf16,
-    /// Bytes, with a scale for each row of weights and of activations.
+    /// Bytes, with a scale for each row of weights and of activations, and for each position of a head in caches.
     Int8,
 }
 

@@ -181,6 +181,14 @@ impl CustomOp1 for RaggedAttention<'_> {
             let Held::Packed(cache) = span.cache.held() else {
                 candle_core::bail!("ragged attention on the CPU needs caches there")
             };
+            if (cache.width(), cache.n_heads()) != (width, self.n_heads) {
+                candle_core::bail!(
+                    "ragged attention: a cache of {} heads in {} numbers for queries of {} in {width}",
+                    cache.n_heads(),
+                    cache.width(),
+                    self.n_heads
+                )
+            }
             for i in 0..span.n_queries {
                 let Some(query) = query_rows.next() else {
                     candle_core::bail!("ragged attention: the spans hold more than {n} queries")

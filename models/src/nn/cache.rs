@@ -1,4 +1,4 @@
-//! Keys and values that a row has already computed, preallocated and passed in by the caller.
+//! Keys and values that a row has already computed, with room for more, passed in by the caller.
 
 use candle_core::{DType, Device, Tensor};
 

@@ -70,7 +70,7 @@ impl RowCache {
 
 /// What one row brings to a step: the tokens that its cache has not seen yet.
 pub struct StepRow<'a> {
-    /// New tokens: the whole prompt at first, then one.
+    /// New tokens: the whole prompt at first, then one and those that are guessed to follow it.
     pub tokens: &'a [u32],
     /// The row's own state.
     pub cache: &'a mut RowCache,
@@ -171,6 +171,11 @@ impl Decoder {
     /// A last dimension other than D.
     pub fn logits_into(&self, hidden: &Tensor, logits: &mut Vec<f32>) -> candle_core::Result<()> {
         product_into(&self.output, hidden, logits)
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &candle_core::Device {
+        self.positions.device()
     }
 
     /// Keys and values of one window's hidden states (T, D), computed once for all its rows.

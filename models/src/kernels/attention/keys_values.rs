@@ -161,6 +161,10 @@ impl KeysValues {
     /// # Panics
     /// When they are not whole rows, or not equally many.
     pub fn append(&mut self, keys: &[f32], values: &[f32]) {
+        self.append_with(InstructionSet::best(), keys, values);
+    }
+
+    pub(super) fn append_with(&mut self, set: InstructionSet, keys: &[f32], values: &[f32]) {
         let (width, first) = (self.width, self.n_positions);
         let n = keys.len() / width.max(1);
         assert!(
@@ -172,13 +176,13 @@ impl KeysValues {
         if n == 0 {
             return;
         }
-        let head = width / self.n_heads();
+        let head = self.head();
         of_heads!(&mut self.heads, |heads| {
             let rows = |h: usize| (HeadRows::of(keys, width, head, h), HeadRows::of(values, width, head, h));
             if keys.len() < PARALLEL_NUMBERS {
-                heads.iter_mut().enumerate().for_each(|(h, one)| one.append(first, n, rows(h)));
+                heads.iter_mut().enumerate().for_each(|(h, one)| one.append(set, first, n, rows(h)));
             } else {
-                heads.par_iter_mut().enumerate().for_each(|(h, one)| one.append(first, n, rows(h)));
+                heads.par_iter_mut().enumerate().for_each(|(h, one)| one.append(set, first, n, rows(h)));
             }
         });
         self.n_positions += n;
@@ -186,7 +190,7 @@ impl KeysValues {
 
     /// Forgets all positions but the first `n`.
     pub fn truncate(&mut self, n: usize) {
-        // What is left in their block is written over.
+        // What is left behind them is written over when others follow, and looked at by nobody before.
         self.n_positions = self.n_positions.min(n);
     }
 
@@ -205,31 +209,21 @@ impl KeysValues {
         of_heads!(&self.heads, |heads| heads.len())
     }
 
+    /// Places of a head.
+    fn head(&self) -> usize {
+        self.width / self.n_heads()
+    }
+
     /// Keys as they are kept, (T, D).
     pub fn keys(&self) -> Vec<f32> {
-        self.unpacked(|h, t, d| {
-            let head = self.width / self.n_heads();
-            of_heads!(&self.heads, |heads| heads[h].key(head, t, d))
-        })
+        let (n, head) = (self.n_positions, self.head());
+        of_heads!(&self.heads, |heads| unpacked(heads, n, head, |one, t, d| one.key(head, t, d)))
     }
 
     /// Values as they are kept, (T, D).
     pub fn values(&self) -> Vec<f32> {
-        self.unpacked(|h, t, d| {
-            let head = self.width / self.n_heads();
-            of_heads!(&self.heads, |heads| heads[h].value(head, t, d))
-        })
-    }
-
-    fn unpacked(&self, number: impl Fn(usize, usize, usize) -> f32) -> Vec<f32> {
-        let head = self.width / self.n_heads();
-        let mut numbers = Vec::with_capacity(self.n_positions * self.width);
-        for t in 0..self.n_positions {
-            for h in 0..self.n_heads() {
-                numbers.extend((0..head).map(|d| number(h, t, d)));
-            }
-        }
-        numbers
+        let (n, head) = (self.n_positions, self.head());
+        of_heads!(&self.heads, |heads| unpacked(heads, n, head, |one, t, d| one.value(head, t, d)))
     }
 
     /// `softmax(query K^T) V` of head `h` over the first `n_keys` positions, for the query in `scratch`.
@@ -243,6 +237,22 @@ impl KeysValues {
     ) {
         of_heads!(&self.heads, |heads| heads[h].attend(set, n_keys, scratch, out));
     }
+}
+
+/// What `number` says of each position's places in each head, (T, D).
+fn unpacked<C>(
+    heads: &[Head<C>],
+    n_positions: usize,
+    head: usize,
+    number: impl Fn(&Head<C>, usize, usize) -> f32,
+) -> Vec<f32> {
+    let mut numbers = Vec::with_capacity(n_positions * heads.len() * head);
+    for t in 0..n_positions {
+        for one in heads {
+            numbers.extend((0..head).map(|d| number(one, t, d)));
+        }
+    }
+    numbers
 }
 
 /// Values of a head of `head` places in a block: the last columns are filled up with zeros.
@@ -264,7 +274,13 @@ impl<C: Lanes> Head<C> {
     }
 
     /// Takes those of `n` positions from `first` on.
-    fn append(&mut self, first: usize, n: usize, (keys, values): (HeadRows<'_>, HeadRows<'_>)) {
+    fn append(
+        &mut self,
+        set: InstructionSet,
+        first: usize,
+        n: usize,
+        (keys, values): (HeadRows<'_>, HeadRows<'_>),
+    ) {
         let (head, end) = (keys.head, first + n);
         let n_blocks = end.div_ceil(BLOCK);
         self.keys.resize(n_blocks * head, C::ZERO);
@@ -272,7 +288,6 @@ impl<C: Lanes> Head<C> {
         self.key_scales.resize(n_blocks, Columns::ZERO);
         self.value_scales.resize(n_blocks, Columns::ZERO);
 
-        let set = InstructionSet::best();
         let mut columns = Vec::new();
         for i in first / BLOCK..n_blocks {
             let positions = (i * BLOCK).max(first)..((i + 1) * BLOCK).min(end);

@@ -1,6 +1,8 @@
 use super::backward::attention_backward_with;
 use super::forward::attention_with;
+use super::keys_values::Scratch;
 use super::*;
+use crate::kernels::Precision;
 
 fn noise(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
@@ -138,4 +140,32 @@ fn threads_neighbours_and_padding_do_not_change_a_bit() -> Result<(), rayon::Thr
         assert!(changed[half..] == expected[half..], "neighbours");
     }
     Ok(())
+}
+
+#[test]
+fn caches_are_written_and_read_alike_with_every_instruction_set() {
+    for (n_keys, head) in [(1, 1), (33, 64), (70, 20), (200, 65)] {
+        let [keys, values] = [1, 2].map(|seed| noise(n_keys * head, seed));
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            let mut first: Option<[Vec<u32>; 3]> = None;
+            for set in InstructionSet::available() {
+                let mut cache = KeysValues::with_capacity(n_keys, head, 1, precision);
+                // A part by places, a part by columns.
+                let some = 3.min(n_keys) * head;
+                cache.append_with(set, &keys[..some], &values[..some]);
+                cache.append_with(set, &keys[some..], &values[some..]);
+                let mut scratch = Scratch::default();
+                scratch.query = noise(head, 3);
+                let mut out = vec![f32::NAN; head];
+                cache.attend(set, 0, n_keys, &mut scratch, &mut out);
+                let bits = [out, cache.keys(), cache.values()]
+                    .map(|numbers| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+                assert_eq!(
+                    first.get_or_insert_with(|| bits.clone()),
+                    &bits,
+                    "{set:?}, {precision}, {n_keys}"
+                );
+            }
+        }
+    }
 }

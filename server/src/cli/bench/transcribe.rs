@@ -169,7 +169,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
     let max_new_tokens = Some(TOKENS.min(transcriber.whisper().config.max_target_positions / 2));
-    // Nor how often it repeats itself.
+    // Without guesses: how often a text repeats itself is not the program's speed either, and random weights do nothing else.
     let draft_tokens = 0;
     let options =
         DecodeOptions { language, fallback: false, max_new_tokens, draft_tokens, ..DecodeOptions::default() };
