@@ -162,14 +162,16 @@ impl Search {
     ) -> Result<Vec<Row>, Error> {
         let mut going_on = Vec::with_capacity(rows.len());
         let n_ids = n_ids(logits, &rows);
-        let mut logits = logits.chunks_exact_mut(n_ids);
+        let mut left = logits;
         'rows: for mut row in rows {
+            let (own, others) = std::mem::take(&mut left).split_at_mut(row.n_logits() * n_ids);
+            left = others;
             let drafted = row.pending.split_off(row.pending.len() - row.n_drafted);
             // What each drafted token is to be judged by, and what follows the last.
-            let mut judged = drafted.iter().map(Some).chain([None]).zip(logits.by_ref());
+            let judged = drafted.iter().map(Some).chain([None]).zip(own.chunks_exact_mut(n_ids));
             let mut n_read = row.cache.n_positions() - drafted.len();
             row.n_drafted = 0;
-            for (guess, logits) in judged.by_ref() {
+            for (guess, logits) in judged {
                 // Not those after a wrong guess: nobody asks what follows it.
                 check_finite("logits", logits)?;
                 rules.apply(&row.tokens, logits);
@@ -177,7 +179,6 @@ impl Search {
                 if allowed == f32::NEG_INFINITY {
                     // A configuration that suppresses everything: nothing can follow.
                     self.finish(row.tokens, row.logprobs, row.score, length_penalty, false);
-                    judged.for_each(drop);
                     continue 'rows;
                 }
                 let token = choose(&mut self.rngs, row.index, logits);
@@ -191,7 +192,6 @@ impl Search {
                 let reached_limit = row.tokens.len() >= self.max_new_tokens;
                 if ends || reached_limit {
                     self.finish(row.tokens, row.logprobs, row.score, length_penalty, !ends);
-                    judged.for_each(drop);
                     continue 'rows;
                 }
                 row.pending = vec![token];
@@ -200,7 +200,6 @@ impl Search {
                 }
                 n_read += 1;
             }
-            judged.for_each(drop);
             row.cache.truncate(n_read);
             going_on.push(row);
         }

@@ -106,6 +106,12 @@ pub(super) fn max(a: &[f32]) -> f32 {
     tail.iter().fold(fold(lanes, larger), |max, a| larger(max, *a))
 }
 
+/// A number without its sign, as bits: infinities and what is no number are above all others.
+#[inline(always)]
+pub(super) fn magnitude(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
 /// Softmax of a row, in place; one of minus infinity alone gives no numbers.
 #[inline(always)]
 pub(super) fn softmax_row(row: &mut [f32]) {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::functions::{exp, max, softmax_row, sum, sum2};
+use super::functions::{exp, magnitude, max, softmax_row, sum, sum2};
 use super::instruction_set::{InstructionSet, vectorised};
 
 /// Numbers that a thread takes at once, or one row.
@@ -72,8 +72,7 @@ vectorised! {
     }
 
     fn finite(x: &[f32]) -> bool {
-        // As bits: infinities and what is no number are above all others.
-        let is_finite = |x: &f32| x.to_bits() & 0x7fff_ffff < f32::INFINITY.to_bits();
+        let is_finite = |x: &f32| magnitude(*x) < f32::INFINITY.to_bits();
         x.chunks(4096).all(|x| x.iter().fold(true, |all, x| all & is_finite(x)))
     }
 

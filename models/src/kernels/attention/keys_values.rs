@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::functions::softmax_row;
+use super::super::functions::{magnitude, softmax_row};
 use super::super::instruction_set::{InstructionSet, vectorised};
 use super::super::low_precision::{bf16_to_f32, f32_to_bf16, nearest_byte, scale_of_bytes};
 use super::super::memory::prefetch;
@@ -353,12 +353,6 @@ fn fetch_ahead<C>(now: &[C; 2]) {
 fn row_scale<C: Lanes>(row: &[f32]) -> (f32, f32) {
     let largest = row.iter().fold(0, |largest, x| magnitude(*x).max(largest));
     C::scale_of(f32::from_bits(largest))
-}
-
-/// A number without its sign, as bits: those that are no numbers are above all that are.
-#[inline(always)]
-fn magnitude(x: f32) -> u32 {
-    x.to_bits() & 0x7fff_ffff
 }
 
 #[inline(always)]

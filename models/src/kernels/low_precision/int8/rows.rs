@@ -2,6 +2,7 @@
 
 use super::super::{GROUP_BYTES, LINE_GROUPS, Line, Rows, TILE_ROWS};
 use super::{LINE, ZERO, nearest_byte, scale_of_bytes};
+use crate::kernels::functions::magnitude;
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
 
 /// Rows of bytes, each with the scale that makes numbers of them: `x = (byte - 128) * scale`. Memory is kept for the next rows.
@@ -57,16 +58,15 @@ impl Int8Rows {
 vectorised! {
     /// Bytes of a row, and their scale.
     pub(super) fn quantise_row(x: &[f32], bytes: &mut [u8]) -> f32 {
-        // As bits: numbers that are none are above all that are.
         let mut lanes = [0u32; 16];
         let (chunks, tail) = x.as_chunks::<16>();
         for chunk in chunks {
             for (lane, x) in lanes.iter_mut().zip(chunk) {
-                *lane = (*lane).max(x.to_bits() & 0x7fff_ffff);
+                *lane = (*lane).max(magnitude(*x));
             }
         }
         for (lane, x) in lanes.iter_mut().zip(tail) {
-            *lane = (*lane).max(x.to_bits() & 0x7fff_ffff);
+            *lane = (*lane).max(magnitude(*x));
         }
         let largest = f32::from_bits(lanes.iter().copied().fold(0, u32::max));
         let (scale, inverse) = scale_of_bytes(largest);
