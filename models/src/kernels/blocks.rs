@@ -142,11 +142,9 @@ mod tests {
             let squares = [affine(2, None), affine(2, Some(biases[1].as_slice()))];
             for n_rows in [0, 1, 5, 100 * rayon::current_num_threads() + 3] {
                 let x = waves(n_rows * width, 0.8);
-                let mut normed = vec![0.0; x.len()];
-                layer_norm(&x, norm, &mut normed);
+                let normed = layer_norm(&x, norm);
                 let wide = product(&normed, layers[0]);
-                let mut curved = vec![0.0; wide.len()];
-                gelu(&wide, &mut curved);
+                let curved = gelu(&wide);
                 let narrow = product(&curved, layers[1]);
                 let mut y = x.clone();
                 add_feed_forward(&mut y, norm, layers);

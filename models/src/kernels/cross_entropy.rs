@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::functions::{exp, max, sum};
 use super::instruction_set::{InstructionSet, vectorised};
+use super::memory::filled;
 
 /// What rows of scores are compared with.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +40,7 @@ pub fn cross_entropy(scores: &[f32], n_columns: usize, labels: Labels<'_>) -> (f
     (losses.iter().sum(), log_sums)
 }
 
-/// `d_scores = scale * weight * (softmax(scores) - target)` for each row; zeros where the weight is 0.
+/// `scale * weight * (softmax(scores) - target)` for each row; zeros where the weight is 0.
 ///
 /// # Panics
 /// When the lengths do not fit each other.
@@ -49,28 +50,23 @@ pub fn cross_entropy_backward(
     labels: Labels<'_>,
     log_sums: &[f32],
     scale: f32,
-    d_scores: &mut [f32],
-) {
+) -> Vec<f32> {
     labels.check(scores, n_columns);
     assert!(
-        d_scores.len() == scores.len() && log_sums.len() == labels.labels.len(),
-        "cross-entropy: {} gradients and {} sums for {} scores",
-        d_scores.len(),
+        log_sums.len() == labels.labels.len(),
+        "cross-entropy: {} sums for {} scores",
         log_sums.len(),
         scores.len()
     );
     let set = InstructionSet::best();
-    let width = n_columns.max(1);
-    let rows = d_scores.par_chunks_exact_mut(width).zip(scores.par_chunks_exact(width)).enumerate();
-    rows.for_each(|(i, (d_row, row))| {
+    filled(scores.len(), n_columns, |i, d_row| {
         if labels.weights[i] == 0.0 {
-            d_row.fill(0.0);
             return;
         }
-        let scale = scale * labels.weights[i];
+        let (row, scale) = (&scores[i * n_columns..][..n_columns], scale * labels.weights[i]);
         gradients(set, row, log_sums[i], labels.smoothing / n_columns as f32, scale, d_row);
         d_row[labels.labels[i] as usize] -= scale * (1.0 - labels.smoothing);
-    });
+    })
 }
 
 impl Labels<'_> {

@@ -1,7 +1,7 @@
 //! What is done to products before they are written.
 
 use super::functions::cumulative;
-use super::gemm::{Columns, N_COLUMNS};
+use super::gemm::{Columns, N_COLUMNS, Sum};
 use super::instruction_set::{InstructionSet, vectorised};
 
 /// What is done to a product before it is written.
@@ -39,6 +39,19 @@ impl<'a> Epilogue<'a> {
     /// Its part for the columns of panel `i`.
     pub(super) fn of_panel(self, i: usize) -> Self {
         Self { bias: self.bias.map(|bias| &bias[i * N_COLUMNS..]), ..self }
+    }
+
+    /// The same for a tile that ends with it by itself. `None`: it cannot.
+    pub(super) fn of_tile(self) -> Option<Sum<'a>> {
+        let bias = match self.bias {
+            Some(bias) => Some(bias.first_chunk()?),
+            None => None,
+        };
+        (self.post_op != PostOp::Gelu).then_some(Sum {
+            resumed: false,
+            bias,
+            added: self.post_op == PostOp::Add,
+        })
     }
 
     /// Writes a panel's part of rows, from column `first` on. Rows end where they do, before the panel does or after it.

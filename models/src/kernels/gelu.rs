@@ -1,32 +1,29 @@
 //! The Gaussian error linear unit, exact form: `x Phi(x)` (Hendrycks and Gimpel, arXiv 1606.08415).
 
-use rayon::prelude::*;
-
 use super::functions::{cumulative, exp};
 use super::instruction_set::{InstructionSet, vectorised};
+use super::memory::filled;
 
 /// Numbers that a thread takes at once.
 const CHUNK: usize = 1 << 14;
 
-/// `y = gelu(x)`.
-///
-/// # Panics
-/// When the slices are not equally long.
-pub fn gelu(x: &[f32], y: &mut [f32]) {
-    assert!(x.len() == y.len(), "gelu: {} values in, {} out", x.len(), y.len());
+/// `gelu(x)`.
+pub fn gelu(x: &[f32]) -> Vec<f32> {
     let set = InstructionSet::best();
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| values(set, x, y));
+    filled(x.len(), CHUNK, |i, y| values(set, &x[i * CHUNK..][..y.len()], y))
 }
 
-/// `dx = dy gelu'(x)`.
+/// `dy gelu'(x)`.
 ///
 /// # Panics
 /// When the slices are not equally long.
-pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    assert!(x.len() == dy.len() && x.len() == dx.len(), "gelu: {} values, {}", x.len(), dy.len());
+pub fn gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
+    assert!(x.len() == dy.len(), "gelu: {} values, {} gradients", x.len(), dy.len());
     let set = InstructionSet::best();
-    let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
-    chunks.for_each(|((dx, x), dy)| gradients(set, x, dy, dx));
+    filled(x.len(), CHUNK, |i, dx| {
+        let chunk = i * CHUNK..i * CHUNK + dx.len();
+        gradients(set, &x[chunk.clone()], &dy[chunk], dx);
+    })
 }
 
 vectorised! {

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::functions::{sum, sum2};
 use super::instruction_set::{InstructionSet, vectorised};
+use super::memory::{filled, zeroed};
 use super::reduce::{ROWS, reduce};
 
 /// What rows are normalised with.
@@ -17,16 +18,13 @@ pub struct LayerNormWeights<'a> {
     pub eps: f32,
 }
 
-/// `y = (x - mean) / sqrt(variance + eps) * weight + bias` for each row of D numbers.
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` for each row of D numbers.
 ///
 /// # Panics
 /// When the slices' lengths do not fit each other.
-pub fn layer_norm(x: &[f32], weights: LayerNormWeights<'_>, y: &mut [f32]) {
-    let width = weights.width(x);
-    assert!(x.len() == y.len(), "layer norm: {} values in, {} out", x.len(), y.len());
-    let (set, step) = (InstructionSet::best(), ROWS * width.max(1));
-    let blocks = y.par_chunks_mut(step).zip(x.par_chunks(step));
-    blocks.for_each(|(y, x)| values(set, x, weights, y));
+pub fn layer_norm(x: &[f32], weights: LayerNormWeights<'_>) -> Vec<f32> {
+    let (set, step) = (InstructionSet::best(), ROWS * weights.width(x).max(1));
+    filled(x.len(), step, |i, y| values(set, &x[i * step..][..y.len()], weights, y))
 }
 
 /// [`layer_norm`] on this thread alone.
@@ -54,11 +52,14 @@ pub fn layer_norm_backward(x: &[f32], weights: LayerNormWeights<'_>, dy: &[f32])
     let width = weights.width(x);
     assert!(x.len() == dy.len(), "layer norm: {} values, {} gradients", x.len(), dy.len());
     let (set, step) = (InstructionSet::best(), ROWS * width.max(1));
-    let mut dx = vec![0f32; x.len()];
-    let blocks = dx.par_chunks_mut(step).zip(x.par_chunks(step)).zip(dy.par_chunks(step));
-    let mut sums = reduce(blocks, 2 * width, |((dx, x), dy), sums| {
-        gradients(set, x, weights, dy, dx, sums);
-    });
+    let mut dx = Vec::with_capacity(x.len());
+    let room = dx.spare_capacity_mut()[..x.len()].par_chunks_mut(step);
+    let mut sums =
+        reduce(room.zip(x.par_chunks(step)).zip(dy.par_chunks(step)), 2 * width, |((dx, x), dy), sums| {
+            gradients(set, x, weights, dy, zeroed(dx), sums);
+        });
+    // SAFETY: every block has been written.
+    unsafe { dx.set_len(x.len()) };
     let bias = sums.split_off(width);
     LayerNormGradients { x: dx, weight: sums, bias }
 }
@@ -135,8 +136,7 @@ mod tests {
             let (x, dy) = (waves(n_rows * width, 0.1), waves(n_rows * width, 0.2));
             let (weight, bias) = (waves(width, 0.3), waves(width, 0.4));
             let weights = LayerNormWeights { weight: &weight, bias: &bias, eps: 1e-5 };
-            let mut together = vec![0.0; x.len()];
-            layer_norm(&x, weights, &mut together);
+            let together = layer_norm(&x, weights);
             let mut first: Option<[Vec<f32>; 3]> = None;
             for set in InstructionSet::available() {
                 let mut y = vec![0.0; x.len()];

@@ -1,17 +1,22 @@
 //! How memory is asked for, and what becomes of it when it is freed.
 
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use super::team::is_together;
+
 /// Bytes of a large page on the processors that have them in this size.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE_PAGE: usize = 2 << 20;
 
 /// `n` times a value, in large pages where the system has some: what is read from beginning to end in every step would otherwise
 /// wait for the addresses of its pages.
 pub(super) fn in_large_pages<T: Copy>(value: T, n: usize) -> Vec<T> {
     let mut values = Vec::with_capacity(n);
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        let room = values.spare_capacity_mut();
-        let bytes = room.as_mut_ptr_range();
+        let bytes = values.spare_capacity_mut().as_mut_ptr_range();
         let first = bytes.start.addr().next_multiple_of(LARGE_PAGE);
         let end = bytes.end.addr() / LARGE_PAGE * LARGE_PAGE;
         if let Some(n_bytes) = end.checked_sub(first).filter(|n| *n > 0) {
@@ -22,6 +27,42 @@ pub(super) fn in_large_pages<T: Copy>(value: T, n: usize) -> Vec<T> {
     }
     values.resize(n, value);
     values
+}
+
+/// Zeros where nothing has been written yet. To zero a part just before it is written costs little, while to zero all of a large
+/// tensor beforehand sends it to memory once more.
+pub(super) fn zeroed(room: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    room.fill(MaybeUninit::new(0.0));
+    // SAFETY: every value has just been written.
+    unsafe { written(room) }
+}
+
+/// `n` zeros, written by all threads where there are many and the threads have nothing smaller to do.
+pub fn zeros(n: usize) -> Vec<f32> {
+    /// What is worth it.
+    const MANY: usize = 1 << 19;
+    /// What a thread takes at once.
+    const CHUNK: usize = 1 << 16;
+    if n < MANY || is_together() { vec![0.0; n] } else { filled(n, CHUNK, |_, _| ()) }
+}
+
+/// `n` numbers that `fill` is given as zeros, in chunks of `n_chunk` with their numbers, on all threads.
+pub(super) fn filled(n: usize, n_chunk: usize, fill: impl Fn(usize, &mut [f32]) + Send + Sync) -> Vec<f32> {
+    let mut values = Vec::with_capacity(n);
+    let chunks = values.spare_capacity_mut()[..n].par_chunks_mut(n_chunk.max(1));
+    chunks.enumerate().for_each(|(i, room)| fill(i, zeroed(room)));
+    // SAFETY: every chunk has been written.
+    unsafe { values.set_len(n) };
+    values
+}
+
+/// What has been written.
+///
+/// # Safety
+/// Every value has been.
+pub(super) unsafe fn written(room: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    // SAFETY: the caller's promise, and `MaybeUninit` lies in memory as what it holds.
+    unsafe { &mut *(std::ptr::from_mut(room) as *mut [f32]) }
 }
 
 /// Asks for a cache line before it is read; nothing happens where there is none.

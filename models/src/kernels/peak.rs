@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::gemm::{Columns, MAX_ROWS, ROW_STRIDE};
+use super::gemm::{Columns, MAX_ROWS, ROW_STRIDE, Sum};
 use super::instruction_set::InstructionSet;
 use super::low_precision;
 use super::packed_weight::Precision;
@@ -67,7 +67,7 @@ fn f32_products() -> impl FnMut() -> usize {
     let mut sums = [Columns::ZERO; MAX_ROWS];
     let set = InstructionSet::best();
     move || {
-        set.multiply(&rows, &panel, &mut sums);
+        set.multiply(&rows, &panel, Sum::RESUMED, &mut sums[..]);
         black_box(&mut sums);
         2 * MAX_ROWS * N_INPUTS * Columns::ZERO.0.len()
     }

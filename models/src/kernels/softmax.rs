@@ -1,31 +1,32 @@
 //! Softmax of rows, and its gradient.
 
-use rayon::prelude::*;
-
 use super::functions::{exp, magnitude, max, softmax_row, sum, sum2};
 use super::instruction_set::{InstructionSet, vectorised};
+use super::memory::filled;
 
 /// Numbers that a thread takes at once, or one row.
 const CHUNK: usize = 1 << 14;
 
-/// `y = e^x / sum(e^x)` for each row of `width` numbers; a row of minus infinity alone gives no numbers.
+/// `e^x / sum(e^x)` for each row of `width` numbers; a row of minus infinity alone gives no numbers.
 ///
 /// # Panics
-/// When the slices are not equally long or not whole rows.
-pub fn softmax(x: &[f32], width: usize, y: &mut [f32]) {
-    let (set, step) = (InstructionSet::best(), step(width, x.len(), y.len()));
-    y.par_chunks_mut(step).zip(x.par_chunks(step)).for_each(|(y, x)| values(set, x, width, y));
+/// When `x` does not consist of whole rows.
+pub fn softmax(x: &[f32], width: usize) -> Vec<f32> {
+    let (set, step) = (InstructionSet::best(), step(width, x.len()));
+    filled(x.len(), step, |i, y| values(set, &x[i * step..][..y.len()], width, y))
 }
 
-/// `dx = y (dy - sum(dy y))` for each row of `width` numbers.
+/// `y (dy - sum(dy y))` for each row of `width` numbers.
 ///
 /// # Panics
 /// When the slices are not equally long or not whole rows.
-pub fn softmax_backward(y: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
-    let (set, step) = (InstructionSet::best(), step(width, y.len(), dy.len()));
-    assert!(dx.len() == y.len(), "softmax: {} values, {} gradients", y.len(), dx.len());
-    let chunks = dx.par_chunks_mut(step).zip(y.par_chunks(step)).zip(dy.par_chunks(step));
-    chunks.for_each(|((dx, y), dy)| gradients(set, y, dy, width, dx));
+pub fn softmax_backward(y: &[f32], dy: &[f32], width: usize) -> Vec<f32> {
+    let (set, step) = (InstructionSet::best(), step(width, y.len()));
+    assert!(dy.len() == y.len(), "softmax: {} values, {} gradients", y.len(), dy.len());
+    filled(y.len(), step, |i, dx| {
+        let rows = i * step..i * step + dx.len();
+        gradients(set, &y[rows.clone()], &dy[rows], width, dx);
+    })
 }
 
 /// `ln(sum(e^x))`, minus infinity for nothing.
@@ -52,9 +53,9 @@ pub fn are_finite(x: &[f32]) -> bool {
 }
 
 /// Whole rows of about a chunk.
-fn step(width: usize, a: usize, b: usize) -> usize {
+fn step(width: usize, n: usize) -> usize {
     let width = width.max(1);
-    assert!(a == b && a.is_multiple_of(width), "softmax: {a} and {b} values in rows of {width}");
+    assert!(n.is_multiple_of(width), "softmax: {n} values in rows of {width}");
     width * (CHUNK / width).max(1)
 }
 

@@ -127,10 +127,8 @@ proptest! {
     #[test]
     fn rows_are_normed_and_softened(n_rows in 0usize..20, width in 1usize..200, seed in any::<u64>()) {
         let (x, gains, shifts) = (noise(n_rows * width, seed), noise(width, seed ^ 1), noise(width, seed ^ 2));
-        let [mut normed, mut soft] = [vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]];
         let norm = LayerNormWeights { weight: &gains, bias: &shifts, eps: 1e-5 };
-        layer_norm(&x, norm, &mut normed);
-        softmax(&x, width, &mut soft);
+        let (normed, soft) = (layer_norm(&x, norm), softmax(&x, width));
         for (i, row) in x.chunks(width).enumerate() {
             let row: Vec<f64> = row.iter().copied().map(f64::from).collect();
             let mean = row.iter().sum::<f64>() / width as f64;

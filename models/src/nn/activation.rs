@@ -22,14 +22,11 @@ impl CustomOp1 for Gelu {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = floats(x, layout)?;
-        let mut y = vec![0f32; x.len()];
-        kernels::gelu(x, &mut y);
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
+        Ok((CpuStorage::F32(kernels::gelu(x)), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let mut dx = vec![0f32; x.elem_count()];
-        with_floats([x, dy], |[x, dy]| kernels::gelu_backward(x, dy, &mut dx))?;
+        let dx = with_floats([x, dy], |[x, dy]| kernels::gelu_backward(x, dy))?;
         Ok(Some(tensor(dx, x.shape())?))
     }
 }

@@ -7,7 +7,7 @@ use super::dense_attention::dense_attention;
 use super::fused::{add, normed};
 use super::{KvCache, LayerNorm, Linear, Mask, softmax};
 use crate::Error;
-use crate::kernels::{AttentionRow, Precision, attend};
+use crate::kernels::{AttentionRow, Precision, attend, zeros};
 use crate::params::Scope;
 
 /// Scaled dot-product attention with `n_heads` heads side by side in the model width.
@@ -199,7 +199,7 @@ impl CustomOp1 for RaggedAttention<'_> {
         if rows.len() != n {
             candle_core::bail!("ragged attention: the spans hold {} of {n} queries", rows.len())
         }
-        let mut out = vec![0f32; n * width];
+        let mut out = zeros(n * width);
         attend(&rows, self.n_heads, self.scale, &mut out);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }

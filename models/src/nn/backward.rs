@@ -10,6 +10,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, TensorId};
 
 use super::storage::{on_cpu, tensor, with_floats_mut};
+use crate::kernels::zeros;
 
 thread_local! {
     /// Of the pass that runs on this thread.
@@ -73,10 +74,24 @@ pub(super) fn gather(id: TensorId, gradient: &Tensor) -> candle_core::Result<()>
 }
 
 /// The gradient of a parameter on the CPU for a custom op to return, or none when nobody wants it or it was gathered. `compute`
-/// is given zeros, or with `true` what is known already, to add to.
+/// adds it to what it is given.
 pub(super) fn gradient_of(
     parameter: &Tensor,
-    compute: impl FnOnce(&mut [f32], bool),
+    compute: impl Fn(&mut [f32]),
+) -> candle_core::Result<Option<Tensor>> {
+    let fresh = || {
+        let mut values = zeros(parameter.elem_count());
+        compute(&mut values);
+        values
+    };
+    gradient_from(parameter, fresh, &compute)
+}
+
+/// The same where a first gradient is computed in another way, `fresh`, than it is added to a known one.
+pub(super) fn gradient_from(
+    parameter: &Tensor,
+    fresh: impl FnOnce() -> Vec<f32>,
+    add: impl FnOnce(&mut [f32]),
 ) -> candle_core::Result<Option<Tensor>> {
     if !parameter.track_op() {
         return Ok(None);
@@ -87,12 +102,10 @@ pub(super) fn gradient_of(
         && on_cpu(&[sum])
         && sum.is_contiguous()
     {
-        with_floats_mut(sum, |sum| compute(sum, true))?;
+        with_floats_mut(sum, add)?;
         return Ok(None);
     }
-    let mut values = vec![0f32; parameter.elem_count()];
-    compute(&mut values, false);
-    let gradient = tensor(values, parameter.shape())?;
+    let gradient = tensor(fresh(), parameter.shape())?;
     if known.is_none() {
         return Ok(Some(gradient));
     }

@@ -13,7 +13,7 @@ use super::{Weight, gelu};
 use crate::Error;
 use crate::kernels::{
     ConvolutionShape, Epilogue, PackedWeight, PostOp, add_column_sums, add_convolution_weight_gradient,
-    convolution, convolution_input_gradient, convolution_packed,
+    convolution, convolution_input_gradient, convolution_packed, zeros,
 };
 use crate::params::{Init, Scope};
 
@@ -163,7 +163,7 @@ impl CustomOp3 for Convolution {
         let shape = self.shape;
         let (weight, bias) = (floats(weight, weight_layout)?, floats(bias, bias_layout)?);
         let n_outputs = shape.n_outputs().unwrap_or(0);
-        let mut y = vec![0f32; shape.n_rows * n_outputs * shape.n_out];
+        let mut y = zeros(shape.n_rows * n_outputs * shape.n_out);
         convolution(shape, floats(x, x_layout)?, weight, bias, &mut y);
         Ok((CpuStorage::F32(y), Shape::from((shape.n_rows, n_outputs, shape.n_out))))
     }
@@ -179,13 +179,12 @@ impl CustomOp3 for Convolution {
         let shape = self.shape;
         with_floats([x, weight, dy], |[xs, weights, dys]| {
             let dx = x.track_op().then(|| {
-                let mut dx = vec![0f32; xs.len()];
+                let mut dx = zeros(xs.len());
                 convolution_input_gradient(shape, weights, dys, &mut dx);
                 tensor(dx, x.shape())
             });
-            let d_weight =
-                gradient_of(weight, |sums, _| add_convolution_weight_gradient(shape, xs, dys, sums))?;
-            let d_bias = gradient_of(bias, |sums, _| add_column_sums(dys, sums))?;
+            let d_weight = gradient_of(weight, |sums| add_convolution_weight_gradient(shape, xs, dys, sums))?;
+            let d_bias = gradient_of(bias, |sums| add_column_sums(dys, sums))?;
             Ok((dx.transpose()?, d_weight, d_bias))
         })?
     }
@@ -207,7 +206,7 @@ impl CustomOp1 for PackedConvolution<'_> {
         let (n_out, window) = (self.weight.n_out(), self.weight.n_in());
         let (shape, n_outputs) = self.layer.shape(layout.shape(), window, n_out)?;
         let x = floats(storage, layout)?;
-        let mut y = vec![0f32; shape.n_rows * n_outputs * n_out];
+        let mut y = zeros(shape.n_rows * n_outputs * n_out);
         with_floats([&self.layer.bias], |[bias]| {
             let epilogue = Epilogue { bias: Some(bias), post_op: self.post_op };
             convolution_packed(shape, x, self.weight, epilogue, &mut y);

@@ -104,10 +104,8 @@ impl CustomOp1 for Fused {
             candle_core::bail!("cross-entropy: no forward pass yet")
         };
         let (n_ids, scale) = (logits.dim(D::Minus1)?, gradient.to_scalar::<f32>()?);
-        let mut d_logits = vec![0f32; logits.elem_count()];
-        with_floats([logits], |[logits]| {
-            let labels = self.targets.borrow();
-            kernels::cross_entropy_backward(logits, n_ids, labels, log_sums, scale, &mut d_logits);
+        let d_logits = with_floats([logits], |[logits]| {
+            kernels::cross_entropy_backward(logits, n_ids, self.targets.borrow(), log_sums, scale)
         })?;
         Ok(Some(tensor(d_logits, logits.shape())?))
     }

@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 use super::softmax;
 use super::storage::{floats, on_cpu, tensor, with_floats};
 use crate::kernels::{
-    AttentionPass, AttentionShape, Precision, attention, attention_backward, attention_bf16,
+    AttentionPass, AttentionShape, Precision, attention, attention_backward, attention_bf16, zeros,
 };
 
 /// Which keys a query sees.
@@ -137,7 +137,7 @@ impl CustomOp3 for Fused {
         let shape = self.shape(queries_layout.shape(), keys_layout.shape())?;
         let queries = floats(queries, queries_layout)?;
         let (keys, values) = (floats(keys, keys_layout)?, floats(values, values_layout)?);
-        let mut out = vec![0f32; queries.len()];
+        let mut out = zeros(queries.len());
         if self.is_rounded {
             attention_bf16(shape, queries, keys, values, &mut out);
         } else {

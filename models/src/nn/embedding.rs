@@ -6,6 +6,7 @@ use super::backward::gradient_of;
 use super::storage::{floats, on_cpu, with_floats};
 use super::{Linear, Weight};
 use crate::Error;
+use crate::kernels::zeros;
 use crate::params::{Init, Scope};
 
 /// A table (V, D), which may also serve as the output projection.
@@ -40,7 +41,7 @@ impl Embedding {
         // Out of the packed weight, so that there is no second copy of the largest matrix for a few look-ups.
         let (n_vectors, width) = (weight.n_out(), weight.n_in());
         let ids = checked(ids, n_vectors)?;
-        let mut vectors = vec![0f32; ids.len() * width];
+        let mut vectors = zeros(ids.len() * width);
         for (id, vector) in ids.iter().zip(vectors.chunks_exact_mut(width.max(1))) {
             weight.copy_row(*id as usize, vector);
         }
@@ -97,7 +98,7 @@ impl CustomOp1 for Lookup {
     ) -> candle_core::Result<Option<Tensor>> {
         let (_, width) = table.dims2()?;
         with_floats([gradient], |[gradient]| {
-            gradient_of(table, |sums, _| {
+            gradient_of(table, |sums| {
                 for (id, gradient) in self.ids.iter().zip(gradient.chunks_exact(width.max(1))) {
                     let sums = &mut sums[*id as usize * width..][..width];
                     sums.iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += gradient);

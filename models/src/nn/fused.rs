@@ -107,7 +107,7 @@ impl CustomOp1 for Normed<'_> {
                     candle_core::bail!("layers of {n_out} and {} outputs side by side", weight.n_out())
                 }
             }
-            let mut y = vec![0f32; self.layers.len() * rows * n_out];
+            let mut y = kernels::zeros(self.layers.len() * rows * n_out);
             with_affines(&self.layers, |layers| kernels::normed_products(x, norm, layers, &mut y))?;
             let mut dims = layout.dims().to_vec();
             dims.pop();

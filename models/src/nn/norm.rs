@@ -104,8 +104,7 @@ impl CustomOp3 for Fused {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (weight, bias) = (floats(weight, weight_layout)?, floats(bias, bias_layout)?);
         let x = floats(x, x_layout)?;
-        let mut y = vec![0f32; x.len()];
-        layer_norm(x, self.weights(weight, bias, x_layout.shape())?, &mut y);
+        let y = layer_norm(x, self.weights(weight, bias, x_layout.shape())?);
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -125,8 +124,8 @@ impl CustomOp3 for Fused {
         let add = |found: &[f32], sums: &mut [f32]| sums.iter_mut().zip(found).for_each(|(sum, d)| *sum += d);
         Ok((
             dx,
-            gradient_of(weight, |sums, _| add(&gradients.weight, sums))?,
-            gradient_of(bias, |sums, _| add(&gradients.bias, sums))?,
+            gradient_of(weight, |sums| add(&gradients.weight, sums))?,
+            gradient_of(bias, |sums| add(&gradients.bias, sums))?,
         ))
     }
 }

@@ -34,15 +34,12 @@ impl CustomOp1 for Softmax {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = floats(x, layout)?;
-        let mut y = vec![0f32; x.len()];
-        kernels::softmax(x, width(layout.shape()), &mut y);
+        let y = kernels::softmax(floats(x, layout)?, width(layout.shape()));
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, _x: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let mut dx = vec![0f32; y.elem_count()];
-        with_floats([y, dy], |[ys, dy]| kernels::softmax_backward(ys, dy, width(y.shape()), &mut dx))?;
+        let dx = with_floats([y, dy], |[ys, dy]| kernels::softmax_backward(ys, dy, width(y.shape())))?;
         Ok(Some(tensor(dx, y.shape())?))
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
-use super::backward::gradient_of;
+use super::backward::{gradient_from, gradient_of};
 use super::fused::with_affines;
 use super::storage::{floats, on_cpu, tensor, with_floats};
 use crate::kernels::{
-    Matrix, PackedWeight, PostOp, Precision, Threads, add_column_sums, multiply, multiply_add,
+    Matrix, PackedWeight, PostOp, Precision, Threads, add_column_sums, multiply_add, product, zeros,
 };
 use crate::params::Scope;
 
@@ -123,8 +123,7 @@ impl DenseProduct {
         if bias.is_some_and(|bias| bias.len() != n_out) {
             candle_core::bail!("a bias of {} numbers for {n_out} outputs", bias.map_or(0, <[f32]>::len))
         }
-        let mut y = vec![0f32; n_rows * n_out];
-        multiply(Matrix::new(x, n_rows, n_in), Matrix::new(weight, n_out, n_in).t(), bias, &mut y);
+        let y = product(Matrix::new(x, n_rows, n_in), Matrix::new(weight, n_out, n_in).t(), bias);
         Ok((CpuStorage::F32(y), shape))
     }
 
@@ -138,18 +137,14 @@ impl DenseProduct {
         with_floats([x, weight, dy], |[xs, weights, dys]| {
             let rows = Matrix::new(xs, n_rows, n_in);
             let dys = Matrix::new(dys, n_rows, n_out);
-            let dx = x.track_op().then(|| {
-                let mut dx = vec![0f32; xs.len()];
-                multiply(dys, Matrix::new(weights, n_out, n_in), None, &mut dx);
-                tensor(dx, x.shape())
-            });
-            let d_weight = gradient_of(weight, |d_weight, resumed| {
-                if resumed {
-                    multiply_add(dys.t(), rows, None, d_weight, n_in);
-                } else {
-                    multiply(dys.t(), rows, None, d_weight);
-                }
-            });
+            let dx = x
+                .track_op()
+                .then(|| tensor(product(dys, Matrix::new(weights, n_out, n_in), None), x.shape()));
+            let d_weight = gradient_from(
+                weight,
+                || product(dys.t(), rows, None),
+                |d_weight| multiply_add(dys.t(), rows, None, d_weight, n_in),
+            );
             Ok((dx.transpose()?, d_weight?))
         })?
     }
@@ -207,7 +202,7 @@ impl CustomOp3 for DenseProduct {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dx, d_weight) = Self::backward(x, weight, dy)?;
-        let d_bias = with_floats([dy], |[dy]| gradient_of(bias, |sums, _| add_column_sums(dy, sums)))??;
+        let d_bias = with_floats([dy], |[dy]| gradient_of(bias, |sums| add_column_sums(dy, sums)))??;
         Ok((dx, d_weight, d_bias))
     }
 }
@@ -227,7 +222,7 @@ impl CustomOp1 for PackedProduct {
         let n_out = self.weight.n_out();
         let (n_rows, shape) = with_last(layout.shape(), self.weight.n_in(), n_out)?;
         let x = floats(storage, layout)?;
-        let mut y = vec![0f32; n_rows * n_out];
+        let mut y = zeros(n_rows * n_out);
         with_affines(&[(&self.weight, self.bias.as_ref())], |layers| {
             layers[0].multiply(x, PostOp::None, Threads::All, &mut y);
         })?;
@@ -237,10 +232,9 @@ impl CustomOp1 for PackedProduct {
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let (n_out, n_in) = (self.weight.n_out(), self.weight.n_in());
         let weight = self.weight.unpack();
-        let mut dx = vec![0f32; x.elem_count()];
-        with_floats([dy], |[dy]| {
+        let dx = with_floats([dy], |[dy]| {
             let dy = Matrix::new(dy, dy.len() / n_out.max(1), n_out);
-            multiply(dy, Matrix::new(&weight, n_out, n_in), None, &mut dx);
+            product(dy, Matrix::new(&weight, n_out, n_in), None)
         })?;
         Ok(Some(tensor(dx, x.shape())?))
     }

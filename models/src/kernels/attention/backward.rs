@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::{AttentionShape, HeadRows};
 use crate::kernels::functions::{exp, sum2};
-use crate::kernels::gemm::{Columns, MAX_ROWS, N_COLUMNS, ROW_STRIDE, parts};
+use crate::kernels::gemm::{Columns, FactorRows, MAX_ROWS, N_COLUMNS, ROW_STRIDE, Sum, parts};
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
+use crate::kernels::memory::zeros;
 use crate::kernels::transpose::transpose_block;
 
 /// Queries of a block: packed in four ways, they stay in the second-level cache beside `BLOCK_KEYS` gradients of scores.
@@ -57,9 +58,9 @@ pub(super) fn attention_backward_with(
         pass.d_out.len(),
         pass.log_sums.len()
     );
-    let mut d_queries = vec![0f32; pass.queries.len()];
-    let mut d_keys = vec![0f32; pass.keys.len()];
-    let mut d_values = vec![0f32; pass.values.len()];
+    let mut d_queries = zeros(pass.queries.len());
+    let mut d_keys = zeros(pass.keys.len());
+    let mut d_values = zeros(pass.values.len());
     if shape.n_queries > 0 && shape.n_keys > 0 && shape.width > 0 {
         let d_queries = shape.heads_mut(&mut d_queries, shape.n_queries);
         let d_keys = shape.heads_mut(&mut d_keys, shape.n_keys);
@@ -184,7 +185,7 @@ impl Head<'_> {
             for (panel, sums) in panels {
                 for tile in parts(head, head.div_ceil(MAX_ROWS)) {
                     let rows = &scratch.keys_t[tile.start * ROW_STRIDE..];
-                    self.set.multiply(rows, &panel[..keys.len()], &mut sums[tile]);
+                    self.set.multiply(rows, &panel[..keys.len()], Sum::RESUMED, &mut sums[tile]);
                 }
             }
         }
@@ -209,33 +210,23 @@ impl Head<'_> {
         }
         let panels = block.queries_t.chunks(head).zip(block.d_out_t.chunks(head));
         for (i, (queries, d_out)) in panels.enumerate() {
-            let (mut scores, mut gradients) = ([Columns::ZERO; MAX_ROWS], [Columns::ZERO; MAX_ROWS]);
-            let (scores, gradients) = (&mut scores[..n_rows], &mut gradients[..n_rows]);
+            let (weights, d_scores) = (&mut weights[i * N_COLUMNS..], &mut d_scores[i * N_COLUMNS..]);
+            let d_panel = &mut d_panels[i * BLOCK_KEYS + keys.start - block_start..][..n_rows];
             let first_query = block.first + i * N_COLUMNS;
             // Queries before the first key do not see any of these.
-            if !(self.shape.causal && first_query + N_COLUMNS <= keys.start) {
-                self.set.multiply(key_rows, queries, scores);
-                self.set.multiply(value_rows, d_out, gradients);
-                weigh(self.set, scores, gradients, &block.log_sums[i], &block.shared[i]);
-                if self.shape.causal {
-                    for ((scores, gradients), key) in
-                        scores.iter_mut().zip(gradients.iter_mut()).zip(keys.clone())
-                    {
-                        let n_hidden = key.saturating_sub(first_query).min(N_COLUMNS);
-                        scores.0[..n_hidden].fill(0.0);
-                        gradients.0[..n_hidden].fill(0.0);
-                    }
-                }
+            if self.shape.causal && first_query + N_COLUMNS <= keys.start {
+                hide(weights, d_scores, d_panel, &[N_COLUMNS; MAX_ROWS]);
+                continue;
             }
-            d_panels[i * BLOCK_KEYS + keys.start - block_start..][..n_rows].copy_from_slice(gradients);
-            let rows = weights.chunks_mut(ROW_STRIDE).zip(d_scores.chunks_mut(ROW_STRIDE));
-            for ((weights, d_scores), (scores, gradients)) in rows.zip(scores.iter().zip(gradients.iter())) {
-                let (weights, d_scores) = (&mut weights[i * N_COLUMNS..], &mut d_scores[i * N_COLUMNS..]);
-                if let (Some(weights), Some(d_scores)) =
-                    (weights.first_chunk_mut(), d_scores.first_chunk_mut())
-                {
-                    (*weights, *d_scores) = (scores.0, gradients.0); // of known length: no call
+            self.set.multiply(key_rows, queries, Sum::default(), FactorRows { values: weights, n_rows });
+            self.set.multiply(value_rows, d_out, Sum::default(), FactorRows { values: d_scores, n_rows });
+            weigh(self.set, weights, d_scores, d_panel, &block.log_sums[i], &block.shared[i]);
+            if self.shape.causal {
+                let mut n_hidden = [0; MAX_ROWS];
+                for (n, key) in n_hidden.iter_mut().zip(keys.clone()) {
+                    *n = key.saturating_sub(first_query).min(N_COLUMNS);
                 }
+                hide(weights, d_scores, d_panel, &n_hidden);
             }
         }
         for (rows, panels, sums) in [
@@ -243,9 +234,19 @@ impl Head<'_> {
             (&*d_scores, &block.queries, &mut scratch.d_keys),
         ] {
             for (panel, sums) in panels.chunks(block.n).zip(sums.chunks_mut(self.n_keys)) {
-                self.set.multiply(rows, panel, &mut sums[keys.clone()]);
+                self.set.multiply(rows, panel, Sum::RESUMED, &mut sums[keys.clone()]);
             }
         }
+    }
+}
+
+/// Sets to zero what the first of some queries, which do not see a key, have of its weights and gradients.
+fn hide(weights: &mut [f32], d_scores: &mut [f32], d_panel: &mut [Columns], n_hidden: &[usize; MAX_ROWS]) {
+    let rows = weights.chunks_mut(ROW_STRIDE).zip(d_scores.chunks_mut(ROW_STRIDE)).zip(d_panel);
+    for (((weights, d_scores), d_panel), n) in rows.zip(n_hidden) {
+        weights[..*n].fill(0.0);
+        d_scores[..*n].fill(0.0);
+        d_panel.0[..*n].fill(0.0);
     }
 }
 
@@ -269,9 +270,9 @@ impl QueryBlock {
             self.scaled.extend(head.queries.row(i).iter().map(|query| query * head.shape.scale));
         }
         let scaled = HeadRows { values: &self.scaled, step: width, head: width };
-        scaled.pack(0..n, &mut self.queries);
+        scaled.pack(head.set, 0..n, &mut self.queries);
         scaled.pack_transposed(head.set, 0..n, &mut self.queries_t);
-        head.d_out.pack(first..first + n, &mut self.d_out);
+        head.d_out.pack(head.set, first..first + n, &mut self.d_out);
         head.d_out.pack_transposed(head.set, first..first + n, &mut self.d_out_t);
         self.log_sums.clear();
         self.shared.clear();
@@ -291,13 +292,26 @@ vectorised! {
         sum2(a, b, |a, b| a * b)
     }
 
-    /// Scores become weights, and gradients of weights those of scores.
-    fn weigh(scores: &mut [Columns], gradients: &mut [Columns], log_sums: &Columns, shared: &Columns) {
-        for (scores, gradients) in scores.iter_mut().zip(gradients) {
-            let columns = scores.0.iter_mut().zip(&mut gradients.0).zip(&log_sums.0).zip(&shared.0);
-            for (((score, gradient), log_sum), shared) in columns {
-                *score = exp(*score - *log_sum);
-                *gradient = *score * (*gradient - *shared);
+    /// Scores become weights, and gradients of weights those of scores, which are copied to a panel.
+    fn weigh(
+        scores: &mut [f32],
+        gradients: &mut [f32],
+        panel: &mut [Columns],
+        log_sums: &Columns,
+        shared: &Columns,
+    ) {
+        let rows = scores.chunks_mut(ROW_STRIDE).zip(gradients.chunks_mut(ROW_STRIDE)).zip(panel);
+        for ((scores, gradients), panel) in rows {
+            let (Some(scores), Some(gradients)) = (
+                scores.first_chunk_mut::<N_COLUMNS>(),
+                gradients.first_chunk_mut::<N_COLUMNS>(),
+            ) else {
+                unreachable!("a row that ends before its panel")
+            };
+            for i in 0..N_COLUMNS {
+                let weight = exp(scores[i] - log_sums.0[i]);
+                let gradient = weight * (gradients[i] - shared.0[i]);
+                (scores[i], gradients[i], panel.0[i]) = (weight, gradient, gradient);
             }
         }
     }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{AttentionShape, HeadRows};
 use crate::kernels::functions::{exp, max, sum};
-use crate::kernels::gemm::{Columns, MAX_BLOCK, MAX_ROWS, N_COLUMNS, ROW_STRIDE};
+use crate::kernels::gemm::{Columns, FactorRows, MAX_BLOCK, MAX_ROWS, N_COLUMNS, ROW_STRIDE, Sum};
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
 
 /// Queries that are worth packing keys and values for.
@@ -103,7 +103,7 @@ impl Task<'_> {
             return;
         }
         self.keys.pack_transposed(self.set, 0..n_keys, &mut scratch.keys);
-        self.values.pack(0..n_keys, &mut scratch.values);
+        self.values.pack(self.set, 0..n_keys, &mut scratch.values);
         scratch.queries.resize(BLOCK, 0.0);
         scratch.scores.resize(n_keys.div_ceil(MAX_BLOCK) * BLOCK, 0.0);
         let tiles = out.chunks_mut(MAX_ROWS).zip(log_sums.chunks_mut(MAX_ROWS));
@@ -130,14 +130,8 @@ impl Task<'_> {
         }
         let n_keys = self.shape.n_visible(first + n_rows - 1, self.n_keys);
         for (panel, key) in keys.chunks(head).zip((0..n_keys).step_by(N_COLUMNS)) {
-            let mut sums = [Columns::ZERO; MAX_ROWS];
-            self.set.multiply(queries, panel, &mut sums[..n_rows]);
             let scores = &mut scores[key / MAX_BLOCK * BLOCK + key % MAX_BLOCK..];
-            for (scores, sums) in scores.chunks_mut(ROW_STRIDE).zip(&sums[..n_rows]) {
-                if let Some(scores) = scores.first_chunk_mut() {
-                    *scores = sums.0; // of known length: no call
-                }
-            }
+            self.set.multiply(queries, panel, Sum::default(), FactorRows { values: scores, n_rows });
         }
         let mut scales = [0f32; MAX_ROWS];
         for (i, (scale, log_sum)) in scales.iter_mut().zip(log_sums).enumerate() {
@@ -166,7 +160,7 @@ impl Task<'_> {
             let mut sums = [Columns::ZERO; MAX_ROWS];
             for (rows, key) in scores.chunks(BLOCK).zip((0..n_keys).step_by(MAX_BLOCK)) {
                 let panel = &panel[key..n_keys.min(key + MAX_BLOCK)];
-                self.set.multiply(rows, panel, &mut sums[..n_rows]);
+                self.set.multiply(rows, panel, Sum::RESUMED, &mut sums[..n_rows]);
             }
             for ((out, sums), scale) in out.iter_mut().zip(&sums).zip(scales) {
                 for (out, sum) in out[column..].iter_mut().zip(&sums.0) {

@@ -10,9 +10,8 @@ pub use forward::attention;
 pub use keys_values::KeysValues;
 pub use ragged::{AttentionRow, attend};
 
-use super::gemm::{Columns, MAX_BLOCK, N_COLUMNS};
+use super::gemm::{Columns, MAX_BLOCK, Matrix, N_COLUMNS};
 use super::instruction_set::InstructionSet;
-use super::transpose::transpose_block;
 
 /// What a batch of dense attention looks like. Queries are row-major (B, U, D), keys and values (B, T, D), with the heads
 /// side by side in D.
@@ -113,34 +112,25 @@ impl<'a> HeadRows<'a> {
         &self.values[i * self.step..][..self.head]
     }
 
+    fn matrix(&self, n_rows: usize) -> Matrix<'a> {
+        Matrix::with_step(self.values, n_rows, self.head, self.step)
+    }
+
     /// Rows as columns: panels of `N_COLUMNS` rows, one place of the head after the other, filled up with zeros.
     fn pack_transposed(&self, set: InstructionSet, rows: std::ops::Range<usize>, panels: &mut Vec<Columns>) {
-        panels.clear();
         panels.resize(rows.len().div_ceil(N_COLUMNS) * self.head, Columns::ZERO);
-        for (panel, first) in panels.chunks_mut(self.head.max(1)).zip(rows.clone().step_by(N_COLUMNS)) {
-            self.transpose(set, first..rows.end.min(first + N_COLUMNS), panel);
-        }
+        self.matrix(rows.end).t().copy_panels(set, 0..self.head, rows, panels);
     }
 
     /// At most `N_COLUMNS` rows as the first of columns, one place of the head after the other.
     fn transpose(&self, set: InstructionSet, rows: std::ops::Range<usize>, columns: &mut [Columns]) {
-        let x = &self.values[rows.start * self.step..];
-        transpose_block(set, x, self.step, rows.len(), self.head, Columns::flatten_mut(columns), N_COLUMNS);
+        self.matrix(rows.end).t().copy(set, 0..self.head, rows, Columns::flatten_mut(columns), N_COLUMNS);
     }
 
     /// Panels of `N_COLUMNS` places of the head, one row after the other, filled up with zeros.
-    fn pack(&self, rows: std::ops::Range<usize>, panels: &mut Vec<Columns>) {
-        panels.clear();
+    fn pack(&self, set: InstructionSet, rows: std::ops::Range<usize>, panels: &mut Vec<Columns>) {
         panels.resize(self.head.div_ceil(N_COLUMNS) * rows.len(), Columns::ZERO);
-        for (i, panel) in panels.chunks_mut(rows.len().max(1)).enumerate() {
-            for (columns, row) in panel.iter_mut().zip(rows.clone()) {
-                let row = &self.row(row)[i * N_COLUMNS..];
-                match row.first_chunk() {
-                    Some(row) => columns.0 = *row, // of known length: no call
-                    None => columns.0[..row.len()].copy_from_slice(row),
-                }
-            }
-        }
+        self.matrix(rows.end).copy_panels(set, rows, 0..self.head, panels);
     }
 }
 

@@ -6,14 +6,17 @@
 
 mod matrix;
 mod packed;
+mod product;
 mod tile;
 
 use std::ops::Range;
 
-pub use matrix::{Matrix, multiply, multiply_add};
+pub use matrix::Matrix;
 pub(super) use packed::MAX_TASK_ROWS;
 pub use packed::PackedMatrix;
-pub(super) use tile::{Columns, MAX_ROWS, N_COLUMNS, ROW_STRIDE};
+pub use product::{multiply, multiply_add, product};
+pub(super) use tile::{Columns, FactorRows, MAX_ROWS, N_COLUMNS, ROW_STRIDE, Sum};
+use tile::{RowParts, TileRows};
 
 use super::epilogue::Epilogue;
 use super::instruction_set::InstructionSet;
@@ -44,62 +47,118 @@ pub enum Threads {
 }
 
 /// A rectangle of a result.
-pub(super) struct Task<'a> {
+pub(super) struct Task<'a, T = f32> {
     pub rows: Range<usize>,
     pub panels: Range<usize>,
     /// The rectangle's part of each row.
-    pub out: Vec<&'a mut [f32]>,
+    pub out: Vec<&'a mut [T]>,
 }
 
-/// Cuts a result, whose rows of `n_columns` begin every `step` values, into parts of at most `max_rows` rows, and between
-/// panels when there are too few rows for all threads.
-fn cut(out: &mut [f32], n_columns: usize, step: usize, max_rows: usize, nanos: usize) -> Vec<Task<'_>> {
-    // Several for each thread: they are not all equally fast.
-    let n_wanted = match rayon::current_num_threads() {
-        1 => 1,
-        n_threads => {
-            let min_nanos = if is_together() { MIN_SHARED_NANOS } else { MIN_TASK_NANOS };
-            (nanos / min_nanos).clamp(1, 4 * n_threads)
-        }
-    };
-    let n_panels = n_columns.div_ceil(N_COLUMNS);
-    let n_rows = out.len().div_ceil(step.max(1));
-    let row_parts = n_rows.div_ceil(max_rows);
-    let panel_parts = n_wanted.div_ceil(row_parts.max(1)).min(n_panels);
-    let mut tasks = Vec::with_capacity(row_parts * panel_parts);
-    let mut out_rows = out.chunks_mut(step.max(1));
-    for rows in parts(n_rows, row_parts) {
-        let first = tasks.len();
-        tasks.extend(parts(n_panels, panel_parts).map(|panels| {
-            let out = Vec::with_capacity(rows.len());
-            Task { rows: rows.clone(), panels, out }
-        }));
-        for row in out_rows.by_ref().take(rows.len()) {
-            let mut row = &mut row[..n_columns];
-            for task in &mut tasks[first..] {
-                let (part, rest) = row.split_at_mut((task.panels.len() * N_COLUMNS).min(row.len()));
-                task.out.push(part);
-                row = rest;
+/// In how many parts a result is cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// Between rows.
+    rows: usize,
+    /// Between panels.
+    panels: usize,
+    /// Rows of a kernel's tile: parts of many rows are made of whole tiles, but for the last.
+    n_tile: usize,
+}
+
+impl Cut {
+    /// Parts of at most `max_rows` rows, whole tiles of `n_tile`, and between panels when there are too few rows for all threads.
+    /// `nanos` is what the result takes one of them, roughly.
+    pub fn new(
+        (n_rows, n_columns): (usize, usize),
+        (max_rows, n_tile): (usize, usize),
+        threads: Threads,
+        nanos: usize,
+    ) -> Self {
+        debug_assert!(max_rows.is_multiple_of(n_tile), "tasks of {max_rows} rows, tiles of {n_tile}");
+        let rows = n_rows.div_ceil(max_rows);
+        let panels = Self::n_tasks(threads, nanos).div_ceil(rows.max(1)).min(n_columns.div_ceil(N_COLUMNS));
+        Self { rows, panels, n_tile }
+    }
+
+    /// Tasks that are worth it.
+    fn n_tasks(threads: Threads, nanos: usize) -> usize {
+        match rayon::current_num_threads() {
+            n_threads if n_threads > 1 && threads == Threads::All => {
+                let min_nanos = if is_together() { MIN_SHARED_NANOS } else { MIN_TASK_NANOS };
+                // Several for each thread: they are not all equally fast.
+                (nanos / min_nanos).clamp(1, 4 * n_threads)
             }
+            _ => 1,
         }
     }
-    tasks
+
+    /// Cuts a result whose rows of `n_columns` begin every `step` values.
+    fn tasks<T>(self, out: &mut [T], n_columns: usize, step: usize) -> Vec<Task<'_, T>> {
+        let n_rows = out.len().div_ceil(step.max(1));
+        let n_panels = n_columns.div_ceil(N_COLUMNS);
+        let mut tasks = Vec::with_capacity(self.rows * self.panels);
+        let mut out_rows = out.chunks_mut(step.max(1));
+        let n_unit = if n_rows >= 4 * self.n_tile * self.rows { self.n_tile } else { 1 };
+        for rows in parts(n_rows.div_ceil(n_unit), self.rows) {
+            let rows = rows.start * n_unit..n_rows.min(rows.end * n_unit);
+            let first = tasks.len();
+            tasks.extend(parts(n_panels, self.panels).map(|panels| {
+                let out = Vec::with_capacity(rows.len());
+                Task { rows: rows.clone(), panels, out }
+            }));
+            for row in out_rows.by_ref().take(rows.len()) {
+                let mut row = &mut row[..n_columns];
+                for task in &mut tasks[first..] {
+                    let (part, rest) = row.split_at_mut((task.panels.len() * N_COLUMNS).min(row.len()));
+                    task.out.push(part);
+                    row = rest;
+                }
+            }
+        }
+        tasks
+    }
 }
 
-/// Computes a result in tasks, see `cut`, by `threads`. `nanos` is what it takes one of them, roughly.
-pub(super) fn in_tasks(
-    out: &mut [f32],
-    (n_columns, step, max_rows): (usize, usize, usize),
+/// Computes a result, whose rows of `n_columns` begin every `step` values, in tasks.
+pub(super) fn in_tasks<T: Send>(
+    out: &mut [T],
+    (n_columns, step): (usize, usize),
+    cut: Cut,
     threads: Threads,
-    nanos: usize,
-    run: impl Fn(&mut Task<'_>) + Send + Sync,
+    run: impl Fn(&mut Task<'_, T>) + Send + Sync,
 ) {
-    let nanos = if threads == Threads::One { 0 } else { nanos };
-    let mut tasks = cut(out, n_columns, step, max_rows, nanos);
+    let mut tasks = cut.tasks(out, n_columns, step);
     if threads == Threads::One || tasks.len() == 1 {
         tasks.iter_mut().for_each(run);
     } else {
         for_each(&mut tasks, run);
+    }
+}
+
+impl<'a, T> Task<'a, T> {
+    /// Rows of tiles: as even as they can be, or all but the last full when there are many.
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<T> {
+        let n_rows = self.rows.len();
+        let n_unit = if n_rows >= 4 * MAX_ROWS { MAX_ROWS } else { 1 };
+        parts(n_rows.div_ceil(n_unit), n_rows.div_ceil(MAX_ROWS))
+            .map(move |tile| tile.start * n_unit..n_rows.min(tile.end * n_unit))
+    }
+
+    /// Multiplies all rows with one block of a panel whose columns, from `first` on, are all there.
+    fn multiply_whole(
+        &mut self,
+        set: InstructionSet,
+        rows: &[f32],
+        panel: &[Columns],
+        first: usize,
+        sum: Sum<'_>,
+    ) where
+        for<'b> RowParts<'b, 'a, T>: TileRows,
+    {
+        for tile in self.tiles() {
+            let rows = &rows[tile.start * ROW_STRIDE..];
+            set.multiply(rows, panel, sum, RowParts { rows: &mut self.out[tile], first });
+        }
     }
 }
 
@@ -111,34 +170,28 @@ impl Task<'_> {
         set: InstructionSet,
         rows: &[f32],
         panel: &[Columns],
-        first_column: usize,
+        first: usize,
         resumed: bool,
         last: Option<Epilogue<'_>>,
     ) {
-        let n_rows = self.rows.len();
-        for tile in parts(n_rows, n_rows.div_ceil(MAX_ROWS)) {
+        let last = last.unwrap_or_default();
+        let is_whole = self.out.first().is_some_and(|row| row.len() >= first + N_COLUMNS);
+        if let Some(sum) = last.of_tile().filter(|_| is_whole) {
+            return self.multiply_whole(set, rows, panel, first, Sum { resumed, ..sum });
+        }
+        for tile in self.tiles() {
             let mut sums = [Columns::ZERO; MAX_ROWS];
             let sums = &mut sums[..tile.len()];
             let rows = &rows[tile.start * ROW_STRIDE..];
             let out = &mut self.out[tile];
             if resumed {
-                resume(sums, out, first_column);
+                for (sums, row) in sums.iter_mut().zip(&*out) {
+                    sums.0.iter_mut().zip(&row[first..]).for_each(|(sum, there)| *sum = *there);
+                }
             }
-            set.multiply(rows, panel, sums);
+            set.multiply(rows, panel, Sum::RESUMED, &mut *sums);
             // Without the columns that only fill up the last panel.
-            last.unwrap_or_default().finish(set, &*sums, out, first_column);
-        }
-    }
-}
-
-/// Takes up sums exactly as they were put down.
-fn resume(sums: &mut [Columns], out: &[&mut [f32]], first_column: usize) {
-    for (sums, out) in sums.iter_mut().zip(out) {
-        let out = &out[first_column..];
-        if let Some(out) = out.first_chunk() {
-            sums.0 = *out; // of known length: no call
-        } else {
-            sums.0[..out.len()].copy_from_slice(out);
+            last.finish(set, &*sums, out, first);
         }
     }
 }

@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 
 use rayon::prelude::*;
 
-use super::{Columns, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Task, Threads, estimated_nanos, in_tasks, parts};
+use super::{
+    Columns, Cut, MAX_BLOCK, MAX_ROWS, N_COLUMNS, ROW_STRIDE, Task, Threads, estimated_nanos, in_tasks, parts,
+};
 use crate::kernels::epilogue::{Epilogue, PostOp};
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::memory::in_large_pages;
@@ -115,7 +117,8 @@ impl Product<'_> {
         );
         let run = |task: &mut Task<'_>| COPIES.with_borrow_mut(|copies| self.run(task, copies));
         let nanos = estimated_nanos(self.weight.columns.len() * N_COLUMNS, n_rows);
-        in_tasks(y, (n_out, n_out, MAX_TASK_ROWS), self.threads, nanos, run);
+        let cut = Cut::new((n_rows, n_out), (MAX_TASK_ROWS, MAX_ROWS), self.threads, nanos);
+        in_tasks(y, (n_out, n_out), cut, self.threads, run);
     }
 
     fn run(&self, task: &mut Task<'_>, copies: &mut Vec<f32>) {

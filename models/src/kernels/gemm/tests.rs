@@ -23,8 +23,20 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 #[test]
 fn every_instruction_set_equals_the_twin_to_the_bit() {
-    let shapes =
-        [(1, 1), (1, 0), (5, 0), (1, 37), (31, 1), (32, 64), (33, 400), (64, 385), (70, 769), (97, 13)];
+    let shapes = [
+        (1, 1),
+        (1, 0),
+        (5, 0),
+        (1, 37),
+        (31, 1),
+        (32, 64),
+        (33, 400),
+        (64, 385),
+        (70, 769),
+        (97, 13),
+        (40, 2),
+        (64, 403),
+    ];
     for (n_out, n_in) in shapes {
         let weight = waves(n_out * n_in, 0.1);
         let bias = waves(n_out, 0.2);
@@ -78,20 +90,21 @@ fn windows_may_overlap() {
 
 #[test]
 fn products_end_as_they_are_asked_to() {
-    // More inputs than are summed at once.
-    let (n_rows, n_out, n_in) = (30, 70, MAX_BLOCK + 5);
-    let (x, weight) = (waves(n_rows * n_in, 0.1), waves(n_out * n_in, 0.2));
-    let (bias, before) = (waves(n_out, 0.3), waves(n_rows * n_out, 0.4));
-    let packed = PackedMatrix::pack(&weight, n_out, n_in);
-    let product = twin(&x, &weight, n_in, Some(&bias), n_rows);
-    let mut curved = vec![0.0; product.len()];
-    crate::kernels::gelu(&product, &mut curved);
-    let added: Vec<f32> = product.iter().zip(&before).map(|(product, before)| product + before).collect();
-    for (post_op, expected) in [(PostOp::None, product), (PostOp::Gelu, curved), (PostOp::Add, added)] {
-        let mut y = before.clone();
-        packed.multiply(&x, n_in, Epilogue { bias: Some(&bias), post_op }, Threads::All, &mut y);
-        for (y, expected) in y.iter().zip(&expected) {
-            assert!((y - expected).abs() < 1e-4, "{post_op:?}: {y}, not {expected}");
+    // Within one block, and more inputs than are summed at once.
+    for (n_rows, n_out, n_in) in [(30, 70, 50), (30, 70, MAX_BLOCK + 5)] {
+        let (x, weight) = (waves(n_rows * n_in, 0.1), waves(n_out * n_in, 0.2));
+        let (bias, before) = (waves(n_out, 0.3), waves(n_rows * n_out, 0.4));
+        let packed = PackedMatrix::pack(&weight, n_out, n_in);
+        let product = twin(&x, &weight, n_in, Some(&bias), n_rows);
+        let curved = crate::kernels::gelu(&product);
+        let added: Vec<f32> = product.iter().zip(&before).map(|(product, before)| product + before).collect();
+        for (post_op, expected) in [(PostOp::None, product), (PostOp::Gelu, curved), (PostOp::Add, added)] {
+            for set in InstructionSet::available() {
+                let mut y = before.clone();
+                let (epilogue, threads) = (Epilogue { bias: Some(&bias), post_op }, Threads::All);
+                Product { weight: &packed, x: &x, step: n_in, epilogue, threads, set }.compute(&mut y);
+                assert_eq!(bits(&y), bits(&expected), "{set:?}, {post_op:?}, {n_in} inputs");
+            }
         }
     }
 }
@@ -128,7 +141,18 @@ fn laid_out(n_rows: usize, n_columns: usize, step: usize, value: impl Fn(usize, 
 #[test]
 fn matrices_either_way_round_give_the_bits_of_the_packed_product() {
     let value = |i: usize, j: usize| ((i * 31 + j * 17) as f32 * 0.37).sin();
-    for (m, n, k) in [(1, 1, 1), (3, 40, 0), (13, 33, 37), (200, 70, 40), (17, 16, 801), (385, 1, 64)] {
+    let shapes = [
+        (1, 1, 1),
+        (3, 40, 0),
+        (5, 64, 0),
+        (13, 33, 37),
+        (200, 70, 40),
+        (17, 16, 801),
+        (385, 1, 64),
+        (7, 1000, 401),
+        (600, 64, 0),
+    ];
+    for (m, n, k) in shapes {
         let x: Vec<f32> = (0..m * k).map(|i| value(i / k.max(1), i % k.max(1))).collect();
         let weight: Vec<f32> = (0..n * k).map(|i| value(i % k.max(1), i / k.max(1))).collect();
         let bias = waves(n, 0.2);
@@ -142,14 +166,15 @@ fn matrices_either_way_round_give_the_bits_of_the_packed_product() {
         let b = [Matrix::with_step(&b[0], k, n, n + 5), Matrix::with_step(&b[1], n, k, k + 1).t()];
         for (a, b) in a.iter().flat_map(|a| b.iter().map(move |b| (*a, *b))) {
             for set in InstructionSet::available() {
-                let product = matrix::Product { a, b, bias: Some(&bias), resumed: false, set };
+                let product = product::Product { a, b, bias: Some(&bias), resumed: false, set };
                 let mut out = vec![f32::NAN; m * n];
                 product.compute(&mut out, n);
                 assert_eq!(bits(&out), bits(&expected), "{set:?}: {m} x {n} x {k}");
+                assert_eq!(bits(&product.collect()), bits(&expected), "{set:?}: {m} x {n} x {k}");
                 // Added to what is there, between values that are not the product's.
                 let step = n + 2;
                 let mut wide = vec![1f32; m * step];
-                matrix::Product { resumed: true, ..product }.compute(&mut wide, step);
+                product::Product { resumed: true, ..product }.compute(&mut wide, step);
                 for (i, (row, expected)) in wide.chunks(step).zip(expected.chunks(n)).enumerate() {
                     assert_eq!(row[n..], [1.0; 2], "{set:?} row {i}");
                     for (value, expected) in row.iter().zip(expected) {
@@ -163,15 +188,49 @@ fn matrices_either_way_round_give_the_bits_of_the_packed_product() {
 
 #[test]
 fn products_of_matrices_do_not_depend_on_the_number_of_threads() -> Result<(), rayon::ThreadPoolBuildError> {
-    let (m, n, k) = (500, 333, 900);
-    let (a, b) = (waves(k * m, 0.1), waves(k * n, 0.2));
-    let mut expected = None;
-    for n_threads in [1, 2, 7] {
+    // Panels that are kept, with one block and several, and more than are kept or packed at once; one panel for many threads.
+    for (m, n, k) in [(500, 333, 300), (600, 512, 402), (400, 1000, 1100), (700, 20, 900)] {
+        let (x, weight) = (waves(k * m, 0.1), waves(k * n, 0.2));
+        let (a, b) = (Matrix::new(&x, k, m).t(), Matrix::new(&weight, k, n));
+        let rows: Vec<f32> = (0..m * k).map(|i| x[i % k * m + i / k]).collect();
+        let columns: Vec<f32> = (0..n * k).map(|i| weight[i % k * n + i / k]).collect();
+        let mut expected = vec![0.0; m * n];
+        let packed = PackedMatrix::pack(&columns, n, k);
+        packed.multiply(&rows, k, Epilogue::default(), Threads::One, &mut expected);
+        for n_threads in [1, 2, 7] {
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?;
+            threads.install(|| {
+                let mut y = vec![0.0; m * n];
+                multiply_add(a, b, None, &mut y, n);
+                assert_eq!(bits(&y), bits(&expected), "{m} x {n} x {k}, {n_threads} threads");
+                // Whose panels a thread has kept, it knows.
+                let (y, other) = rayon::join(|| product(a, b, None), || product(a.t(), a, None));
+                assert_eq!(bits(&y), bits(&expected), "{m} x {n} x {k}, {n_threads} threads");
+                assert_eq!(bits(&other), bits(&product(Matrix::new(&rows, m, k).t(), a, None)));
+            });
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn no_task_is_larger_than_what_its_rows_are_copied_to() -> Result<(), rayon::ThreadPoolBuildError> {
+    for n_threads in [1, 2, 16, 64] {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?;
-        let mut y = vec![0.5; m * n];
-        let (a, b) = (Matrix::new(&a, k, m).t(), Matrix::new(&b, k, n));
-        threads.install(|| multiply_add(a, b, None, &mut y, n));
-        assert_eq!(bits(expected.get_or_insert_with(|| y.clone())), bits(&y), "{n_threads} threads");
+        for (m, n, k) in [(1, 1, 1), (6000, 2048, 384), (1500, 384, 384), (384, 8, 6000), (577, 5187, 384)] {
+            let (a, b) = (vec![0.0; m * k], vec![0.0; k * n]);
+            let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+            let product =
+                product::Product { a, b, bias: None, resumed: false, set: InstructionSet::Portable };
+            let mut out = vec![0.0; m * n];
+            let tasks = threads.install(|| product.cut()).tasks(&mut out, n, n);
+            let about = format!("{m} x {n} x {k}, {n_threads} threads: {} tasks", tasks.len());
+            assert!(tasks.iter().all(|task| !task.rows.is_empty() && task.rows.len() <= 288), "{about}");
+            assert!(tasks.iter().all(|task| !task.panels.is_empty()), "{about}");
+            assert_eq!(tasks.iter().flat_map(|task| &task.out).map(|row| row.len()).sum::<usize>(), m * n);
+            assert!(tasks.len() <= 16 * n_threads.max(m / 288 + 1), "{about}");
+            assert!(m * n * k < 1 << 26 || tasks.len() >= n_threads.min(m), "{about}");
+        }
     }
     Ok(())
 }

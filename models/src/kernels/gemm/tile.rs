@@ -4,6 +4,11 @@
 //! instructions where every processor of the architecture has a fused multiply-add (AArch64). On x86-64 it is computed in
 //! software: as exact, and many times slower.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::mem::MaybeUninit;
+
 use crate::kernels::instruction_set::InstructionSet;
 
 /// Columns of a panel.
@@ -31,164 +36,154 @@ impl Columns {
     }
 }
 
+/// Where a tile's rows go.
+///
+/// # Safety
+/// `row(i)` points at 32 numbers, aligned as numbers are, for each `i` below `n_rows()`, which stays what it is. They may be
+/// written, and read if `IS_WRITTEN`, until `self` is used by others. Rows do not overlap.
+pub unsafe trait TileRows {
+    /// Whether there is something in them already.
+    const IS_WRITTEN: bool = true;
+
+    /// Their number.
+    fn n_rows(&self) -> usize;
+
+    /// Row `i`.
+    fn row(&mut self, i: usize) -> *mut [f32; N_COLUMNS];
+}
+
+// SAFETY: they are what is borrowed.
+unsafe impl TileRows for &mut [Columns] {
+    #[inline(always)]
+    fn n_rows(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> *mut [f32; N_COLUMNS] {
+        &raw mut self[i].0
+    }
+}
+
+/// At most `MAX_ROWS` rows of a result, from a column on that a whole panel follows.
+pub struct RowParts<'a, 'b, T> {
+    pub rows: &'a mut [&'b mut [T]],
+    pub first: usize,
+}
+
+// SAFETY: they are parts, as long as a panel is wide, of what is borrowed.
+unsafe impl TileRows for RowParts<'_, '_, f32> {
+    #[inline(always)]
+    fn n_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> *mut [f32; N_COLUMNS] {
+        whole(&mut self.rows[i][self.first..])
+    }
+}
+
+// SAFETY: likewise.
+unsafe impl TileRows for RowParts<'_, '_, MaybeUninit<f32>> {
+    const IS_WRITTEN: bool = false;
+
+    #[inline(always)]
+    fn n_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> *mut [f32; N_COLUMNS] {
+        whole(&mut self.rows[i][self.first..])
+    }
+}
+
+/// Rows that begin every `ROW_STRIDE` values: what is the other factor of a product after this one.
+pub struct FactorRows<'a> {
+    pub values: &'a mut [f32],
+    pub n_rows: usize,
+}
+
+// SAFETY: they are parts, as long as a panel is wide, of what is borrowed.
+unsafe impl TileRows for FactorRows<'_> {
+    #[inline(always)]
+    fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> *mut [f32; N_COLUMNS] {
+        whole(&mut self.values[i * ROW_STRIDE..])
+    }
+}
+
+#[inline(always)]
+fn whole<T>(row: &mut [T]) -> *mut [f32; N_COLUMNS] {
+    match row.first_chunk_mut::<N_COLUMNS>() {
+        Some(row) => std::ptr::from_mut(row).cast(),
+        None => unreachable!("a row that ends before its panel"),
+    }
+}
+
+/// Where the sums of a tile begin and what is done to them before they are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sum<'a> {
+    /// They begin at what is there, else at zero.
+    pub resumed: bool,
+    /// Added to each row at the end.
+    pub bias: Option<&'a [f32; N_COLUMNS]>,
+    /// The result is added to what is there.
+    pub added: bool,
+}
+
+impl Sum<'_> {
+    /// It begins at what is there.
+    pub const RESUMED: Self = Self { resumed: true, bias: None, added: false };
+}
+
 impl InstructionSet {
-    /// `sums[i] += rows[i] * panel`, one place of k after the other. Row `i` begins at `i * ROW_STRIDE`.
-    pub fn multiply(self, rows: &[f32], panel: &[Columns], sums: &mut [Columns]) {
+    /// `out[i] = sum of rows[i] * panel`, one place of k after the other. Row `i` begins at `i * ROW_STRIDE`.
+    pub fn multiply<R: TileRows>(self, rows: &[f32], panel: &[Columns], sum: Sum<'_>, out: R) {
+        let n_rows = out.n_rows();
+        assert!(
+            n_rows == 0 || rows.len() >= (n_rows - 1) * ROW_STRIDE + panel.len(),
+            "a tile of {n_rows} rows, {} numbers of {}",
+            rows.len(),
+            panel.len()
+        );
         match self {
             // SAFETY: `available`, where every value comes from, has seen AVX-512F on this processor.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { x86::avx512(rows, panel, sums) },
+            Self::Avx512 => unsafe { x86::avx512(rows, panel, sum, out) },
             // SAFETY: likewise AVX2 and FMA.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { x86::avx2(rows, panel, sums) },
-            Self::Portable => portable(rows, panel, sums),
+            Self::Avx2 => unsafe { x86::avx2(rows, panel, sum, out) },
+            Self::Portable => portable(rows, panel, sum, out),
         }
     }
 }
 
-fn portable(rows: &[f32], panel: &[Columns], sums: &mut [Columns]) {
-    for (row, sums) in rows.chunks(ROW_STRIDE).zip(sums) {
-        let mut accumulators = sums.0;
+fn portable<O: TileRows>(rows: &[f32], panel: &[Columns], sum: Sum<'_>, mut out: O) {
+    assert!(O::IS_WRITTEN || !(sum.resumed || sum.added), "a tile of what has not been written");
+    for i in 0..out.n_rows() {
+        let row = &rows[i * ROW_STRIDE..][..panel.len()];
+        let out = out.row(i);
+        // SAFETY: `TileRows`; it is read where the assertion has seen that it may be.
+        let there = || unsafe { out.read() };
+        let mut accumulators = if sum.resumed { there() } else { [0.0; N_COLUMNS] };
         for (x, columns) in row.iter().zip(panel) {
             for (sum, weight) in accumulators.iter_mut().zip(&columns.0) {
                 *sum = x.mul_add(*weight, *sum);
             }
         }
-        sums.0 = accumulators;
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::super::parts;
-    use super::{Columns, N_COLUMNS, ROW_STRIDE};
-
-    /// Places of k between the columns that are multiplied and those that are fetched: when columns are used for several
-    /// rows, the processor does not look far enough ahead by itself.
-    const PREFETCH: usize = 24;
-
-    /// Values in a cache line.
-    const LINE: usize = 16;
-
-    /// A function for `R` rows by `V` vectors of columns, from column `first` on. Its `R * V` sums stay in registers.
-    macro_rules! kernel {
-        (
-            $name:ident, $features:literal, $lanes:literal,
-            $zero:ident, $load:ident, $store:ident, $splat:ident, $multiply_add:ident
-        ) => {
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn $name<const R: usize, const V: usize>(
-                rows: &[f32],
-                panel: &[Columns],
-                sums: &mut [Columns],
-                first: usize,
-            ) {
-                assert!(
-                    sums.len() == R
-                        && rows.len() >= (R - 1) * ROW_STRIDE + panel.len()
-                        && first % $lanes == 0
-                        && first + V * $lanes <= N_COLUMNS,
-                    "a tile of {R} rows"
-                );
-                let mut accumulators = [[$zero(); V]; R];
-                for (accumulators, sums) in accumulators.iter_mut().zip(&*sums) {
-                    for (v, sum) in accumulators.iter_mut().enumerate() {
-                        let from = sums.0.as_ptr().wrapping_add(first + v * $lanes);
-                        // SAFETY: the assertion keeps vector v within the columns, and aligned as they are.
-                        *sum = unsafe { $load(from) };
-                    }
-                }
-                for (i, columns) in panel.iter().enumerate() {
-                    let columns = columns.0.as_ptr().wrapping_add(first);
-                    let ahead = columns.wrapping_add(PREFETCH * N_COLUMNS);
-                    let mut weights = [$zero(); V];
-                    for (v, weight) in weights.iter_mut().enumerate() {
-                        if (v * $lanes).is_multiple_of(LINE) {
-                            let line = ahead.wrapping_add(v * $lanes);
-                            #[allow(unused_unsafe, reason = "newer toolchains declare it safe")]
-                            // SAFETY: a hint, which never faults; SSE, which it needs, is part of x86-64.
-                            unsafe {
-                                _mm_prefetch::<_MM_HINT_T0>(line.cast())
-                            };
-                        }
-                        // SAFETY: the assertion keeps vector v within the columns, and aligned as they are.
-                        *weight = unsafe { $load(columns.wrapping_add(v * $lanes)) };
-                    }
-                    for (r, accumulators) in accumulators.iter_mut().enumerate() {
-                        let x = rows.as_ptr().wrapping_add(r * ROW_STRIDE + i);
-                        // SAFETY: r < R and i < panel.len(), for which the assertion has seen enough values.
-                        let x = $splat(unsafe { *x });
-                        for (sum, weight) in accumulators.iter_mut().zip(weights) {
-                            *sum = $multiply_add(x, weight, *sum);
-                        }
-                    }
-                }
-                for (accumulators, sums) in accumulators.iter().zip(sums) {
-                    for (v, sum) in accumulators.iter().enumerate() {
-                        let to = sums.0.as_mut_ptr().wrapping_add(first + v * $lanes);
-                        // SAFETY: the assertion keeps vector v within the columns, and aligned as they are.
-                        unsafe { $store(to, *sum) };
-                    }
-                }
-            }
-        };
-    }
-
-    kernel!(
-        by_16,
-        "avx512f",
-        16,
-        _mm512_setzero_ps,
-        _mm512_load_ps,
-        _mm512_store_ps,
-        _mm512_set1_ps,
-        _mm512_fmadd_ps
-    );
-    kernel!(
-        by_8,
-        "avx2,fma",
-        8,
-        _mm256_setzero_ps,
-        _mm256_load_ps,
-        _mm256_store_ps,
-        _mm256_set1_ps,
-        _mm256_fmadd_ps
-    );
-
-    /// At most `MAX_ROWS` rows.
-    #[target_feature(enable = "avx512f")]
-    pub fn avx512(rows: &[f32], panel: &[Columns], sums: &mut [Columns]) {
-        macro_rules! multiply {
-            ($($n_rows:literal)*) => {
-                match sums.len() {
-                    $($n_rows => by_16::<$n_rows, 2>(rows, panel, sums, 0),)*
-                    n_rows => unreachable!("a tile of {n_rows} rows"),
-                }
-            };
+        if let Some(bias) = sum.bias {
+            accumulators.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
         }
-        multiply!(1 2 3 4 5 6 7 8 9 10 11 12);
-    }
-
-    /// At most six rows at a time, and half of the columns when there are more than three.
-    #[target_feature(enable = "avx2,fma")]
-    pub fn avx2(rows: &[f32], panel: &[Columns], sums: &mut [Columns]) {
-        for part in parts(sums.len(), sums.len().div_ceil(6)) {
-            let (rows, sums) = (&rows[part.start * ROW_STRIDE..], &mut sums[part]);
-            macro_rules! multiply {
-                ($($n_rows:literal)*; $($n_more:literal)*) => {
-                    match sums.len() {
-                        $($n_rows => by_8::<$n_rows, 4>(rows, panel, sums, 0),)*
-                        $($n_more => for first in [0, 16] {
-                            by_8::<$n_more, 2>(rows, panel, sums, first);
-                        })*
-                        n_rows => unreachable!("a tile of {n_rows} rows"),
-                    }
-                };
-            }
-            multiply!(1 2 3; 4 5 6);
+        if sum.added {
+            accumulators.iter_mut().zip(&there()).for_each(|(sum, there)| *sum += there);
         }
+        // SAFETY: `TileRows`.
+        unsafe { out.write(accumulators) };
     }
 }

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 use rayon::slice::ChunksMut;
 
-use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, SetUp, Sums};
+use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, SetUp, Sums, TILE_ROWS};
 use crate::kernels::epilogue::{Epilogue, Products};
-use crate::kernels::gemm::{MAX_TASK_ROWS, Task, Threads, in_tasks};
+use crate::kernels::gemm::{Cut, MAX_TASK_ROWS, Task, Threads, in_tasks};
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::memory::in_large_pages;
 
@@ -124,7 +124,8 @@ impl<W: PackedPanels> Product<'_, W> {
         // A weight is fetched at 20 GB/s and multiplied at 400 GOP/s in bytes, 200 in pairs of them.
         let n_bytes = size_of_val(groups.as_slice());
         let nanos = n_bytes / 20 + n_bytes.saturating_mul(n_rows) / 200;
-        in_tasks(y, (n_out, n_out, MAX_TASK_ROWS), self.threads, nanos, |task| self.run(task));
+        let cut = Cut::new((n_rows, n_out), (MAX_TASK_ROWS, TILE_ROWS), self.threads, nanos);
+        in_tasks(y, (n_out, n_out), cut, self.threads, |task| self.run(task));
     }
 
     fn run(&self, task: &mut Task<'_>) {
