@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use super::cache::Held;
 use super::dense_attention::dense_attention;
 use super::fused::{add, normed};
+use super::storage::has_kernels;
 use super::{KvCache, LayerNorm, Linear, Mask, softmax};
 use crate::Error;
 use crate::kernels::{AttentionRow, Precision, attend, zeros};
@@ -138,7 +139,7 @@ impl MultiHeadAttention {
     /// # Errors
     /// Spans that do not add up to N.
     pub fn attend(&self, x: &Tensor, query: &Tensor, spans: &[KeySpan<'_>]) -> candle_core::Result<Tensor> {
-        let mixed = if query.device().is_cpu() {
+        let mixed = if has_kernels(query.device()) {
             let (n_heads, scale) = (self.n_heads, self.scale as f32);
             query.contiguous()?.apply_op1_no_bwd(&RaggedAttention { spans, n_heads, scale })?
         } else {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::storage::with_floats;
+use super::storage::{has_kernels, with_floats};
 use crate::kernels::{KeysValues, Precision};
 
 /// Keys and values of one row in one attention layer.
@@ -36,7 +36,7 @@ impl KvCache {
         if n_heads == 0 || !width.is_multiple_of(n_heads) {
             candle_core::bail!("a cache: {n_heads} heads do not divide a width of {width}")
         }
-        let held = if device.is_cpu() {
+        let held = if has_kernels(device) {
             Held::Packed(KeysValues::with_capacity(capacity, width, n_heads, precision))
         } else {
             let room = || Tensor::zeros((capacity, width), DType::F32, device);

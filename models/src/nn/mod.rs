@@ -19,7 +19,7 @@ mod norm;
 mod softmax;
 mod storage;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 mod weight;
 
 pub use activation::gelu;

@@ -1,6 +1,24 @@
 //! What the layers' tests compare with.
 
+use std::cell::Cell;
+
 use candle_core::{Device, Shape, Tensor, Var};
+
+thread_local! {
+    static IS_COMPOSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs everything on this thread in plain tensor operations, as on a device that has no kernels.
+pub fn composed<T>(run: impl FnOnce() -> T) -> T {
+    let before = IS_COMPOSED.replace(true);
+    let result = run();
+    IS_COMPOSED.set(before);
+    result
+}
+
+pub fn is_composed() -> bool {
+    IS_COMPOSED.get()
+}
 
 /// Numbers between -1 and 1 without a pattern (a linear congruential generator).
 pub fn noise(shape: impl Into<Shape>, seed: u32) -> candle_core::Result<Tensor> {

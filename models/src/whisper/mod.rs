@@ -48,3 +48,77 @@ impl Whisper {
         self.decoder.checkpointing = checkpointing;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::nn::test_support::{assert_close, composed, noise};
+    use crate::nn::{Targets, backward, cross_entropy};
+
+    /// What a model of noise computes in training and in decoding: hidden states, logits, loss, all gradients, steps.
+    fn everything() -> Result<Vec<(String, Tensor)>, Box<dyn std::error::Error>> {
+        let config = serde_json::json!({
+            "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64,
+            "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 64, "num_mel_bins": 16,
+            "max_source_positions": 30, "max_target_positions": 12, "vocab_size": 50,
+            "decoder_start_token_id": 2, "eos_token_id": 1,
+        });
+        let params = Params::seeded(3, &Device::Cpu);
+        let model = Whisper::load(&params, serde_json::from_value(config)?)?;
+        let encoded = model.encoder.forward(&noise((2, 16, 60), 1)?, &|| true)?;
+        let ids: Vec<u32> = (0..10).map(|i| 3 + i * 7 % 47).collect();
+        let hidden = model.decoder.forward_padded(
+            &Tensor::from_slice(&ids, (2, 5), &Device::Cpu)?,
+            &encoded,
+            &[30, 20],
+        )?;
+        let logits = model.decoder.logits(&hidden)?;
+        let weights = (0..10).map(|i| if i == 4 { 0.0 } else { 1.0 }).collect();
+        let loss = cross_entropy(&logits, Targets { labels: ids.clone(), weights, smoothing: 0.1 })?;
+        let gradients = backward(&loss)?;
+        let mut all = vec![
+            ("encoded".to_owned(), encoded.clone()),
+            ("logits".to_owned(), logits),
+            ("loss".to_owned(), loss),
+        ];
+        for (name, var) in params.vars() {
+            let gradient = gradients.get(&var).ok_or_else(|| format!("{name} has no gradient"))?;
+            all.push((name, gradient.clone()));
+        }
+        let windows = [encoded.get(0)?.detach(), encoded.get(1)?.detach()];
+        let [first, second] =
+            [model.decoder.cross_cache(&windows[0])?, model.decoder.cross_cache(&windows[1])?];
+        let [mut one, mut two] = [model.decoder.row_cache(8)?, model.decoder.row_cache(8)?];
+        for (some, others) in [(&ids[..3], &ids[5..6]), (&ids[3..4], &ids[6..8])] {
+            let mut rows = [
+                StepRow { tokens: some, cache: &mut one, cross: &first },
+                StepRow { tokens: others, cache: &mut two, cross: &second },
+            ];
+            let hidden = model.decoder.step(&mut rows)?;
+            let mut logits = Vec::new();
+            model.decoder.logits_into(&hidden, &mut logits)?;
+            all.push(("step".to_owned(), hidden));
+            all.push(("step's logits".to_owned(), Tensor::new(logits.as_slice(), &Device::Cpu)?));
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn a_device_without_kernels_computes_the_same() -> Result<(), Box<dyn std::error::Error>> {
+        let (kernels, plain) = (everything()?, composed(everything)?);
+        assert_eq!(kernels.len(), plain.len());
+        for ((name, ours), (_, plain)) in kernels.iter().zip(&plain) {
+            let largest = plain.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            assert_close(ours, plain, 1e-5 + 1e-4 * largest).map_err(|error| format!("{name}: {error}"))?;
+        }
+        // They are not the same code.
+        let differ = |(a, b): (&(String, Tensor), &(String, Tensor))| {
+            a.1.flatten_all().and_then(|x| x.to_vec1::<f32>()).ok()
+                != b.1.flatten_all().and_then(|x| x.to_vec1::<f32>()).ok()
+        };
+        assert!(kernels.iter().zip(&plain).filter(|pair| differ(*pair)).count() > 10);
+        Ok(())
+    }
+}
