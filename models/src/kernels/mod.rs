@@ -35,7 +35,7 @@ pub use cross_entropy::{Labels, cross_entropy, cross_entropy_backward};
 pub use ctc::{CtcLabels, CtcPass, ctc, ctc_backward};
 pub use epilogue::{Epilogue, PostOp};
 pub use gelu::{gelu, gelu_backward};
-pub use gemm::{Matrix, Threads, multiply, multiply_add, product};
+pub use gemm::{Matrix, Threads, multiply_add, product};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
 pub use low_precision::attention_bf16;
 pub use memory::{SERVING_KEEPS_BYTES, keep_freed_memory, zeros};

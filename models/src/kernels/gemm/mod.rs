@@ -14,9 +14,10 @@ use std::ops::Range;
 pub use matrix::Matrix;
 pub(super) use packed::MAX_TASK_ROWS;
 pub use packed::PackedMatrix;
-pub use product::{multiply, multiply_add, product};
+pub(super) use product::multiply;
+pub use product::{multiply_add, product};
 pub(super) use tile::{Columns, FactorRows, MAX_ROWS, N_COLUMNS, ROW_STRIDE, Sum};
-use tile::{RowParts, TileRows};
+use tile::{RowParts, Slot};
 
 use super::epilogue::Epilogue;
 use super::instruction_set::InstructionSet;
@@ -135,13 +136,19 @@ pub(super) fn in_tasks<T: Send>(
     }
 }
 
-impl<'a, T> Task<'a, T> {
+impl<T: Slot> Task<'_, T> {
     /// Rows of tiles: as even as they can be, or all but the last full when there are many.
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<T> {
         let n_rows = self.rows.len();
         let n_unit = if n_rows >= 4 * MAX_ROWS { MAX_ROWS } else { 1 };
         parts(n_rows.div_ceil(n_unit), n_rows.div_ceil(MAX_ROWS))
             .map(move |tile| tile.start * n_unit..n_rows.min(tile.end * n_unit))
+    }
+
+    /// How tiles of the panel from column `first` on end by themselves. `None`: columns are missing, or there is more to be done.
+    fn sum<'e>(&self, first: usize, last: Epilogue<'e>) -> Option<Sum<'e>> {
+        let is_whole = self.out.first().is_some_and(|row| row.len() >= first + N_COLUMNS);
+        last.of_tile().filter(|_| is_whole)
     }
 
     /// Multiplies all rows with one block of a panel whose columns, from `first` on, are all there.
@@ -152,9 +159,7 @@ impl<'a, T> Task<'a, T> {
         panel: &[Columns],
         first: usize,
         sum: Sum<'_>,
-    ) where
-        for<'b> RowParts<'b, 'a, T>: TileRows,
-    {
+    ) {
         for tile in self.tiles() {
             let rows = &rows[tile.start * ROW_STRIDE..];
             set.multiply(rows, panel, sum, RowParts { rows: &mut self.out[tile], first });
@@ -175,8 +180,7 @@ impl Task<'_> {
         last: Option<Epilogue<'_>>,
     ) {
         let last = last.unwrap_or_default();
-        let is_whole = self.out.first().is_some_and(|row| row.len() >= first + N_COLUMNS);
-        if let Some(sum) = last.of_tile().filter(|_| is_whole) {
+        if let Some(sum) = self.sum(first, last) {
             return self.multiply_whole(set, rows, panel, first, Sum { resumed, ..sum });
         }
         for tile in self.tiles() {

@@ -176,8 +176,7 @@ impl Product<'_> {
         let n_blocks = self.n_blocks();
         self.for_each_panel(rows.clone(), panels.clone(), 0..1, (cut, call), |x, rows, panel| {
             let first = x.first_column;
-            let is_whole = task.out.first().is_some_and(|row| row.len() >= first + N_COLUMNS);
-            if let Some(sum) = x.last.unwrap_or_default().of_tile().filter(|_| is_whole) {
+            if let Some(sum) = task.sum(first, x.last.unwrap_or_default()) {
                 return task.multiply_whole(self.set, rows, panel, first, sum);
             }
             let out = task.out.iter_mut().map(|row| zeroed(&mut row[first..])).collect();
@@ -207,10 +206,10 @@ impl Product<'_> {
             packed.resize(packed.len().max(n_columns), Columns::ZERO);
             if *kept != call {
                 *kept = 0;
-            }
-            if keeps && *kept != call {
-                self.b.copy_panels(self.set, 0..k, 0..n, &mut packed[..n_columns]);
-                *kept = call;
+                if keeps {
+                    self.b.copy_panels(self.set, 0..k, 0..n, &mut packed[..n_columns]);
+                    *kept = call;
+                }
             }
             for block in parts(k, self.n_blocks()).skip(blocks.start).take(blocks.len()) {
                 self.a.copy(self.set, rows.clone(), block.clone(), copies, ROW_STRIDE);

@@ -71,22 +71,28 @@ pub struct RowParts<'a, 'b, T> {
     pub first: usize,
 }
 
-// SAFETY: they are parts, as long as a panel is wide, of what is borrowed.
-unsafe impl TileRows for RowParts<'_, '_, f32> {
-    #[inline(always)]
-    fn n_rows(&self) -> usize {
-        self.rows.len()
-    }
-
-    #[inline(always)]
-    fn row(&mut self, i: usize) -> *mut [f32; N_COLUMNS] {
-        whole(&mut self.rows[i][self.first..])
-    }
+/// A number of a result, or the place of one.
+///
+/// # Safety
+/// It lies in memory as an f32, and is one if `IS_WRITTEN`.
+pub unsafe trait Slot {
+    /// Whether there is a number already.
+    const IS_WRITTEN: bool;
 }
 
-// SAFETY: likewise.
-unsafe impl TileRows for RowParts<'_, '_, MaybeUninit<f32>> {
+// SAFETY: it is one.
+unsafe impl Slot for f32 {
+    const IS_WRITTEN: bool = true;
+}
+
+// SAFETY: `MaybeUninit` lies in memory as what it may hold.
+unsafe impl Slot for MaybeUninit<f32> {
     const IS_WRITTEN: bool = false;
+}
+
+// SAFETY: they are parts, as long as a panel is wide, of what is borrowed.
+unsafe impl<T: Slot> TileRows for RowParts<'_, '_, T> {
+    const IS_WRITTEN: bool = T::IS_WRITTEN;
 
     #[inline(always)]
     fn n_rows(&self) -> usize {
@@ -119,7 +125,7 @@ unsafe impl TileRows for FactorRows<'_> {
 }
 
 #[inline(always)]
-fn whole<T>(row: &mut [T]) -> *mut [f32; N_COLUMNS] {
+fn whole<T: Slot>(row: &mut [T]) -> *mut [f32; N_COLUMNS] {
     match row.first_chunk_mut::<N_COLUMNS>() {
         Some(row) => std::ptr::from_mut(row).cast(),
         None => unreachable!("a row that ends before its panel"),
