@@ -12,8 +12,8 @@ use models::whisper::Whisper;
 use models::{Architecture, Bundle};
 use serde_json::Value;
 
-use crate::parity::BUNDLES;
-use crate::support::{difference, fixture, floats, json, numbers};
+use crate::parity::cases;
+use crate::support::{devices, difference, fixture, floats, json, numbers};
 
 /// A model in training, its batch, and what torch makes of both.
 struct Training {
@@ -26,12 +26,12 @@ struct Training {
     tensors: HashMap<String, Tensor>,
 }
 
-fn open(name: &str) -> Result<Training> {
+fn open(name: &str, device: &Device) -> Result<Training> {
     let dir = fixture(name);
     let expected = json(&dir.join("expected.json"))?["training"].take();
     let Architecture::Whisper(config) = Bundle::open(&dir)?.architecture().clone();
     let (n_mels, n_frames) = (config.num_mel_bins, config.max_source_frames());
-    let params = Params::trainable(models::Weights::open(&dir)?, &Device::Cpu);
+    let params = Params::trainable(models::Weights::open(&dir)?, device);
     let model = Whisper::load(&params, config)?;
 
     let rows = |key: &str| expected[key].as_array().cloned().with_context(|| key.to_owned());
@@ -45,14 +45,14 @@ fn open(name: &str) -> Result<Training> {
     let clips: Vec<Tensor> = (0..b)
         .map(|clip| {
             let features = crate::parity::features(clip, n_mels, n_frames);
-            Tensor::from_vec(features.data, (n_mels, n_frames), &Device::Cpu)
+            Tensor::from_vec(features.data, (n_mels, n_frames), device)
         })
         .collect::<candle_core::Result<_>>()?;
     Ok(Training {
         model,
         vars: params.vars(),
         features: Tensor::stack(&clips, 0)?,
-        ids: Tensor::from_vec(ids.concat(), (b, u), &Device::Cpu)?,
+        ids: Tensor::from_vec(ids.concat(), (b, u), device)?,
         targets: Targets {
             labels: labels.iter().map(|label| label.unwrap_or(0)).collect(),
             weights: labels.iter().map(|label| if label.is_some() { 1.0 } else { 0.0 }).collect(),
@@ -92,8 +92,8 @@ fn global_norm(gradients: &[&Tensor]) -> Result<f64> {
 
 #[test]
 fn every_parameter_has_the_gradient_that_torch_computes() -> Result<()> {
-    for name in BUNDLES {
-        let training = open(name)?;
+    for (name, device) in cases() {
+        let training = open(name, device)?;
         let (ours, found) = training.pass()?;
         let theirs = training.expected["loss"].as_f64().context("loss")? as f32;
         ensure!((ours - theirs).abs() < 1e-5 * theirs, "{name}: loss {ours}, not {theirs}");
@@ -155,8 +155,8 @@ fn rows(part: &str) -> Option<(&str, Option<(usize, usize)>)> {
 
 #[test]
 fn smoothed_losses_are_torchs() -> Result<()> {
-    for name in BUNDLES {
-        let training = open(name)?;
+    for (name, device) in cases() {
+        let training = open(name, device)?;
         let smoothed = Targets { smoothing: 0.1, ..training.targets.clone() };
         let ours = training.loss_sum(smoothed)?.to_scalar::<f32>()?;
         let theirs = training.expected["loss_sum_label_smoothing_0_1"].as_f64().context("a loss")? as f32;
@@ -168,7 +168,11 @@ fn smoothed_losses_are_torchs() -> Result<()> {
 /// Forward, backward, clipping and AdamW together, as llm.c's `test_gpt2` has it.
 #[test]
 fn ten_steps_lose_what_they_lose_in_torch() -> Result<()> {
-    let training = open("whisper-80")?;
+    devices().try_for_each(ten_steps)
+}
+
+fn ten_steps(device: &Device) -> Result<()> {
+    let training = open("whisper-80", device)?;
     let adamw = &training.expected["adamw"];
     let number = |value: &Value| value.as_f64().context("a number");
     let clip = number(&adamw["clip_grad_norm"])?;
@@ -204,7 +208,7 @@ fn ten_steps_lose_what_they_lose_in_torch() -> Result<()> {
 
 #[test]
 fn what_is_computed_again_gives_the_same_loss_and_gradients() -> Result<()> {
-    let mut training = open("whisper-80")?;
+    let mut training = open("whisper-80", &Device::Cpu)?;
     let (kept_loss, kept) = training.pass()?;
     training.model.set_checkpointing(true);
     let (loss, again) = training.pass()?;

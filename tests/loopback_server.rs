@@ -12,6 +12,7 @@ use std::{
 use serde_json::Value;
 use server::{
     auth::Keys,
+    compute::Compute,
     config::Config,
     decode::DecodePool,
     listener,
@@ -46,7 +47,8 @@ impl LoopbackServer {
         let specs = [(MODEL, source("whisper-80")), (BROKEN, source("audio"))]
             .map(|(name, source)| Spec { name: name.to_owned(), source });
         let hub = Hub::new(server.state.config.hub_options());
-        load_models(&server.state, &specs, &hub);
+        let compute = Compute::new(&server.state.config.transcribe).expect("a processor");
+        load_models(&server.state, &specs, &hub, &compute);
         server
     }
 

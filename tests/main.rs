@@ -15,6 +15,7 @@ mod data;
 mod decode_worker;
 mod digits;
 mod finetune;
+mod gpu;
 mod gradients;
 mod hostile_bundles;
 mod http;

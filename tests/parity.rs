@@ -5,16 +5,21 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use audio::Features;
 use candle_core::{Device, Tensor};
-use models::Transcriber;
 use models::decode::{Attempt, Strategy, Thresholds, WindowRequest, WindowResult};
 use models::whisper::{CrossCache, StepRow};
+use models::{Bundle, Transcriber};
 use serde_json::Value;
 
-use crate::support::{difference, fixture, floats, json, numbers, transcriber};
+use crate::support::{devices, difference, fixture, floats, json, numbers};
 
 /// Small random checkpoints of every kind.
 pub const BUNDLES: [&str; 3] = ["whisper-80", "whisper-128", "whisper-en"];
 const N_CLIPS: usize = 3;
+
+/// Each on all that there is to compute on.
+pub fn cases() -> impl Iterator<Item = (&'static str, &'static Device)> {
+    devices().flat_map(|device| BUNDLES.map(|name| (name, device)))
+}
 
 /// The formula of the fixtures' features.
 pub fn features(clip: usize, n_mels: usize, n_frames: usize) -> Features {
@@ -34,9 +39,9 @@ struct Fixture {
     listened: Vec<Arc<CrossCache>>,
 }
 
-fn open(name: &str) -> Result<Fixture> {
+fn open(name: &str, device: &Device) -> Result<Fixture> {
     let dir = fixture(name);
-    let transcriber = transcriber(&dir)?;
+    let transcriber = Transcriber::load(Bundle::open(&dir)?, device)?;
     let config = &transcriber.whisper().config;
     let encode = |clip| transcriber.encode(features(clip, config.num_mel_bins, config.max_source_frames()));
     let encoded = (0..N_CLIPS).map(encode).collect::<Result<Vec<_>, _>>()?;
@@ -97,10 +102,10 @@ impl Fixture {
 
 #[test]
 fn encoder_states_are_transformers() -> Result<()> {
-    for name in BUNDLES {
-        let fixture = open(name)?;
+    for (name, device) in cases() {
+        let fixture = open(name, device)?;
         let frames: Vec<u32> = numbers(&fixture.expected["encoder_frames"]);
-        let frames = Tensor::new(frames, &Device::Cpu)?;
+        let frames = Tensor::new(frames, device)?;
         for (clip, encoded) in fixture.encoded.iter().enumerate() {
             let worst = difference(
                 &encoded.index_select(&frames, 0)?,
@@ -115,8 +120,8 @@ fn encoder_states_are_transformers() -> Result<()> {
 
 #[test]
 fn logits_of_unequal_rows_in_one_batch_are_transformers() -> Result<()> {
-    for name in BUNDLES {
-        let fixture = open(name)?;
+    for (name, device) in cases() {
+        let fixture = open(name, device)?;
         let decoder = &fixture.transcriber.whisper().decoder;
         let rows: Vec<Vec<u32>> = fixture.expected["teacher_forced"]["rows"]
             .as_array()
@@ -146,8 +151,8 @@ fn logits_of_unequal_rows_in_one_batch_are_transformers() -> Result<()> {
 
 #[test]
 fn greedy_tokens_are_transformers() -> Result<()> {
-    for name in BUNDLES {
-        let fixture = open(name)?;
+    for (name, device) in cases() {
+        let fixture = open(name, device)?;
         for (key, timestamps) in [("greedy", false), ("greedy_timestamps", true)] {
             let rows = &fixture.expected[key];
             let results = fixture.decode(&fixture.prompts(rows), Strategy::Greedy, timestamps)?;
@@ -165,8 +170,8 @@ fn greedy_tokens_are_transformers() -> Result<()> {
 
 #[test]
 fn beam_search_is_transformers() -> Result<()> {
-    for name in BUNDLES {
-        let fixture = open(name)?;
+    for (name, device) in cases() {
+        let fixture = open(name, device)?;
         for (key, size, length_penalty, timestamps) in [
             ("beam5", 5, 1.0, false),
             ("beam5_timestamps", 5, 1.0, true),
@@ -191,8 +196,8 @@ fn beam_search_is_transformers() -> Result<()> {
 /// With patience, beam search is openai/whisper's.
 #[test]
 fn beam_search_with_patience_is_the_references() -> Result<()> {
-    for name in BUNDLES {
-        let fixture = open(name)?;
+    for (name, device) in cases() {
+        let fixture = open(name, device)?;
         let prompts = fixture.prompts(&fixture.expected["greedy"]);
         for (key, patience) in [("beam5", 1.0), ("beam5_patience_2", 2.0)] {
             let rows = fixture.expected["openai"][key]["rows"].as_array().context("rows")?;
@@ -220,8 +225,8 @@ fn beam_search_with_patience_is_the_references() -> Result<()> {
 
 #[test]
 fn language_and_silence_are_judged_as_by_the_reference() -> Result<()> {
-    for name in BUNDLES {
-        let fixture = open(name)?;
+    for (name, device) in cases() {
+        let fixture = open(name, device)?;
         let no_speech = floats(&fixture.expected["no_speech"]["probability"]);
         let prompt: Vec<u32> = numbers(&fixture.expected["greedy"][0]["prompt"]);
         let results = fixture.decode(&vec![prompt; N_CLIPS], Strategy::Greedy, false)?;
@@ -250,8 +255,8 @@ fn language_and_silence_are_judged_as_by_the_reference() -> Result<()> {
 
 #[test]
 fn tokens_are_aligned_as_by_the_reference() -> Result<()> {
-    for name in BUNDLES {
-        let fixture = open(name)?;
+    for (name, device) in cases() {
+        let fixture = open(name, device)?;
         let prompts = fixture.prompts(&fixture.expected["greedy"]);
         for (clip, row) in
             fixture.expected["alignment"]["rows"].as_array().context("rows")?.iter().enumerate()
@@ -278,7 +283,7 @@ fn tokens_are_aligned_as_by_the_reference() -> Result<()> {
 /// Batched sampling draws each row's own numbers: alone or among others, the same text.
 #[test]
 fn sampling_does_not_depend_on_the_batch() -> Result<()> {
-    let fixture = open("whisper-80")?;
+    let fixture = open("whisper-80", &Device::Cpu)?;
     let prompts = fixture.prompts(&fixture.expected["greedy"]);
     let strategy = Strategy::Sample { temperature: 0.7, best_of: 3, length_penalty: 1.0 };
     let together = fixture.decode(&prompts, strategy, false)?;

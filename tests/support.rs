@@ -1,9 +1,10 @@
 //! Where fixtures and optional data lie, and how tensors are compared.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use candle_core::{Device, Tensor};
-use models::{Bundle, Transcriber};
+use models::{Bundle, DeviceChoice, Transcriber};
 use serde_json::Value;
 
 fn workspace() -> PathBuf {
@@ -45,6 +46,23 @@ pub fn transcriber(dir: &Path) -> anyhow::Result<Transcriber> {
     Ok(Transcriber::load(Bundle::open(dir)?, &Device::Cpu)?)
 }
 
+/// The GPU, where the program was built for one and there is one; opened once. Else `None`, and a line that says so.
+pub fn gpu() -> Option<&'static Device> {
+    static GPU: LazyLock<Option<Device>> = LazyLock::new(|| match DeviceChoice::Cuda(0).open() {
+        Ok(device) => Some(device),
+        Err(error) => {
+            println!("skipped on a GPU: {error}");
+            None
+        }
+    });
+    GPU.as_ref()
+}
+
+/// All that models can compute on here.
+pub fn devices() -> impl Iterator<Item = &'static Device> {
+    [Some(&Device::Cpu), gpu()].into_iter().flatten()
+}
+
 /// Numbers of a JSON array.
 pub fn numbers<T: TryFrom<u64>>(value: &Value) -> Vec<T> {
     value.as_array().into_iter().flatten().filter_map(|v| T::try_from(v.as_u64()?).ok()).collect()
@@ -57,7 +75,8 @@ pub fn floats(value: &Value) -> Vec<f32> {
 
 /// Largest absolute difference.
 pub fn difference(a: &Tensor, b: &Tensor) -> anyhow::Result<f32> {
-    Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
+    let [a, b] = [a, b].map(|x| x.to_device(&Device::Cpu));
+    Ok((a? - b?)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
 }
 
 /// A recording at the rate it has in its file.

@@ -19,7 +19,7 @@ const WORDS: [&str; 4] = ["one", "two", "three", "four"];
 const STEPS: u64 = 12;
 
 /// Tones that are called by their pitch, a manifest of them, and a recipe that learns them.
-fn workplace() -> TempDir {
+pub fn workplace() -> TempDir {
     let home = home();
     let mut manifest = String::new();
     for index in 0..24 {
@@ -45,14 +45,14 @@ fn workplace() -> TempDir {
          [augment.speed]\nprobability = 0.5\n[augment.noise]\nprobability = 0.5\n\
          [loss.ctc]\nweight = 0.3\n\
          [schedule]\nkind = \"constant\"\nwarmup_steps = 2\n\
-         [train]\nmax_steps = {STEPS}\nsave_every = 1\nevaluate_every = 6\naverage_decay = 0.9\n\
+         [train]\ndevice = \"cpu\"\nmax_steps = {STEPS}\nsave_every = 1\nevaluate_every = 6\naverage_decay = 0.9\n\
          [evaluate]\nmax_utterances = 4\n"
     );
     fs::write(home.path().join("tones.toml"), recipe).expect("written");
     home
 }
 
-fn train(home: &TempDir, out: &str, settings: &[&str]) -> (i32, String, String) {
+pub fn train(home: &TempDir, out: &str, settings: &[&str]) -> (i32, String, String) {
     run(&mut training(home, out, settings))
 }
 
@@ -66,6 +66,11 @@ fn training(home: &TempDir, out: &str, settings: &[&str]) -> Command {
 }
 
 /// What was measured, by step and name; times left out.
+pub fn figures(run: &Path) -> BTreeMap<(u64, String), f64> {
+    measured(run).into_iter().map(|(key, bits)| (key, f64::from_bits(bits))).collect()
+}
+
+/// The same to the bit.
 fn measured(run: &Path) -> BTreeMap<(u64, String), u64> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     let scalar = |line: &str| {

@@ -1,23 +1,27 @@
 //! What a loaded model computes in.
 
-use crate::Error;
 pub use crate::kernels::Precision;
+use crate::{Device, Error};
 
 impl Precision {
-    /// What models are loaded in where nothing else is asked for: int8 where this processor has instructions for it, else f32.
-    pub fn auto() -> Self {
-        if Self::Int8.is_fast() { Self::Int8 } else { Self::F32 }
+    /// What models are loaded in where nothing else is asked for: int8 on a processor that has instructions for it, else f32.
+    pub fn auto(device: &Device) -> Self {
+        if device.is_cpu() && Self::Int8.is_fast() { Self::Int8 } else { Self::F32 }
     }
 
-    /// Refuses what this processor would have to emulate.
+    /// Refuses what this processor would have to emulate, and what the kernels of another device do not know.
     ///
     /// # Errors
-    /// bf16 without instructions for it.
-    pub fn check(self) -> Result<(), Error> {
-        if self == Self::Bf16 && !self.is_fast() {
-            let message = "bf16: this processor has no instructions for it; f32 and int8 run everywhere";
-            return Err(Error::option("precision", message));
-        }
-        Ok(())
+    /// bf16 on a processor without instructions for it, bf16 and int8 on a GPU.
+    pub fn check(self, device: &Device) -> Result<(), Error> {
+        let message = match self {
+            Self::F32 => return Ok(()),
+            _ if !device.is_cpu() => "a GPU computes in f32 alone, so far",
+            Self::Bf16 if !self.is_fast() => {
+                "this processor has no instructions for it; f32 and int8 run everywhere"
+            }
+            Self::Bf16 | Self::Int8 => return Ok(()),
+        };
+        Err(Error::option("precision", format!("{self}: {message}")))
     }
 }

@@ -56,12 +56,12 @@ impl Transcriber {
         Self::load_in(Precision::F32, bundle, device)
     }
 
-    /// Loads a bundle's weights onto `device`, to compute in `precision` on the CPU.
+    /// Loads a bundle's weights onto `device`, to compute in `precision`.
     ///
     /// # Errors
-    /// What [`Transcriber::load`] refuses, and bf16 where the processor has no instructions for it.
+    /// What [`Transcriber::load`] refuses, and what [`Precision::check`] does.
     pub fn load_in(precision: Precision, bundle: Bundle, device: &Device) -> Result<Self, Error> {
-        precision.check()?;
+        precision.check(device)?;
         let (description, weights) = bundle.into_parts();
         Self::with_params(&description, &Params::frozen(weights, device).with_precision(precision))
     }

@@ -225,9 +225,9 @@ pub fn restore(
     }
     if is_averaged {
         let averages = read(&dir.join(WEIGHTS))?;
-        for (name, _) in optimizer.vars() {
+        for (name, var) in optimizer.vars() {
             if let Some(value) = averages.get(name) {
-                average(name, value);
+                average(name, &value.to_device(var.device())?);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use models::DeviceChoice;
 use models::kernels::keep_freed_memory;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,8 @@ use crate::task::{Extent, Figures, Task};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
+    /// What computes.
+    pub device: DeviceChoice,
     /// Updates to make.
     pub max_steps: u64,
     /// Times that the data are gone through instead, as long as the first time; 0 counts updates.

@@ -12,7 +12,7 @@ use figment::{
     Figment,
     providers::{Env, Format as _, Serialized, Toml},
 };
-use models::{DecodeOptions, Task, Timestamps};
+use models::{DecodeOptions, Device, DeviceChoice, Task, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use crate::{registry::HubOptions, render::Format};
@@ -53,6 +53,7 @@ pub struct Config {
 #[expect(missing_docs, reason = "speechd.toml says what each one does, and models::DecodeOptions")]
 pub struct Transcribe {
     pub model: String,
+    pub device: DeviceChoice,
     pub precision: Precision,
     pub language: String,
     pub task: Task,
@@ -116,7 +117,7 @@ pub enum Off {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Int8 where the processor has instructions for it, else f32
+    /// Int8 on a processor that has instructions for it, else f32
     Auto,
     /// 32-bit numbers
     F32,
@@ -127,10 +128,10 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What it is on this machine.
-    pub fn resolve(self) -> models::Precision {
+    /// What it is on this device.
+    pub fn resolve(self, device: &Device) -> models::Precision {
         match self {
-            Self::Auto => models::Precision::auto(),
+            Self::Auto => models::Precision::auto(device),
             Self::F32 => models::Precision::F32,
             Self::Bf16 => models::Precision::Bf16,
             Self::Int8 => models::Precision::Int8,

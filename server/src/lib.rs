@@ -3,6 +3,7 @@
 pub mod access;
 pub mod auth;
 pub mod cli;
+pub mod compute;
 pub mod config;
 pub mod decode;
 pub mod engine;

@@ -11,10 +11,10 @@ use std::{
 };
 
 use anyhow::Context;
-use candle_core::Device;
-use models::{ADAPTER_CONFIG, BUNDLED, Bundle, BundleSource, Task, Transcriber, TranscriptionWorker};
+use models::{ADAPTER_CONFIG, BUNDLED, BundleSource, Task, TranscriptionWorker};
 
 use crate::{
+    compute::Compute,
     config::Transcribe,
     engine::{Bounds, CorePermit, Engine},
     registry::{self, Hub, Name},
@@ -90,18 +90,18 @@ impl Spec {
 
 /// Loads models one after the other and notes in `state` how far each is. A model that cannot be loaded stops neither
 /// the others nor the server. Takes its time: not for a thread that answers requests.
-pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub) {
+pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub, compute: &Compute) {
     // Threads inherit it: the models', those that prepare for them, and those of the pool on which models compute.
     give_way(state.config.serve.compute_niceness);
     let cores = Arc::new(CorePermit::default());
     for spec in specs {
         let started = Instant::now();
         let source = registry::resolve(&spec.source, hub, &mut |_| {}).map_err(anyhow::Error::from);
-        match source.and_then(|source| load(state, &spec.name, source, &cores)) {
+        match source.and_then(|source| load(state, &spec.name, source, compute, &cores)) {
             Ok(serving) => {
                 let secs = started.elapsed().as_secs_f64();
-                let precision = state.config.transcribe.precision.resolve();
-                tracing::info!(model = spec.name, %precision, secs, "model loaded");
+                let precision = compute.precision();
+                tracing::info!(model = spec.name, device = compute.device_name(), %precision, secs, "model loaded");
                 state.models.set(&spec.name, ModelState::Ready(Arc::new(serving)));
             }
             Err(error) => {
@@ -134,6 +134,7 @@ pub(crate) fn load(
     state: &AppState,
     name: &str,
     source: BundleSource,
+    compute: &Compute,
     cores: &Arc<CorePermit>,
 ) -> anyhow::Result<Serving> {
     let made = match &source {
@@ -146,9 +147,7 @@ pub(crate) fn load(
             .unwrap_or(UNIX_EPOCH),
     };
     let max_rows = state.config.serve.max_batch_rows;
-    let precision = state.config.transcribe.precision.resolve();
-    let transcriber =
-        Transcriber::load_in(precision, Bundle::from_source(source)?, &Device::Cpu)?.with_max_beams(max_rows);
+    let transcriber = compute.load(source)?.with_max_beams(max_rows);
     let created = made.duration_since(UNIX_EPOCH).unwrap_or_default();
     // Nothing for loading to fail over: requests can say otherwise.
     let defaults =

@@ -206,7 +206,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::load;
+    use crate::{compute::Compute, load::load};
 
     fn state(models: Models) -> AppState {
         let config = Config::load(None).expect("defaults");
@@ -216,8 +216,9 @@ mod tests {
 
     fn ready(state: &AppState, name: &str) -> ModelState {
         let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
-        let serving =
-            load(state, name, std::path::Path::new(bundle).into(), &Arc::default()).expect("a model");
+        let compute = Compute::new(&state.config.transcribe).expect("a processor");
+        let serving = load(state, name, std::path::Path::new(bundle).into(), &compute, &Arc::default())
+            .expect("a model");
         ModelState::Ready(Arc::new(serving))
     }
 

@@ -99,7 +99,16 @@ fn composed(
         scores.broadcast_add(&hidden)?
     };
     let mixed = softmax(&scores)?.matmul(&heads(values)?)?; // (B, H, U, D/H)
-    mixed.transpose(1, 2)?.flatten(2, D::Minus1)
+    let mixed = mixed.transpose(1, 2)?.flatten(2, D::Minus1)?; // (B, U, D)
+    match &mask.key_lengths {
+        // A softmax of nothing is no number.
+        Some(lengths) if lengths.contains(&0) => {
+            let is_empty: Vec<u8> = lengths.iter().map(|n| u8::from(*n == 0)).collect();
+            let is_empty = Tensor::from_vec(is_empty, (b, 1, 1), mixed.device())?;
+            is_empty.broadcast_as(mixed.shape())?.where_cond(&mixed.zeros_like()?, &mixed)
+        }
+        _ => Ok(mixed),
+    }
 }
 
 struct Fused {
@@ -206,6 +215,17 @@ mod tests {
                 dense_attention(&query.as_detached_tensor(), k, &values, n_heads, &mask, Precision::F32)?;
             assert!(gradients(&detached, &vars)?[0].is_none());
         }
+        Ok(())
+    }
+
+    #[test]
+    fn without_keys_there_is_nothing() -> candle_core::Result<()> {
+        let (q, k) = (noise((2, 3, 8), 1)?, noise((2, 5, 8), 2)?);
+        let mask = Mask { causal: false, key_lengths: Some(vec![0, 4]) };
+        let (ours, theirs) =
+            (dense_attention(&q, &k, &k, 2, &mask, Precision::F32)?, composed(&q, &k, &k, 2, &mask)?);
+        assert_close(&ours, &theirs, 1e-5)?;
+        assert_eq!(ours.get(0)?.flatten_all()?.to_vec1::<f32>()?, [0.0; 24]);
         Ok(())
     }
 

@@ -66,9 +66,10 @@ pub(super) fn lock(dir: &Path) -> Result<File, Error> {
 
 /// Settings that a run may go on with when they are others: they do not change what was done so far.
 fn may_change(key: &str) -> bool {
-    const FREE: [&str; 13] = [
+    const FREE: [&str; 14] = [
         "train.max_epochs",
         "train.max_steps",
+        "train.device",
         "train.loader_threads",
         "train.evaluate_every",
         "train.save_every",

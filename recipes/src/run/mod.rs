@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use audio::augment::Augmenter;
-use candle_core::Device;
 use models::BundleSource;
 
 pub use self::forecast::{Forecast, forecast};
@@ -209,7 +208,8 @@ fn assemble(
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Assembled, Error> {
     let TaskKind::Transcribe = config.task;
-    let device = Device::Cpu;
+    let device =
+        config.train.device.open().map_err(|error| Error::config("train.device", error.to_string()))?;
     let base = base.map(|base| prepared_base(config, base)).transpose()?;
     // What a base decides is said as it is.
     let mut config = match &base {

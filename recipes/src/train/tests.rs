@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicU32;
 
 use candle_core::{Device, Tensor, Var};
 
+use models::DeviceChoice;
+
 use super::*;
 use crate::loader::Position;
 use crate::optim::GroupConfig;
@@ -138,6 +140,7 @@ fn stage() -> Stage {
             max_epochs: 0,
             accumulate: 2,
             parts: 2,
+            device: DeviceChoice::Cpu,
             loader_threads: 2,
             evaluate_every: 10,
             save_every: 6,

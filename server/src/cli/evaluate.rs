@@ -8,9 +8,8 @@ use std::{
 };
 
 use audio::DecodeAudio;
-use candle_core::Device;
 use clap::ArgAction;
-use models::{Bundle, BundleSource, DecodeOptions, Task, Transcriber};
+use models::{Bundle, BundleSource, DecodeOptions, DeviceChoice, Task, Transcriber};
 use recipes::{
     analysis_page,
     data::{
@@ -57,6 +56,9 @@ pub(super) struct Args {
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION] [default: as for transcribe]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
+    /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
     /// What the model computes in; with several, what the others change is told beside the first [default: auto]
     #[arg(long, value_enum, value_name = "PRECISION", value_delimiter = ',')]
     precision: Vec<Precision>,
@@ -135,9 +137,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut cuts = read_cuts(&manifests(&args.manifests)?, needs, style)?;
     cuts.truncate(args.limit.unwrap_or(usize::MAX));
 
-    let mut precisions: Vec<_> = args.precision.iter().map(|precision| precision.resolve()).collect();
+    let refuse = |error: models::Error| Usage(error.to_string());
+    let device = args.device.unwrap_or(config.transcribe.device).open().map_err(refuse)?;
+    let mut precisions: Vec<_> = args.precision.iter().map(|precision| precision.resolve(&device)).collect();
     if precisions.is_empty() {
-        precisions.push(config.transcribe.precision.resolve());
+        precisions.push(config.transcribe.precision.resolve(&device));
     }
     // Two names may mean the same here.
     for precision in std::mem::take(&mut precisions) {
@@ -145,9 +149,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             precisions.push(precision);
         }
     }
-    precisions
-        .iter()
-        .try_for_each(|precision| precision.check().map_err(|error| Usage(error.to_string())))?;
+    precisions.iter().try_for_each(|precision| precision.check(&device)).map_err(refuse)?;
     let (first, others) = (precisions[0], &precisions[1..]);
     let source = fetch(model, &config, style)?;
     let record = match (Name::parse(model)?, &source, args.record) {
@@ -156,8 +158,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Name::Directory(_), BundleSource::Dir(path), true) => Some(path.join(PRECISION_FILE)),
         (_, _, true) => return Err(Usage(format!("--record: {model} is no model's directory")).into()),
     };
-    let load =
-        |precision| Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &Device::Cpu);
+    let load = |precision| Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &device);
     let transcriber = load(first)?;
     let options = DecodeOptions {
         beam_size: args.beam_size,

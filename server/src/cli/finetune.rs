@@ -164,6 +164,7 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
         configs.push(config(args, strategy.kind(), &out).map_err(|error| Usage(error.to_string()))?);
     }
     let Some(first) = configs.first().cloned() else { return Err(Usage("no strategy".to_owned()).into()) };
+    let device = first.train.device.open().map_err(|error| Usage(error.to_string()))?;
     let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
     let corpora = Corpora::find(&first, &out);
     let are_imported = corpora.are_imported();
@@ -206,7 +207,7 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
     }
 
     let test = data.test(&first, style)?;
-    let judge = Judge::new(&args.lang, &test, &stop, style);
+    let judge = Judge::new(&args.lang, &test, device, &stop, style);
     let before = judge.before(&first, &base, &out)?;
     let mut table = Table::new(&first, &before.scores);
     let mut has_failed = false;

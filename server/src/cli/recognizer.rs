@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use audio::{ChannelChoice, DecodeAudio};
-use candle_core::Device;
-use models::{Bundle, BundleSource, DecodeOptions, Progress, Transcriber, Transcript};
+use models::{BundleSource, DecodeOptions, Progress, Transcriber, Transcript};
 
-use crate::config::{Limits, Precision};
+use crate::compute::Compute;
+use crate::config::Limits;
 
 /// A recording to be read.
 pub(super) enum Source<'a> {
@@ -24,13 +24,11 @@ impl Recognizer {
     /// Loads a model.
     pub(super) fn load(
         source: BundleSource,
-        precision: Precision,
+        compute: &Compute,
         limits: Limits,
         channel: ChannelChoice,
     ) -> anyhow::Result<Self> {
-        let bundle = Bundle::from_source(source)?;
-        let transcriber = Transcriber::load_in(precision.resolve(), bundle, &Device::Cpu)?;
-        Ok(Self { transcriber, decode: decode_audio(limits, channel) })
+        Ok(Self { transcriber: compute.load(source)?, decode: decode_audio(limits, channel) })
     }
 
     /// Refuses options that the model cannot follow.

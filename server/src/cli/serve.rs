@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context;
 use axum::http::HeaderValue;
+use models::DeviceChoice;
 use tokio::{
     net::TcpListener,
     runtime,
@@ -23,6 +24,7 @@ use tokio::{
 use super::{FAILED, Usage, output::status_line};
 use crate::{
     auth::{self, Keys},
+    compute::Compute,
     config::{Config, Precision},
     decode::{self, DecodePool},
     listener,
@@ -60,6 +62,9 @@ pub(super) struct Args {
     /// A model to serve, as often as needed: its directory or hub id, and the name it goes by
     #[arg(short, long, value_name = "[NAME=]PATH_OR_ID")]
     model: Vec<String>,
+    /// What models compute on: cpu, cuda, cuda:1 ... [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
     /// What models compute in [default: auto]
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -77,6 +82,7 @@ struct Plan {
     keys: Keys,
     specs: Vec<Spec>,
     addresses: Vec<SocketAddr>,
+    compute: Compute,
 }
 
 impl Args {
@@ -87,6 +93,9 @@ impl Args {
         }
         if !self.model.is_empty() {
             config.serve.models.clone_from(&self.model);
+        }
+        if let Some(device) = self.device {
+            config.transcribe.device = device;
         }
         if let Some(precision) = self.precision {
             config.transcribe.precision = precision;
@@ -134,7 +143,8 @@ impl Args {
                 auth::VARIABLE
             )));
         }
-        Ok(Plan { config, keys, specs, addresses })
+        let compute = Compute::new(&config.transcribe).map_err(|error| Usage(error.to_string()))?;
+        Ok(Plan { config, keys, specs, addresses, compute })
     }
 }
 
@@ -167,7 +177,7 @@ async fn serve(plan: Plan) -> anyhow::Result<bool> {
     let loading = Arc::clone(&state);
     thread::Builder::new()
         .name("load-models".to_owned())
-        .spawn(move || load_models(&loading, &plan.specs, &hub))
+        .spawn(move || load_models(&loading, &plan.specs, &hub, &plan.compute))
         .context("no thread")?;
 
     let count = signals.count();

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use audio::ChannelChoice;
 use clap::{ArgAction, ValueEnum};
-use models::{DecodeOptions, GapReason, Task};
+use models::{DecodeOptions, DeviceChoice, GapReason, Task};
 
 use super::{
     FAILED, Usage,
@@ -20,6 +20,7 @@ use super::{
     recognizer::{Recognizer, Source},
 };
 use crate::{
+    compute::Compute,
     config::{BeamSize, Config, Precision, Threshold, Vad},
     render::{self, Format},
 };
@@ -45,6 +46,9 @@ pub(super) struct Args {
     /// knows English digits and a few commands [default: digits-en]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
+    /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
     /// What the model computes in [default: auto]
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -144,6 +148,7 @@ impl Args {
         let mut config = Config::load(self.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
         let settings = &mut config.transcribe;
         set(&mut settings.model, self.model.as_ref());
+        set(&mut settings.device, self.device.as_ref());
         set(&mut settings.precision, self.precision.as_ref());
         set(&mut settings.language, self.language.as_ref());
         if let Some(task) = self.task {
@@ -255,8 +260,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result<Recognizer> {
     let settings = &config.transcribe;
+    let compute = Compute::new(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(&settings.model, config, style)?;
-    Recognizer::load(source, settings.precision, config.limits, channel)
+    Recognizer::load(source, &compute, config.limits, channel)
         .with_context(|| format!("model {}", settings.model))
 }
 

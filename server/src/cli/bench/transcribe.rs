@@ -5,9 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use audio::Waveform;
-use candle_core::Device;
 use models::{
-    Bundle, DecodeOptions, Transcriber,
+    Bundle, DecodeOptions, DeviceChoice, Transcriber,
     decode::{Attempt, Rules, Strategy, Thresholds, WindowRequest},
     kernels::{peak_bytes_per_sec, peak_ops_per_sec},
 };
@@ -25,6 +24,7 @@ use crate::{
         progress::{Items, Style, bytes},
         recognizer::decode_audio,
     },
+    compute::Compute,
     config::{Config, Precision},
     process,
 };
@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: String,
+    /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
     /// What the model computes in [default: auto]
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -76,6 +79,7 @@ pub(super) struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
+    device: String,
     precision: String,
     weights_bytes: u64,
     threads: usize,
@@ -83,8 +87,8 @@ struct Report {
     load_secs: f64,
     features_secs_per_window: f64,
     encoder_secs_per_window: f64,
-    /// Of what the machine multiplies in this precision within its first-level caches.
-    encoder_share_of_peak: f64,
+    /// Of what the processor multiplies in this precision within its first-level caches.
+    encoder_share_of_peak: Option<f64>,
     window_secs: f64,
     decoder: Vec<DecoderSpeed>,
     beam_size: usize,
@@ -101,8 +105,8 @@ struct DecoderSpeed {
     secs_per_token: f64,
     /// Weights, keys and values.
     bytes_per_step: f64,
-    /// Those over what the machine reads in that time; above 1 where caches hold them.
-    share_of_bandwidth: f64,
+    /// Those over what the processor reads in that time; above 1 where caches hold them.
+    share_of_bandwidth: Option<f64>,
     /// Time of the last quarter of the steps over that of the first: near 1 when decoding is linear in tokens.
     last_over_first_quarter: f64,
 }
@@ -111,16 +115,18 @@ struct DecoderSpeed {
 const TOKENS: usize = 64;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { file, model, precision, runs, lengths, concurrency, clips, json, quiet, config } = args;
-    let config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
+    let Args { file, model, device, precision, runs, lengths, concurrency, clips, json, quiet, config } =
+        args;
+    let mut config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
+    let settings = &mut config.transcribe;
+    settings.device = device.unwrap_or(settings.device);
+    settings.precision = precision.unwrap_or(settings.precision);
+    let compute = Compute::new(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(model, &config, Style::new(*quiet))?;
 
-    let precision = precision.unwrap_or(config.transcribe.precision).resolve();
-    let load = || -> anyhow::Result<Transcriber> {
-        Ok(Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &Device::Cpu)?)
-    };
-    let load_secs = median(*runs, || load().map(drop))?;
-    let transcriber = load()?;
+    let load_secs = median(*runs, || Ok(compute.load(source.clone()).map(drop)?))?;
+    let transcriber = compute.load(source.clone())?;
+    let (device, precision) = (compute.device(), compute.precision());
     let sample_rate = transcriber.feature_spec().sample_rate;
     let recordings = match file {
         Some(path) => {
@@ -150,7 +156,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Ok(())
     })?;
     let features = transcriber.window_features(window);
-    let encoder_secs = median(*runs, || Ok(transcriber.encode(features.clone()).map(drop)?))?;
+    let encoder_secs = median(*runs, || {
+        transcriber.encode(features.clone())?;
+        // A GPU answers before it has computed.
+        Ok(device.synchronize()?)
+    })?;
     let config_of_model = &transcriber.whisper().config;
     let (encoder_products, encoder_rest) = config_of_model.encoder_ops(features.n_frames / 2);
     let encoded = transcriber.encode(features)?;
@@ -189,14 +199,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     progress.clear();
     // Before what the machine can do is measured, which takes memory of its own.
     let peak_memory_bytes = process::peak_memory_bytes();
-    let least_secs = encoder_products / peak_ops_per_sec(precision)
-        + encoder_rest / peak_ops_per_sec(precision.for_activations());
-    let bytes_per_sec = peak_bytes_per_sec();
-    for speed in &mut decoder {
-        speed.share_of_bandwidth = speed.bytes_per_step / speed.secs_per_step / bytes_per_sec;
+    let mut encoder_share_of_peak = None;
+    if device.is_cpu() {
+        let least_secs = encoder_products / peak_ops_per_sec(precision)
+            + encoder_rest / peak_ops_per_sec(precision.for_activations());
+        encoder_share_of_peak = Some(least_secs / encoder_secs);
+        let bytes_per_sec = peak_bytes_per_sec();
+        for speed in &mut decoder {
+            speed.share_of_bandwidth = Some(speed.bytes_per_step / speed.secs_per_step / bytes_per_sec);
+        }
     }
     let report = Report {
         model: model.clone(),
+        device: compute.device_name(),
         precision: precision.to_string(),
         weights_bytes: Bundle::from_source(source)?.weights().n_bytes(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -204,7 +219,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         load_secs,
         features_secs_per_window: features_secs,
         encoder_secs_per_window: encoder_secs,
-        encoder_share_of_peak: least_secs / encoder_secs,
+        encoder_share_of_peak,
         window_secs: transcriber.window_secs(),
         decoder,
         beam_size: transcriber.beam_size(&options),
@@ -273,7 +288,7 @@ fn decoder_speed(
         secs_per_step,
         secs_per_token: secs_per_step / batch as f64,
         bytes_per_step,
-        share_of_bandwidth: f64::NAN,
+        share_of_bandwidth: None,
         last_over_first_quarter: middle(ratios.collect()),
     })
 }
@@ -307,11 +322,15 @@ fn synthetic(duration_secs: f64) -> Waveform {
 
 fn describe(report: &Report) -> String {
     let ms = |secs: f64| format!("{:.2} ms", 1e3 * secs);
+    let share = |share: Option<f64>, of: &str| {
+        share.map_or_else(String::new, |share| format!(", {:.0} % of {of}", 100.0 * share))
+    };
     let mut lines = vec![
         format!(
-            "{} ({}), {}, {} threads, medians of {}",
+            "{} ({}), {} in {}, {} threads, medians of {}",
             report.model,
             bytes(report.weights_bytes),
+            report.device,
             report.precision,
             report.threads,
             report.runs
@@ -323,18 +342,18 @@ fn describe(report: &Report) -> String {
             report.window_secs
         ),
         format!(
-            "encoder           {} per window, {:.0} % of the arithmetic that caches allow",
+            "encoder           {} per window{}",
             ms(report.encoder_secs_per_window),
-            100.0 * report.encoder_share_of_peak
+            share(report.encoder_share_of_peak, "the arithmetic that caches allow")
         ),
     ];
     for speed in &report.decoder {
         lines.push(format!(
-            "decoder, batch {}  {} per step, {} per token, {:.0} % of the memory's bandwidth ({} tokens; last quarter {:.2} x the first)",
+            "decoder, batch {}  {} per step, {} per token{} ({} tokens; last quarter {:.2} x the first)",
             speed.batch,
             ms(speed.secs_per_step),
             ms(speed.secs_per_token),
-            100.0 * speed.share_of_bandwidth,
+            share(speed.share_of_bandwidth, "the memory's bandwidth"),
             speed.tokens,
             speed.last_over_first_quarter
         ));

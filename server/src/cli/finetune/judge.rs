@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
-use candle_core::Device;
-use models::{Bundle, BundleSource, DecodeOptions, Transcriber};
+use models::{Bundle, BundleSource, DecodeOptions, Device, Transcriber};
 use recipes::{
     config::RunConfig,
     data::manifest::Cut,
@@ -48,13 +47,20 @@ pub(super) struct Judged {
 pub(super) struct Judge<'a> {
     language: &'a str,
     test: &'a [Cut],
+    device: Device,
     stop: &'a AtomicBool,
     style: Style,
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(language: &'a str, test: &'a [Cut], stop: &'a AtomicBool, style: Style) -> Self {
-        Self { language, test, stop, style }
+    pub(super) fn new(
+        language: &'a str,
+        test: &'a [Cut],
+        device: Device,
+        stop: &'a AtomicBool,
+        style: Style,
+    ) -> Self {
+        Self { language, test, device, stop, style }
     }
 
     /// The base. What it heard is kept in the folder: a command that goes on does not listen again.
@@ -104,7 +110,7 @@ impl<'a> Judge<'a> {
     }
 
     fn listen(&self, bundle: Bundle) -> anyhow::Result<Evaluation> {
-        let transcriber = Transcriber::load(bundle, &Device::Cpu)?;
+        let transcriber = Transcriber::load(bundle, &self.device)?;
         let options = self.options(transcriber.special_tokens().is_multilingual);
         let evaluation = listen(&transcriber, self.test, &options, false, self.stop, self.style);
         let n_done = evaluation.heard.len() + evaluation.failed.len();
@@ -220,7 +226,7 @@ mod tests {
     #[test]
     fn models_are_compared_by_what_both_of_them_heard() {
         let stop = AtomicBool::new(false);
-        let judge = Judge::new("ps", &[], &stop, Style::new(true));
+        let judge = Judge::new("ps", &[], Device::Cpu, &stop, Style::new(true));
         let judged = |heard: &[(&str, &str)]| judge.judged(evaluation(heard, &[])).expect("scores");
         let before = judged(&[("a", "one"), ("b", "two"), ("c", "one two")]);
         let after = judged(&[("a", "one two"), ("c", "one two"), ("d", "")]);
@@ -267,7 +273,7 @@ mod tests {
     fn who_is_asked_to_stop_listens_to_nothing_more_and_keeps_nothing() {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper-80");
         let (stop, test) = (AtomicBool::new(true), [cut("a")]);
-        let judge = Judge::new("ps", &test, &stop, Style::new(true));
+        let judge = Judge::new("ps", &test, Device::Cpu, &stop, Style::new(true));
         let config = RunConfig::load(
             Some(Path::new("finetune")),
             &["data.train=[\"a.jsonl\"]".to_owned(), "data.language=ps".to_owned()],

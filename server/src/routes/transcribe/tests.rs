@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     auth::Keys,
+    compute::Compute,
     config::Config,
     decode::DecodePool,
     load::load,
@@ -23,7 +24,9 @@ fn running(events: Vec<Event<TextPart, Transcribed>>) -> Running {
     let config = Config::load(None).expect("the defaults");
     let decoder = DecodePool::new("/none".into(), config.uploads);
     let state = AppState::new(config, Keys::default(), Models::new(["m".to_owned()]), decoder);
-    let serving = load(&state, "m", std::path::Path::new(BUNDLE).into(), &Arc::default()).expect("a model");
+    let compute = Compute::new(&state.config.transcribe).expect("a processor");
+    let serving =
+        load(&state, "m", std::path::Path::new(BUNDLE).into(), &compute, &Arc::default()).expect("a model");
     let (sender, receiver) = mpsc::channel(events.len());
     for event in events {
         sender.try_send(event).expect("room");

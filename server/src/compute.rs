@@ -1,0 +1,53 @@
+//! What models compute on, and in what.
+
+use candle_core::DeviceLocation;
+use models::{Bundle, BundleSource, Device, DeviceChoice, Precision, Transcriber};
+
+use crate::config::Transcribe;
+
+/// A device, and a precision that it computes in.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    device: Device,
+    precision: Precision,
+}
+
+impl Compute {
+    /// What the settings ask for.
+    ///
+    /// # Errors
+    /// A device that is not there, a precision that it does not compute in.
+    pub fn new(settings: &Transcribe) -> Result<Self, models::Error> {
+        let device = settings.device.open()?;
+        let precision = settings.precision.resolve(&device);
+        precision.check(&device)?;
+        Ok(Self { device, precision })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The device as settings name it.
+    pub fn device_name(&self) -> String {
+        match self.device.location() {
+            DeviceLocation::Cpu => DeviceChoice::Cpu.to_string(),
+            DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id).to_string(),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
+    }
+
+    /// The precision.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Loads a model that transcribes.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the bundle.
+    pub fn load(&self, source: BundleSource) -> Result<Transcriber, models::Error> {
+        Transcriber::load_in(self.precision, Bundle::from_source(source)?, &self.device)
+    }
+}
