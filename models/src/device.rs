@@ -27,20 +27,26 @@ impl DeviceChoice {
     /// # Errors
     /// A GPU that this program was not built for, or that is not there.
     pub fn open(self) -> Result<Device, Error> {
-        let refuse = |message: String| Error::option("device", format!("{self}: {message}"));
+        let refuse = |message: &str| Error::option("device", format!("{self}: {message}"));
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto if !cfg!(feature = "cuda") => Ok(Device::Cpu),
-            Self::Auto => Ok(Device::new_cuda(0).unwrap_or_else(|error| {
-                tracing::warn!("no GPU can be used, the processor computes: {error}");
+            Self::Auto => Ok(cuda(0).unwrap_or_else(|message| {
+                tracing::warn!("no GPU can be used, the processor computes: {message}");
                 Device::Cpu
             })),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(refuse(
-                "this program was built without the feature cuda; say cpu, or build it with it".to_owned(),
-            )),
-            Self::Cuda(ordinal) => Device::new_cuda(ordinal).map_err(|error| refuse(error.to_string())),
+            Self::Cuda(_) if !cfg!(feature = "cuda") => {
+                Err(refuse("this program was built without the feature cuda; say cpu, or build it with it"))
+            }
+            Self::Cuda(ordinal) => cuda(ordinal).map_err(|message| refuse(&message)),
         }
     }
+}
+
+/// A GPU, or what its driver says about it.
+fn cuda(ordinal: usize) -> Result<Device, String> {
+    // Where RUST_BACKTRACE asks for it, candle's errors have the whole way to them below.
+    Device::new_cuda(ordinal).map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
 }
 
 impl fmt::Display for DeviceChoice {
