@@ -136,10 +136,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Command::Inspect { model, json } => {
             let source = fetch(model, &config, style)?;
-            let summary = Summary { precision: PrecisionCosts::read(&source)?, ..Summary::open(&source)? };
-            print(&if *json { serde_json::to_string_pretty(&summary)? + "\n" } else { describe(&summary) })
+            let inspected =
+                Inspected { precision: PrecisionCosts::read(&source)?, summary: Summary::open(&source)? };
+            print(&if *json {
+                serde_json::to_string_pretty(&inspected)? + "\n"
+            } else {
+                describe(&inspected)
+            })
         }
     }
+}
+
+/// What `inspect` prints.
+#[derive(Serialize)]
+struct Inspected {
+    #[serde(flatten)]
+    summary: Summary,
+    /// What its precisions cost, where that was measured.
+    precision: Option<PrecisionCosts>,
 }
 
 /// Writes a model of its own.
@@ -189,7 +203,8 @@ fn list(hub: &Hub, json: bool) -> anyhow::Result<()> {
     print(&table(&rows))
 }
 
-fn describe(summary: &Summary) -> String {
+fn describe(inspected: &Inspected) -> String {
+    let Inspected { summary, precision } = inspected;
     let mut lines = vec![
         ["path".to_owned(), summary.path.display().to_string()],
         ["architecture".to_owned(), summary.architecture.clone()],
@@ -215,7 +230,7 @@ fn describe(summary: &Summary) -> String {
             features.n_mels, features.sample_rate, features.n_fft, features.hop_samples, summary.window_secs
         ),
     );
-    if let Some(costs) = &summary.precision {
+    if let Some(costs) = precision {
         let percent =
             |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.2} %", 100.0 * rate));
         for cost in &costs.precisions {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Error, PrecisionCosts,
+    Error,
     digest::{sha256, sha256_of},
 };
 
@@ -40,8 +40,6 @@ pub struct Summary {
     pub features_digest: String,
     /// Seconds of audio that a window holds.
     pub window_secs: f64,
-    /// What its precisions cost, for whoever has read it.
-    pub precision: Option<PrecisionCosts>,
     /// Its files, in order.
     pub files: Vec<FileSummary>,
 }
@@ -89,7 +87,6 @@ impl Summary {
             window_secs: bundle.description().window_secs(),
             features: bundle.feature_spec().clone(),
             features_digest: bundle.feature_spec().digest(),
-            precision: None,
             files: files(source)?,
         })
     }
