@@ -1,6 +1,6 @@
 //! What is done to products before they are written.
 
-use super::functions::cumulative;
+use super::functions::normal_cdf;
 use super::gemm::{Columns, N_COLUMNS, Sum};
 use super::instruction_set::{InstructionSet, vectorised};
 
@@ -97,7 +97,7 @@ vectorised! {
                 values.iter_mut().zip(&panel).for_each(|(value, bias)| *value += *bias);
             }
             if post_op == PostOp::Gelu {
-                values.iter_mut().for_each(|value| *value *= cumulative(*value));
+                values.iter_mut().for_each(|value| *value *= normal_cdf(*value));
             }
             let out = &mut row[first..];
             match out.first_chunk_mut::<N_COLUMNS>() {

@@ -49,7 +49,7 @@ pub(super) fn erf(x: f32) -> f32 {
 
 /// The normal distribution up to x.
 #[inline(always)]
-pub(super) fn cumulative(x: f32) -> f32 {
+pub(super) fn normal_cdf(x: f32) -> f32 {
     0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
 }
 

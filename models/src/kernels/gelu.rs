@@ -1,6 +1,6 @@
 //! The Gaussian error linear unit, exact form: `x Phi(x)` (Hendrycks and Gimpel, arXiv 1606.08415).
 
-use super::functions::{cumulative, exp};
+use super::functions::{exp, normal_cdf};
 use super::instruction_set::{InstructionSet, vectorised};
 use super::memory::filled;
 
@@ -29,7 +29,7 @@ pub fn gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
 vectorised! {
     fn values(x: &[f32], y: &mut [f32]) {
         for (y, x) in y.iter_mut().zip(x) {
-            *y = *x * cumulative(*x);
+            *y = *x * normal_cdf(*x);
         }
     }
 
@@ -37,7 +37,7 @@ vectorised! {
         /// The height of the normal density.
         const DENSITY: f32 = 0.398_942_3;
         for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
-            *dx = *dy * (cumulative(*x) + *x * (DENSITY * exp(-0.5 * *x * *x)));
+            *dx = *dy * (normal_cdf(*x) + *x * (DENSITY * exp(-0.5 * *x * *x)));
         }
     }
 }

@@ -48,4 +48,6 @@ pub use threads::leave_threads_to_kernels;
 pub use transpose::transpose;
 
 #[cfg(test)]
+pub(crate) mod test_support;
+#[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use candle_core::{Device, Shape, Tensor, Var};
 
+use crate::kernels;
+
 thread_local! {
     static IS_COMPOSED: Cell<bool> = const { Cell::new(false) };
 }
@@ -20,17 +22,10 @@ pub fn is_composed() -> bool {
     IS_COMPOSED.get()
 }
 
-/// Numbers between -1 and 1 without a pattern (a linear congruential generator).
+/// Numbers between -1 and 1 without a pattern.
 pub fn noise(shape: impl Into<Shape>, seed: u32) -> candle_core::Result<Tensor> {
     let shape = shape.into();
-    let mut state = seed;
-    let values: Vec<f32> = (0..shape.elem_count())
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_vec(values, shape, &Device::Cpu)
+    Tensor::from_vec(kernels::test_support::noise(shape.elem_count(), seed), shape, &Device::Cpu)
 }
 
 /// Gradients of the sum of `y` times fixed numbers without a pattern.

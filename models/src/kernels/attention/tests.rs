@@ -2,15 +2,11 @@ use super::backward::attention_backward_with;
 use super::forward::attention_with;
 use super::keys_values::Scratch;
 use super::*;
-use crate::kernels::Precision;
+use crate::kernels::{Precision, test_support};
 
+/// Numbers between -2 and 2 without a pattern.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 22) as f32 - 2.0
-    };
-    (0..n).map(|_| next()).collect()
+    test_support::noise(n, seed).into_iter().map(|x| 2.0 * x).collect()
 }
 
 /// Result, and gradients of queries, keys and values, by the formulas and in f64.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::test_support::noise;
 
 /// Losses and gradients of rows of equal weight.
 fn passed(
@@ -48,15 +49,6 @@ fn enumerated(scores: &[f32], n_columns: usize, labels: &[u32], blank: u32) -> (
     }
     let gradient = |(probability, visited): (&f64, &f64)| probability - visited / total;
     (-total.ln(), probabilities.iter().zip(&visited).map(gradient).collect())
-}
-
-/// Numbers between -1 and 1 without a pattern.
-fn noise(n: usize, mut state: u32) -> Vec<f32> {
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod bf16;
+mod dot_set;
 mod int8;
 mod product;
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +15,7 @@ mod x86;
 pub use bf16::{Bf16Matrix, Bf16Rows, Bf16Set, attention_bf16, bf16_to_f32, f32_to_bf16};
 pub use int8::{Int8Matrix, Int8Rows, Int8Set, nearest_byte, scale_of_bytes};
 
+use self::dot_set::{DotSet, Ready};
 use super::gemm::N_COLUMNS;
 
 /// Bytes of a column in a group.
@@ -32,13 +34,6 @@ struct Line([[u8; GROUP_BYTES]; LINE_GROUPS]);
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Group([[u8; GROUP_BYTES]; N_COLUMNS]);
-
-/// A set of instructions that is set up on this thread, until it is dropped. One at a time.
-struct SetUp<S> {
-    set: S,
-    #[cfg(target_arch = "x86_64")]
-    tiles: Option<amx::Tiles>,
-}
 
 /// What a row's products with a panel add up to.
 #[derive(Debug, Clone, Copy)]
@@ -112,37 +107,25 @@ impl<'a> Rows<'a> {
 const NEAR_LINES: usize = 8;
 const NEAR_ROWS: usize = 2 * TILE_ROWS;
 
-/// Declares a function that computes such a product again and again; gives how many operations each time takes.
-macro_rules! near_products {
-    ($name:ident, $set:expr, $line:expr) => {
-        /// A product whose factors are near; how many operations each time takes.
-        pub(super) fn $name() -> impl FnMut() -> usize {
-            let stride = Rows::stride(NEAR_LINES);
-            let lines = vec![Line([[0; GROUP_BYTES]; LINE_GROUPS]); NEAR_ROWS * stride];
-            let panel = vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); NEAR_LINES * LINE_GROUPS];
-            let mut sums = [Sums([Default::default(); N_COLUMNS]); NEAR_ROWS];
-            let set = $set.set_up();
-            move || {
-                set.multiply(Rows { lines: &lines, stride }, &panel, &mut sums);
-                std::hint::black_box(&mut sums);
-                2 * NEAR_ROWS * NEAR_LINES * $line * N_COLUMNS
-            }
-        }
-    };
+/// A product in bytes whose factors are near; how many operations each time takes.
+pub fn peak_int8() -> impl FnMut() -> usize {
+    near_products(Int8Set::best(NEAR_ROWS))
 }
 
-near_products!(peak_int8, Int8Set::best(NEAR_ROWS), LINE_GROUPS * GROUP_BYTES);
-near_products!(peak_bf16, Bf16Set::best(), LINE_GROUPS * GROUP_BYTES / 2);
+/// The same in bf16.
+pub fn peak_bf16() -> impl FnMut() -> usize {
+    near_products(Bf16Set::best())
+}
 
-/// Numbers between -1 and 1 without a pattern.
-#[cfg(test)]
-fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state
-    };
-    (0..n).map(|_| (next() as f32 / u32::MAX as f32 - 0.5) * 2.0).collect()
+fn near_products<S: DotSet>(set: S) -> impl FnMut() -> usize {
+    let stride = Rows::stride(NEAR_LINES);
+    let lines = vec![Line([[0; GROUP_BYTES]; LINE_GROUPS]); NEAR_ROWS * stride];
+    let panel = vec![Group([[0; GROUP_BYTES]; N_COLUMNS]); NEAR_LINES * LINE_GROUPS];
+    let mut sums = [Sums([S::Sum::default(); N_COLUMNS]); NEAR_ROWS];
+    let ready = Ready::new(set);
+    move || {
+        ready.multiply(Rows { lines: &lines, stride }, &panel, &mut sums);
+        std::hint::black_box(&mut sums);
+        2 * NEAR_ROWS * NEAR_LINES * S::LINE * N_COLUMNS
+    }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use rayon::slice::ChunksMut;
 
-use super::{GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Rows, SetUp, Sums, TILE_ROWS};
+use super::{DotSet, GROUP_BYTES, Group, LINE_GROUPS, N_COLUMNS, Ready, Rows, Sums, TILE_ROWS};
 use crate::kernels::epilogue::{Epilogue, Products};
 use crate::kernels::gemm::{Cut, MAX_TASK_ROWS, Task, Threads, in_tasks};
 use crate::kernels::instruction_set::InstructionSet;
@@ -60,9 +60,7 @@ pub(super) trait PackedPanels: Sync {
     /// Activations that it is multiplied with.
     type Activations: Sync;
     /// Instructions.
-    type Set: Copy + Send + Sync;
-    /// What products add up to.
-    type Sum: Copy + Default;
+    type Set: DotSet;
     /// Those sums as numbers.
     type Products<'a>: Products
     where
@@ -74,19 +72,13 @@ pub(super) trait PackedPanels: Sync {
     /// The rows of `x`, how many there are, and how long they are.
     fn rows(x: &Self::Activations) -> (Rows<'_>, usize, usize);
 
-    /// The instructions, ready on this thread.
-    fn set_up(set: Self::Set) -> SetUp<Self::Set>;
-
-    /// Sums of the products of rows with a panel.
-    fn multiply(set: &SetUp<Self::Set>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<Self::Sum>]);
-
     /// What the sums of some rows of `x`, from `first_row` on, with panel `panel` stand for.
     fn products<'a>(
         &'a self,
         x: &'a Self::Activations,
         first_row: usize,
         panel: usize,
-        sums: &'a [Sums<Self::Sum>],
+        sums: &'a [Sums<<Self::Set as DotSet>::Sum>],
     ) -> Self::Products<'a>;
 }
 
@@ -133,14 +125,14 @@ impl<W: PackedPanels> Product<'_, W> {
         let rows = rows.from(task.rows.start);
         let panels = self.weight.panels();
         // Of all rows: a product in tiles and what comes after it wait for each other when they take turns.
-        let mut sums = [Sums([W::Sum::default(); N_COLUMNS]); MAX_TASK_ROWS];
+        let mut sums = [Sums([<W::Set as DotSet>::Sum::default(); N_COLUMNS]); MAX_TASK_ROWS];
         let sums = &mut sums[..task.rows.len()];
-        let dot = W::set_up(self.dot);
+        let dot = Ready::new(self.dot);
         for (i, first_column) in task.panels.clone().zip((0..).step_by(N_COLUMNS)) {
             // Without inputs the sums stay zero.
             let panel = panels.panel(i);
             if !panel.is_empty() {
-                W::multiply(&dot, rows, panel, sums);
+                dot.multiply(rows, panel, sums);
             }
             let products = self.weight.products(self.x, task.rows.start, i, sums);
             self.epilogue.of_panel(i).finish(self.set, products, &mut task.out, first_column);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::super::product::n_groups;
-use super::super::{GROUP_BYTES, Group, LINE_GROUPS, Line, N_COLUMNS, Rows, Sums, TILE_ROWS};
+use super::super::{GROUP_BYTES, Group, LINE_GROUPS, Line, N_COLUMNS, Ready, Rows, Sums, TILE_ROWS};
 use super::{Bf16Rows, Bf16Set, LINE, PAIR, f32_to_bf16};
 use crate::kernels::attention::{AttentionShape, HeadRows};
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
@@ -107,7 +107,7 @@ impl Task<'_> {
         queries.resize(N_QUERIES, head);
         weights.resize(N_QUERIES, n_panels * N_COLUMNS);
         scores.resize(n_panels * N_QUERIES, Sums([0.0; N_COLUMNS]));
-        let pairs = self.pairs.set_up();
+        let pairs = Ready::new(self.pairs);
         for (first, out) in (self.first_query..).step_by(N_QUERIES).zip(out.chunks_mut(N_QUERIES)) {
             let n = out.len();
             for i in 0..n {

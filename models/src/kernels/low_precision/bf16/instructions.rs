@@ -1,9 +1,9 @@
 //! What pairs of bf16 are multiplied with, chosen at run time.
 
-use super::super::{Group, Rows, SetUp, Sums};
+use super::super::{DotSet, Group, Ready, Rows, Sums};
 #[cfg(target_arch = "x86_64")]
 use super::super::{amx, x86};
-use super::bf16_to_f32;
+use super::{LINE, bf16_to_f32};
 
 /// A family of instructions that multiply bf16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,33 +40,31 @@ impl Bf16Set {
     pub fn is_fast() -> bool {
         Self::best() != Self::Portable
     }
-
-    /// Makes it ready on this thread.
-    pub(in crate::kernels::low_precision) fn set_up(self) -> SetUp<Self> {
-        SetUp {
-            set: self,
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `available`, where every value comes from, has seen tiles. Who sets them up computes with them and neither
-            // sets up others nor waits for the pool before they are dropped; `configure` would tell.
-            tiles: (self == Self::Amx).then(|| unsafe { amx::Tiles::configure() }),
-        }
-    }
 }
 
-impl SetUp<Bf16Set> {
-    /// Sums of the products of rows with a panel.
-    pub fn multiply(&self, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
-        match self.set {
+impl DotSet for Bf16Set {
+    type Sum = f32;
+    const LINE: usize = LINE;
+
+    fn has_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Self::Amx;
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
+    fn multiply(ready: &Ready<Self>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
+        match ready.set {
             #[cfg(target_arch = "x86_64")]
-            Bf16Set::Amx => {
-                let Some(tiles) = &self.tiles else { unreachable!("no tiles were set up") };
+            Self::Amx => {
+                let Some(tiles) = &ready.tiles else { unreachable!("no tiles were set up") };
                 // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
                 unsafe { amx::bf16(tiles, rows, panel, sums) };
             }
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Bf16Set::Avx512Bf16 => unsafe { x86::bf16_avx512(rows, panel, sums) },
-            Bf16Set::Portable => portable(rows, panel, sums),
+            Self::Avx512Bf16 => unsafe { x86::bf16_avx512(rows, panel, sums) },
+            Self::Portable => portable(rows, panel, sums),
         }
     }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::product::{PackedPanels, Panels, Product};
-use super::super::{Group, N_COLUMNS, Rows, SetUp, Sums};
+use super::super::{Group, N_COLUMNS, Rows, Sums};
 use super::{Bf16Rows, Bf16Set, LINE, PAIR, bf16_to_f32, f32_to_bf16};
 use crate::kernels::epilogue::{Epilogue, Products};
 use crate::kernels::gemm::Threads;
@@ -77,7 +77,6 @@ fn pack_column(row: &[f32], column: usize, panel: &mut [Group]) {
 impl PackedPanels for Bf16Matrix {
     type Activations = Bf16Rows;
     type Set = Bf16Set;
-    type Sum = f32;
     type Products<'a> = &'a [Sums<f32>];
 
     fn panels(&self) -> &Panels {
@@ -86,14 +85,6 @@ impl PackedPanels for Bf16Matrix {
 
     fn rows(x: &Bf16Rows) -> (Rows<'_>, usize, usize) {
         (x.rows(), x.n_rows(), x.n_columns())
-    }
-
-    fn set_up(set: Bf16Set) -> SetUp<Bf16Set> {
-        set.set_up()
-    }
-
-    fn multiply(set: &SetUp<Bf16Set>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
-        set.multiply(rows, panel, sums);
     }
 
     fn products<'a>(&'a self, _: &'a Bf16Rows, _: usize, _: usize, sums: &'a [Sums<f32>]) -> &'a [Sums<f32>] {

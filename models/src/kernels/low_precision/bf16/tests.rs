@@ -1,9 +1,9 @@
-use super::super::noise;
 use super::super::product::Product;
 use super::attention::attention_with;
 use super::*;
 use crate::kernels::attention::{AttentionShape, attention};
 use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::test_support::noise;
 use crate::kernels::{Epilogue, Threads};
 
 fn near(x: f32) -> f64 {

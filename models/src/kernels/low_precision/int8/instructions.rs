@@ -1,8 +1,9 @@
 //! What bytes are multiplied with, chosen at run time.
 
-use super::super::{Group, Rows, SetUp, Sums};
+use super::super::{DotSet, Group, Ready, Rows, Sums};
 #[cfg(target_arch = "x86_64")]
 use super::super::{amx, x86};
+use super::LINE;
 
 /// A family of instructions that multiply bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,39 +64,38 @@ impl Int8Set {
             _ => 0,
         }
     }
-
-    /// Makes it ready on this thread.
-    pub(in crate::kernels::low_precision) fn set_up(self) -> SetUp<Self> {
-        SetUp {
-            set: self,
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `available`, where every value comes from, has seen tiles. Who sets them up computes with them and neither
-            // sets up others nor waits for the pool before they are dropped; `configure` would tell.
-            tiles: (self == Self::Amx).then(|| unsafe { amx::Tiles::configure() }),
-        }
-    }
 }
 
-impl SetUp<Int8Set> {
-    /// Sums of the products of rows of unsigned bytes with a panel of signed ones.
-    pub fn multiply(&self, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
-        match self.set {
+impl DotSet for Int8Set {
+    type Sum = i32;
+    const LINE: usize = LINE;
+
+    fn has_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Self::Amx;
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
+    /// Of rows of unsigned bytes with a panel of signed ones.
+    fn multiply(ready: &Ready<Self>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
+        match ready.set {
             #[cfg(target_arch = "x86_64")]
-            Int8Set::Amx => {
-                let Some(tiles) = &self.tiles else { unreachable!("no tiles were set up") };
+            Self::Amx => {
+                let Some(tiles) = &ready.tiles else { unreachable!("no tiles were set up") };
                 // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
                 unsafe { amx::int8(tiles, rows, panel, sums) };
             }
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Int8Set::Avx512Vnni => unsafe { x86::int8_avx512(rows, panel, sums) },
+            Self::Avx512Vnni => unsafe { x86::int8_avx512(rows, panel, sums) },
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Int8Set::AvxVnni => unsafe { x86::int8_avx_vnni(rows, panel, sums) },
+            Self::AvxVnni => unsafe { x86::int8_avx_vnni(rows, panel, sums) },
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Int8Set::Avx2 => unsafe { x86::int8_avx2(rows, panel, sums) },
-            Int8Set::Portable => portable(rows, panel, sums),
+            Self::Avx2 => unsafe { x86::int8_avx2(rows, panel, sums) },
+            Self::Portable => portable(rows, panel, sums),
         }
     }
 }

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 
 use super::super::product::{PackedPanels, Panels, Product};
-use super::super::{GROUP_BYTES, Group, N_COLUMNS, Rows, SetUp, Sums};
+use super::super::{GROUP_BYTES, N_COLUMNS, Rows, Sums};
 use super::rows::quantise_row;
-use super::{Int8Rows, Int8Set, LINE, ZERO};
+use super::{Int8Rows, Int8Set, LINE, ZERO_POINT};
 use crate::kernels::epilogue::{Epilogue, Products};
 use crate::kernels::gemm::Threads;
 use crate::kernels::instruction_set::InstructionSet;
@@ -13,7 +13,7 @@ use crate::kernels::instruction_set::InstructionSet;
 /// A weight (n, k) in bytes, each output's row with a scale of its own, in the order in which products read it.
 pub struct Int8Matrix {
     panels: Panels, // groups of four inputs
-    /// `-ZERO` times the sum of each output's weights: what makes unsigned activations signed.
+    /// `-ZERO_POINT` times the sum of each output's weights: what makes unsigned activations signed.
     offsets: Vec<Sums<i32>>,
     scales: Vec<[f32; N_COLUMNS]>,
 }
@@ -38,16 +38,16 @@ impl Int8Matrix {
             panels.par_iter_mut().zip(&mut offsets).zip(rows).for_each(
                 |((panel, offsets), (rows, scales))| {
                     let set = InstructionSet::best();
-                    let mut bytes = vec![ZERO; panel.len() * GROUP_BYTES];
+                    let mut bytes = vec![ZERO_POINT; panel.len() * GROUP_BYTES];
                     for (column, row) in rows.chunks_exact(n_in).enumerate() {
                         scales[column] = quantise_row(set, row, &mut bytes[..n_in]);
                         let mut sum = 0;
                         for (group, bytes) in panel.iter_mut().zip(bytes.as_chunks().0) {
-                            group.0[column] = bytes.map(|byte| byte.wrapping_sub(ZERO));
+                            group.0[column] = bytes.map(|byte| byte.wrapping_sub(ZERO_POINT));
                             sum +=
                                 group.0[column].map(|byte| i32::from(byte.cast_signed())).iter().sum::<i32>();
                         }
-                        offsets.0[column] = -i32::from(ZERO) * sum;
+                        offsets.0[column] = -i32::from(ZERO_POINT) * sum;
                     }
                 },
             );
@@ -91,7 +91,6 @@ impl Int8Matrix {
 impl PackedPanels for Int8Matrix {
     type Activations = Int8Rows;
     type Set = Int8Set;
-    type Sum = i32;
     type Products<'a> = Int8Products<'a>;
 
     fn panels(&self) -> &Panels {
@@ -100,14 +99,6 @@ impl PackedPanels for Int8Matrix {
 
     fn rows(x: &Int8Rows) -> (Rows<'_>, usize, usize) {
         (x.rows(), x.n_rows(), x.n_columns())
-    }
-
-    fn set_up(set: Int8Set) -> SetUp<Int8Set> {
-        set.set_up()
-    }
-
-    fn multiply(set: &SetUp<Int8Set>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
-        set.multiply(rows, panel, sums);
     }
 
     fn products<'a>(

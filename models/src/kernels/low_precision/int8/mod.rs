@@ -14,7 +14,7 @@ pub use rows::Int8Rows;
 use super::{GROUP_BYTES, LINE_GROUPS};
 
 /// Zero of an activation's byte: products take one factor as unsigned.
-const ZERO: u8 = 128;
+const ZERO_POINT: u8 = 128;
 /// Bytes of a line.
 const LINE: usize = LINE_GROUPS * GROUP_BYTES;
 

@@ -1,7 +1,7 @@
 //! Activations in bytes.
 
 use super::super::{GROUP_BYTES, LINE_GROUPS, Line, Rows, TILE_ROWS};
-use super::{LINE, ZERO, nearest_byte, scale_of_bytes};
+use super::{LINE, ZERO_POINT, nearest_byte, scale_of_bytes};
 use crate::kernels::functions::magnitude;
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
 
@@ -26,7 +26,7 @@ impl Int8Rows {
         self.stride = Rows::stride(n_columns.div_ceil(LINE));
         // Wherever a tile begins, it is whole. What fills up the last line meets weights of zero.
         let n_lines = (n_rows + TILE_ROWS - 1) * self.stride;
-        self.lines.resize(n_lines, Line([[ZERO; GROUP_BYTES]; LINE_GROUPS]));
+        self.lines.resize(n_lines, Line([[ZERO_POINT; GROUP_BYTES]; LINE_GROUPS]));
         self.scales.resize(n_rows, 0.0);
         let set = InstructionSet::best();
         let rows = self.lines.chunks_mut(self.stride).zip(&mut self.scales);
@@ -71,7 +71,7 @@ vectorised! {
         let largest = f32::from_bits(lanes.iter().copied().fold(0, u32::max));
         let (scale, inverse) = scale_of_bytes(largest);
         for (byte, x) in bytes.iter_mut().zip(x) {
-            *byte = nearest_byte(*x * inverse).cast_unsigned().wrapping_add(ZERO);
+            *byte = nearest_byte(*x * inverse).cast_unsigned().wrapping_add(ZERO_POINT);
         }
         scale
     }

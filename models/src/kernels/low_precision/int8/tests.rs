@@ -1,8 +1,8 @@
-use super::super::noise;
 use super::super::product::Product;
-use super::super::{Group, Line, Rows, Sums};
+use super::super::{Group, Line, Ready, Rows, Sums};
 use super::*;
 use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::test_support::noise;
 use crate::kernels::{Epilogue, PostOp, Threads};
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -32,7 +32,7 @@ fn sums_of_every_instruction_set_are_exact() {
             let panel: Vec<Group> = (0..n_lines * LINE_GROUPS).map(group).collect();
             for set in Int8Set::available() {
                 let mut sums = vec![Sums([i32::MAX; 32]); n_rows];
-                set.set_up().multiply(Rows { lines: &lines, stride }, &panel, &mut sums);
+                Ready::new(set).multiply(Rows { lines: &lines, stride }, &panel, &mut sums);
                 for (i, sums) in sums.iter().enumerate() {
                     for (j, sum) in sums.0.iter().enumerate() {
                         let product = |k: usize| {

@@ -1,0 +1,44 @@
+//! Families of instructions that multiply four bytes of each factor at once, made ready on a thread before they do.
+
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+use super::{Group, Rows, Sums};
+
+/// A family of instructions. Its values come from those that this processor has, and from nowhere else.
+pub(super) trait DotSet: Copy + Send + Sync {
+    /// What products add up to.
+    type Sum: Copy + Default;
+    /// Numbers of a line.
+    const LINE: usize;
+
+    /// Whether tiles are to be set up for it.
+    fn has_tiles(self) -> bool;
+
+    /// Sums of the products of rows with a panel.
+    fn multiply(ready: &Ready<Self>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<Self::Sum>]);
+}
+
+/// Instructions that are ready on this thread, until it is dropped. One at a time.
+pub(super) struct Ready<S> {
+    pub set: S,
+    #[cfg(target_arch = "x86_64")]
+    pub tiles: Option<amx::Tiles>,
+}
+
+impl<S: DotSet> Ready<S> {
+    /// Makes them ready.
+    pub fn new(set: S) -> Self {
+        Self {
+            set,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this processor has what sets are of. Who sets tiles up computes with them and neither sets up others nor
+            // waits for the pool before they are dropped; `configure` would tell.
+            tiles: set.has_tiles().then(|| unsafe { amx::Tiles::configure() }),
+        }
+    }
+
+    /// Sums of the products of rows with a panel.
+    pub fn multiply(&self, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<S::Sum>]) {
+        S::multiply(self, rows, panel, sums);
+    }
+}
