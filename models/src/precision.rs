@@ -4,7 +4,7 @@ pub use crate::kernels::Precision;
 use crate::{Device, Error};
 
 impl Precision {
-    /// What models are loaded in where nothing else is asked for: int8 on a processor that has instructions for it, else f32.
+    /// What models are loaded in where nothing else is asked for: int8 on a processor where it is faster, else f32.
     pub fn auto(device: &Device) -> Self {
         if device.is_cpu() && Self::Int8.is_fast() { Self::Int8 } else { Self::F32 }
     }

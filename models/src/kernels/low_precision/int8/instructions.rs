@@ -48,12 +48,10 @@ impl Int8Set {
         Self::available().find(|set| n_rows >= set.min_rows()).unwrap_or(Self::Portable)
     }
 
-    /// Whether there is an instruction for it: without one, long products take longer than those in f32.
+    /// Whether bytes are faster than f32 here. Without an instruction of its own a long product takes 0.7 to 0.8 of the time with
+    /// AVX2, one row a quarter.
     pub fn is_fast() -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return !matches!(Self::best(usize::MAX), Self::Avx2 | Self::Portable);
-        #[cfg(not(target_arch = "x86_64"))]
-        return false;
+        Self::best(usize::MAX) != Self::Portable
     }
 
     /// Fewer rows are left to the others.
