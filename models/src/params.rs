@@ -13,7 +13,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use crate::Error;
 use crate::kernels::Precision;
 use crate::lora::{Lora, is_factor};
-use crate::weights::Weights;
+use crate::weights::{StoredTensor, Weights};
 
 /// How a parameter starts when no checkpoint holds it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -306,6 +306,23 @@ impl Scope<'_> {
         self.params.fixed(&self.name(name), shape, init)
     }
 
+    /// The weight at this place where it never changes and lies in a file as it is: its values, some at a time.
+    ///
+    /// # Errors
+    /// What `Weights::read` refuses before it reads.
+    pub(crate) fn stored_weight<'a>(
+        &'a self,
+        name: &'a str,
+        shape: &[usize],
+    ) -> Result<Option<StoredTensor<'a>>, Error> {
+        match &self.params.source {
+            Source::Files { weights, trainable: false } if self.params.new_seed(name).is_none() => {
+                weights.part_by_part(name, shape)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Whether the weight that is read here never changes: it is neither trained nor follows what is.
     pub fn is_frozen(&self) -> bool {
         match self.params.source {
@@ -330,7 +347,8 @@ impl Scope<'_> {
         &self.params.device
     }
 
-    fn name(&self, name: impl std::fmt::Display) -> String {
+    /// The whole name of what is `name` here.
+    pub(crate) fn name(&self, name: impl std::fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
 }

@@ -1,5 +1,6 @@
 //! The weights of a bundle: one or several safetensors files, whose headers are checked before a byte of a
-//! tensor is read, and whose tensors are read one by one, so that peak memory stays near their size.
+//! tensor is read, and whose tensors are read one by one, and matrices that are packed a few rows at a time: peak memory stays near
+//! the size of what they become.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -227,6 +228,17 @@ impl Weights {
     }
 
     fn read_stored(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
+        let stored = self.stored(name, shape)?;
+        let mut values = vec![0f32; shape.iter().product()];
+        stored.read(0, &mut values)?;
+        let tensor = Tensor::from_vec(values, shape, device)?;
+        match &self.adapter {
+            Some(adapter) => adapter.apply(name, tensor),
+            None => Ok(tensor),
+        }
+    }
+
+    fn stored<'a>(&'a self, name: &'a str, shape: &[usize]) -> Result<StoredTensor<'a>, Error> {
         let Some(entry) = self.entries.get(name) else {
             return Err(Error::key(&self.path, name, "the tensor is missing; config.json asks for it"));
         };
@@ -235,50 +247,32 @@ impl Weights {
             let message = format!("has shape {:?}, config.json asks for {shape:?}", entry.shape);
             return Err(Error::key(&file.path, name, message));
         }
-        let convert: fn(&[u8], &mut Vec<f32>) = match entry.dtype {
-            Dtype::F32 => {
-                |bytes, values| values.extend(bytes.as_chunks().0.iter().copied().map(f32::from_le_bytes))
-            }
-            Dtype::F16 => |bytes, values| {
-                values.extend(bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()));
-            },
-            Dtype::BF16 => |bytes, values| {
-                values.extend(bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()));
-            },
+        let (value_bytes, convert): (usize, Convert) = match entry.dtype {
+            Dtype::F32 => (4, |bytes, values| convert(bytes, values, f32::from_le_bytes)),
+            Dtype::F16 => (2, |bytes, values| convert(bytes, values, |x| f16::from_le_bytes(x).to_f32())),
+            Dtype::BF16 => (2, |bytes, values| convert(bytes, values, |x| bf16::from_le_bytes(x).to_f32())),
             other => {
                 let message = format!("is stored as {other}; F32, F16 and BF16 are read");
                 return Err(Error::key(&file.path, name, message));
             }
         };
-        let mut values: Vec<f32> = Vec::with_capacity(shape.iter().product());
-        // Little at a time, which stays in the caches until it is converted and looked at.
-        let mut bytes = vec![0u8; READ_BYTES.min(entry.n_bytes)];
-        for first in (0..entry.n_bytes).step_by(READ_BYTES) {
-            let bytes = &mut bytes[..READ_BYTES.min(entry.n_bytes - first)];
-            {
-                let mut handle = file.file.lock().unwrap_or_else(PoisonError::into_inner);
-                handle
-                    .seek(SeekFrom::Start(entry.offset_bytes + first as u64))
-                    .and_then(|_| handle.read_exact(bytes))
-                    .map_err(|error| Error::key(&file.path, name, error))?;
-            }
-            let n_before = values.len();
-            convert(bytes, &mut values);
-            let new = &values[n_before..];
-            if !are_finite(new)
-                && let Some(at) = new.iter().position(|value| !value.is_finite())
-            {
-                let (at, value) = (n_before + at, new[at]);
-                let message =
-                    format!("value {at} is {value}; the checkpoint is damaged or its training diverged");
-                return Err(Error::key(&file.path, name, message));
-            }
+        Ok(StoredTensor { name, file, offset_bytes: entry.offset_bytes, value_bytes, convert })
+    }
+
+    /// A tensor whose values can be read some at a time; `None` where they are others than those of the file.
+    ///
+    /// # Errors
+    /// A missing tensor, a shape other than `shape`, a type that is no float.
+    pub(crate) fn part_by_part<'a>(
+        &'a self,
+        name: &'a str,
+        shape: &[usize],
+    ) -> Result<Option<StoredTensor<'a>>, Error> {
+        let has_other_rows = self.token_rows.is_some() && TOKEN_ROWS.contains(&name);
+        if has_other_rows || self.adapter.is_some() {
+            return Ok(None);
         }
-        let tensor = Tensor::from_vec(values, shape, device)?;
-        match &self.adapter {
-            Some(adapter) => adapter.apply(name, tensor),
-            None => Ok(tensor),
-        }
+        self.stored(name, shape).map(Some)
     }
 
     /// All tensors as they are read one by one.
@@ -294,6 +288,55 @@ impl Weights {
             Ok((name.clone(), self.read(name, &shape, device)?))
         };
         self.entries.iter().map(read).collect()
+    }
+}
+
+type Convert = fn(&[u8], &mut [f32]);
+
+fn convert<const N: usize>(bytes: &[u8], values: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    for (to, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+        *to = value(*bytes);
+    }
+}
+
+/// A tensor in its file.
+pub(crate) struct StoredTensor<'a> {
+    name: &'a str,
+    file: &'a WeightFile,
+    offset_bytes: u64,
+    value_bytes: usize,
+    convert: Convert,
+}
+
+impl StoredTensor<'_> {
+    /// Reads values from `first` on, as many as there is room for.
+    ///
+    /// # Errors
+    /// What the disk refuses, a value that is not finite.
+    pub fn read(&self, first: usize, values: &mut [f32]) -> Result<(), Error> {
+        // Little at a time, which stays in the caches until it is converted and looked at.
+        let n_at_once = READ_BYTES / self.value_bytes;
+        let mut bytes = vec![0u8; n_at_once.min(values.len()) * self.value_bytes];
+        for (first, values) in (first..).step_by(n_at_once).zip(values.chunks_mut(n_at_once)) {
+            let bytes = &mut bytes[..values.len() * self.value_bytes];
+            {
+                let mut handle = self.file.file.lock().unwrap_or_else(PoisonError::into_inner);
+                handle
+                    .seek(SeekFrom::Start(self.offset_bytes + (first * self.value_bytes) as u64))
+                    .and_then(|_| handle.read_exact(bytes))
+                    .map_err(|error| Error::key(&self.file.path, self.name, error))?;
+            }
+            (self.convert)(bytes, values);
+            if !are_finite(values)
+                && let Some(at) = values.iter().position(|value| !value.is_finite())
+            {
+                let (at, value) = (first + at, values[at]);
+                let message =
+                    format!("value {at} is {value}; the checkpoint is damaged or its training diverged");
+                return Err(Error::key(&self.file.path, self.name, message));
+            }
+        }
+        Ok(())
     }
 }
 

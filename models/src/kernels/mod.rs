@@ -21,6 +21,7 @@ mod softmax;
 mod team;
 mod threads;
 mod transpose;
+mod weight_rows;
 
 pub use adamw::{AdamW, squared_norm};
 pub use attention::{
@@ -46,6 +47,7 @@ pub use softmax::{are_finite, argmax, largest_of, log_sum_exp, softmax, softmax_
 pub use team::{for_each, together};
 pub use threads::leave_threads_to_kernels;
 pub use transpose::transpose;
+pub use weight_rows::ReadRows;
 
 #[cfg(test)]
 pub(crate) mod test_support;

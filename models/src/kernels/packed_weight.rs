@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::epilogue::Epilogue;
 use super::gemm::{MAX_TASK_ROWS, PackedMatrix, Threads};
 use super::low_precision::{Bf16Matrix, Bf16Rows, Bf16Set, Int8Matrix, Int8Rows, Int8Set};
+use super::weight_rows::{ReadRows, rows_of};
 
 /// Fewer rows are not worth going through all of a weight.
 const MIN_BLOCK: usize = 16;
@@ -88,13 +89,27 @@ impl PackedWeight {
     /// # Panics
     /// When `weight` is not `n_out * n_in` long.
     pub fn pack(precision: Precision, weight: &[f32], n_out: usize, n_in: usize) -> Self {
-        match precision {
-            Precision::Bf16 => Self::Bf16(Bf16Matrix::round(weight, n_out, n_in)),
+        let Ok(packed) = Self::pack_rows(precision, n_out, n_in, rows_of(weight, n_out, n_in));
+        packed
+    }
+
+    /// Packs the weight (n_out, n_in) whose rows `read` gives, a few at a time: memory for all of them as numbers is never needed.
+    ///
+    /// # Errors
+    /// What `read` refuses.
+    pub fn pack_rows<E: Send>(
+        precision: Precision,
+        n_out: usize,
+        n_in: usize,
+        read: impl ReadRows<E>,
+    ) -> Result<Self, E> {
+        Ok(match precision {
+            Precision::Bf16 => Self::Bf16(Bf16Matrix::round(n_out, n_in, read)?),
             Precision::Int8 if n_in <= Int8Matrix::MAX_INPUTS => {
-                Self::Int8(Int8Matrix::quantise(weight, n_out, n_in))
+                Self::Int8(Int8Matrix::quantise(n_out, n_in, read)?)
             }
-            Precision::F32 | Precision::Int8 => Self::F32(PackedMatrix::pack(weight, n_out, n_in)),
-        }
+            Precision::F32 | Precision::Int8 => Self::F32(PackedMatrix::pack(n_out, n_in, read)?),
+        })
     }
 
     /// What it is multiplied as.

@@ -20,8 +20,7 @@ impl Embedding {
     /// # Errors
     /// What `Scope::get` refuses.
     pub fn load(scope: &Scope<'_>, n_vectors: usize, width: usize) -> Result<Self, Error> {
-        let weight = scope.get("weight", &[n_vectors, width], Init::Normal { std: 0.02 })?;
-        Ok(Self { weight: Weight::new(scope, weight)? })
+        Ok(Self { weight: Weight::load(scope, n_vectors, width, Init::Normal { std: 0.02 })? })
     }
 
     /// Ids (N) of u32 to vectors (N, D).

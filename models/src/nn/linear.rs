@@ -26,13 +26,12 @@ impl Update {
     fn load(scope: &Scope<'_>, n_in: usize, n_out: usize) -> Result<Option<Self>, Error> {
         let Some(lora) = scope.lora() else { return Ok(None) };
         let [a, b] = FACTORS.map(|name| scope.sub(name));
-        let first = a.get("weight", &[lora.rank, n_in], Init::Scaled { n_inputs: n_in, gain: GAIN })?;
-        // Nothing at first, so that training begins with the model as it is.
-        let second = b.get("weight", &[n_out, lora.rank], Init::Zeros)?;
         // They are small, and nothing is gained by rounding them.
-        let [a, b] = [(&a, first), (&b, second)]
-            .map(|(scope, factor)| Weight::with_precision(scope, factor, Precision::F32));
-        Ok(Some(Self { a: a?, b: b?, scale: lora.scale() }))
+        let load = |scope, n_out, n_in, init| Weight::load_in(Precision::F32, scope, n_out, n_in, init);
+        let a = load(&a, lora.rank, n_in, Init::Scaled { n_inputs: n_in, gain: GAIN })?;
+        // Nothing at first, so that training begins with the model as it is.
+        let b = load(&b, n_out, lora.rank, Init::Zeros)?;
+        Ok(Some(Self { a, b, scale: lora.scale() }))
     }
 
     fn add_to(&self, y: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -48,8 +47,7 @@ impl Linear {
     /// # Errors
     /// What `Scope::get` refuses.
     pub fn load(scope: &Scope<'_>, n_in: usize, n_out: usize, bias: bool) -> Result<Self, Error> {
-        let weight = scope.get("weight", &[n_out, n_in], Init::Scaled { n_inputs: n_in, gain: 1.0 })?;
-        let weight = Weight::new(scope, weight)?;
+        let weight = Weight::load(scope, n_out, n_in, Init::Scaled { n_inputs: n_in, gain: 1.0 })?;
         let bias = if bias { Some(scope.get("bias", &[n_out], Init::Zeros)?) } else { None };
         Ok(Self { weight, bias, adapter: Update::load(scope, n_in, n_out)? })
     }

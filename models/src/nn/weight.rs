@@ -6,11 +6,12 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Te
 
 use super::backward::{gradient_from, gradient_of};
 use super::fused::with_affines;
-use super::storage::{floats, on_cpu, tensor, with_floats};
+use super::storage::{floats, has_kernels, on_cpu, tensor, with_floats};
+use crate::Error;
 use crate::kernels::{
     Matrix, PackedWeight, PostOp, Precision, Threads, add_column_sums, multiply_add, product, zeros,
 };
-use crate::params::Scope;
+use crate::params::{Init, Scope};
 
 /// A matrix (out, in).
 #[derive(Clone)]
@@ -23,15 +24,37 @@ pub enum Weight {
 }
 
 impl Weight {
-    /// `dense` (out, in), which was read at `scope`, in the precision that is asked for there.
+    /// Loads `weight` (out, in) at `scope`, in the precision that is asked for there.
     ///
     /// # Errors
-    /// A tensor that is no matrix.
-    pub fn new(scope: &Scope<'_>, dense: Tensor) -> candle_core::Result<Self> {
-        Self::with_precision(scope, dense, scope.precision())
+    /// What `Scope::get` refuses.
+    pub fn load(scope: &Scope<'_>, n_out: usize, n_in: usize, init: Init) -> Result<Self, Error> {
+        Self::load_in(scope.precision(), scope, n_out, n_in, init)
     }
 
     /// The same in another precision, where it is packed.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub(super) fn load_in(
+        precision: Precision,
+        scope: &Scope<'_>,
+        n_out: usize,
+        n_in: usize,
+        init: Init,
+    ) -> Result<Self, Error> {
+        let (name, shape) = (scope.name("weight"), [n_out, n_in]);
+        match scope.stored_weight(&name, &shape)? {
+            // Straight from the file: the largest matrix as a tensor would take more than all of a model in bytes.
+            Some(stored) if has_kernels(scope.device()) => {
+                let read = |first: usize, rows: &mut [f32]| stored.read(first * n_in, rows);
+                Ok(Self::Packed(Arc::new(PackedWeight::pack_rows(precision, n_out, n_in, read)?)))
+            }
+            _ => Ok(Self::with_precision(scope, scope.get("weight", &shape, init)?, precision)?),
+        }
+    }
+
+    /// `dense` (out, in), which was read at `scope`, in this precision where it is packed.
     ///
     /// # Errors
     /// A tensor that is no matrix.

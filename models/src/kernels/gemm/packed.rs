@@ -10,6 +10,7 @@ use super::{
 use crate::kernels::epilogue::{Epilogue, PostOp};
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::memory::in_large_pages;
+use crate::kernels::weight_rows::{ReadRows, for_each_panel};
 
 /// Most rows of a task: one block of them stays in the second-level cache while all panels pass by.
 pub const MAX_TASK_ROWS: usize = 96;
@@ -23,18 +24,17 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs `weight`, (n_out, n_in) row-major.
+    /// Packs the weight (n_out, n_in) whose rows `read` gives.
     ///
-    /// # Panics
-    /// When `weight` is not `n_out * n_in` long.
-    pub fn pack(weight: &[f32], n_out: usize, n_in: usize) -> Self {
-        assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
+    /// # Errors
+    /// What `read` refuses.
+    pub fn pack<E: Send>(n_out: usize, n_in: usize, read: impl ReadRows<E>) -> Result<Self, E> {
         let mut columns = in_large_pages(Columns::ZERO, n_out.div_ceil(N_COLUMNS) * n_in);
         if n_in > 0 {
-            let panels = columns.par_chunks_exact_mut(n_in).zip(weight.par_chunks(N_COLUMNS * n_in));
-            panels.for_each(|(panel, rows)| pack_panel(rows, n_in, panel));
+            let panels = columns.par_chunks_exact_mut(n_in);
+            for_each_panel(panels, n_out, n_in, read, |panel, rows| pack_panel(rows, n_in, panel))?;
         }
-        Self { columns, n_out, n_in }
+        Ok(Self { columns, n_out, n_in })
     }
 
     /// Copies row `i` of the weight, the values that output `i` is made with.

@@ -1,6 +1,12 @@
 use super::packed::Product;
 use super::*;
 use crate::kernels::epilogue::PostOp;
+use crate::kernels::weight_rows::rows_of;
+
+fn packed(weight: &[f32], n_out: usize, n_in: usize) -> PackedMatrix {
+    let Ok(packed) = PackedMatrix::pack(n_out, n_in, rows_of(weight, n_out, n_in));
+    packed
+}
 
 fn waves(n: usize, phase: f32) -> Vec<f32> {
     (0..n).map(|i| (i as f32 * 0.37 + phase).sin()).collect()
@@ -40,7 +46,7 @@ fn every_instruction_set_equals_the_twin_to_the_bit() {
     for (n_out, n_in) in shapes {
         let weight = waves(n_out * n_in, 0.1);
         let bias = waves(n_out, 0.2);
-        let packed = PackedMatrix::pack(&weight, n_out, n_in);
+        let packed = packed(&weight, n_out, n_in);
         for n_rows in (0..=17).chain([100]) {
             let x = waves(n_rows * n_in, 0.3);
             for bias in [None, Some(bias.as_slice())] {
@@ -61,7 +67,7 @@ fn every_instruction_set_equals_the_twin_to_the_bit() {
 fn threads_and_neighbouring_rows_do_not_change_a_bit() -> Result<(), rayon::ThreadPoolBuildError> {
     let (n_rows, n_out, n_in) = (230, 333, 900);
     let (x, weight) = (waves(n_rows * n_in, 0.1), waves(n_out * n_in, 0.2));
-    let packed = PackedMatrix::pack(&weight, n_out, n_in);
+    let packed = packed(&weight, n_out, n_in);
     let expected = twin(&x, &weight, n_in, None, n_rows);
     for n_threads in [1, 2, 5] {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?;
@@ -81,7 +87,7 @@ fn windows_may_overlap() {
     let (n_rows, n_out, n_in, step) = (29, 40, 12, 5);
     let x = waves((n_rows - 1) * step + n_in, 0.1);
     let rows: Vec<f32> = (0..n_rows).flat_map(|i| x[i * step..][..n_in].to_vec()).collect();
-    let packed = PackedMatrix::pack(&waves(n_out * n_in, 0.2), n_out, n_in);
+    let packed = packed(&waves(n_out * n_in, 0.2), n_out, n_in);
     let (mut y, mut expected) = (vec![0.0; n_rows * n_out], vec![0.0; n_rows * n_out]);
     packed.multiply(&x, step, Epilogue::default(), Threads::All, &mut y);
     packed.multiply(&rows, n_in, Epilogue::default(), Threads::One, &mut expected);
@@ -94,7 +100,7 @@ fn products_end_as_they_are_asked_to() {
     for (n_rows, n_out, n_in) in [(30, 70, 50), (30, 70, MAX_BLOCK + 5)] {
         let (x, weight) = (waves(n_rows * n_in, 0.1), waves(n_out * n_in, 0.2));
         let (bias, before) = (waves(n_out, 0.3), waves(n_rows * n_out, 0.4));
-        let packed = PackedMatrix::pack(&weight, n_out, n_in);
+        let packed = packed(&weight, n_out, n_in);
         let product = twin(&x, &weight, n_in, Some(&bias), n_rows);
         let curved = crate::kernels::gelu(&product);
         let added: Vec<f32> = product.iter().zip(&before).map(|(product, before)| product + before).collect();
@@ -113,7 +119,7 @@ fn products_end_as_they_are_asked_to() {
 fn a_packed_weight_is_read_back() {
     for (n_out, n_in) in [(1, 1), (33, 17), (64, 40), (0, 3), (3, 0)] {
         let weight = waves(n_out * n_in, 0.4);
-        let packed = PackedMatrix::pack(&weight, n_out, n_in);
+        let packed = packed(&weight, n_out, n_in);
         let mut row = vec![0.0; n_in];
         for i in 0..n_out {
             packed.copy_row(i, &mut row);
@@ -195,7 +201,7 @@ fn products_of_matrices_do_not_depend_on_the_number_of_threads() -> Result<(), r
         let rows: Vec<f32> = (0..m * k).map(|i| x[i % k * m + i / k]).collect();
         let columns: Vec<f32> = (0..n * k).map(|i| weight[i % k * n + i / k]).collect();
         let mut expected = vec![0.0; m * n];
-        let packed = PackedMatrix::pack(&columns, n, k);
+        let packed = packed(&columns, n, k);
         packed.multiply(&rows, k, Epilogue::default(), Threads::One, &mut expected);
         for n_threads in [1, 2, 7] {
             let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?;

@@ -1,13 +1,12 @@
 //! A weight in bf16, and products with it.
 
-use rayon::prelude::*;
-
 use super::super::product::{PackedPanels, Panels, Product};
 use super::super::{Group, N_COLUMNS, Rows, Sums};
 use super::{Bf16Rows, Bf16Set, LINE, PAIR, bf16_to_f32, f32_to_bf16};
 use crate::kernels::epilogue::{Epilogue, Products};
 use crate::kernels::gemm::Threads;
 use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::weight_rows::{ReadRows, for_each_panel};
 
 /// A weight (n, k) in bf16, in the order in which products read it.
 pub struct Bf16Matrix {
@@ -15,22 +14,20 @@ pub struct Bf16Matrix {
 }
 
 impl Bf16Matrix {
-    /// Rounds and packs `weight`, (n_out, n_in) row-major.
+    /// Rounds and packs the weight (n_out, n_in) whose rows `read` gives.
     ///
-    /// # Panics
-    /// When `weight` is not `n_out * n_in` long.
-    pub fn round(weight: &[f32], n_out: usize, n_in: usize) -> Self {
-        assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
+    /// # Errors
+    /// What `read` refuses.
+    pub fn round<E: Send>(n_out: usize, n_in: usize, read: impl ReadRows<E>) -> Result<Self, E> {
         let mut panels = Panels::new(n_out, n_in, LINE);
         if n_in > 0 {
-            let rows = weight.par_chunks(N_COLUMNS * n_in);
-            panels.par_iter_mut().zip(rows).for_each(|(panel, rows)| {
+            for_each_panel(panels.par_iter_mut(), n_out, n_in, read, |panel, rows| {
                 for (column, row) in rows.chunks_exact(n_in).enumerate() {
                     pack_column(row, column, panel);
                 }
-            });
+            })?;
         }
-        Self { panels }
+        Ok(Self { panels })
     }
 
     /// Outputs, n.

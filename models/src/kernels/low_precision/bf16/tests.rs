@@ -4,7 +4,13 @@ use super::*;
 use crate::kernels::attention::{AttentionShape, attention};
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::test_support::noise;
+use crate::kernels::weight_rows::rows_of;
 use crate::kernels::{Epilogue, Threads};
+
+fn rounded(weight: &[f32], n_out: usize, n_in: usize) -> Bf16Matrix {
+    let Ok(rounded) = Bf16Matrix::round(n_out, n_in, rows_of(weight, n_out, n_in));
+    rounded
+}
 
 fn near(x: f32) -> f64 {
     f64::from(bf16_to_f32(f32_to_bf16(x)))
@@ -29,7 +35,7 @@ fn rounding_is_to_the_nearest_even() {
 fn products_are_those_of_rounded_numbers() {
     for (n_out, n_in) in [(1, 1), (1, 0), (70, 0), (1, 37), (31, 1), (32, 64), (33, 400), (70, 769)] {
         let (weight, bias) = (noise(n_out * n_in, 1), noise(n_out, 2));
-        let packed = Bf16Matrix::round(&weight, n_out, n_in);
+        let packed = rounded(&weight, n_out, n_in);
         let mut row = vec![0.0; n_in];
         for (i, weight) in weight.chunks(n_in.max(1)).enumerate() {
             packed.copy_row(i, &mut row);
@@ -123,7 +129,7 @@ fn a_row_of_attention_is_the_same_alone_and_what_is_no_number_stays_so() {
 #[test]
 fn rows_of_another_shape_forget_the_last_ones() {
     let weight = noise(40 * 50, 1);
-    let packed = Bf16Matrix::round(&weight, 40, 50);
+    let packed = rounded(&weight, 40, 50);
     let x = noise(3 * 50, 2);
     let multiply = |rows: &Bf16Rows| {
         let mut y = vec![0.0; 3 * 40];

@@ -9,6 +9,7 @@ use super::{Int8Rows, Int8Set, LINE, ZERO_POINT};
 use crate::kernels::epilogue::{Epilogue, Products};
 use crate::kernels::gemm::Threads;
 use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::weight_rows::{ReadRows, for_each_panel};
 
 /// A weight (n, k) in bytes, each output's row with a scale of its own, in the order in which products read it.
 pub struct Int8Matrix {
@@ -22,37 +23,36 @@ impl Int8Matrix {
     /// Longest k for which no sum leaves 32 bits.
     pub const MAX_INPUTS: usize = (i32::MAX / (255 * 127)) as usize / LINE * LINE;
 
-    /// Rounds and packs `weight`, (n_out, n_in) row-major.
+    /// Rounds and packs the weight (n_out, n_in) whose rows `read` gives.
+    ///
+    /// # Errors
+    /// What `read` refuses.
     ///
     /// # Panics
-    /// When `weight` is not `n_out * n_in` long, or `n_in` above `MAX_INPUTS`.
-    pub fn quantise(weight: &[f32], n_out: usize, n_in: usize) -> Self {
-        assert!(weight.len() == n_out * n_in, "packing: {} values for {n_out} x {n_in}", weight.len());
+    /// When `n_in` is above `MAX_INPUTS`.
+    pub fn quantise<E: Send>(n_out: usize, n_in: usize, read: impl ReadRows<E>) -> Result<Self, E> {
         assert!(n_in <= Self::MAX_INPUTS, "sums over {n_in} products do not fit into 32 bits");
         let n_panels = n_out.div_ceil(N_COLUMNS);
         let mut panels = Panels::new(n_out, n_in, LINE);
         let mut offsets = vec![Sums([0; N_COLUMNS]); n_panels];
         let mut scales = vec![[0.0; N_COLUMNS]; n_panels];
         if n_in > 0 {
-            let rows = weight.par_chunks(N_COLUMNS * n_in).zip(&mut scales);
-            panels.par_iter_mut().zip(&mut offsets).zip(rows).for_each(
-                |((panel, offsets), (rows, scales))| {
-                    let set = InstructionSet::best();
-                    let mut bytes = vec![ZERO_POINT; panel.len() * GROUP_BYTES];
-                    for (column, row) in rows.chunks_exact(n_in).enumerate() {
-                        scales[column] = quantise_row(set, row, &mut bytes[..n_in]);
-                        let mut sum = 0;
-                        for (group, bytes) in panel.iter_mut().zip(bytes.as_chunks().0) {
-                            group.0[column] = bytes.map(|byte| byte.wrapping_sub(ZERO_POINT));
-                            sum +=
-                                group.0[column].map(|byte| i32::from(byte.cast_signed())).iter().sum::<i32>();
-                        }
-                        offsets.0[column] = -i32::from(ZERO_POINT) * sum;
+            let places = panels.par_iter_mut().zip(&mut offsets).zip(&mut scales);
+            for_each_panel(places, n_out, n_in, read, |((panel, offsets), scales), rows| {
+                let set = InstructionSet::best();
+                let mut bytes = vec![ZERO_POINT; panel.len() * GROUP_BYTES];
+                for (column, row) in rows.chunks_exact(n_in).enumerate() {
+                    scales[column] = quantise_row(set, row, &mut bytes[..n_in]);
+                    let mut sum = 0;
+                    for (group, bytes) in panel.iter_mut().zip(bytes.as_chunks().0) {
+                        group.0[column] = bytes.map(|byte| byte.wrapping_sub(ZERO_POINT));
+                        sum += group.0[column].map(|byte| i32::from(byte.cast_signed())).iter().sum::<i32>();
                     }
-                },
-            );
+                    offsets.0[column] = -i32::from(ZERO_POINT) * sum;
+                }
+            })?;
         }
-        Self { panels, offsets, scales }
+        Ok(Self { panels, offsets, scales })
     }
 
     /// Outputs, n.

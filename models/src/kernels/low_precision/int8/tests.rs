@@ -3,7 +3,13 @@ use super::super::{Group, Line, Ready, Rows, Sums};
 use super::*;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::test_support::noise;
+use crate::kernels::weight_rows::rows_of;
 use crate::kernels::{Epilogue, PostOp, Threads};
+
+fn quantised(weight: &[f32], n_out: usize, n_in: usize) -> Int8Matrix {
+    let Ok(quantised) = Int8Matrix::quantise(n_out, n_in, rows_of(weight, n_out, n_in));
+    quantised
+}
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
@@ -58,7 +64,7 @@ fn products_are_near_those_of_numbers_and_the_same_to_the_bit_everywhere() {
         [(1, 1), (1, 0), (70, 0), (1, 37), (31, 1), (32, 64), (33, 400), (64, 385), (70, 769)]
     {
         let (weight, bias) = (noise(n_out * n_in, 1), noise(n_out, 2));
-        let packed = Int8Matrix::quantise(&weight, n_out, n_in);
+        let packed = quantised(&weight, n_out, n_in);
         for n_rows in (0..=17).chain([100]) {
             let x = noise(n_rows * n_in, 3);
             let mut rows = Int8Rows::default();
@@ -93,7 +99,7 @@ fn products_are_near_those_of_numbers_and_the_same_to_the_bit_everywhere() {
 fn a_row_is_the_same_alone_and_in_a_batch() {
     let (n_rows, n_out, n_in) = (130, 333, 900);
     let (x, weight) = (noise(n_rows * n_in, 1), noise(n_out * n_in, 2));
-    let packed = Int8Matrix::quantise(&weight, n_out, n_in);
+    let packed = quantised(&weight, n_out, n_in);
     let multiply = |x: &[f32]| {
         let mut rows = Int8Rows::default();
         rows.set(x, n_in, x.len() / n_in, n_in);
@@ -112,7 +118,7 @@ fn a_row_is_the_same_alone_and_in_a_batch() {
 #[test]
 fn what_is_not_finite_stays_so_in_its_row_alone() {
     let weight = noise(40 * 50, 1);
-    let packed = Int8Matrix::quantise(&weight, 40, 50);
+    let packed = quantised(&weight, 40, 50);
     let mut rows = Int8Rows::default();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = noise(3 * 50, 2);
@@ -133,7 +139,7 @@ fn what_is_not_finite_stays_so_in_its_row_alone() {
 fn a_weight_is_read_back_as_it_was_rounded() {
     for (n_out, n_in) in [(1, 1), (33, 70), (64, 128)] {
         let weight = noise(n_out * n_in, 4);
-        let packed = Int8Matrix::quantise(&weight, n_out, n_in);
+        let packed = quantised(&weight, n_out, n_in);
         let mut row = vec![0.0; n_in];
         for (i, weight) in weight.chunks(n_in).enumerate() {
             packed.copy_row(i, &mut row);
@@ -145,7 +151,7 @@ fn a_weight_is_read_back_as_it_was_rounded() {
 
 #[test]
 fn rows_of_another_shape_forget_the_last_ones() {
-    let packed = Int8Matrix::quantise(&noise(40 * 50, 1), 40, 50);
+    let packed = quantised(&noise(40 * 50, 1), 40, 50);
     let x = noise(3 * 50, 2);
     let multiply = |rows: &Int8Rows| {
         let mut y = vec![0.0; 3 * 40];
