@@ -15,6 +15,7 @@ pub mod nn;
 mod options;
 pub mod params;
 mod precision;
+mod stored_tensor;
 mod tokenizer;
 mod transcriber;
 pub mod transcript;

@@ -163,18 +163,25 @@ impl Adapter {
         Ok(())
     }
 
-    /// What a checkpoint's tensor is with the update: the tensor itself where there is none for it.
+    /// What a checkpoint's tensor, on the CPU, is with the update: the tensor itself where there is none for it.
     pub(crate) fn apply(&self, name: &str, tensor: Tensor) -> Result<Tensor, Error> {
-        let Some(layer) = name.strip_suffix(".weight") else { return Ok(tensor) };
-        let [a, b] = FACTORS.map(|factor| format!("{WRAPPERS}{layer}.{factor}.weight"));
-        if !self.weights.contains(&a) {
-            return Ok(tensor);
-        }
+        let Some([a, b]) = self.factors(name) else { return Ok(tensor) };
         let (n_out, n_in) = tensor.dims2()?;
         let a = self.weights.read(&a, &[self.rank, n_in], &Device::Cpu)?;
         let b = self.weights.read(&b, &[n_out, self.rank], &Device::Cpu)?;
-        let updated = updated(&tensor.to_device(&Device::Cpu)?, &a, &b, self.scale)?;
-        Ok(updated.to_device(tensor.device())?)
+        Ok(updated(&tensor, &a, &b, self.scale)?)
+    }
+
+    /// Whether there is an update for a checkpoint's tensor.
+    pub(crate) fn changes(&self, name: &str) -> bool {
+        self.factors(name).is_some()
+    }
+
+    /// The names of a tensor's factors.
+    fn factors(&self, name: &str) -> Option<[String; 2]> {
+        let layer = name.strip_suffix(".weight")?;
+        let names = FACTORS.map(|factor| format!("{WRAPPERS}{layer}.{factor}.weight"));
+        self.weights.contains(&names[0]).then_some(names)
     }
 
     /// The layers that it changes, in order of name.

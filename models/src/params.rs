@@ -13,7 +13,8 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use crate::Error;
 use crate::kernels::Precision;
 use crate::lora::{Lora, is_factor};
-use crate::weights::{StoredTensor, Weights};
+use crate::stored_tensor::StoredTensor;
+use crate::weights::Weights;
 
 /// How a parameter starts when no checkpoint holds it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -306,18 +307,15 @@ impl Scope<'_> {
         self.params.fixed(&self.name(name), shape, init)
     }
 
-    /// The weight at this place where it never changes and lies in a file as it is: its values, some at a time.
+    /// The parameter `name` at this place where it never changes and lies in a file as it is: its values, some at a time.
     ///
     /// # Errors
     /// What `Weights::read` refuses before it reads.
-    pub(crate) fn stored_weight<'a>(
-        &'a self,
-        name: &'a str,
-        shape: &[usize],
-    ) -> Result<Option<StoredTensor<'a>>, Error> {
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Option<StoredTensor<'_>>, Error> {
+        let name = self.name(name);
         match &self.params.source {
-            Source::Files { weights, trainable: false } if self.params.new_seed(name).is_none() => {
-                weights.part_by_part(name, shape)
+            Source::Files { weights, trainable: false } if self.params.new_seed(&name).is_none() => {
+                weights.part_by_part(&name, shape)
             }
             _ => Ok(None),
         }
@@ -347,8 +345,7 @@ impl Scope<'_> {
         &self.params.device
     }
 
-    /// The whole name of what is `name` here.
-    pub(crate) fn name(&self, name: impl std::fmt::Display) -> String {
+    fn name(&self, name: impl std::fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
 }

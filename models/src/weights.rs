@@ -4,28 +4,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
-use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
 use crate::bundle::{BundleSource, ReadSeek};
-use crate::kernels::are_finite;
 use crate::lora::Adapter;
+use crate::stored_tensor::StoredTensor;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Headers above this are not read: the largest published checkpoints stay under a tenth of it.
 const MAX_HEADER_BYTES: u64 = 50 << 20;
-
-/// Bytes that are read at once: whole values of every type.
-const READ_BYTES: usize = 1 << 18;
 
 /// Opened weight files and what each holds.
 pub struct Weights {
@@ -229,17 +224,18 @@ impl Weights {
 
     fn read_stored(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
         let stored = self.stored(name, shape)?;
-        let mut values = vec![0f32; shape.iter().product()];
+        let mut values = vec![0f32; stored.n_values()];
         stored.read(0, &mut values)?;
-        let tensor = Tensor::from_vec(values, shape, device)?;
-        match &self.adapter {
-            Some(adapter) => adapter.apply(name, tensor),
-            None => Ok(tensor),
-        }
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        let tensor = match &self.adapter {
+            Some(adapter) => adapter.apply(name, tensor)?,
+            None => tensor,
+        };
+        Ok(tensor.to_device(device)?)
     }
 
-    fn stored<'a>(&'a self, name: &'a str, shape: &[usize]) -> Result<StoredTensor<'a>, Error> {
-        let Some(entry) = self.entries.get(name) else {
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>, Error> {
+        let Some((name, entry)) = self.entries.get_key_value(name) else {
             return Err(Error::key(&self.path, name, "the tensor is missing; config.json asks for it"));
         };
         let file = &self.files[entry.file];
@@ -247,29 +243,20 @@ impl Weights {
             let message = format!("has shape {:?}, config.json asks for {shape:?}", entry.shape);
             return Err(Error::key(&file.path, name, message));
         }
-        let (value_bytes, convert): (usize, Convert) = match entry.dtype {
-            Dtype::F32 => (4, |bytes, values| convert(bytes, values, f32::from_le_bytes)),
-            Dtype::F16 => (2, |bytes, values| convert(bytes, values, |x| f16::from_le_bytes(x).to_f32())),
-            Dtype::BF16 => (2, |bytes, values| convert(bytes, values, |x| bf16::from_le_bytes(x).to_f32())),
-            other => {
-                let message = format!("is stored as {other}; F32, F16 and BF16 are read");
-                return Err(Error::key(&file.path, name, message));
-            }
-        };
-        Ok(StoredTensor { name, file, offset_bytes: entry.offset_bytes, value_bytes, convert })
+        StoredTensor::new(name, &file.path, &file.file, entry.dtype, (entry.offset_bytes, entry.n_bytes))
     }
 
     /// A tensor whose values can be read some at a time; `None` where they are others than those of the file.
     ///
     /// # Errors
     /// A missing tensor, a shape other than `shape`, a type that is no float.
-    pub(crate) fn part_by_part<'a>(
-        &'a self,
-        name: &'a str,
+    pub(crate) fn part_by_part(
+        &self,
+        name: &str,
         shape: &[usize],
-    ) -> Result<Option<StoredTensor<'a>>, Error> {
+    ) -> Result<Option<StoredTensor<'_>>, Error> {
         let has_other_rows = self.token_rows.is_some() && TOKEN_ROWS.contains(&name);
-        if has_other_rows || self.adapter.is_some() {
+        if has_other_rows || self.adapter.as_ref().is_some_and(|adapter| adapter.changes(name)) {
             return Ok(None);
         }
         self.stored(name, shape).map(Some)
@@ -288,55 +275,6 @@ impl Weights {
             Ok((name.clone(), self.read(name, &shape, device)?))
         };
         self.entries.iter().map(read).collect()
-    }
-}
-
-type Convert = fn(&[u8], &mut [f32]);
-
-fn convert<const N: usize>(bytes: &[u8], values: &mut [f32], value: impl Fn([u8; N]) -> f32) {
-    for (to, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-        *to = value(*bytes);
-    }
-}
-
-/// A tensor in its file.
-pub(crate) struct StoredTensor<'a> {
-    name: &'a str,
-    file: &'a WeightFile,
-    offset_bytes: u64,
-    value_bytes: usize,
-    convert: Convert,
-}
-
-impl StoredTensor<'_> {
-    /// Reads values from `first` on, as many as there is room for.
-    ///
-    /// # Errors
-    /// What the disk refuses, a value that is not finite.
-    pub fn read(&self, first: usize, values: &mut [f32]) -> Result<(), Error> {
-        // Little at a time, which stays in the caches until it is converted and looked at.
-        let n_at_once = READ_BYTES / self.value_bytes;
-        let mut bytes = vec![0u8; n_at_once.min(values.len()) * self.value_bytes];
-        for (first, values) in (first..).step_by(n_at_once).zip(values.chunks_mut(n_at_once)) {
-            let bytes = &mut bytes[..values.len() * self.value_bytes];
-            {
-                let mut handle = self.file.file.lock().unwrap_or_else(PoisonError::into_inner);
-                handle
-                    .seek(SeekFrom::Start(self.offset_bytes + (first * self.value_bytes) as u64))
-                    .and_then(|_| handle.read_exact(bytes))
-                    .map_err(|error| Error::key(&self.file.path, self.name, error))?;
-            }
-            (self.convert)(bytes, values);
-            if !are_finite(values)
-                && let Some(at) = values.iter().position(|value| !value.is_finite())
-            {
-                let (at, value) = (first + at, values[at]);
-                let message =
-                    format!("value {at} is {value}; the checkpoint is damaged or its training diverged");
-                return Err(Error::key(&self.file.path, self.name, message));
-            }
-        }
-        Ok(())
     }
 }
 

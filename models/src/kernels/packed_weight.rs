@@ -93,7 +93,8 @@ impl PackedWeight {
         packed
     }
 
-    /// Packs the weight (n_out, n_in) whose rows `read` gives, a few at a time: memory for all of them as numbers is never needed.
+    /// Packs the weight (n_out, n_in) whose rows `read` gives, a few at a time: beside the packed weight there is memory for
+    /// those alone.
     ///
     /// # Errors
     /// What `read` refuses.

@@ -24,6 +24,9 @@ pub(super) fn rows_of(weight: &[f32], n_out: usize, n_in: usize) -> impl ReadRow
 }
 
 /// Packs each panel from its rows, all threads together. There must be inputs.
+///
+/// # Errors
+/// What `read` refuses, of several errors that of the first rows.
 pub(super) fn for_each_panel<P: Send, E: Send>(
     panels: impl IndexedParallelIterator<Item = P>,
     n_out: usize,
@@ -31,11 +34,12 @@ pub(super) fn for_each_panel<P: Send, E: Send>(
     read: impl ReadRows<E>,
     pack: impl Fn(P, &[f32]) + Sync,
 ) -> Result<(), E> {
-    panels.enumerate().try_for_each_init(Vec::new, |rows, (i, panel)| {
+    let packed = panels.enumerate().map_init(Vec::new, |rows, (i, panel)| {
         let first = i * N_COLUMNS;
         rows.resize(N_COLUMNS.min(n_out - first) * n_in, 0.0);
         read(first, rows)?;
         pack(panel, rows);
         Ok(())
-    })
+    });
+    packed.find_first(Result::is_err).unwrap_or(Ok(()))
 }

@@ -43,8 +43,8 @@ impl Weight {
         n_in: usize,
         init: Init,
     ) -> Result<Self, Error> {
-        let (name, shape) = (scope.name("weight"), [n_out, n_in]);
-        match scope.stored_weight(&name, &shape)? {
+        let shape = [n_out, n_in];
+        match scope.stored("weight", &shape)? {
             // Straight from the file: the largest matrix as a tensor would take more than all of a model in bytes.
             Some(stored) if has_kernels(scope.device()) => {
                 let read = |first: usize, rows: &mut [f32]| stored.read(first * n_in, rows);
