@@ -4,14 +4,18 @@
 use super::amx;
 use super::{Group, Rows, Sums};
 
-/// A family of instructions. Its values come from those that this processor has, and from nowhere else.
-pub(super) trait DotSet: Copy + Send + Sync {
+/// A family of instructions.
+///
+/// # Safety
+/// A value that has tiles exists only where the processor has them, as one of what `available` found there.
+pub(super) unsafe trait DotSet: Copy + Send + Sync {
     /// What products add up to.
     type Sum: Copy + Default;
     /// Numbers of a line.
     const LINE: usize;
 
     /// Whether tiles are to be set up for it.
+    #[cfg(target_arch = "x86_64")]
     fn has_tiles(self) -> bool;
 
     /// Sums of the products of rows with a panel.
@@ -26,13 +30,13 @@ pub(super) struct Ready<S> {
 }
 
 impl<S: DotSet> Ready<S> {
-    /// Makes them ready.
+    /// Makes them ready, for somebody who neither makes others ready nor waits for the pool before these are dropped: setting up
+    /// tiles twice panics.
     pub fn new(set: S) -> Self {
         Self {
             set,
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this processor has what sets are of. Who sets tiles up computes with them and neither sets up others nor
-            // waits for the pool before they are dropped; `configure` would tell.
+            // SAFETY: the trait's promise: there are tiles.
             tiles: set.has_tiles().then(|| unsafe { amx::Tiles::configure() }),
         }
     }
