@@ -24,7 +24,7 @@ pub fn speechd(home: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    // What is compared to the bit is compared on the processor.
+    // Where nothing else is asked for, tests compare what the processor computes.
     command.env("SPEECHD_TRANSCRIBE__DEVICE", "cpu");
     command.env("HOME", home).current_dir(home).env("NO_PROXY", "127.0.0.1").stdin(Stdio::null());
     command

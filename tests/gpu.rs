@@ -15,9 +15,7 @@ fn a_gpu_that_cannot_be_used_is_refused_by_name() {
     let home = workplace();
     let model = fixture("whisper-80").canonicalize().expect("a fixture");
     let model = model.to_str().expect("a path");
-    // What a recipe asks for is looked at when the run begins.
-    for (device, part, train_code) in
-        [("gpu", "`gpu` is none of auto, cpu, cuda", 2), ("cuda:4096", "device: cuda:4096: ", 1)]
+    for (device, part) in [("gpu", "`gpu` is none of auto, cpu, cuda"), ("cuda:4096", "device: cuda:4096: ")]
     {
         let setting = format!("train.device={device}");
         for arguments in [
@@ -28,12 +26,11 @@ fn a_gpu_that_cannot_be_used_is_refused_by_name() {
             vec!["train", "tones.toml", "--out", "none", "--set", &setting],
         ] {
             let (code, stdout, stderr) = run(speechd(home.path()).args(&arguments));
-            let expected = if arguments[0] == "train" { train_code } else { 2 };
-            assert_eq!((code, stdout.as_str()), (expected, ""), "{arguments:?}: {stderr}");
+            assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
             assert!(stderr.contains(part), "{arguments:?}: {stderr}");
         }
     }
-    assert!(!home.path().join("none").join("checkpoints").exists());
+    assert!(!home.path().join("none").exists());
 }
 
 #[test]
@@ -43,17 +40,24 @@ fn a_gpu_trains_and_transcribes_as_the_processor_does() {
     }
     let home = workplace();
     for (out, settings) in [
-        ("cpu", vec!["train.device=cpu"]),
-        ("gpu", vec!["train.device=cuda"]),
+        ("cpu", vec!["train.device=cpu", "bundle.average=2"]),
+        ("gpu", vec!["train.device=cuda", "bundle.average=2"]),
+        ("alone", vec!["train.device=cuda", "train.parts=1"]),
         ("again", vec!["train.device=cuda", "model.gradient_checkpointing=true"]),
     ] {
         let (code, _, stderr) = train(&home, out, &settings);
         assert_eq!(code, 0, "{out}: {stderr}");
     }
-    let expected = figures(&home.path().join("cpu"));
-    assert!(!expected.is_empty());
-    for out in ["gpu", "again"] {
-        let found = figures(&home.path().join(out));
+    // Words of a model that has hardly begun are another thing: a near tie may fall either way.
+    let figures = |out: &str| {
+        let mut figures = figures(&home.path().join(out));
+        figures.retain(|(_, name), _| name.contains("loss") || name.contains("norm"));
+        figures
+    };
+    let expected = figures("cpu");
+    assert!(expected.len() > 24);
+    for out in ["gpu", "alone", "again"] {
+        let found = figures(out);
         assert_eq!(found.len(), expected.len());
         for (key, expected) in &expected {
             let found = found[key];
@@ -62,8 +66,10 @@ fn a_gpu_trains_and_transcribes_as_the_processor_does() {
         }
     }
     // A run goes on elsewhere.
-    let (code, _, stderr) = train(&home, "gpu", &["train.device=cpu", "train.max_steps=14"]);
-    assert_eq!(code, 0, "{stderr}");
+    for (out, device) in [("gpu", "train.device=cpu"), ("cpu", "train.device=cuda")] {
+        let (code, _, stderr) = train(&home, out, &[device, "bundle.average=2", "train.max_steps=14"]);
+        assert_eq!(code, 0, "{out}: {stderr}");
+    }
 
     let heard = |device: &str| {
         let mut command = speechd(home.path());

@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
+use models::DeviceChoice;
 use serde_json::Value;
 use server::{
     auth::Keys,
     compute::Compute,
-    config::Config,
+    config::{Config, Transcribe},
     decode::DecodePool,
     listener,
     load::{Spec, load_models},
@@ -47,7 +48,8 @@ impl LoopbackServer {
         let specs = [(MODEL, source("whisper-80")), (BROKEN, source("audio"))]
             .map(|(name, source)| Spec { name: name.to_owned(), source });
         let hub = Hub::new(server.state.config.hub_options());
-        let compute = Compute::new(&server.state.config.transcribe).expect("a processor");
+        let settings = Transcribe { device: DeviceChoice::Cpu, ..server.state.config.transcribe.clone() };
+        let compute = Compute::new(&settings).expect("a processor");
         load_models(&server.state, &specs, &hub, &compute);
         server
     }

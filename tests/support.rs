@@ -50,6 +50,8 @@ pub fn transcriber(dir: &Path) -> anyhow::Result<Transcriber> {
 pub fn gpu() -> Option<&'static Device> {
     static GPU: LazyLock<Option<Device>> = LazyLock::new(|| match DeviceChoice::Cuda(0).open() {
         Ok(device) => Some(device),
+        // Where there must be one, nothing is skipped.
+        Err(error) if std::env::var_os("SPEECHD_REQUIRE_GPU").is_some() => panic!("{error}"),
         Err(error) => {
             println!("skipped on a GPU: {error}");
             None

@@ -1,9 +1,12 @@
 //! Where models compute.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 pub use candle_core::Device;
+use candle_core::DeviceLocation;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -22,7 +25,8 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, which a model's tensors can then be put on.
+    /// The device, which a model's tensors can then be put on. The same choice gives the same device: tensors of two that were
+    /// opened apart could not meet.
     ///
     /// # Errors
     /// A GPU that this program was not built for, or that is not there.
@@ -41,12 +45,31 @@ impl DeviceChoice {
             Self::Cuda(ordinal) => cuda(ordinal).map_err(|message| refuse(&message)),
         }
     }
+
+    /// What chooses this device.
+    pub fn of(device: &Device) -> Self {
+        match device.location() {
+            DeviceLocation::Cuda { gpu_id } => Self::Cuda(gpu_id),
+            // The others are never opened.
+            DeviceLocation::Cpu | DeviceLocation::Metal { .. } => Self::Cpu,
+        }
+    }
 }
 
 /// A GPU, or what its driver says about it.
 fn cuda(ordinal: usize) -> Result<Device, String> {
-    // Where RUST_BACKTRACE asks for it, candle's errors have the whole way to them below.
-    Device::new_cuda(ordinal).map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+    static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = opened.get(&ordinal) {
+        return Ok(device.clone());
+    }
+    // One stream for all threads. candle's `new_cuda` has one for each, and nothing makes them wait for one another: what one
+    // thread writes (a batch, weights, the gradients of a part) another would read before it is there.
+    let device = Device::new_cuda_with_stream(ordinal)
+        // Where RUST_BACKTRACE asks for it, candle's errors have the whole way to them below.
+        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
+    opened.insert(ordinal, device.clone());
+    Ok(device)
 }
 
 impl fmt::Display for DeviceChoice {
@@ -120,7 +143,9 @@ mod tests {
     #[test]
     fn the_processor_is_always_there_and_a_gpu_is_refused_by_name() -> Result<(), Error> {
         assert!(DeviceChoice::Cpu.open()?.is_cpu());
-        DeviceChoice::Auto.open()?;
+        assert_eq!(DeviceChoice::of(&Device::Cpu), DeviceChoice::Cpu);
+        let device = DeviceChoice::Auto.open()?;
+        assert!(DeviceChoice::of(&device).open()?.same_device(&device));
         // No machine has so many.
         let error = DeviceChoice::Cuda(4096).open().expect_err("no such GPU").to_string();
         assert!(error.starts_with("device: cuda:4096: "), "{error}");

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -199,6 +199,11 @@ pub fn write_training(
     state.write(dir)
 }
 
+/// Sets a parameter to a value from anywhere, such as a file.
+pub(crate) fn set_var(var: &Var, value: &Tensor) -> candle_core::Result<()> {
+    var.set(&value.to_device(var.device())?)
+}
+
 /// Sets weights and moments to those of a checkpoint. `average` gets the weights of the bundle where they are others than
 /// those that are trained.
 ///
@@ -221,7 +226,7 @@ pub fn restore(
         let value = weights.get(name).filter(|value| value.shape() == var.shape());
         let value =
             value.ok_or_else(|| Error::file(&path, format!("has no `{name}` of shape {:?}", var.shape())))?;
-        var.set(&value.to_device(var.device())?)?;
+        set_var(var, value)?;
     }
     if is_averaged {
         let averages = read(&dir.join(WEIGHTS))?;

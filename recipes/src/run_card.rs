@@ -64,6 +64,7 @@ impl RunCard<'_> {
         let hours = |secs: f64| format!("{:.2} h", secs / 3600.0);
         let mut rows = vec![
             ("State", ending.to_owned()),
+            ("Computed on", self.config.train.device.to_string()),
             ("Parameters", self.n_parameters.to_string()),
             ("Trained on", format!("{n_train} cuts, {}", hours(train_secs))),
             ("Judged by", format!("{n_dev} cuts")),

@@ -1,7 +1,6 @@
 //! What models compute on, and in what.
 
-use candle_core::DeviceLocation;
-use models::{Bundle, BundleSource, Device, DeviceChoice, Precision, Transcriber};
+use models::{Bundle, BundleSource, Device, Precision, Transcriber};
 
 use crate::config::Transcribe;
 
@@ -27,15 +26,6 @@ impl Compute {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// The device as settings name it.
-    pub fn device_name(&self) -> String {
-        match self.device.location() {
-            DeviceLocation::Cpu => DeviceChoice::Cpu.to_string(),
-            DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id).to_string(),
-            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-        }
     }
 
     /// The precision.

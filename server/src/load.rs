@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use models::{ADAPTER_CONFIG, BUNDLED, BundleSource, Task, TranscriptionWorker};
+use models::{ADAPTER_CONFIG, BUNDLED, BundleSource, DeviceChoice, Task, TranscriptionWorker};
 
 use crate::{
     compute::Compute,
@@ -101,7 +101,7 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub, compute: &Comput
             Ok(serving) => {
                 let secs = started.elapsed().as_secs_f64();
                 let precision = compute.precision();
-                tracing::info!(model = spec.name, device = compute.device_name(), %precision, secs, "model loaded");
+                tracing::info!(model = spec.name, device = %DeviceChoice::of(compute.device()), %precision, secs, "model loaded");
                 state.models.set(&spec.name, ModelState::Ready(Arc::new(serving)));
             }
             Err(error) => {

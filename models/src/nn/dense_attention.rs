@@ -83,25 +83,30 @@ fn composed(
     };
     let keys = heads(keys)?;
     let scores = (heads(queries)?.matmul(&keys.t()?)? * (head as f64).powf(-0.5))?; // (B, H, U, T)
-    let hidden = |row: usize, query: usize, key: usize| {
-        let beyond = mask.key_lengths.as_ref().is_some_and(|lengths| key >= lengths[row]);
-        if beyond || (mask.causal && key > query) { f32::NEG_INFINITY } else { 0.0 }
+    let hide = |is_hidden: bool| if is_hidden { f32::NEG_INFINITY } else { 0.0 };
+    let add = |scores: Tensor, hidden: Vec<f32>, shape: (usize, usize, usize, usize)| {
+        let hidden = Tensor::from_vec(hidden, shape, scores.device())?.to_dtype(scores.dtype())?;
+        scores.broadcast_add(&hidden)
     };
-    let scores = if *mask == Mask::NONE {
-        scores
+    let scores = if mask.causal {
+        let hidden = (0..u).flat_map(|query| (0..t).map(move |key| hide(key > query))).collect();
+        add(scores, hidden, (1, 1, u, t))?
     } else {
-        let places = (0..b).flat_map(|row| (0..u).map(move |query| (row, query)));
-        let hidden: Vec<f32> = places
-            .flat_map(|(row, query)| (0..t).map(move |key| (row, query, key)))
-            .map(|(row, query, key)| hidden(row, query, key))
-            .collect();
-        let hidden = Tensor::from_vec(hidden, (b, 1, u, t), queries.device())?.to_dtype(queries.dtype())?;
-        scores.broadcast_add(&hidden)?
+        scores
+    };
+    let scores = match &mask.key_lengths {
+        Some(lengths) => {
+            // Where nothing is to be seen all is, and forgotten below: a softmax of nothing is no number.
+            let is_hidden = |key: usize, n: usize| n > 0 && key >= n;
+            let hidden =
+                lengths.iter().flat_map(|n| (0..t).map(move |key| hide(is_hidden(key, *n)))).collect();
+            add(scores, hidden, (b, 1, 1, t))?
+        }
+        None => scores,
     };
     let mixed = softmax(&scores)?.matmul(&heads(values)?)?; // (B, H, U, D/H)
     let mixed = mixed.transpose(1, 2)?.flatten(2, D::Minus1)?; // (B, U, D)
     match &mask.key_lengths {
-        // A softmax of nothing is no number.
         Some(lengths) if lengths.contains(&0) => {
             let is_empty: Vec<u8> = lengths.iter().map(|n| u8::from(*n == 0)).collect();
             let is_empty = Tensor::from_vec(is_empty, (b, 1, 1), mixed.device())?;
@@ -220,12 +225,19 @@ mod tests {
 
     #[test]
     fn without_keys_there_is_nothing() -> candle_core::Result<()> {
-        let (q, k) = (noise((2, 3, 8), 1)?, noise((2, 5, 8), 2)?);
+        let (q, k) = (Var::from_tensor(&noise((2, 3, 8), 1)?)?, Var::from_tensor(&noise((2, 5, 8), 2)?)?);
         let mask = Mask { causal: false, key_lengths: Some(vec![0, 4]) };
         let (ours, theirs) =
             (dense_attention(&q, &k, &k, 2, &mask, Precision::F32)?, composed(&q, &k, &k, 2, &mask)?);
         assert_close(&ours, &theirs, 1e-5)?;
         assert_eq!(ours.get(0)?.flatten_all()?.to_vec1::<f32>()?, [0.0; 24]);
+        for (ours, theirs) in gradients(&ours, &[&q, &k])?.into_iter().zip(gradients(&theirs, &[&q, &k])?) {
+            let (Some(ours), Some(theirs)) = (ours, theirs) else {
+                candle_core::bail!("a gradient is missing")
+            };
+            assert_close(&ours, &theirs, 1e-5)?;
+            assert_eq!(theirs.get(0)?.abs()?.sum_all()?.to_scalar::<f32>()?, 0.0);
+        }
         Ok(())
     }
 

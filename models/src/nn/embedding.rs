@@ -34,7 +34,11 @@ impl Embedding {
                 let ids = checked(ids, n_vectors)?;
                 return weight.contiguous()?.apply_op1(Lookup { ids });
             }
-            Weight::Dense(weight) => return weight.index_select(ids, 0),
+            Weight::Dense(weight) => {
+                // A GPU that looks up what is not there is lost for the whole process.
+                checked(ids, weight.dim(0)?)?;
+                return weight.index_select(ids, 0);
+            }
             Weight::Packed(weight) => weight,
         };
         // Out of the packed weight, so that there is no second copy of the largest matrix for a few look-ups.

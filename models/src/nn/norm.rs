@@ -1,7 +1,6 @@
 //! Layer normalisation.
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
-use candle_nn::ops;
 
 use super::backward::gradient_of;
 use super::storage::{floats, on_cpu, tensor, with_floats};
@@ -50,12 +49,8 @@ impl LayerNorm {
         if on_cpu(&[x, &self.weight, &self.bias]) {
             let (weight, bias) = (self.weight.contiguous()?, self.bias.contiguous()?);
             x.contiguous()?.apply_op3(&weight, &bias, Fused { eps: self.eps })
-        } else if x.track_op() || self.weight.track_op() {
-            self.composed(x)
         } else {
-            // Fused, and without a backward pass: never on a path that trains.
-            #[expect(clippy::disallowed_methods, reason = "no input tracks gradients here")]
-            ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps)
+            self.composed(x)
         }
     }
 

@@ -10,12 +10,14 @@ thread_local! {
     static IS_COMPOSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs everything on this thread in plain tensor operations, as on a device that has no kernels.
-pub fn composed<T>(run: impl FnOnce() -> T) -> T {
-    let before = IS_COMPOSED.replace(true);
-    let result = run();
-    IS_COMPOSED.set(before);
-    result
+/// Runs everything in plain tensor operations, as on a device that has no kernels: in a pool of one thread, so that what is
+/// divided among threads stays on it.
+pub fn composed<T: Send>(run: impl FnOnce() -> T + Send) -> candle_core::Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(candle_core::Error::wrap)?;
+    Ok(pool.install(|| {
+        IS_COMPOSED.set(true);
+        run()
+    }))
 }
 
 pub fn is_composed() -> bool {

@@ -142,9 +142,11 @@ impl TranscriptionWorker {
             let heard = request.transcription.encode(window.task, &|| is_wanted(window.request));
             Some((heard, began.elapsed().as_secs_f64()))
         };
-        // One alone has the products within it for all cores.
+        // One alone has the products within it for all cores; a GPU has them for one window, and memory for its scores.
         let encoded: Vec<_> = match taken {
-            [window] => vec![encode(window)],
+            taken if taken.len() == 1 || !self.transcriber.device().is_cpu() => {
+                taken.iter().map(encode).collect()
+            }
             taken => taken.par_iter().map(encode).collect(),
         };
         let mut failed = Vec::new();

@@ -254,6 +254,10 @@ impl Decoder {
                 (start..start + row.tokens.len()).map(|place| place as u32)
             })
             .collect();
+        let n_positions = self.positions.dim(0)?;
+        if let Some(place) = places.iter().find(|place| **place as usize >= n_positions) {
+            candle_core::bail!("position {place} is not among the decoder's {n_positions}")
+        }
         let mut tokens = self.embedding.forward(&vector(ids, device)?)?;
         if self.embedding_scale != 1.0 {
             tokens = (tokens * self.embedding_scale)?;

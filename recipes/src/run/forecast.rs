@@ -61,8 +61,12 @@ pub fn forecast(
         if batches.iter().all(Vec::is_empty) {
             continue;
         }
+        let device = task.live().device();
+        // A GPU answers before it has computed.
+        device.synchronize()?;
         let began = Instant::now();
         workers.run(&task, &batches, &vars)?;
+        device.synchronize()?;
         if index > 0 {
             times.push(began.elapsed().as_secs_f64());
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use audio::augment::Augmenter;
-use models::BundleSource;
+use models::{BundleSource, DeviceChoice};
 
 pub use self::forecast::{Forecast, forecast};
 
@@ -208,14 +208,14 @@ fn assemble(
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Assembled, Error> {
     let TaskKind::Transcribe = config.task;
-    let device =
-        config.train.device.open().map_err(|error| Error::config("train.device", error.to_string()))?;
+    let device = config.train.device.open()?;
     let base = base.map(|base| prepared_base(config, base)).transpose()?;
     // What a base decides is said as it is.
     let mut config = match &base {
         Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
         None => config.clone(),
     };
+    config.train.device = DeviceChoice::of(&device);
     // So is what was left to its window.
     if config.join.max_secs == 0.0 {
         let longest_secs = longest_secs(&config.sampler, config.model.window_secs);
@@ -259,7 +259,7 @@ fn assemble(
         },
     )?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
-    let capacity = Capacity { limits: limits(&config, task.live()), memory: memory(&config, &task) };
+    let capacity = Capacity { limits: limits(&config, task.live()), memory: memory(&config, &task)? };
     let sources = sources(&config, task.live().feature_spec().sample_rate, dir, tell)?;
     let augmenter = Augmenter::new(config.augment.clone(), sources)?;
     let (corpus, padding) =

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use models::params::Params;
-use models::{Architecture, Bundle, BundleSource, Description, NewVocabulary, NewWhisper, Transcriber};
+use models::{
+    Architecture, Bundle, BundleSource, Description, DeviceChoice, NewVocabulary, NewWhisper, Transcriber,
+};
 
 use super::{ADAPTER, MODEL};
 use crate::Error;
-use crate::checkpoint::{Checkpoints, State, sync_folder};
+use crate::checkpoint::{Checkpoints, State, set_var, sync_folder};
 use crate::config::{ModelConfig, RunConfig, SamplerSettings, StrategyKind};
 use crate::data::manifest::Cut;
 use crate::data::{LengthLimits, ModelDims, TokensPerPosition, TrainingMemory};
@@ -199,17 +201,30 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
 const ACTIVATION_OVERHEAD: f64 = 1.3;
 
 /// The memory that decides how large batches are, where the recipe names one.
-pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Option<TrainingMemory> {
-    let memory_gb = Some(config.sampler.memory_gb).filter(|memory_gb| *memory_gb > 0.0)?;
+///
+/// # Errors
+/// A device other than the CPU: what layers keep there is not counted.
+pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Result<Option<TrainingMemory>, Error> {
+    let memory_gb = config.sampler.memory_gb;
+    if memory_gb == 0.0 {
+        return Ok(None);
+    }
+    if config.train.device != DeviceChoice::Cpu {
+        let message = format!(
+            "{memory_gb}: is planned for the kernels of the processor alone; set sampler.batch_secs for {}",
+            config.train.device
+        );
+        return Err(Error::config("sampler.memory_gb", message));
+    }
     let (n_trainable, n_params) = task.n_parameters();
     let dims = ModelDims { n_trainable, ..ModelDims::of(task.description(), n_params) };
-    Some(TrainingMemory {
+    Ok(Some(TrainingMemory {
         n_gradients: config.train.parts as u64 + u64::from(config.train.accumulate > 1),
         n_weights: 1 + u64::from(config.train.average_decay > 0.0),
         gradient_checkpointing: config.model.gradient_checkpointing,
         overhead: ACTIVATION_OVERHEAD,
         ..TrainingMemory::new(dims, 4, memory_gb)
-    })
+    }))
 }
 
 /// Writes the model of the best checkpoint, or the mean of the latest ones where that is better, and says how good it is.
@@ -304,7 +319,7 @@ fn set_weights(task: &Transcribe, checkpoints: &[PathBuf]) -> Result<(), Error> 
     }
     for ((_, var), sum) in vars.iter().zip(sums) {
         if let Some(sum) = sum {
-            var.set(&(sum / checkpoints.len() as f64)?)?;
+            set_var(var, &(sum / checkpoints.len() as f64)?)?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{ArgAction, ValueEnum};
-use models::BundleSource;
+use models::{BundleSource, DeviceChoice};
 use recipes::{
     Error,
     config::{RunConfig, StrategyKind, list_setting, text_setting},
@@ -369,7 +369,9 @@ fn weighted(text: &str) -> (&str, f64) {
 
 fn describe(kind: StrategyKind, forecast: &Forecast) -> String {
     let Forecast { config, n_batches, n_steps, padding, step_secs, moments_bytes } = forecast;
-    let memory = process::peak_memory_bytes().map(|peak| bytes(peak + moments_bytes));
+    // Of the processor's memory: what a GPU holds is not known here.
+    let peak = process::peak_memory_bytes().filter(|_| config.train.device == DeviceChoice::Cpu);
+    let memory = peak.map(|peak| bytes(peak + moments_bytes));
     let told = |secs: f64| match secs {
         secs if secs < 5400.0 => format!("{:.0} min", (secs / 60.0).ceil()),
         secs => format!("{:.1} h", secs / 3600.0),

@@ -77,6 +77,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         output::print(&(serde_json::to_string_pretty(&config)? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    // Before anything is fetched; it stays open for the run.
+    config.train.device.open().map_err(|error| Usage(error.to_string()))?;
     let name = recipe.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let dir = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&name));
     let style = Style::new(args.quiet);

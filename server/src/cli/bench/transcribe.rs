@@ -124,7 +124,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let compute = Compute::new(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(model, &config, Style::new(*quiet))?;
 
-    let load_secs = median(*runs, || Ok(compute.load(source.clone()).map(drop)?))?;
+    let load_secs = median(*runs, || {
+        compute.load(source.clone())?;
+        // A GPU answers before it has computed.
+        Ok(compute.device().synchronize()?)
+    })?;
     let transcriber = compute.load(source.clone())?;
     let (device, precision) = (compute.device(), compute.precision());
     let sample_rate = transcriber.feature_spec().sample_rate;
@@ -158,7 +162,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let features = transcriber.window_features(window);
     let encoder_secs = median(*runs, || {
         transcriber.encode(features.clone())?;
-        // A GPU answers before it has computed.
         Ok(device.synchronize()?)
     })?;
     let config_of_model = &transcriber.whisper().config;
@@ -211,7 +214,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let report = Report {
         model: model.clone(),
-        device: compute.device_name(),
+        device: DeviceChoice::of(device).to_string(),
         precision: precision.to_string(),
         weights_bytes: Bundle::from_source(source)?.weights().n_bytes(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
