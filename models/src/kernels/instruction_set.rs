@@ -22,7 +22,7 @@ impl InstructionSet {
             (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self::Avx2),
         ];
         #[cfg(not(target_arch = "x86_64"))]
-        let vector = [];
+        let vector = [None::<Self>; 0];
         vector.into_iter().flatten().chain([Self::Portable])
     }
 

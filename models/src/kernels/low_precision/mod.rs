@@ -92,6 +92,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Whether so many rows of so many groups are there.
+    #[cfg(target_arch = "x86_64")]
     fn holds(self, n_rows: usize, n_groups: usize) -> bool {
         n_rows == 0 || self.lines.len() >= (n_rows - 1) * self.stride + n_groups.div_ceil(LINE_GROUPS)
     }
