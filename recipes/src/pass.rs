@@ -77,8 +77,11 @@ impl Workers {
             totals.weigh(terms);
         }
         let (mut gradients, mut loss) = (Gradients::none(vars.len()), 0.0);
+        // A GPU is busy with one part, and has no memory to spare for the others'.
+        let on_cpu = vars.iter().all(|(_, var)| var.device().is_cpu());
+        let n_together = if on_cpu { self.pools.len().max(1) } else { 1 };
         'batches: for batch in &batches {
-            for together in batch.chunks(self.pools.len().max(1)) {
+            for together in batch.chunks(n_together) {
                 for sums in self.compute(task, together, &totals, vars) {
                     let sums = sums?;
                     sums.terms.iter().for_each(|(name, sum)| totals.add(name, *sum));

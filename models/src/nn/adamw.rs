@@ -1,6 +1,6 @@
 //! AdamW on parameters in place.
 
-use candle_core::{Tensor, Var};
+use candle_core::{D, DType, Tensor, Var};
 
 use super::storage::{on_cpu, with_floats, with_floats_mut};
 use crate::kernels;
@@ -57,7 +57,8 @@ pub fn adamw_step(
 /// With plain tensor operations: the path on other devices, and the kernel's oracle.
 fn composed(var: &Var, gradient: &Tensor, moments: &mut Moments, adamw: &AdamW) -> candle_core::Result<()> {
     let AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale } = *adamw;
-    let gradient = (gradient * gradient_scale)?;
+    // Moments must not keep what the gradient was computed from.
+    let gradient = (gradient.detach() * gradient_scale)?;
     moments.first = ((&moments.first * beta1)? + (&gradient * (1.0 - beta1))?)?;
     moments.second = ((&moments.second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
     let correction = |beta: f64| 1.0 - beta.powf(step as f64);
@@ -75,7 +76,10 @@ pub fn squared_norm(gradient: &Tensor) -> candle_core::Result<f64> {
     if on_cpu(&[gradient]) {
         with_floats([gradient], |[gradient]| kernels::squared_norm(gradient))
     } else {
-        Ok(f64::from(gradient.sqr()?.sum_all()?.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?))
+        // By rows first: a sum of all at once is left to one block of a GPU's threads.
+        let squares = gradient.sqr()?;
+        let sums = if squares.rank() > 1 { squares.sum(D::Minus1)? } else { squares };
+        Ok(f64::from(sums.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?))
     }
 }
 

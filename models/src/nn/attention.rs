@@ -219,7 +219,7 @@ fn attend_composed(query: &Tensor, spans: &[KeySpan<'_>], n_heads: usize) -> can
         let query = heads(&query.narrow(0, start, span.n_queries)?)?;
         let (keys, values) = (heads(&span.cache.keys()?)?, heads(&span.cache.values()?)?);
         let mut scores = query.matmul(&keys.t()?)?; // (H, U, T)
-        if span.causal {
+        if span.causal && span.n_queries > 1 {
             let n_keys = span.cache.n_positions();
             let hidden = |i: usize, t: usize| if t < span.n_keys(i) { 0f32 } else { f32::NEG_INFINITY };
             let mask: Vec<f32> =

@@ -73,8 +73,13 @@ fn composed(logits: &Tensor, targets: &Targets) -> candle_core::Result<Tensor> {
     if n == 0 {
         return logits.narrow(0, 0, 0)?.sum_all();
     }
-    let rows = Tensor::from_vec(rows, n, device)?;
-    let log_probs = ops::log_softmax(&logits.reshape(((), n_ids))?.index_select(&rows, 0)?, D::Minus1)?; // (n, V)
+    let logits = logits.reshape(((), n_ids))?;
+    let counted = if n == logits.dim(0)? {
+        logits.clone()
+    } else {
+        logits.index_select(&Tensor::from_vec(rows, n, device)?, 0)?
+    };
+    let log_probs = ops::log_softmax(&counted, D::Minus1)?; // (n, V)
     let right = log_probs.gather(&Tensor::from_vec(labels, (n, 1), device)?, 1)?.squeeze(1)?;
     let smoothing = f64::from(targets.smoothing);
     let gains = ((right * (1.0 - smoothing))? + (log_probs.mean(D::Minus1)? * smoothing)?)?;

@@ -82,7 +82,9 @@ fn composed(
         x.reshape((b, n, n_heads, head))?.transpose(1, 2)?.contiguous() // (B, H, n, D/H)
     };
     let keys = heads(keys)?;
-    let scores = (heads(queries)?.matmul(&keys.t()?)? * (head as f64).powf(-0.5))?; // (B, H, U, T)
+    // Not the scores, of which there are many more and all are kept for the backward pass.
+    let queries = (queries * (head as f64).powf(-0.5))?;
+    let scores = heads(&queries)?.matmul(&keys.t()?)?; // (B, H, U, T)
     let hide = |is_hidden: bool| if is_hidden { f32::NEG_INFINITY } else { 0.0 };
     let add = |scores: Tensor, hidden: Vec<f32>, shape: (usize, usize, usize, usize)| {
         let hidden = Tensor::from_vec(hidden, shape, scores.device())?.to_dtype(scores.dtype())?;
