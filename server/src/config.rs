@@ -117,7 +117,7 @@ pub enum Off {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Int8 on a processor with AVX2 or better, else f32
+    /// Int8 where that is faster on this processor, else f32
     Auto,
     /// 32-bit numbers
     F32,
