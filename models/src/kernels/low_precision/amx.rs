@@ -77,8 +77,11 @@ thread_local! {
 
 impl Tiles {
     /// # Safety
-    /// There are tiles (`has`), and until these are dropped nobody on this thread configures others: neither the caller nor, while it
-    /// waits for other threads, what the pool gives this one to do.
+    /// There are tiles (`has`).
+    ///
+    /// # Panics
+    /// When this thread has configured some already, which are not dropped yet: it is not to wait for the pool meanwhile, which may
+    /// give it work that configures them.
     pub unsafe fn configure() -> Self {
         assert!(!IS_CONFIGURED.replace(true), "tiles are configured twice");
         // SAFETY: the caller has them; the configuration is one of palette 1.

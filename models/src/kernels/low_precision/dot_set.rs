@@ -30,8 +30,10 @@ pub(super) struct Ready<S> {
 }
 
 impl<S: DotSet> Ready<S> {
-    /// Makes them ready, for somebody who neither makes others ready nor waits for the pool before these are dropped: setting up
-    /// tiles twice panics.
+    /// Makes them ready.
+    ///
+    /// # Panics
+    /// When others with tiles are ready on this thread: it is not to wait for the pool while these are.
     pub fn new(set: S) -> Self {
         Self {
             set,
