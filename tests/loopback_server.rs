@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use models::DeviceChoice;
+use models::Device;
 use serde_json::Value;
 use server::{
     auth::Keys,
     compute::Compute,
-    config::{Config, Transcribe},
+    config::Config,
     decode::DecodePool,
     listener,
     load::{Spec, load_models},
@@ -48,8 +48,8 @@ impl LoopbackServer {
         let specs = [(MODEL, source("whisper-80")), (BROKEN, source("audio"))]
             .map(|(name, source)| Spec { name: name.to_owned(), source });
         let hub = Hub::new(server.state.config.hub_options());
-        let settings = Transcribe { device: DeviceChoice::Cpu, ..server.state.config.transcribe.clone() };
-        let compute = Compute::new(&settings).expect("a processor");
+        let compute =
+            Compute::new(Device::Cpu, server.state.config.transcribe.precision).expect("a processor");
         load_models(&server.state, &specs, &hub, &compute);
         server
     }

@@ -2,7 +2,7 @@
 
 use models::{Bundle, BundleSource, Device, Precision, Transcriber};
 
-use crate::config::Transcribe;
+use crate::config::{self, Transcribe};
 
 /// A device, and a precision that it computes in.
 #[derive(Debug, Clone)]
@@ -16,9 +16,16 @@ impl Compute {
     ///
     /// # Errors
     /// A device that is not there, a precision that it does not compute in.
-    pub fn new(settings: &Transcribe) -> Result<Self, models::Error> {
-        let device = settings.device.open()?;
-        let precision = settings.precision.resolve(&device);
+    pub fn of(settings: &Transcribe) -> Result<Self, models::Error> {
+        Self::new(settings.device.open()?, settings.precision)
+    }
+
+    /// This precision on this device.
+    ///
+    /// # Errors
+    /// A precision that the device does not compute in.
+    pub fn new(device: Device, precision: config::Precision) -> Result<Self, models::Error> {
+        let precision = precision.resolve(&device);
         precision.check(&device)?;
         Ok(Self { device, precision })
     }

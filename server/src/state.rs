@@ -205,10 +205,10 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use models::DeviceChoice;
+    use models::Device;
 
     use super::*;
-    use crate::{compute::Compute, config::Transcribe, load::load};
+    use crate::{compute::Compute, load::load};
 
     fn state(models: Models) -> AppState {
         let config = Config::load(None).expect("defaults");
@@ -218,8 +218,7 @@ mod tests {
 
     fn ready(state: &AppState, name: &str) -> ModelState {
         let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
-        let settings = Transcribe { device: DeviceChoice::Cpu, ..state.config.transcribe.clone() };
-        let compute = Compute::new(&settings).expect("a processor");
+        let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
         let serving = load(state, name, std::path::Path::new(bundle).into(), &compute, &Arc::default())
             .expect("a model");
         ModelState::Ready(Arc::new(serving))

@@ -143,11 +143,10 @@ impl TranscriptionWorker {
             Some((heard, began.elapsed().as_secs_f64()))
         };
         // One alone has the products within it for all cores; a GPU has them for one window, and memory for its scores.
-        let encoded: Vec<_> = match taken {
-            taken if taken.len() == 1 || !self.transcriber.device().is_cpu() => {
-                taken.iter().map(encode).collect()
-            }
-            taken => taken.par_iter().map(encode).collect(),
+        let encoded: Vec<_> = if taken.len() == 1 || !self.transcriber.device().is_cpu() {
+            taken.iter().map(encode).collect()
+        } else {
+            taken.par_iter().map(encode).collect()
         };
         let mut failed = Vec::new();
         for (window, outcome) in taken.iter().zip(encoded) {

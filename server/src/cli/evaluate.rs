@@ -4,12 +4,13 @@ use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    slice,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use audio::DecodeAudio;
 use clap::ArgAction;
-use models::{Bundle, BundleSource, DecodeOptions, DeviceChoice, Task, Transcriber};
+use models::{BundleSource, DecodeOptions, DeviceChoice, Task, Transcriber};
 use recipes::{
     analysis_page,
     data::{
@@ -30,6 +31,7 @@ use super::{
     progress::{Items, Style},
 };
 use crate::{
+    compute::Compute,
     config::{Config, Precision},
     registry::{ErrorRates, Name, PRECISION_FILE, PrecisionCost, PrecisionCosts},
 };
@@ -139,18 +141,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let refuse = |error: models::Error| Usage(error.to_string());
     let device = args.device.unwrap_or(config.transcribe.device).open().map_err(refuse)?;
-    let mut precisions: Vec<_> = args.precision.iter().map(|precision| precision.resolve(&device)).collect();
-    if precisions.is_empty() {
-        precisions.push(config.transcribe.precision.resolve(&device));
-    }
-    // Two names may mean the same here.
-    for precision in std::mem::take(&mut precisions) {
-        if !precisions.contains(&precision) {
-            precisions.push(precision);
+    let asked = match args.precision.as_slice() {
+        [] => slice::from_ref(&config.transcribe.precision),
+        asked => asked,
+    };
+    let mut computes: Vec<Compute> = Vec::new();
+    for precision in asked {
+        let compute = Compute::new(device.clone(), *precision).map_err(refuse)?;
+        // Two names may mean the same here.
+        if computes.iter().all(|known| known.precision() != compute.precision()) {
+            computes.push(compute);
         }
     }
-    precisions.iter().try_for_each(|precision| precision.check(&device)).map_err(refuse)?;
-    let (first, others) = (precisions[0], &precisions[1..]);
+    let (first, others) = (&computes[0], &computes[1..]);
     let source = fetch(model, &config, style)?;
     let record = match (Name::parse(model)?, &source, args.record) {
         (_, _, false) => None,
@@ -158,8 +161,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Name::Directory(_), BundleSource::Dir(path), true) => Some(path.join(PRECISION_FILE)),
         (_, _, true) => return Err(Usage(format!("--record: {model} is no model's directory")).into()),
     };
-    let load = |precision| Transcriber::load_in(precision, Bundle::from_source(source.clone())?, &device);
-    let transcriber = load(first)?;
+    let transcriber = first.load(source.clone())?;
+    let first = first.precision();
     let options = DecodeOptions {
         beam_size: args.beam_size,
         fallback: args.fallback,
@@ -180,11 +183,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scores = scores(&evaluation, normalisers, args.translation)?;
     let reports = scores.iter().map(Score::report).collect::<Result<Vec<_>, _>>()?;
     let mut compared = Vec::with_capacity(others.len());
-    for &precision in others {
-        let other = listen(&load(precision)?, &cuts, &options, args.translation, &stop, style);
+    for compute in others {
+        let other = listen(&compute.load(source.clone())?, &cuts, &options, args.translation, &stop, style);
         let scores = self::scores(&other, normalisers, args.translation)?;
         compared.push(Other {
-            precision: precision.to_string(),
+            precision: compute.precision().to_string(),
             reports: scores.iter().map(Score::report).collect::<Result<_, _>>()?,
             same_words: evaluation.same_words(&other)?,
             times_real_time: other.speed(),

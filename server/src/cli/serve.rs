@@ -143,7 +143,7 @@ impl Args {
                 auth::VARIABLE
             )));
         }
-        let compute = Compute::new(&config.transcribe).map_err(|error| Usage(error.to_string()))?;
+        let compute = Compute::of(&config.transcribe).map_err(|error| Usage(error.to_string()))?;
         Ok(Plan { config, keys, specs, addresses, compute })
     }
 }

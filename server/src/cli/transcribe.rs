@@ -260,7 +260,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result<Recognizer> {
     let settings = &config.transcribe;
-    let compute = Compute::new(settings).map_err(|error| Usage(error.to_string()))?;
+    let compute = Compute::of(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(&settings.model, config, style)?;
     Recognizer::load(source, &compute, config.limits, channel)
         .with_context(|| format!("model {}", settings.model))

@@ -26,7 +26,7 @@ pub(super) unsafe trait DotSet: Copy + Send + Sync {
 pub(super) struct Ready<S> {
     pub set: S,
     #[cfg(target_arch = "x86_64")]
-    pub tiles: Option<amx::Tiles>,
+    tiles: Option<amx::Tiles>,
 }
 
 impl<S: DotSet> Ready<S> {
@@ -40,6 +40,15 @@ impl<S: DotSet> Ready<S> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the trait's promise: there are tiles.
             tiles: set.has_tiles().then(|| unsafe { amx::Tiles::configure() }),
+        }
+    }
+
+    /// The tiles of a set that has them.
+    #[cfg(target_arch = "x86_64")]
+    pub fn tiles(&self) -> &amx::Tiles {
+        match &self.tiles {
+            Some(tiles) => tiles,
+            None => unreachable!("no tiles were set up"),
         }
     }
 

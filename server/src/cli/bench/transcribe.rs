@@ -121,7 +121,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let settings = &mut config.transcribe;
     settings.device = device.unwrap_or(settings.device);
     settings.precision = precision.unwrap_or(settings.precision);
-    let compute = Compute::new(settings).map_err(|error| Usage(error.to_string()))?;
+    let compute = Compute::of(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(model, &config, Style::new(*quiet))?;
 
     let load_secs = median(*runs, || {

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use futures_util::StreamExt;
-use models::{DeviceChoice, Work};
+use models::{Device, Work};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     auth::Keys,
     compute::Compute,
-    config::{Config, Transcribe},
+    config::Config,
     decode::DecodePool,
     load::load,
     render::sample::{segment, transcript},
@@ -24,8 +24,7 @@ fn running(events: Vec<Event<TextPart, Transcribed>>) -> Running {
     let config = Config::load(None).expect("the defaults");
     let decoder = DecodePool::new("/none".into(), config.uploads);
     let state = AppState::new(config, Keys::default(), Models::new(["m".to_owned()]), decoder);
-    let settings = Transcribe { device: DeviceChoice::Cpu, ..state.config.transcribe.clone() };
-    let compute = Compute::new(&settings).expect("a processor");
+    let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
     let serving =
         load(&state, "m", std::path::Path::new(BUNDLE).into(), &compute, &Arc::default()).expect("a model");
     let (sender, receiver) = mpsc::channel(events.len());

@@ -55,11 +55,8 @@ unsafe impl DotSet for Bf16Set {
     fn multiply(ready: &Ready<Self>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<f32>]) {
         match ready.set {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => {
-                let Some(tiles) = &ready.tiles else { unreachable!("no tiles were set up") };
-                // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
-                unsafe { amx::bf16(tiles, rows, panel, sums) };
-            }
+            // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
+            Self::Amx => unsafe { amx::bf16(ready.tiles(), rows, panel, sums) },
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => unsafe { x86::bf16_avx512(rows, panel, sums) },

@@ -84,11 +84,8 @@ unsafe impl DotSet for Int8Set {
     fn multiply(ready: &Ready<Self>, rows: Rows<'_>, panel: &[Group], sums: &mut [Sums<i32>]) {
         match ready.set {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => {
-                let Some(tiles) = &ready.tiles else { unreachable!("no tiles were set up") };
-                // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
-                unsafe { amx::int8(tiles, rows, panel, sums) };
-            }
+            // SAFETY: `available`, where every value comes from, has seen the instructions on this processor.
+            Self::Amx => unsafe { amx::int8(ready.tiles(), rows, panel, sums) },
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => unsafe { x86::int8_avx512(rows, panel, sums) },
