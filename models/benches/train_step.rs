@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
 use models::Error;
-use models::kernels::{keep_freed_memory, leave_threads_to_kernels};
+use models::kernels::{Activation, keep_freed_memory, leave_threads_to_kernels};
 use models::nn::{
-    AdamW, Conv1d, Embedding, LayerNorm, Linear, Mask, Moments, MultiHeadAttention, Targets, adamw_step,
-    backward, cross_entropy, gelu, squared_norm,
+    AdamW, Conv1d, Embedding, LayerNorm, Linear, Mask, Moments, MultiHeadAttention, Projections, Targets,
+    activate, adamw_step,
+    backward, cross_entropy, squared_norm,
 };
 use models::params::Params;
 use models::whisper::{Whisper, WhisperConfig};
@@ -306,7 +307,7 @@ fn components(shape: &Shape) -> Result<Components, Error> {
     let up = Linear::load(&root.sub("up"), d, 4 * d, true)?;
     let down = Linear::load(&root.sub("down"), 4 * d, d, true)?;
     let norm = LayerNorm::load(&root.sub("norm"), d, 1e-5)?;
-    let attention = MultiHeadAttention::load(&root.sub("attention"), d, shape.heads)?;
+    let attention = MultiHeadAttention::load(&root.sub("attention"), d, shape.heads, Projections::WHISPER)?;
     let conv1 = Conv1d::load(&root.sub("conv1"), shape.n_mels, d, 3, 1, 1)?;
     let conv2 = Conv1d::load(&root.sub("conv2"), d, d, 3, 2, 1)?;
     let embedding = Embedding::load(&root.sub("embedding"), shape.vocab_size, d)?;
@@ -330,18 +331,18 @@ fn components(shape: &Shape) -> Result<Components, Error> {
         ("feed-forward, encoder", {
             encoder * (component(|| Ok(up.forward(&heard)?))? + component(|| Ok(down.forward(&wide)?))?)
         }),
-        ("GELU, encoder", encoder * component(|| Ok(gelu(&wide)?))?),
+        ("GELU, encoder", encoder * component(|| Ok(activate(Activation::Gelu, &wide)?))?),
         ("layer norm, encoder", (2.0 * encoder + 1.0) * norms),
         ("attention, encoder", encoder * alone(itself, norms + 4.0 * squares)),
         ("convolutions and GELU", {
-            component(|| Ok(gelu(&conv1.forward(&mel)?)?))?
-                + component(|| Ok(gelu(&conv2.forward(&conv1_out)?)?))?
+            component(|| Ok(activate(Activation::Gelu, &conv1.forward(&mel)?)?))?
+                + component(|| Ok(activate(Activation::Gelu, &conv2.forward(&conv1_out)?)?))?
         }),
         ("linear, decoder", decoder * (6.0 * said_squares + 2.0 * squares)),
         ("feed-forward, decoder", {
             decoder * (component(|| Ok(up.forward(&said)?))? + component(|| Ok(down.forward(&said_wide)?))?)
         }),
-        ("GELU, decoder", decoder * component(|| Ok(gelu(&said_wide)?))?),
+        ("GELU, decoder", decoder * component(|| Ok(activate(Activation::Gelu, &said_wide)?))?),
         ("layer norm, decoder", (3.0 * decoder + 1.0) * said_norms),
         ("attention, decoder", {
             let squares = 2.0 * said_squares + 2.0 * squares;

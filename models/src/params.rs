@@ -49,7 +49,9 @@ pub struct Params {
     new: Option<(String, u64)>,
     part: TrainedPart,
     precision: Precision,
+    checkpointing: bool,
     vars: Mutex<BTreeMap<String, Var>>,
+    statistics: Mutex<BTreeMap<String, Var>>,
     buffers: Mutex<BTreeMap<String, Tensor>>,
 }
 
@@ -119,11 +121,21 @@ impl Params {
         self
     }
 
+    /// Whether training keeps what blocks compute for the backward pass, or computes it again there: a forward pass more for the
+    /// memory of all blocks but one. Gradients then need [`nn::backward`](crate::nn::backward()).
+    #[must_use]
+    pub fn with_checkpointing(mut self, checkpointing: bool) -> Self {
+        self.checkpointing = checkpointing;
+        self
+    }
+
     /// The same storage without gradients: a model built from it sees every later optimiser step (its weights are
     /// not packed), runs the fused kernels and keeps no graph. Evaluation during training runs on it.
     pub fn detached(&self) -> Self {
         let mut tensors: BTreeMap<String, Tensor> =
             self.lock().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+        let statistics = self.statistics().into_iter();
+        tensors.extend(statistics.map(|(name, var)| (name, var.as_detached_tensor())));
         tensors.extend(self.buffers());
         let lora = self.part.lora.clone();
         let part = TrainedPart { frozen: Vec::new(), lora };
@@ -131,9 +143,18 @@ impl Params {
     }
 
     fn new(source: Source, device: &Device) -> Self {
-        let (vars, buffers) = (Mutex::default(), Mutex::default());
-        let (part, precision) = (TrainedPart::default(), Precision::F32);
-        Self { source, device: device.clone(), new: None, part, precision, vars, buffers }
+        let (vars, statistics, buffers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self {
+            source,
+            device: device.clone(),
+            new: None,
+            part: TrainedPart::default(),
+            precision: Precision::F32,
+            checkpointing: false,
+            vars,
+            statistics,
+            buffers,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
@@ -158,6 +179,12 @@ impl Params {
     /// What is trained beside linear layers, if anything.
     pub fn lora(&self) -> Option<&Lora> {
         self.part.lora.as_ref().map(|(lora, _)| lora)
+    }
+
+    /// What follows training without a gradient, in order of name.
+    pub fn statistics(&self) -> Vec<(String, Var)> {
+        let statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        statistics.iter().map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
     /// The tensors of the checkpoint that are not trained, in order of name.
@@ -198,6 +225,22 @@ impl Params {
         let tensor = var.as_tensor().clone();
         self.lock().insert(name.to_owned(), var);
         Ok(tensor)
+    }
+
+    /// A value that follows training without a gradient, and the variable that it is where it does.
+    fn statistic(&self, name: &str, shape: &[usize], init: Init) -> Result<(Tensor, Option<Var>), Error> {
+        match self.source {
+            Source::Seed(_) | Source::Files { trainable: true, .. } if !self.is_fixed(name) => {
+                let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+                let var = match statistics.get(name) {
+                    Some(var) => var.clone(),
+                    None => Var::from_tensor(&self.value(name, shape, init)?)?,
+                };
+                statistics.insert(name.to_owned(), var.clone());
+                Ok((var.as_detached_tensor(), Some(var)))
+            }
+            _ => Ok((self.fixed(name, shape, init)?, None)),
+        }
     }
 
     fn value(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, Error> {
@@ -299,7 +342,16 @@ impl Scope<'_> {
         self.params.get(&self.name(name), shape, init)
     }
 
-    /// A tensor of the checkpoint that is never trained (fixed positions, running statistics).
+    /// A tensor that follows training without a gradient (running statistics), and the variable that it is where something is
+    /// trained here.
+    ///
+    /// # Errors
+    /// What `Weights::read` refuses.
+    pub fn statistic(&self, name: &str, shape: &[usize], init: Init) -> Result<(Tensor, Option<Var>), Error> {
+        self.params.statistic(&self.name(name), shape, init)
+    }
+
+    /// A tensor of the checkpoint that is never trained (fixed positions).
     ///
     /// # Errors
     /// What `Weights::read` refuses.
@@ -338,6 +390,11 @@ impl Scope<'_> {
     /// What is trained beside a linear layer at this place.
     pub fn lora(&self) -> Option<&Lora> {
         self.params.part.lora.as_ref().map(|(lora, _)| lora).filter(|lora| lora.is_target(&self.prefix))
+    }
+
+    /// Whether blocks are computed again in the backward pass ([`Params::with_checkpointing`]).
+    pub fn checkpointing(&self) -> bool {
+        self.params.checkpointing
     }
 
     /// Device that the parameters live on.

@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
+use super::activation::Activation;
 use super::epilogue::{Epilogue, PostOp};
 use super::gemm::Threads;
 use super::layer_norm::{LayerNormWeights, layer_norm_rows};
@@ -36,16 +37,33 @@ thread_local! {
     static INNER: Cell<Vec<f32>> = Cell::default();
 }
 
-/// `x += fc2(gelu(fc1(norm(x))))` for rows of D numbers.
+/// `x += scale fc2(activation(fc1(norm(x))))` for rows of D numbers.
 ///
 /// # Panics
 /// When lengths do not fit each other.
-pub fn add_feed_forward(x: &mut [f32], norm: LayerNormWeights<'_>, [fc1, fc2]: [Affine<'_>; 2]) {
+pub fn add_feed_forward(
+    x: &mut [f32],
+    norm: LayerNormWeights<'_>,
+    [fc1, fc2]: [Affine<'_>; 2],
+    activation: Activation,
+    scale: f32,
+) {
     let width = norm.weight.len();
+    let scaled_bias: Vec<f32> = match fc2.bias {
+        Some(bias) if scale != 1.0 => bias.iter().map(|bias| scale * bias).collect(),
+        _ => Vec::new(),
+    };
+    let bias = if scale == 1.0 { fc2.bias } else { fc2.bias.map(|_| scaled_bias.as_slice()) };
+    let fc2 = Affine { bias, ..fc2 };
     let rows = |x: &mut [f32], threads| {
         let mut inner = INNER.take();
         inner.resize(x.len() / width.max(1) * fc1.weight.n_out(), 0.0);
-        with_normed(x, norm, |normed| fc1.multiply(normed, PostOp::Gelu, threads, &mut inner));
+        with_normed(x, norm, |normed| {
+            fc1.multiply(normed, PostOp::Activate(activation), threads, &mut inner)
+        });
+        if scale != 1.0 {
+            inner.iter_mut().for_each(|x| *x *= scale);
+        }
         fc2.multiply(&inner, PostOp::Add, threads, x);
         INNER.set(inner);
     };
@@ -113,7 +131,7 @@ fn with_normed(x: &[f32], norm: LayerNormWeights<'_>, compute: impl FnOnce(&[f32
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Precision, gelu, layer_norm};
+    use super::super::{Precision, activate, layer_norm};
     use super::*;
 
     fn waves(n: usize, phase: f32) -> Vec<f32> {
@@ -144,12 +162,18 @@ mod tests {
                 let x = waves(n_rows * width, 0.8);
                 let normed = layer_norm(&x, norm);
                 let wide = product(&normed, layers[0]);
-                let curved = gelu(&wide);
+                let curved = activate(Activation::Gelu, &wide);
                 let narrow = product(&curved, layers[1]);
                 let mut y = x.clone();
-                add_feed_forward(&mut y, norm, layers);
+                add_feed_forward(&mut y, norm, layers, Activation::Gelu, 1.0);
                 let expected: Vec<f32> = x.iter().zip(&narrow).map(|(x, narrow)| x + narrow).collect();
                 assert_eq!(y, expected, "{precision}, {n_rows} rows");
+                let narrow = product(&activate(Activation::Silu, &wide), layers[1]);
+                let mut half = x.clone();
+                add_feed_forward(&mut half, norm, layers, Activation::Silu, 0.5);
+                for ((half, x), narrow) in half.iter().zip(&x).zip(&narrow) {
+                    assert!((half - x - 0.5 * narrow).abs() < 1e-5, "{precision}: {half} of {x}, {narrow}");
+                }
                 let mut products = vec![f32::NAN; 2 * x.len()];
                 normed_products(&x, norm, &squares, &mut products);
                 assert_eq!(products, squares.map(|layer| product(&normed, layer)).concat());
@@ -159,7 +183,7 @@ mod tests {
                 // The last row alone.
                 if let Some(last) = n_rows.checked_sub(1).map(|last| last * width) {
                     let mut alone = x[last..].to_vec();
-                    add_feed_forward(&mut alone, norm, layers);
+                    add_feed_forward(&mut alone, norm, layers, Activation::Gelu, 1.0);
                     assert_eq!(alone, y[last..], "{precision}, {n_rows} rows");
                 }
             }

@@ -1,6 +1,6 @@
 //! What is done to products before they are written.
 
-use super::functions::normal_cdf;
+use super::activation::Activation;
 use super::gemm::{Columns, N_COLUMNS, Sum};
 use super::instruction_set::{InstructionSet, vectorised};
 
@@ -19,8 +19,8 @@ pub enum PostOp {
     /// It is written.
     #[default]
     None,
-    /// It goes through the exact GELU.
-    Gelu,
+    /// It goes through an activation.
+    Activate(Activation),
     /// It is added to what is there.
     Add,
 }
@@ -47,7 +47,7 @@ impl<'a> Epilogue<'a> {
             Some(bias) => Some(bias.first_chunk()?),
             None => None,
         };
-        (self.post_op != PostOp::Gelu).then_some(Sum {
+        (!matches!(self.post_op, PostOp::Activate(_))).then_some(Sum {
             resumed: false,
             bias,
             added: self.post_op == PostOp::Add,
@@ -96,8 +96,11 @@ vectorised! {
             if bias.is_some() {
                 values.iter_mut().zip(&panel).for_each(|(value, bias)| *value += *bias);
             }
-            if post_op == PostOp::Gelu {
-                values.iter_mut().for_each(|value| *value *= normal_cdf(*value));
+            match post_op {
+                PostOp::Activate(Activation::Gelu) => values = values.map(|value| Activation::Gelu.of(value)),
+                PostOp::Activate(Activation::Silu) => values = values.map(|value| Activation::Silu.of(value)),
+                PostOp::Activate(Activation::Relu) => values = values.map(|value| Activation::Relu.of(value)),
+                PostOp::None | PostOp::Add => {}
             }
             let out = &mut row[first..];
             match out.first_chunk_mut::<N_COLUMNS>() {

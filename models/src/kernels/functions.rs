@@ -47,6 +47,12 @@ pub(super) fn erf(x: f32) -> f32 {
     x * above / below
 }
 
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
 /// The normal distribution up to x.
 #[inline(always)]
 pub(super) fn normal_cdf(x: f32) -> f32 {

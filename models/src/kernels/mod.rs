@@ -1,14 +1,16 @@
 //! CPU kernels as plain functions on slices. They know no tensors and no layers.
 
+mod activation;
 mod adamw;
 mod attention;
+mod batch_norm;
 mod blocks;
 mod convolution;
 mod cross_entropy;
 mod ctc;
+mod depthwise;
 mod epilogue;
 mod functions;
-mod gelu;
 mod gemm;
 mod instruction_set;
 mod layer_norm;
@@ -23,9 +25,14 @@ mod threads;
 mod transpose;
 mod weight_rows;
 
+pub use activation::{Activation, activate, activate_backward, glu, glu_backward};
 pub use adamw::{AdamW, squared_norm};
 pub use attention::{
-    AttentionPass, AttentionRow, AttentionShape, KeysValues, attend, attention, attention_backward,
+    AttentionPass, AttentionRow, AttentionShape, KeysValues, RelativePositions, attend, attention,
+    attention_backward, relative_attention,
+};
+pub use batch_norm::{
+    BatchNormGradients, BatchNormWeights, BatchStatistics, Frames, batch_norm, batch_norm_backward,
 };
 pub use blocks::{Affine, add_feed_forward, add_product, normed_products};
 pub use convolution::{
@@ -34,8 +41,8 @@ pub use convolution::{
 };
 pub use cross_entropy::{Labels, cross_entropy, cross_entropy_backward};
 pub use ctc::{CtcLabels, CtcPass, ctc, ctc_backward};
+pub use depthwise::{DepthwiseShape, add_depthwise_weight_gradient, depthwise, depthwise_input_gradient};
 pub use epilogue::{Epilogue, PostOp};
-pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Matrix, Threads, multiply_add, product};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
 pub use low_precision::attention_bf16;

@@ -230,6 +230,7 @@ pub(super) fn rows_per_thread(n_rows: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::activation::Activation;
     use super::super::epilogue::PostOp;
     use super::*;
 
@@ -247,7 +248,7 @@ mod tests {
             assert_eq!(packed.precision(), precision);
             let n_rows = 50 * rayon::current_num_threads();
             let x = waves((n_rows - 1) * step + n_in, 0.3);
-            for post_op in [PostOp::None, PostOp::Gelu, PostOp::Add] {
+            for post_op in [PostOp::None, PostOp::Activate(Activation::Gelu), PostOp::Add] {
                 let epilogue = Epilogue { bias: Some(&bias), post_op };
                 let before = waves(n_rows * n_out, 0.4);
                 let mut all = before.clone();

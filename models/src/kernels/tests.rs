@@ -5,12 +5,22 @@ use proptest::prelude::*;
 use super::test_support::noise;
 use super::*;
 
-fn normal_cdf(x: f64) -> f64 {
-    0.5 + 0.5 * candle_core::cpu::erf::erf_f64(x / 2f64.sqrt())
+fn activated(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Gelu => x * (0.5 + 0.5 * candle_core::cpu::erf::erf_f64(x / 2f64.sqrt())),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Relu => x.max(0.0),
+    }
 }
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
-const POST_OPS: [PostOp; 3] = [PostOp::None, PostOp::Gelu, PostOp::Add];
+const POST_OPS: [PostOp; 5] = [
+    PostOp::None,
+    PostOp::Activate(Activation::Gelu),
+    PostOp::Activate(Activation::Silu),
+    PostOp::Activate(Activation::Relu),
+    PostOp::Add,
+];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
@@ -19,7 +29,7 @@ proptest! {
     fn products_are_sums_of_products(
         (n_rows, n_out, n_in) in (1usize..70, 1usize..140, 0usize..520),
         gap in 0usize..9,
-        (precision, post_op) in (0usize..3, 0usize..3),
+        (precision, post_op) in (0usize..3, 0usize..5),
         has_bias in any::<bool>(),
         seed in any::<u32>(),
     ) {
@@ -46,7 +56,7 @@ proptest! {
             let sum = sum + if has_bias { f64::from(bias[column]) } else { 0.0 };
             let expected = match post_op {
                 PostOp::None => sum,
-                PostOp::Gelu => sum * normal_cdf(sum),
+                PostOp::Activate(activation) => activated(activation, sum),
                 PostOp::Add => sum + f64::from(*before),
             };
             let weights: f64 = weight.iter().map(|w| f64::from(w.abs())).sum();

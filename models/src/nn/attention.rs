@@ -40,17 +40,40 @@ impl KeySpan<'_> {
     }
 }
 
+/// What architectures differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Projections {
+    /// Name of the last projection.
+    pub out: &'static str,
+    /// Whether the projection of keys has a bias.
+    pub key_bias: bool,
+    /// Whether the others have.
+    pub bias: bool,
+}
+
+impl Projections {
+    /// Whisper's: a bias of all keys alike would change no score.
+    pub const WHISPER: Self = Self { out: "out_proj", key_bias: false, bias: true };
+}
+
 impl MultiHeadAttention {
-    /// Loads `q_proj`, `k_proj` (without bias, as Whisper has it), `v_proj` and `out_proj`.
+    /// Loads `q_proj`, `k_proj`, `v_proj` and the last projection.
     ///
     /// # Errors
     /// What `Scope::get` refuses.
-    pub fn load(scope: &Scope<'_>, width: usize, n_heads: usize) -> Result<Self, Error> {
+    pub fn load(
+        scope: &Scope<'_>,
+        width: usize,
+        n_heads: usize,
+        projections: Projections,
+    ) -> Result<Self, Error> {
+        let Projections { out, key_bias, bias } = projections;
+        let linear = |name: &str, bias| Linear::load(&scope.sub(name), width, width, bias);
         Ok(Self {
-            query: Linear::load(&scope.sub("q_proj"), width, width, true)?,
-            key: Linear::load(&scope.sub("k_proj"), width, width, false)?,
-            value: Linear::load(&scope.sub("v_proj"), width, width, true)?,
-            out: Linear::load(&scope.sub("out_proj"), width, width, true)?,
+            query: linear("q_proj", bias)?,
+            key: linear("k_proj", key_bias)?,
+            value: linear("v_proj", bias)?,
+            out: linear(out, bias)?,
             width,
             n_heads,
             scale: ((width / n_heads) as f64).powf(-0.5),

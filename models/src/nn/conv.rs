@@ -9,11 +9,11 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Shape, Tenso
 
 use super::backward::gradient_of;
 use super::storage::{floats, on_cpu, tensor, with_floats};
-use super::{Weight, gelu};
+use super::{Weight, activate};
 use crate::Error;
 use crate::kernels::{
-    ConvolutionShape, Epilogue, PackedWeight, PostOp, add_column_sums, add_convolution_weight_gradient,
-    convolution, convolution_input_gradient, convolution_packed, zeros,
+    Activation, ConvolutionShape, Epilogue, PackedWeight, PostOp, add_column_sums,
+    add_convolution_weight_gradient, convolution, convolution_input_gradient, convolution_packed, zeros,
 };
 use crate::params::{Init, Scope};
 
@@ -80,11 +80,11 @@ impl Conv1d {
                 self.dense(x, &dense)
             }
             Weight::Packed(weight) => {
-                let post_op = if with_gelu { PostOp::Gelu } else { PostOp::None };
+                let post_op = if with_gelu { PostOp::Activate(Activation::Gelu) } else { PostOp::None };
                 return x.contiguous()?.apply_op1_no_bwd(&PackedConvolution { layer: self, weight, post_op });
             }
         }?;
-        if with_gelu { gelu(&y) } else { Ok(y) }
+        if with_gelu { activate(Activation::Gelu, &y) } else { Ok(y) }
     }
 
     /// How it runs over `x` (B, T, in), and T'.

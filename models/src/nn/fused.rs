@@ -3,14 +3,14 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use super::storage::{cpu_slice, floats, on_cpu, with_floats};
-use super::{LayerNorm, Linear, gelu};
-use crate::kernels::{self, Affine, PackedWeight, PostOp, Threads};
+use super::{LayerNorm, Linear, activate};
+use crate::kernels::{self, Activation, Affine, PackedWeight, PostOp, Threads};
 
 /// Several layers over `norm(x)`: (.., D) to (.., D) each. Differentiable.
 ///
 /// # Errors
 /// A last dimension other than D.
-pub(super) fn normed<const N: usize>(
+pub(crate) fn normed<const N: usize>(
     norm: &LayerNorm,
     x: &Tensor,
     layers: [&Linear; N],
@@ -32,7 +32,7 @@ pub(super) fn normed<const N: usize>(
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub(super) fn add(x: &Tensor, layer: &Linear, y: &Tensor) -> candle_core::Result<Tensor> {
+pub(crate) fn add(x: &Tensor, layer: &Linear, y: &Tensor) -> candle_core::Result<Tensor> {
     match layer.packed() {
         Some((weight, bias)) if can_fuse(x) && can_fuse(y) => {
             y.contiguous()?.apply_op2_no_bwd(&x.contiguous()?, &Added { weight, bias })
@@ -41,16 +41,38 @@ pub(super) fn add(x: &Tensor, layer: &Linear, y: &Tensor) -> candle_core::Result
     }
 }
 
-/// `x + fc2(gelu(fc1(norm(x))))`, (.., D) to (.., D). Differentiable.
+/// `x + scale fc2(activation(fc1(norm(x))))`, (.., D) to (.., D). Differentiable.
 ///
 /// # Errors
 /// A last dimension other than D.
-pub fn feed_forward(norm: &LayerNorm, fc1: &Linear, fc2: &Linear, x: &Tensor) -> candle_core::Result<Tensor> {
+pub(super) fn add_feed_forward(
+    x: &Tensor,
+    norm: &LayerNorm,
+    [fc1, fc2]: [&Linear; 2],
+    activation: Activation,
+    scale: f32,
+) -> candle_core::Result<Tensor> {
     match (fc1.packed(), fc2.packed()) {
         (Some(fc1), Some(fc2)) if can_fuse(x) && !norm.is_trained() => {
-            x.contiguous()?.apply_op1_no_bwd(&FeedForward { norm, layers: [fc1, fc2] })
+            x.contiguous()?.apply_op1_no_bwd(&FeedForward { norm, layers: [fc1, fc2], activation, scale })
         }
-        _ => x + fc2.forward(&gelu(&fc1.forward(&norm.forward(x)?)?)?)?,
+        _ => {
+            let y = fc2.forward(&activate(activation, &fc1.forward(&norm.forward(x)?)?)?)?;
+            if scale == 1.0 { x + y } else { x + (y * f64::from(scale))? }
+        }
+    }
+}
+
+/// `activation(layer(x))`, (.., in) to (.., out). Differentiable.
+///
+/// # Errors
+/// A last dimension other than `in`.
+pub fn activated(layer: &Linear, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+    match layer.packed() {
+        Some((weight, bias)) if can_fuse(x) => {
+            x.contiguous()?.apply_op1_no_bwd(&Activated { weight, bias, activation })
+        }
+        _ => activate(activation, &layer.forward(x)?),
     }
 }
 
@@ -118,6 +140,33 @@ impl CustomOp1 for Normed<'_> {
     }
 }
 
+/// A layer and an activation.
+struct Activated<'a> {
+    weight: &'a PackedWeight,
+    bias: Option<&'a Tensor>,
+    activation: Activation,
+}
+
+impl CustomOp1 for Activated<'_> {
+    fn name(&self) -> &'static str {
+        "product-activated"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (n_in, n_out) = (self.weight.n_in(), self.weight.n_out());
+        let rows = n_rows(layout, n_in, n_in)?;
+        let x = floats(storage, layout)?;
+        let mut y = kernels::zeros(rows * n_out);
+        with_affines(&[(self.weight, self.bias)], |layers| {
+            layers[0].multiply(x, PostOp::Activate(self.activation), Threads::All, &mut y);
+        })?;
+        let mut dims = layout.dims().to_vec();
+        dims.pop();
+        dims.push(n_out);
+        Ok((CpuStorage::F32(y), Shape::from(dims)))
+    }
+}
+
 /// A residual and a layer.
 struct Added<'a> {
     weight: &'a PackedWeight,
@@ -152,6 +201,8 @@ impl CustomOp2 for Added<'_> {
 struct FeedForward<'a> {
     norm: &'a LayerNorm,
     layers: [Packed<'a>; 2],
+    activation: Activation,
+    scale: f32,
 }
 
 impl CustomOp1 for FeedForward<'_> {
@@ -169,7 +220,8 @@ impl CustomOp1 for FeedForward<'_> {
             }
             let mut y = x.to_vec();
             with_affines(&self.layers, |layers| {
-                kernels::add_feed_forward(&mut y, norm, [layers[0], layers[1]]);
+                let layers = [layers[0], layers[1]];
+                kernels::add_feed_forward(&mut y, norm, layers, self.activation, self.scale);
             })?;
             Ok((CpuStorage::F32(y), layout.shape().clone()))
         })?
@@ -222,6 +274,15 @@ mod tests {
         }
     }
 
+    fn feed_forward(
+        layers: &Layers,
+        x: &Tensor,
+        activation: Activation,
+        scale: f32,
+    ) -> candle_core::Result<Tensor> {
+        add_feed_forward(x, &layers.norm, [&layers.up, &layers.down], activation, scale)
+    }
+
     /// The same layers trained, and frozen in a precision.
     fn layers(precision: Precision) -> Result<[Layers; 2], Error> {
         let trained = Params::seeded(3, &Device::Cpu);
@@ -242,14 +303,18 @@ mod tests {
             // Alone, and for all threads.
             for n_rows in [1, 500] {
                 let x = noise((2, n_rows, WIDTH), 1)?;
-                let forward = |layers: &Layers| feed_forward(&layers.norm, &layers.up, &layers.down, &x);
-                assert_close(&forward(&frozen)?, &forward(&trained)?, tolerance)?;
+                for (activation, scale) in [(Activation::Gelu, 1.0), (Activation::Silu, 0.5)] {
+                    let forward = |layers: &Layers| feed_forward(layers, &x, activation, scale);
+                    assert_close(&forward(&frozen)?, &forward(&trained)?, tolerance)?;
+                }
                 let twice = |layers: &Layers| normed(&layers.norm, &x, [&layers.square, &layers.square]);
                 let (ours, theirs) = (twice(&frozen)?, twice(&trained)?);
                 assert_eq!(ours[0].dims(), x.dims());
                 for (ours, theirs) in ours.iter().zip(&theirs) {
                     assert_close(ours, theirs, tolerance)?;
                 }
+                let activated = |layers: &Layers| activated(&layers.up, &x, Activation::Relu);
+                assert_close(&activated(&frozen)?, &activated(&trained)?, tolerance)?;
                 let added = |layers: &Layers| add(&x, &layers.square, &x);
                 assert_close(&added(&frozen)?, &added(&trained)?, tolerance)?;
             }
@@ -261,7 +326,8 @@ mod tests {
             assert_eq!(products, trained.up.forward(&x)?.flatten_all()?.to_vec1::<f32>()?);
             let wide = noise((2, WIDTH + 1), 1)?;
             assert!(product_into(&frozen.up, &wide, &mut products).is_err());
-            assert!(feed_forward(&frozen.norm, &frozen.up, &frozen.down, &wide).is_err());
+            assert!(feed_forward(&frozen, &wide, Activation::Gelu, 1.0).is_err());
+            assert!(activated(&frozen.up, &wide, Activation::Relu).is_err());
             assert!(normed(&frozen.norm, &wide, [&frozen.square]).is_err());
             assert!(add(&wide, &frozen.square, &noise((2, WIDTH), 1)?).is_err());
             assert!(normed(&frozen.norm, &noise((2, WIDTH), 1)?, [&frozen.square, &frozen.up]).is_err());
@@ -273,13 +339,13 @@ mod tests {
     fn nothing_is_fused_that_a_gradient_goes_through() -> Result<(), Error> {
         let [_, frozen] = layers(Precision::F32)?;
         let x = Var::from_tensor(&noise((3, WIDTH), 1)?)?;
-        let y = feed_forward(&frozen.norm, &frozen.up, &frozen.down, x.as_tensor())?;
+        let y = feed_forward(&frozen, x.as_tensor(), Activation::Gelu, 1.0)?;
         assert!(y.sum_all()?.backward()?.get(&x).is_some());
         // A norm that is trained between frozen layers.
         let part = TrainedPart { frozen: ["up", "down", "square"].map(str::to_owned).to_vec(), lora: None };
         let params = Params::seeded(3, &Device::Cpu).with_part(part);
         let layers = Layers::load(&params)?;
-        let y = feed_forward(&layers.norm, &layers.up, &layers.down, &noise((3, WIDTH), 1)?)?;
+        let y = feed_forward(&layers, &noise((3, WIDTH), 1)?, Activation::Gelu, 1.0)?;
         let gradients = y.sqr()?.sum_all()?.backward()?;
         for (name, var) in params.vars().iter().filter(|(name, _)| name.starts_with("norm")) {
             assert!(gradients.get(var).is_some(), "{name}");

@@ -47,7 +47,40 @@ impl Linear {
     /// # Errors
     /// What `Scope::get` refuses.
     pub fn load(scope: &Scope<'_>, n_in: usize, n_out: usize, bias: bool) -> Result<Self, Error> {
-        let weight = Weight::load(scope, n_out, n_in, Init::Scaled { n_inputs: n_in, gain: 1.0 })?;
+        Self::load_shaped(scope, &[n_out, n_in], bias, scope.precision(), 1.0)
+    }
+
+    /// Loads a convolution that looks at one position as the linear layer that it is: `weight` is (out, in, 1, ..), with a one
+    /// for each of `n_axes`.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub fn load_pointwise(
+        scope: &Scope<'_>,
+        n_in: usize,
+        n_out: usize,
+        n_axes: usize,
+        bias: bool,
+    ) -> Result<Self, Error> {
+        let shape = [&[n_out, n_in][..], &vec![1; n_axes]].concat();
+        Self::load_shaped(scope, &shape, bias, scope.precision(), 1.0)
+    }
+
+    /// Loads a layer whose `weight` has the outputs first and then its inputs in any shape. Packed, it is in `precision`; new, what
+    /// comes out varies `gain` times as much as what went in.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub(crate) fn load_shaped(
+        scope: &Scope<'_>,
+        shape: &[usize],
+        bias: bool,
+        precision: Precision,
+        gain: f32,
+    ) -> Result<Self, Error> {
+        let n_in = shape.iter().skip(1).product();
+        let n_out = shape.first().copied().unwrap_or(0);
+        let weight = Weight::load_shaped(precision, scope, shape, Init::Scaled { n_inputs: n_in, gain })?;
         let bias = if bias { Some(scope.get("bias", &[n_out], Init::Zeros)?) } else { None };
         Ok(Self { weight, bias, adapter: Update::load(scope, n_in, n_out)? })
     }
@@ -55,6 +88,12 @@ impl Linear {
     /// A layer that shares another's weight, such as an output projection tied to the embedding.
     pub fn tied(weight: Weight) -> Self {
         Self { weight, bias: None, adapter: None }
+    }
+
+    /// The same with a bias of its own.
+    #[must_use]
+    pub fn with_bias(self, bias: Tensor) -> Self {
+        Self { bias: Some(bias), ..self }
     }
 
     /// Its weight and bias where it may be computed together with what is around it: packed, and without an update.

@@ -43,14 +43,31 @@ impl Weight {
         n_in: usize,
         init: Init,
     ) -> Result<Self, Error> {
-        let shape = [n_out, n_in];
-        match scope.stored("weight", &shape)? {
+        Self::load_shaped(precision, scope, &[n_out, n_in], init)
+    }
+
+    /// The same of a weight whose inputs have any shape.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub(super) fn load_shaped(
+        precision: Precision,
+        scope: &Scope<'_>,
+        shape: &[usize],
+        init: Init,
+    ) -> Result<Self, Error> {
+        let (n_out, n_in) = (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product());
+        match scope.stored("weight", shape)? {
             // Straight from the file: the largest matrix as a tensor would take more than all of a model in bytes.
             Some(stored) if has_kernels(scope.device()) => {
                 let read = |first: usize, rows: &mut [f32]| stored.read(first * n_in, rows);
                 Ok(Self::Packed(Arc::new(PackedWeight::pack_rows(precision, n_out, n_in, read)?)))
             }
-            _ => Ok(Self::with_precision(scope, scope.get("weight", &shape, init)?, precision)?),
+            _ => {
+                let dense = scope.get("weight", shape, init)?;
+                let dense = if shape.len() == 2 { dense } else { dense.reshape((n_out, n_in))? };
+                Ok(Self::with_precision(scope, dense, precision)?)
+            }
         }
     }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use candle_core::{Tensor, WithDType};
 
 use super::WhisperConfig;
-use super::feed_forward::FeedForward;
+use super::feed_forward::feed_forward;
 use crate::Error;
 use crate::nn::{
-    Embedding, KeySpan, KvCache, LayerNorm, Linear, Mask, MultiHeadAttention, checkpoint, product_into,
+    Embedding, FeedForward, KeySpan, KvCache, LayerNorm, Linear, Mask, MultiHeadAttention, Projections,
+    checkpoint, product_into,
 };
 use crate::params::{Init, Scope};
 
@@ -90,10 +91,10 @@ impl Decoder {
                 let scope = scope.sub("layers").sub(i);
                 Ok(Arc::new(DecoderBlock {
                     self_norm: LayerNorm::load(&scope.sub("self_attn_layer_norm"), d, EPS)?,
-                    self_attention: MultiHeadAttention::load(&scope.sub("self_attn"), d, heads)?,
+                    self_attention: MultiHeadAttention::load(&scope.sub("self_attn"), d, heads, Projections::WHISPER)?,
                     cross_norm: LayerNorm::load(&scope.sub("encoder_attn_layer_norm"), d, EPS)?,
-                    cross_attention: MultiHeadAttention::load(&scope.sub("encoder_attn"), d, heads)?,
-                    feed_forward: FeedForward::load(&scope, d, config.decoder_ffn_dim)?,
+                    cross_attention: MultiHeadAttention::load(&scope.sub("encoder_attn"), d, heads, Projections::WHISPER)?,
+                    feed_forward: feed_forward(&scope, d, config.decoder_ffn_dim)?,
                 }))
             })
             .collect::<Result<_, Error>>()?;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::WhisperConfig;
-use super::feed_forward::FeedForward;
+use super::feed_forward::feed_forward;
 use crate::Error;
-use crate::nn::{Conv1d, LayerNorm, Mask, MultiHeadAttention, checkpoint};
+use crate::nn::{Conv1d, FeedForward, LayerNorm, Mask, MultiHeadAttention, Projections, checkpoint};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -46,8 +46,9 @@ impl Encoder {
                         &scope.sub("self_attn"),
                         d,
                         config.encoder_attention_heads,
+                        Projections::WHISPER,
                     )?,
-                    feed_forward: FeedForward::load(&scope, d, config.encoder_ffn_dim)?,
+                    feed_forward: feed_forward(&scope, d, config.encoder_ffn_dim)?,
                 }))
             })
             .collect::<Result<_, Error>>()?;

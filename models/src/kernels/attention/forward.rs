@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use super::relative::{self, RelativePositions};
 use super::{AttentionShape, HeadRows};
 use crate::kernels::functions::{exp, max, sum};
 use crate::kernels::gemm::{Columns, FactorRows, MAX_BLOCK, MAX_ROWS, N_COLUMNS, ROW_STRIDE, Sum};
@@ -24,12 +25,28 @@ pub fn attention(
     values: &[f32],
     out: &mut [f32],
 ) -> Vec<f32> {
-    attention_with(InstructionSet::best(), shape, queries, keys, values, out)
+    attention_with(InstructionSet::best(), shape, None, queries, keys, values, out)
+}
+
+/// [`attention`] of queries to keys of the same recording, that tells apart how far before or after a query a key lies.
+///
+/// # Panics
+/// When the slices' lengths do not fit `shape`, or a head has more than `AttentionShape::MAX_HEAD` numbers.
+pub fn relative_attention(
+    shape: AttentionShape<'_>,
+    positions: RelativePositions<'_>,
+    queries: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    out: &mut [f32],
+) {
+    attention_with(InstructionSet::best(), shape, Some(positions), queries, keys, values, out);
 }
 
 pub(super) fn attention_with(
     set: InstructionSet,
     shape: AttentionShape<'_>,
+    positions: Option<RelativePositions<'_>>,
     queries: &[f32],
     keys: &[f32],
     values: &[f32],
@@ -37,6 +54,7 @@ pub(super) fn attention_with(
 ) -> Vec<f32> {
     let n_rows = shape.n_rows(queries, keys, values);
     assert!(out.len() == queries.len(), "attention: {} queries, {} out", queries.len(), out.len());
+    positions.iter().for_each(|positions| positions.check(&shape));
     let n_heads = n_rows * shape.n_heads;
     let mut log_sums = vec![f32::INFINITY; n_heads * shape.n_queries];
     if shape.n_queries == 0 || shape.width == 0 {
@@ -57,6 +75,7 @@ pub(super) fn attention_with(
         let task = Task {
             set,
             shape,
+            positions: positions.map(|positions| positions.of_head(&shape, i % shape.n_heads)),
             n_keys: shape.n_keys_of(i / shape.n_heads),
             queries: HeadRows::new(&shape, queries, shape.n_queries, i),
             keys: HeadRows::new(&shape, keys, shape.n_keys, i),
@@ -72,6 +91,7 @@ pub(super) fn attention_with(
 struct Task<'a> {
     set: InstructionSet,
     shape: AttentionShape<'a>,
+    positions: Option<relative::OfHead<'a>>,
     n_keys: usize,
     queries: HeadRows<'a>,
     keys: HeadRows<'a>,
@@ -86,6 +106,7 @@ struct Scratch {
     values: Vec<Columns>, // (head panels, T)
     queries: Vec<f32>,    // (MAX_ROWS, ROW_STRIDE)
     scores: Vec<f32>,     // (key blocks, MAX_ROWS, ROW_STRIDE)
+    relative: relative::Scratch,
 }
 
 thread_local! {
@@ -93,7 +114,7 @@ thread_local! {
 }
 
 /// Scores of the rows of a tile, a block of keys after the other.
-const BLOCK: usize = MAX_ROWS * ROW_STRIDE;
+pub(super) const BLOCK: usize = MAX_ROWS * ROW_STRIDE;
 
 impl Task<'_> {
     fn run(&self, scratch: &mut Scratch, out: &mut [&mut [f32]], log_sums: &mut [f32]) {
@@ -104,6 +125,14 @@ impl Task<'_> {
         }
         self.keys.pack_transposed(self.set, 0..n_keys, &mut scratch.keys);
         self.values.pack(self.set, 0..n_keys, &mut scratch.values);
+        if let Some(positions) = self.positions {
+            positions.pack(
+                self.set,
+                self.first_query..self.first_query + out.len(),
+                n_keys,
+                &mut scratch.relative,
+            );
+        }
         scratch.queries.resize(BLOCK, 0.0);
         scratch.scores.resize(n_keys.div_ceil(MAX_BLOCK) * BLOCK, 0.0);
         let tiles = out.chunks_mut(MAX_ROWS).zip(log_sums.chunks_mut(MAX_ROWS));
@@ -121,17 +150,25 @@ impl Task<'_> {
         out: &mut [&mut [f32]],
         log_sums: &mut [f32],
     ) {
-        let Scratch { keys, values, queries, scores } = scratch;
-        let (head, n_rows) = (self.queries.head, out.len());
-        for (i, row) in queries.chunks_mut(ROW_STRIDE).take(n_rows).enumerate() {
-            for (copy, query) in row.iter_mut().zip(self.queries.row(first + i)) {
-                *copy = query * self.shape.scale;
+        let Scratch { keys, values, queries, scores, relative } = scratch;
+        let (head, n_rows, scale) = (self.queries.head, out.len(), self.shape.scale);
+        let rows = (first..first + n_rows).map(|i| self.queries.row(i));
+        match self.positions {
+            Some(positions) => relative::scaled(queries, rows.clone(), positions.content_bias, scale),
+            None => {
+                for (copies, row) in queries.chunks_mut(ROW_STRIDE).zip(rows.clone()) {
+                    copies.iter_mut().zip(row).for_each(|(copy, query)| *copy = query * scale);
+                }
             }
         }
         let n_keys = self.shape.n_visible(first + n_rows - 1, self.n_keys);
         for (panel, key) in keys.chunks(head).zip((0..n_keys).step_by(N_COLUMNS)) {
             let scores = &mut scores[key / MAX_BLOCK * BLOCK + key % MAX_BLOCK..];
             self.set.multiply(queries, panel, Sum::default(), FactorRows { values: scores, n_rows });
+        }
+        if let Some(positions) = self.positions {
+            relative::scaled(queries, rows, positions.position_bias, scale);
+            positions.add(self.set, (first..first + n_rows, n_keys), queries, scores, relative);
         }
         let mut scales = [0f32; MAX_ROWS];
         for (i, (scale, log_sum)) in scales.iter_mut().zip(log_sums).enumerate() {

@@ -4,11 +4,13 @@ mod backward;
 mod forward;
 mod keys_values;
 mod ragged;
+mod relative;
 
 pub use backward::{AttentionPass, attention_backward};
-pub use forward::attention;
+pub use forward::{attention, relative_attention};
 pub use keys_values::KeysValues;
 pub use ragged::{AttentionRow, attend};
+pub use relative::RelativePositions;
 
 use super::gemm::{Columns, MAX_BLOCK, Matrix, N_COLUMNS};
 use super::instruction_set::InstructionSet;

@@ -70,7 +70,7 @@ fn values_and_gradients_are_the_formulas_with_every_instruction_set() {
             let expected = twin(shape, &q, &k, &v, &d_out);
             for set in InstructionSet::available() {
                 let mut out = vec![f32::NAN; q.len()];
-                let log_sums = attention_with(set, shape, &q, &k, &v, &mut out);
+                let log_sums = attention_with(set, shape, None, &q, &k, &v, &mut out);
                 let pass = AttentionPass {
                     queries: &q,
                     keys: &k,

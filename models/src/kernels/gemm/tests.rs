@@ -1,5 +1,6 @@
 use super::packed::Product;
 use super::*;
+use crate::kernels::activation::{Activation, activate};
 use crate::kernels::epilogue::PostOp;
 use crate::kernels::weight_rows::rows_of;
 
@@ -102,9 +103,11 @@ fn products_end_as_they_are_asked_to() {
         let (bias, before) = (waves(n_out, 0.3), waves(n_rows * n_out, 0.4));
         let packed = packed(&weight, n_out, n_in);
         let product = twin(&x, &weight, n_in, Some(&bias), n_rows);
-        let curved = crate::kernels::gelu(&product);
+        let curved = activate(Activation::Gelu, &product);
         let added: Vec<f32> = product.iter().zip(&before).map(|(product, before)| product + before).collect();
-        for (post_op, expected) in [(PostOp::None, product), (PostOp::Gelu, curved), (PostOp::Add, added)] {
+        for (post_op, expected) in
+            [(PostOp::None, product), (PostOp::Activate(Activation::Gelu), curved), (PostOp::Add, added)]
+        {
             for set in InstructionSet::available() {
                 let mut y = before.clone();
                 let (epilogue, threads) = (Epilogue { bias: Some(&bias), post_op }, Threads::All);

@@ -4,7 +4,7 @@ use super::*;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::test_support::noise;
 use crate::kernels::weight_rows::rows_of;
-use crate::kernels::{Epilogue, PostOp, Threads};
+use crate::kernels::{Activation, Epilogue, PostOp, Threads};
 
 fn quantised(weight: &[f32], n_out: usize, n_in: usize) -> Int8Matrix {
     let Ok(quantised) = Int8Matrix::quantise(n_out, n_in, rows_of(weight, n_out, n_in));
@@ -104,7 +104,7 @@ fn a_row_is_the_same_alone_and_in_a_batch() {
         let mut rows = Int8Rows::default();
         rows.set(x, n_in, x.len() / n_in, n_in);
         let mut y = vec![0.0; rows.n_rows() * n_out];
-        let epilogue = Epilogue { post_op: PostOp::Gelu, ..Epilogue::default() };
+        let epilogue = Epilogue { post_op: PostOp::Activate(Activation::Gelu), ..Epilogue::default() };
         packed.multiply(&rows, epilogue, Threads::All, &mut y);
         y
     };
