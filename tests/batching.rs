@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use models::Transcriber;
 use models::decode::{Attempt, Strategy, Thresholds, WindowRequest, WindowResult};
-use models::whisper::{CrossCache, StepRow};
+use models::{CrossCache, StepRow};
 
 use crate::parity::{BUNDLES, features};
 use crate::support::{difference, fixture, json, numbers, transcriber};
@@ -15,9 +15,9 @@ use crate::support::{difference, fixture, json, numbers, transcriber};
 #[test]
 fn steps_with_a_cache_equal_the_whole_sequence() -> Result<()> {
     let transcriber = transcriber(&fixture("whisper-80"))?;
-    let decoder = &transcriber.whisper().decoder;
-    let config = &transcriber.whisper().config;
-    let encoded = transcriber.encode(features(1, config.num_mel_bins, config.max_source_frames()))?;
+    let decoder = transcriber.model().decoder()?;
+    let architecture = transcriber.architecture();
+    let encoded = transcriber.encode(features(1, architecture.n_mels(), architecture.window_frames()))?;
     let cross = transcriber.listen(&encoded)?;
     let ids = [301u32, 308, 311, 315, 40, 258, 17, 270, 75];
     let whole = decoder
@@ -41,7 +41,7 @@ fn bits(values: &Tensor) -> Result<Vec<u32>> {
 fn hidden_states_and_logits_of_unequal_rows_in_one_batch_equal_each_alone() -> Result<()> {
     for name in BUNDLES {
         let stage = Stage::open(name)?;
-        let decoder = &stage.transcriber.whisper().decoder;
+        let decoder = stage.transcriber.model().decoder()?;
         let texts: [&[u32]; 4] =
             [&[301, 40, 258], &[17], &[301, 75, 270, 9, 33, 128, 64, 5, 300, 12, 7, 81, 256], &[88, 260]];
         // In one batch, and each in a batch of its own; then two steps of one token more.
@@ -85,7 +85,7 @@ fn hidden_states_and_logits_of_unequal_rows_in_one_batch_equal_each_alone() -> R
 #[test]
 fn windows_encoded_in_one_batch_equal_each_alone() -> Result<()> {
     let transcriber = transcriber(&fixture("whisper-80"))?;
-    let encoder = &transcriber.whisper().encoder;
+    let encoder = &transcriber.model().encoder;
     let clips = (0..3)
         .map(|clip| Ok(Tensor::from_vec(features(clip, 80, 3000).data, (80, 3000), &Device::Cpu)?))
         .collect::<Result<Vec<_>>>()?;
@@ -111,8 +111,8 @@ struct Stage {
 impl Stage {
     fn open(name: &str) -> Result<Self> {
         let transcriber = transcriber(&fixture(name))?;
-        let config = &transcriber.whisper().config;
-        let (n_mels, n_frames) = (config.num_mel_bins, config.max_source_frames());
+        let architecture = transcriber.architecture();
+        let (n_mels, n_frames) = (architecture.n_mels(), architecture.window_frames());
         let listened = (0..3)
             .map(|clip| Ok(transcriber.listen(&transcriber.encode(features(clip, n_mels, n_frames))?)?))
             .collect::<Result<_>>()?;
@@ -160,7 +160,7 @@ impl Stage {
 
     /// The result, and after how many steps it came.
     fn alone(&self, request: WindowRequest) -> Result<(WindowResult, usize)> {
-        let mut session = self.transcriber.session();
+        let mut session = self.transcriber.session()?;
         session.join(0, request)?;
         for n_steps in 1.. {
             if let Some((_, result)) = session.step()?.ended.pop() {
@@ -193,7 +193,7 @@ fn beam(size: usize, patience: Option<f32>) -> Strategy {
 fn greedy_beam_and_sampled_rows_in_one_batch_equal_each_alone() -> Result<()> {
     for name in BUNDLES {
         let stage = Stage::open(name)?;
-        let mut session = stage.transcriber.session();
+        let mut session = stage.transcriber.session()?;
         for id in 0..8 {
             session.join(id, stage.mixed(id)?)?;
         }
@@ -214,7 +214,7 @@ fn greedy_beam_and_sampled_rows_in_one_batch_equal_each_alone() -> Result<()> {
 #[test]
 fn windows_join_and_leave_between_steps_without_a_trace() -> Result<()> {
     let stage = Stage::open("whisper-80")?;
-    let mut session = stage.transcriber.session();
+    let mut session = stage.transcriber.session()?;
     let mut results = BTreeMap::new();
     for id in 0..4 {
         session.join(id, stage.mixed(id)?)?;
@@ -272,7 +272,7 @@ fn a_rejected_window_walks_the_ladder_and_its_neighbours_do_not_notice() -> Resu
     ensure!(accepted.temperature == 0.4 && accepted.tokens == searched.tokens, "{accepted:?}");
     ensure!(n_steps == 2 * n_greedy + n_searched, "{n_steps} steps");
     // Beside others: the same, and only the rejected window is decoded again.
-    let mut session = stage.transcriber.session();
+    let mut session = stage.transcriber.session()?;
     session.join(10, stage.request(1, Strategy::Greedy))?;
     session.join(11, ladder())?;
     session.join(12, stage.request(2, beam(3, None)))?;

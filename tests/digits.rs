@@ -27,7 +27,7 @@ fn decode_batch(
     timestamps: bool,
 ) -> Result<Vec<WindowResult>> {
     let prompt = transcriber.special_tokens().prompt(Some("en"), models::Task::Transcribe, timestamps)?;
-    let mut session = transcriber.session();
+    let mut session = transcriber.session()?;
     for (id, encoded) in encoded.iter().enumerate() {
         let request = WindowRequest {
             cross: transcriber.listen(encoded)?,
@@ -70,10 +70,10 @@ fn every_clip_gives_the_tokens_that_transformers_gives() -> Result<()> {
             }
         }
         let cross = transcriber.listen(&hidden)?;
-        let decoder = &transcriber.whisper().decoder;
+        let decoder = transcriber.model().decoder()?;
         let prompt: Vec<u32> = numbers(&clip["prompt_ids"]);
         let mut cache = decoder.row_cache(prompt.len())?;
-        let rows = &mut [models::whisper::StepRow { tokens: &prompt, cache: &mut cache, cross: &cross }];
+        let rows = &mut [models::StepRow { tokens: &prompt, cache: &mut cache, cross: &cross }];
         let last = decoder.step(rows)?.get(prompt.len() - 1)?.unsqueeze(0)?;
         let logits = decoder.logits(&last)?.flatten_all()?.to_vec1::<f32>()?;
         for pair in clip["first_step_top8"].as_array().context("top 8")? {

@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use models::params::{Params, TrainedPart};
-use models::whisper::Whisper;
 use models::{
     Adapter, Bundle, BundleSource, DecodeOptions, Lora, NewVocabulary, Transcriber, WeightDtype, add_updates,
     write_adapter,
 };
-use models::{Architecture, write_weights};
+use models::{SpeechModel, write_weights};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -230,19 +229,23 @@ fn strategies_are_compared_and_a_refused_stage_is_a_row() -> Result<()> {
 #[test]
 fn an_adapter_is_nothing_at_first_and_the_same_beside_and_within_the_weights() -> Result<()> {
     let dir = fixture("whisper-80");
-    let Architecture::Whisper(config) = Bundle::open(&dir)?.architecture().clone();
+    let architecture = Bundle::open(&dir)?.architecture().clone();
     let targets = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"].map(str::to_owned).to_vec();
     let lora = Lora { rank: 3, alpha: 7.0, targets };
     let part = TrainedPart { frozen: vec![String::new()], lora: Some((lora.clone(), 5)) };
     let adapted = Params::trainable(models::Weights::open(&dir)?, &Device::Cpu).with_part(part);
-    let model = Whisper::load(&adapted, config.clone())?;
-    let plain = Whisper::load(&Params::frozen(models::Weights::open(&dir)?, &Device::Cpu), config.clone())?;
-    let features = crate::parity::features(0, config.num_mel_bins, config.max_source_frames());
-    let mel =
-        Tensor::from_vec(features.data, (1, config.num_mel_bins, config.max_source_frames()), &Device::Cpu)?;
+    let model = SpeechModel::load(&adapted, &architecture)?;
+    let plain =
+        SpeechModel::load(&Params::frozen(models::Weights::open(&dir)?, &Device::Cpu), &architecture)?;
+    let features = crate::parity::features(0, architecture.n_mels(), architecture.window_frames());
+    let mel = Tensor::from_vec(
+        features.data,
+        (1, architecture.n_mels(), architecture.window_frames()),
+        &Device::Cpu,
+    )?;
     let ids = Tensor::new(&[[301u32, 308, 311, 40, 50]], &Device::Cpu)?;
-    let hidden = |model: &Whisper| -> Result<Tensor> {
-        Ok(model.decoder.forward(&ids, &model.encoder.forward(&mel, &|| true)?)?)
+    let hidden = |model: &SpeechModel| -> Result<Tensor> {
+        Ok(model.decoder()?.forward(&ids, &model.encoder.forward(&mel, &|| true)?)?)
     };
     ensure!(bits(&hidden(&model)?)? == bits(&hidden(&plain)?)?, "B = 0 changes nothing");
 
@@ -270,13 +273,13 @@ fn an_adapter_is_nothing_at_first_and_the_same_beside_and_within_the_weights() -
         BundleSource::Adapted { base: Box::new(dir.as_path().into()), adapter: folder.path().to_owned() };
     let beside = Params::frozen(models::Weights::from_source(&source)?, &Device::Cpu);
     let expected = hidden(&model)?;
-    let off = difference(&expected, &hidden(&Whisper::load(&beside, config.clone())?)?)?;
+    let off = difference(&expected, &hidden(&SpeechModel::load(&beside, &architecture)?)?)?;
     add_updates(&mut tensors, &lora)?;
     tensors.retain(|name, _| !models::is_factor(name));
     let merged = tempfile::tempdir()?;
     write_weights(merged.path(), &tensors, WeightDtype::F32)?;
     let merged = Params::frozen(models::Weights::open(merged.path())?, &Device::Cpu);
-    let merged = difference(&expected, &hidden(&Whisper::load(&merged, config)?)?)?;
+    let merged = difference(&expected, &hidden(&SpeechModel::load(&merged, &architecture)?)?)?;
     println!("adapter beside and within its base: hidden states off by {off:.1e} and {merged:.1e}");
     ensure!(off < 1e-5 && merged < 1e-5, "{off} {merged}");
     ensure!(difference(&expected, &hidden(&plain)?)? > 1e-3);
@@ -359,16 +362,16 @@ fn a_file_for_whisper_cpp_holds_every_tensor() -> Result<()> {
 fn an_adapter_of_peft_says_what_it_says_there() -> Result<()> {
     let expected = candle_core::safetensors::load(fixture("lora/expected.safetensors"), &Device::Cpu)?;
     let dir = fixture("whisper-80");
-    let Architecture::Whisper(config) = Bundle::open(&dir)?.architecture().clone();
-    let features = crate::parity::features(0, config.num_mel_bins, config.max_source_frames());
-    let shape = (1, config.num_mel_bins, config.max_source_frames());
+    let architecture = Bundle::open(&dir)?.architecture().clone();
+    let features = crate::parity::features(0, architecture.n_mels(), architecture.window_frames());
+    let shape = (1, architecture.n_mels(), architecture.window_frames());
     let mel = Tensor::from_vec(features.data, shape, &Device::Cpu)?;
     let ids = expected["ids"].to_dtype(candle_core::DType::U32)?.unsqueeze(0)?;
     let logits = |source: &BundleSource| -> Result<Tensor> {
         let params = Params::frozen(models::Weights::from_source(source)?, &Device::Cpu);
-        let model = Whisper::load(&params, config.clone())?;
-        let hidden = model.decoder.forward(&ids, &model.encoder.forward(&mel, &|| true)?)?;
-        Ok(model.decoder.logits(&hidden.squeeze(0)?)?)
+        let model = SpeechModel::load(&params, &architecture)?;
+        let hidden = model.decoder()?.forward(&ids, &model.encoder.forward(&mel, &|| true)?)?;
+        Ok(model.decoder()?.logits(&hidden.squeeze(0)?)?)
     };
     let base = BundleSource::from(dir.as_path());
     let beside = BundleSource::Adapted { base: Box::new(base.clone()), adapter: fixture("lora") };
@@ -439,21 +442,21 @@ fn a_language_more_is_a_token_after_all_others() -> Result<()> {
     ensure!(refused("X?", "fa")?.contains("no code"));
     let base = Transcriber::load(Bundle::open(&dir)?, &Device::Cpu)?;
     let bundle = Bundle::open(&dir)?.with_language("xx", "fa")?;
-    let n_tokens = base.whisper().config.vocab_size;
+    let n_tokens = base.architecture().n_vocab();
     let written = tempfile::tempdir()?;
     // Written out and read again it is the same model.
     bundle.description().source().copy_description(written.path())?;
-    let Architecture::Whisper(config) = bundle.architecture().clone();
-    ensure!(config.vocab_size >= n_tokens);
+    let architecture = bundle.architecture().clone();
+    ensure!(architecture.n_vocab() >= n_tokens);
     let params = Params::trainable(bundle.into_parts().1, &Device::Cpu);
-    Whisper::load(&params, config.clone())?;
+    SpeechModel::load(&params, &architecture)?;
     let mut tensors: BTreeMap<String, Tensor> =
         params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
     tensors.extend(params.buffers());
     write_weights(written.path(), &tensors, WeightDtype::F32)?;
     let new = Transcriber::load(Bundle::open(written.path())?, &Device::Cpu)?;
     let (id, like) = (new.special_tokens().language("xx")?, new.special_tokens().language("fa")?);
-    ensure!(id as usize == config.vocab_size - 1, "{id}");
+    ensure!(id as usize == architecture.n_vocab() - 1, "{id}");
     let embeddings = &tensors["model.decoder.embed_tokens.weight"];
     ensure!(bits(&embeddings.get(id as usize)?)? == bits(&embeddings.get(like as usize)?)?);
     // It is told as its relative is, hears the same, and is never written.
@@ -491,7 +494,7 @@ fn a_new_language_is_taught_whatever_the_corpus_calls_it() -> Result<()> {
     ensure!(code == 0 && stdout.contains("WER"), "{stderr}");
     ensure!(stderr.contains("20 cuts state another language (Pashto, fa)"), "{stderr}");
     let model = Transcriber::load(Bundle::open(&home.path().join("runs/finetune-xx/model"))?, &Device::Cpu)?;
-    ensure!(model.special_tokens().language("xx")? as usize == model.whisper().config.vocab_size - 1);
+    ensure!(model.special_tokens().language("xx")? as usize == model.architecture().n_vocab() - 1);
     Ok(())
 }
 
@@ -524,7 +527,7 @@ fn another_vocabulary_starts_as_the_old_one_spelled_it() -> Result<()> {
     let end = new.special_tokens().end;
     ensure!((257..=270).contains(&end), "{end}");
     // Text, its end, its start, two languages, six controls, 1501 times.
-    ensure!(new.whisper().config.vocab_size == end as usize + 2 + 2 + 6 + 1501);
+    ensure!(new.architecture().n_vocab() == end as usize + 2 + 2 + 6 + 1501);
 
     let name = "model.decoder.embed_tokens.weight";
     let old = Bundle::open(&dir)?.weights().read_all(&Device::Cpu)?.remove(name).context("embeddings")?;
@@ -557,11 +560,13 @@ fn another_vocabulary_starts_as_the_old_one_spelled_it() -> Result<()> {
     {
         let bundle =
             Bundle::open(&fixture(fixture_name))?.with_vocabulary(&learn(languages, window_secs)?)?;
-        let Architecture::Whisper(config) = bundle.architecture().clone();
+        let architecture = bundle.architecture().clone();
         let (tokenizer, _, special) = bundle.description().vocabulary()?;
-        ensure!(special.is_multilingual != languages.is_empty() && tokenizer.n_tokens() == config.vocab_size);
+        ensure!(
+            special.is_multilingual != languages.is_empty() && tokenizer.n_tokens() == architecture.n_vocab()
+        );
         let rows = bundle.weights().read_all(&Device::Cpu)?[name].dim(0)?;
-        ensure!(rows == config.vocab_size, "{rows}");
+        ensure!(rows == architecture.n_vocab(), "{rows}");
     }
 
     // Its own vocabulary changes nothing.

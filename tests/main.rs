@@ -8,12 +8,14 @@ mod bombs;
 #[cfg(feature = "bundled")]
 mod bundled;
 mod bundles;
+mod canary;
 mod canned_service;
 mod cli;
 mod connections;
 mod data;
 mod decode_worker;
 mod digits;
+mod fast_conformer;
 mod finetune;
 mod gpu;
 mod gradients;

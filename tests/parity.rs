@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use audio::Features;
 use candle_core::{Device, Tensor};
 use models::decode::{Attempt, Strategy, Thresholds, WindowRequest, WindowResult};
-use models::whisper::{CrossCache, StepRow};
 use models::{Bundle, Transcriber};
+use models::{CrossCache, StepRow};
 use serde_json::Value;
 
 use crate::support::{devices, difference, fixture, floats, json, numbers};
@@ -42,8 +42,9 @@ struct Fixture {
 fn open(name: &str, device: &Device) -> Result<Fixture> {
     let dir = fixture(name);
     let transcriber = Transcriber::load(Bundle::open(&dir)?, device)?;
-    let config = &transcriber.whisper().config;
-    let encode = |clip| transcriber.encode(features(clip, config.num_mel_bins, config.max_source_frames()));
+    let architecture = transcriber.architecture();
+    let encode =
+        |clip| transcriber.encode(features(clip, architecture.n_mels(), architecture.window_frames()));
     let encoded = (0..N_CLIPS).map(encode).collect::<Result<Vec<_>, _>>()?;
     let listened = encoded.iter().map(|encoded| transcriber.listen(encoded)).collect::<Result<_, _>>()?;
     Ok(Fixture {
@@ -63,7 +64,7 @@ impl Fixture {
         strategy: Strategy,
         timestamps: bool,
     ) -> Result<Vec<WindowResult>> {
-        let mut session = self.transcriber.session();
+        let mut session = self.transcriber.session()?;
         for (clip, prompt) in prompts.iter().enumerate() {
             let start = self.transcriber.special_tokens().start;
             let request = WindowRequest {
@@ -122,7 +123,7 @@ fn encoder_states_are_transformers() -> Result<()> {
 fn logits_of_unequal_rows_in_one_batch_are_transformers() -> Result<()> {
     for (name, device) in cases() {
         let fixture = open(name, device)?;
-        let decoder = &fixture.transcriber.whisper().decoder;
+        let decoder = fixture.transcriber.model().decoder()?;
         let rows: Vec<Vec<u32>> = fixture.expected["teacher_forced"]["rows"]
             .as_array()
             .context("rows")?

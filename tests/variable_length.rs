@@ -6,9 +6,8 @@ use anyhow::{Context, ensure};
 use audio::Waveform;
 use candle_core::{Device, Tensor};
 use models::params::Params;
-use models::whisper::{Encoder, Whisper};
 use models::{
-    Architecture, Bundle, DecodeOptions, NewVocabulary, NewWhisper, Timestamps, Transcriber, WeightDtype,
+    Bundle, DecodeOptions, NewVocabulary, NewWhisper, SpeechModel, Timestamps, Transcriber, WeightDtype,
     write_weights,
 };
 
@@ -32,11 +31,10 @@ fn new() -> NewWhisper {
 }
 
 /// A model with random weights, written as a bundle and opened again.
-fn model() -> anyhow::Result<(Transcriber, Whisper)> {
+fn model() -> anyhow::Result<(Transcriber, SpeechModel)> {
     let description = new().describe(&[" one two".to_owned(), " two one".to_owned()])?;
-    let Architecture::Whisper(config) = description.architecture().clone();
     let params = Params::seeded(1, &Device::Cpu);
-    let whisper = Whisper::load(&params, config)?;
+    let whisper = SpeechModel::load(&params, description.architecture())?;
     let folder = tempfile::tempdir()?;
     description.source().copy_description(folder.path())?;
     let vars = params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
@@ -57,7 +55,10 @@ fn only_the_frames_that_there_are_are_encoded() -> anyhow::Result<()> {
         let features = transcriber.window_features(&tone(n_samples).samples);
         ensure!(features.n_frames == n_frames, "{n_samples} samples: {} frames", features.n_frames);
         let encoded = transcriber.encode(features)?;
-        ensure!(encoded.dim(0)? == Encoder::n_positions(n_frames), "{n_samples}: {encoded:?}");
+        ensure!(
+            encoded.dim(0)? == transcriber.model().encoder.n_positions(n_frames),
+            "{n_samples}: {encoded:?}"
+        );
     }
     ensure!((transcriber.padded_secs(0.7), transcriber.padded_secs(5.0)) == (0.7, 5.0));
     // Stock checkpoints hear a window.
@@ -100,14 +101,14 @@ fn rows_of_a_padded_batch_are_what_they_are_alone() -> anyhow::Result<()> {
     let n_frames: Vec<usize> = features.iter().map(|features| features.n_frames).collect();
     let together = whisper.encoder.forward_padded(&mel, &n_frames)?;
     let ids = Tensor::from_vec(vec![3u32; 4 * 5], (4, 5), &Device::Cpu)?;
-    let n_positions: Vec<usize> = n_frames.iter().map(|n| Encoder::n_positions(*n)).collect();
-    let said = whisper.decoder.forward_padded(&ids, &together, &n_positions)?;
+    let n_positions: Vec<usize> = n_frames.iter().map(|n| whisper.encoder.n_positions(*n)).collect();
+    let said = whisper.decoder()?.forward_padded(&ids, &together, &n_positions)?;
     for (row, features) in features.into_iter().enumerate() {
         let n = n_positions[row];
         let alone = transcriber.encode(features)?;
         let worst = difference(&together.get(row)?.narrow(0, 0, n)?, &alone)?;
         ensure!(worst < 1e-4, "encoder, row {row}: {worst}");
-        let alone = whisper.decoder.forward(&ids.narrow(0, row, 1)?, &alone.unsqueeze(0)?)?;
+        let alone = whisper.decoder()?.forward(&ids.narrow(0, row, 1)?, &alone.unsqueeze(0)?)?;
         let worst = difference(&said.get(row)?, &alone.squeeze(0)?)?;
         ensure!(worst < 1e-4, "decoder, row {row}: {worst}");
     }

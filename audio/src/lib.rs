@@ -25,7 +25,7 @@ pub use decode::{
     decode_open_file, probe_file,
 };
 pub use error::Error;
-pub use features::{FeatureSpec, Features, LogMel};
+pub use features::{FeatureSpec, Features, LogKind, LogMel, Normalizer, Padding, WindowKind};
 pub use limits::Limits;
 pub use resample::resample;
 pub use vad::{Vad, VadOptions};

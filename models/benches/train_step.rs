@@ -17,11 +17,11 @@ use models::Error;
 use models::kernels::{Activation, keep_freed_memory, leave_threads_to_kernels};
 use models::nn::{
     AdamW, Conv1d, Embedding, LayerNorm, Linear, Mask, Moments, MultiHeadAttention, Projections, Targets,
-    activate, adamw_step,
-    backward, cross_entropy, squared_norm,
+    activate, adamw_step, backward, cross_entropy, squared_norm,
 };
 use models::params::Params;
-use models::whisper::{Whisper, WhisperConfig};
+use models::whisper::WhisperConfig;
+use models::{Architecture, SpeechModel};
 
 /// What a batch and its model look like.
 struct Shape {
@@ -217,9 +217,9 @@ impl Report {
 
 fn run(shape: &Shape, checkpointing: bool) -> Result<Report, Error> {
     let started_mb = memory_mb("VmRSS");
-    let params = Params::seeded(0, &Device::Cpu);
-    let mut model = Whisper::load(&params, shape.config())?;
-    model.set_checkpointing(checkpointing);
+    let params = Params::seeded(0, &Device::Cpu).with_checkpointing(checkpointing);
+    let model = SpeechModel::load(&params, &Architecture::Whisper(shape.config()))?;
+    let decoder = model.decoder()?;
     let mel = tensor((shape.batch, shape.n_mels, 2 * shape.n_positions), 1)?;
     let ids = Tensor::from_vec(shape.ids(2), (shape.batch, shape.n_tokens), &Device::Cpu)?;
     let n = shape.batch * shape.n_tokens;
@@ -235,7 +235,7 @@ fn run(shape: &Shape, checkpointing: bool) -> Result<Report, Error> {
     for step in 1..=MAX_STEPS as u64 + 1 {
         let at = [Instant::now(); 4];
         let encoded = model.encoder.forward(&mel, &|| true)?;
-        let logits = model.decoder.logits(&model.decoder.forward(&ids, &encoded)?)?;
+        let logits = decoder.logits(&decoder.forward(&ids, &encoded)?)?;
         let loss = (cross_entropy(&logits, targets.clone())? / targets.weight())?;
         drop((encoded, logits));
         let at = [at[0], Instant::now(), at[2], at[3]];

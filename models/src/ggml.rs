@@ -13,8 +13,9 @@ use candle_core::{Device, Tensor};
 use half::f16;
 
 use crate::lora::is_factor;
-use crate::whisper::{SpecialTokens, WhisperConfig};
-use crate::{Architecture, Bundle, Error, Tokenizer};
+use crate::special_tokens::SpecialTokens;
+use crate::whisper::WhisperConfig;
+use crate::{Bundle, Error, Tokenizer};
 
 const MAGIC: u32 = 0x6767_6d6c;
 /// Tokens of text in OpenAI's multilingual vocabularies, and in the English one.
@@ -50,7 +51,7 @@ const NAMES: [(&str, &str); 16] = [
 /// # Errors
 /// Vocabularies and shapes that whisper.cpp would misread, what the disk refuses.
 pub fn write_ggml(bundle: &Bundle, path: &Path) -> Result<(), Error> {
-    let Architecture::Whisper(config) = bundle.architecture();
+    let config = bundle.architecture().require_whisper("a file for whisper.cpp")?;
     let (tokenizer, _, special) = bundle.description().vocabulary()?;
     check(config, &special, &bundle.description().source().path("config.json"))?;
     let refuse = |error: std::io::Error| Error::file(path, format!("cannot be written: {error}"));

@@ -126,6 +126,12 @@ impl Tokenizer {
         tokens
     }
 
+    /// Ids of all special tokens.
+    pub fn special_ids(&self) -> std::collections::BTreeSet<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()
+    }
+
     /// Number of ids, special tokens included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

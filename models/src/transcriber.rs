@@ -6,21 +6,23 @@ use std::sync::Arc;
 use audio::{FeatureSpec, Features, LogMel, Waveform};
 use candle_core::{Device, Tensor};
 
-use crate::decode::{Rules, Session, TimestampRules, check_finite, detect_language};
+use crate::decode::{CtcHeard, Rules, Session, TimestampRules, check_finite, detect_language};
+use crate::generation_config::GenerationConfig;
 use crate::params::Params;
+use crate::special_tokens::SpecialTokens;
 use crate::tokenizer::Tokenizer;
 use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_context, token_starts};
-use crate::whisper::{CrossCache, GenerationConfig, SpecialTokens, Whisper};
 use crate::worker::{Update, Worker};
 use crate::{
-    Architecture, Bundle, DecodeOptions, Description, Error, Precision, Segment, Timestamps, Transcript,
-    padded_cost,
+    Architecture, Bundle, CrossCache, DecodeOptions, Description, Error, Precision, Segment, SpeechModel,
+    Timestamps, Transcript, padded_cost,
 };
 
 /// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
 #[derive(Clone)]
 pub struct Transcriber {
-    whisper: Arc<Whisper>,
+    model: Arc<SpeechModel>,
+    architecture: Arc<Architecture>,
     tokenizer: Arc<Tokenizer>,
     generation: Arc<GenerationConfig>,
     special: Arc<SpecialTokens>,
@@ -71,15 +73,16 @@ impl Transcriber {
     /// # Errors
     /// What [`Transcriber::load`] refuses.
     pub fn with_params(description: &Description, params: &Params) -> Result<Self, Error> {
-        let Architecture::Whisper(config) = description.architecture().clone();
         // A large vocabulary takes as long to read as a small model.
-        let (vocabulary, whisper) =
-            rayon::join(|| description.vocabulary(), || Whisper::load(params, config));
-        let ((tokenizer, generation, special), whisper) = (vocabulary?, whisper?);
+        let architecture = description.architecture();
+        let (vocabulary, model) =
+            rayon::join(|| description.vocabulary(), || SpeechModel::load(params, architecture));
+        let ((tokenizer, generation, special), model) = (vocabulary?, model?);
         let features = LogMel::new(description.feature_spec())?;
         let device = params.device();
         Ok(Self {
-            whisper: Arc::new(whisper),
+            model: Arc::new(model),
+            architecture: Arc::new(architecture.clone()),
             tokenizer: Arc::new(tokenizer),
             generation: Arc::new(generation),
             special: Arc::new(special),
@@ -104,8 +107,13 @@ impl Transcriber {
     }
 
     /// The model itself.
-    pub fn whisper(&self) -> &Whisper {
-        &self.whisper
+    pub fn model(&self) -> &SpeechModel {
+        &self.model
+    }
+
+    /// What it is.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     /// Where it computes.
@@ -125,7 +133,7 @@ impl Transcriber {
 
     /// Seconds of audio that a window holds.
     pub fn window_secs(&self) -> f64 {
-        self.whisper.config.max_source_frames() as f64 / self.features.spec().frame_rate()
+        self.architecture.window_frames() as f64 / self.features.spec().frame_rate()
     }
 
     /// Seconds that the encoder works through for a recording: whole windows, silence included, unless the model takes
@@ -140,7 +148,7 @@ impl Transcriber {
 
     /// Most tokens that may precede a text: prompt, hotwords and what was said before.
     pub(crate) fn max_context(&self) -> usize {
-        (self.whisper.config.max_target_positions / 2).saturating_sub(1)
+        (self.architecture.max_target_positions() / 2).saturating_sub(1)
     }
 
     /// What the model hears.
@@ -150,13 +158,13 @@ impl Transcriber {
 
     /// Whether it takes recordings as long as they are, without silence up to a full window.
     pub fn is_variable_length(&self) -> bool {
-        self.whisper.config.variable_length
+        self.architecture.is_variable_length()
     }
 
     /// Features of one window: of `samples`, and of silence up to its length unless the model needs none. (F, T)
     pub fn window_features(&self, samples: &[f32]) -> Features {
         let features = self.features.compute(&self.padded(samples));
-        let n_frames = self.whisper.config.max_source_frames();
+        let n_frames = self.architecture.window_frames();
         let n_frames = if self.is_variable_length() { features.n_frames.min(n_frames) } else { n_frames };
         features.slice(0, n_frames, 0.0)
     }
@@ -176,7 +184,7 @@ impl Transcriber {
         let n_padded = match self.is_variable_length() {
             // One frame at least, whatever there is.
             true => samples.len().max(hop_samples),
-            false => samples.len() + self.whisper.config.max_source_frames() * hop_samples,
+            false => samples.len() + self.architecture.window_frames() * hop_samples,
         };
         if n_padded == samples.len() {
             return Cow::Borrowed(samples);
@@ -202,7 +210,7 @@ impl Transcriber {
     pub fn encode_while(&self, features: Features, keep_going: &dyn Fn() -> bool) -> Result<Tensor, Error> {
         let shape = (1, features.n_mels, features.n_frames);
         let mel = Tensor::from_vec(features.data, shape, &self.device)?; // (1, F, T)
-        match self.whisper.encoder.forward(&mel, keep_going) {
+        match self.model.encoder.forward(&mel, keep_going) {
             Ok(encoded) => Ok(encoded.squeeze(0)?),
             Err(_) if !keep_going() => Err(Error::Cancelled),
             Err(error) => Err(error.into()),
@@ -214,7 +222,16 @@ impl Transcriber {
     /// # Errors
     /// When a tensor operation fails.
     pub fn listen(&self, encoded: &Tensor) -> Result<Arc<CrossCache>, Error> {
-        Ok(Arc::new(self.whisper.decoder.cross_cache(encoded)?))
+        Ok(Arc::new(self.model.decoder()?.cross_cache(encoded)?))
+    }
+
+    /// What the model's CTC head says of a window's hidden states (T, D); `None` for a model that has none.
+    ///
+    /// # Errors
+    /// When a tensor operation fails or gives numbers that are not finite.
+    pub fn ctc(&self, encoded: &Tensor) -> Result<Option<CtcHeard>, Error> {
+        let head = self.model.ctc_head();
+        head.map(|head| CtcHeard::new(head, encoded, self.special.start)).transpose()
     }
 
     /// Hypotheses that beam search keeps by these options: those that are asked for, else those that the checkpoint asks for.
@@ -229,8 +246,11 @@ impl Transcriber {
     }
 
     /// An empty batch of windows.
-    pub fn session(&self) -> Session {
-        Session::new(self.whisper.clone(), self.tokenizer.clone(), self.special.no_speech)
+    ///
+    /// # Errors
+    /// A model without a decoder.
+    pub fn session(&self) -> Result<Session, Error> {
+        Ok(Session::new(self.model.decoder()?.clone(), self.tokenizer.clone(), self.special.clone()))
     }
 
     /// What may be written, with or without timestamps.
@@ -261,10 +281,10 @@ impl Transcriber {
         let is_candidate = |code: &String| candidates.is_empty() || candidates.contains(code);
         let languages: Vec<_> =
             self.special.languages.iter().filter(|(code, _)| is_candidate(code)).cloned().collect();
-        if languages.is_empty() {
+        if languages.is_empty() || !self.special.detects_languages() {
             return Ok(Vec::new());
         }
-        detect_language(&self.whisper, cross, &languages)
+        detect_language(self.model.decoder()?, self.special.start, cross, &languages)
     }
 
     /// Transcribes a recording of any length.
@@ -293,6 +313,11 @@ impl Transcriber {
         outcome.unwrap_or(Err(Error::Cancelled))
     }
 
+    /// Whether the decoder is asked for times. Models that write none still know when a window was, and some when a word was.
+    pub(crate) fn asks_for_times(&self, options: &DecodeOptions) -> bool {
+        options.timestamps > Timestamps::None && self.special.writes_times()
+    }
+
     /// Refuses options that this model cannot follow, before any audio is looked at.
     ///
     /// # Errors
@@ -307,23 +332,27 @@ impl Transcriber {
                 };
                 self.special.language(code).map_err(named)?;
             }
-            let language = options.language.as_deref().or_else(|| self.languages().next());
-            self.special.prompt(language, options.task, options.timestamps > Timestamps::None)?;
+            let detected = self.languages().next().filter(|_| self.special.detects_languages());
+            let language = options.language.as_deref().or(detected);
+            self.special.prompt(language, options.task, self.asks_for_times(options))?;
         } else {
-            if let Some(language) = options.language.as_deref().filter(|language| *language != "en") {
-                let message = format!("`{language}` is not possible: this model knows English only");
-                return Err(Error::option("language", message));
+            if let Some(only) = &self.special.only_language {
+                let is_other = |code: &&str| *code != only.as_str();
+                if let Some(language) = options.language.as_deref().filter(is_other) {
+                    let message = format!("`{language}` is not possible: this model knows `{only}` only");
+                    return Err(Error::option("language", message));
+                }
+                if !options.languages.is_empty() && !options.languages.contains(only) {
+                    let message =
+                        format!("{:?} is not possible: this model knows `{only}` only", options.languages);
+                    return Err(Error::option("languages", message));
+                }
             }
-            if !options.languages.is_empty() && !options.languages.iter().any(|code| code == "en") {
-                let message =
-                    format!("{:?} is not possible: this model knows English only", options.languages);
-                return Err(Error::option("languages", message));
-            }
-            self.special.prompt(None, options.task, options.timestamps > Timestamps::None)?;
+            self.special.prompt(None, options.task, self.asks_for_times(options))?;
         }
         check_context(options, &self.tokenizer, &self.special, self.max_context())?;
-        let limit = self.whisper.config.max_target_positions;
-        if options.max_new_tokens.is_some_and(|n| n >= limit) {
+        let limit = self.architecture.max_target_positions();
+        if self.model.decoder().is_ok() && options.max_new_tokens.is_some_and(|n| n >= limit) {
             return Err(Error::option(
                 "max_new_tokens",
                 format!("must be below this model's {limit} positions"),
@@ -345,16 +374,15 @@ impl Transcriber {
         text_ids: &[u32],
         n_audio: usize,
     ) -> Result<Vec<usize>, Error> {
-        let config = &self.whisper.config;
+        let decoder = self.model.decoder()?;
+        let (n_blocks, n_heads) = decoder.n_blocks_and_heads();
         // A checkpoint that names no heads: those of the last half of the blocks know most about time.
         let last_half = || {
-            (config.decoder_layers / 2..config.decoder_layers)
-                .flat_map(|block| (0..config.decoder_attention_heads).map(move |head| (block, head)))
-                .collect()
+            (n_blocks / 2..n_blocks).flat_map(|block| (0..n_heads).map(move |head| (block, head))).collect()
         };
         let heads = self.generation.alignment_heads.clone().filter(|heads| !heads.is_empty());
         let tokens = [prompt, text_ids, &[self.special.end]].concat();
-        let scores = self.whisper.decoder.cross_scores(&tokens, cross, &heads.unwrap_or_else(last_half))?;
+        let scores = decoder.cross_scores(&tokens, cross, &heads.unwrap_or_else(last_half))?;
         scores.iter().try_for_each(|scores| check_finite("attention scores", scores))?;
         let heads: Vec<_> = scores
             .iter()
@@ -362,6 +390,11 @@ impl Transcriber {
             .collect();
         // The row of a token shows where the next one is heard, so the rows begin one before the text.
         let first = prompt.len().saturating_sub(1);
-        Ok(token_starts(&heads, first..first + 1 + text_ids.len(), n_audio, config.median_filter_width))
+        Ok(token_starts(
+            &heads,
+            first..first + 1 + text_ids.len(),
+            n_audio,
+            self.architecture.median_filter_width(),
+        ))
     }
 }

@@ -20,6 +20,7 @@ impl Bundle {
     /// Files that cannot be read.
     pub fn with_variable_length(self, variable_length: bool) -> Result<Self, Error> {
         let (description, weights) = self.into_parts();
+        description.architecture().require_whisper("variable_length")?;
         let mut config = read_json(description.source(), "config.json")?;
         config["variable_length"] = json!(variable_length);
         Ok(Self { description: description.with_files(&[], vec![("config.json", config)])?, weights })
@@ -53,6 +54,7 @@ impl Bundle {
         }
         let (description, weights) = self.into_parts();
         let source = description.source();
+        description.architecture().require_whisper("a new language")?;
         let (_, _, special) = description.vocabulary()?;
         if !special.is_multilingual {
             let message = "this model names no languages in its prompts; train it as it is";

@@ -1,6 +1,7 @@
 //! `Bundle`: a model directory that a Hugging Face user recognises. Opening one reads and checks its
 //! configuration and the headers of its weights; loading reads the weights.
 
+mod architecture;
 mod edit;
 mod new;
 mod source;
@@ -12,10 +13,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Error;
+use crate::generation_config::GenerationConfig;
+use crate::special_tokens::SpecialTokens;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::whisper::{GenerationConfig, SpecialTokens, WhisperConfig};
+use crate::whisper::WhisperConfig;
 
+pub use architecture::Architecture;
 pub use new::{NewVocabulary, NewWhisper};
 pub(crate) use source::ReadSeek;
 pub use source::{BundleSource, MemoryBundle};
@@ -34,48 +38,13 @@ pub struct Description {
     feature_spec: audio::FeatureSpec,
 }
 
-/// What `model_type` in `config.json` says that the model is, with its configuration.
-#[derive(Debug, Clone)]
-pub enum Architecture {
-    /// Encoder-decoder over log-mel features.
-    Whisper(WhisperConfig),
-}
-
-impl Architecture {
-    /// Its `model_type`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Whisper(_) => "whisper",
-        }
-    }
-}
-
 impl Description {
     /// Reads and checks the configuration of a bundle.
     ///
     /// # Errors
     /// Missing, truncated or contradictory files, with the file and the key named.
     pub fn open(source: BundleSource) -> Result<Self, Error> {
-        let path = source.path("config.json");
-        let config = read_json(&source, "config.json")?;
-        let architecture = match config.get("model_type").and_then(Value::as_str) {
-            Some("whisper") => {
-                let config: WhisperConfig = parse(config, &path)?;
-                config.check(&path)?;
-                Architecture::Whisper(config)
-            }
-            Some(other) => {
-                return Err(Error::key(
-                    &path,
-                    "model_type",
-                    format!("`{other}` is not supported; `whisper` is"),
-                ));
-            }
-            None => return Err(Error::key(&path, "model_type", "is missing; it names the architecture")),
-        };
-        let feature_spec = match &architecture {
-            Architecture::Whisper(config) => whisper_features(&source, config)?,
-        };
+        let (architecture, feature_spec) = Architecture::read(&source)?;
         Ok(Self { source, architecture, feature_spec })
     }
 
@@ -96,8 +65,7 @@ impl Description {
 
     /// Seconds of audio that a window holds.
     pub fn window_secs(&self) -> f64 {
-        let Architecture::Whisper(config) = &self.architecture;
-        config.max_source_frames() as f64 / self.feature_spec.frame_rate()
+        self.architecture.window_frames() as f64 / self.feature_spec.frame_rate()
     }
 
     /// Codes of the languages that the model has tokens for; empty for a model of one language.
@@ -114,11 +82,8 @@ impl Description {
     /// # Errors
     /// A missing or invalid tokenizer or generation_config.json.
     pub fn vocabulary(&self) -> Result<(Tokenizer, GenerationConfig, SpecialTokens), Error> {
-        let Architecture::Whisper(config) = &self.architecture;
         let tokenizer = Tokenizer::from_source(&self.source)?;
-        let generation = GenerationConfig::read(&self.source, config, &tokenizer)?;
-        let special = SpecialTokens::find(config, &generation, &tokenizer);
-        special.check(&self.source.path("tokenizer.json"), config.vocab_size)?;
+        let (generation, special) = self.architecture.vocabulary(&self.source, &tokenizer)?;
         Ok((tokenizer, generation, special))
     }
 }

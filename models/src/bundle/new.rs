@@ -11,8 +11,9 @@ use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper, TokenizerBuild
 
 use super::{BundleSource, Description, MemoryBundle};
 use crate::Error;
+use crate::special_tokens::TIMESTAMP_SECS;
 use crate::tokenizer::Tokenizer;
-use crate::whisper::{TIMESTAMP_SECS, WhisperConfig};
+use crate::whisper::WhisperConfig;
 
 /// Tokens that any byte-level vocabulary has.
 const N_BYTES: usize = 256;

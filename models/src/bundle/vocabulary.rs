@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::new::merge;
 use super::{Bundle, Description, NewVocabulary, read_json};
+use crate::Error;
+use crate::special_tokens::{SpecialTokens, TIMESTAMP_SECS};
 use crate::tokenizer::Tokenizer;
-use crate::whisper::{SpecialTokens, TIMESTAMP_SECS};
-use crate::{Architecture, Error};
 
 /// Files that list the tokens of the old vocabulary and say nothing that `tokenizer.json` does not.
 const LISTS: [&str; 4] = ["special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"];
@@ -31,7 +31,7 @@ impl Bundle {
         let new = Tokenizer::from_text(tokenizer)?;
         let vocabulary = new_vocabulary(&new, &special, &description)?;
         let ids = vocabulary.ids_in(&new)?;
-        let Architecture::Whisper(whisper) = description.architecture();
+        let whisper = description.architecture().require_whisper("another vocabulary")?;
         let spelling = Spelling::new(&old, &special, whisper.vocab_size);
         let mut rows = (0..vocabulary.n_text_tokens as u32)
             .map(|id| spelling.of_text(&new.token_bytes(id)))

@@ -4,21 +4,20 @@
 use super::rules::check_finite;
 use crate::Error;
 use crate::kernels::log_sum_exp;
-use crate::whisper::{CrossCache, StepRow, Whisper};
+use crate::{CrossCache, Decoder, StepRow};
 
-/// Probabilities of `languages` (name, token id) for one window, the most probable first.
+/// Probabilities of `languages` (name, token id) after the token `start` for one window, the most probable first.
 ///
 /// # Errors
 /// When a tensor operation fails or gives numbers that are not finite.
 pub fn detect_language(
-    model: &Whisper,
+    decoder: &Decoder,
+    start: u32,
     cross: &CrossCache,
     languages: &[(String, u32)],
 ) -> Result<Vec<(String, f32)>, Error> {
-    let decoder = &model.decoder;
     let mut cache = decoder.row_cache(1)?;
-    let tokens = [model.config.decoder_start_token_id];
-    let hidden = decoder.step(&mut [StepRow { tokens: &tokens, cache: &mut cache, cross }])?;
+    let hidden = decoder.step(&mut [StepRow { tokens: &[start], cache: &mut cache, cross }])?;
     let logits = decoder.logits(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
     check_finite("logits", &logits)?;
     let named: Vec<(String, f32)> =

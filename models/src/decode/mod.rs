@@ -10,7 +10,9 @@ mod rules;
 mod search;
 mod session;
 
-pub use ctc::{ctc_collapse, ctc_greedy};
+pub use ctc::{
+    AlignedLabel, CtcHeard, CtcHypothesis, ctc_align, ctc_beam, ctc_collapse, ctc_greedy, ctc_log_probs,
+};
 pub use fallback::{LADDER, Thresholds, compression_ratio};
 pub use language::detect_language;
 pub(crate) use rules::check_finite;

@@ -6,8 +6,8 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::rules::{Rules, check_finite};
 use crate::Error;
+use crate::RowCache;
 use crate::kernels::{argmax, largest_of, log_sum_exp};
-use crate::whisper::RowCache;
 
 /// How to search.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -12,9 +12,10 @@ use super::fallback::{Thresholds, compression_ratio};
 use super::rules::{Rules, check_finite};
 use super::search::{Finished, Row, Search, Strategy};
 use crate::Error;
+use crate::SpecialTokens;
 use crate::kernels::{for_each, log_sum_exp, together};
 use crate::tokenizer::Tokenizer;
-use crate::whisper::{CrossCache, StepRow, Whisper};
+use crate::{CrossCache, Decoder, StepRow};
 
 /// Rows and drafted tokens that are computed together: with more a step takes longer.
 const MAX_DRAFTING_ROWS: usize = 8;
@@ -71,10 +72,12 @@ pub struct WindowResult {
     pub reached_limit: bool,
     /// Whether the window is taken for silence: the tokens are then not to be used.
     pub is_silence: bool,
+    /// Positions of the encoder in which the text is heard, where that is known.
+    pub positions: Option<(usize, usize)>,
 }
 
 /// What a step brought.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Step {
     /// Rows that were computed together.
     pub n_rows: usize,
@@ -120,9 +123,9 @@ enum Progress {
 
 /// The batch. Weights are shared, all state is in here.
 pub struct Session {
-    model: Arc<Whisper>,
+    decoder: Arc<Decoder>,
     tokenizer: Arc<Tokenizer>,
-    no_speech: Option<u32>,
+    special: Arc<SpecialTokens>,
     max_rows: usize,
     groups: Vec<Group>,
     /// Windows whose next attempt waits for room; who has waited longest stands first.
@@ -132,13 +135,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// An empty batch with room for any number of rows. `no_speech` is the token whose probability at the start means
-    /// silence.
-    pub fn new(model: Arc<Whisper>, tokenizer: Arc<Tokenizer>, no_speech: Option<u32>) -> Self {
+    /// An empty batch with room for any number of rows.
+    pub fn new(decoder: Arc<Decoder>, tokenizer: Arc<Tokenizer>, special: Arc<SpecialTokens>) -> Self {
         Self {
-            model,
+            decoder,
             tokenizer,
-            no_speech,
+            special,
             max_rows: usize::MAX,
             groups: Vec::new(),
             waiting: VecDeque::new(),
@@ -159,8 +161,7 @@ impl Session {
     /// A prompt that leaves no room for text, does not hold its start or has a token that the model does not know; no
     /// attempts.
     pub fn join(&mut self, id: u64, mut request: WindowRequest) -> Result<(), Error> {
-        let config = &self.model.config;
-        let room = config.max_target_positions.saturating_sub(request.prompt.len());
+        let room = self.decoder.max_positions().saturating_sub(request.prompt.len());
         request.max_new_tokens = request.max_new_tokens.min(room);
         if request.max_new_tokens == 0 {
             let message = format!("{} tokens leave no room for text", request.prompt.len());
@@ -169,8 +170,9 @@ impl Session {
         if request.start_index >= request.prompt.len() {
             return Err(Error::option("prompt", "has no start of transcript"));
         }
-        if let Some(unknown) = request.prompt.iter().find(|token| **token as usize >= config.vocab_size) {
-            let message = format!("token {unknown} is not among the model's {}", config.vocab_size);
+        let n_vocab = self.decoder.n_vocab();
+        if let Some(unknown) = request.prompt.iter().find(|token| **token as usize >= n_vocab) {
+            let message = format!("token {unknown} is not among the model's {n_vocab}");
             return Err(Error::option("prompt", message));
         }
         if request.attempts.is_empty()
@@ -236,7 +238,7 @@ impl Session {
         let mut turns = Vec::with_capacity(groups.len());
         for (group, judges_silence) in groups.into_iter().zip(judging) {
             let n = group.rows.iter().map(Row::n_logits).sum::<usize>() + usize::from(judges_silence);
-            let (logits, others) = left.split_at_mut(n * self.model.config.vocab_size);
+            let (logits, others) = left.split_at_mut(n * self.decoder.n_vocab());
             left = others;
             let id = group.window.id;
             turns.push(Turn { id, group: Some(group), judges_silence, logits, progress: None });
@@ -284,7 +286,7 @@ impl Session {
         let n_rows: usize = self.groups.iter().map(|group| group.rows.len()).sum();
         let n_each = MAX_DRAFTING_ROWS.min(self.max_rows).saturating_sub(n_rows) / n_rows.max(1);
         // Rows of any number give the same bits on the CPU alone.
-        if n_each == 0 || !self.model.decoder.device().is_cpu() {
+        if n_each == 0 || !self.decoder.device().is_cpu() {
             return;
         }
         for group in
@@ -310,7 +312,7 @@ impl Session {
         let (mut steps, mut wanted, mut offset) = (Vec::new(), Vec::new(), 0);
         let mut judging = Vec::with_capacity(self.groups.len());
         for group in &mut self.groups {
-            let judges_silence = self.no_speech.is_some() && group.awaits_no_speech();
+            let judges_silence = self.special.no_speech.is_some() && group.awaits_no_speech();
             if judges_silence {
                 wanted.push((offset + group.window.request.start_index) as u32);
             }
@@ -328,19 +330,18 @@ impl Session {
         if steps.is_empty() {
             return Ok(judging);
         }
-        let decoder = &self.model.decoder;
-        let hidden = decoder.step(&mut steps)?; // (N, D)
+        let hidden = self.decoder.step(&mut steps)?; // (N, D)
         let n_wanted = wanted.len();
         let wanted = Tensor::from_vec(wanted, n_wanted, hidden.device())?;
-        decoder.logits_into(&hidden.index_select(&wanted, 0)?, &mut self.logits)?; // (rows, V)
+        self.decoder.logits_into(&hidden.index_select(&wanted, 0)?, &mut self.logits)?; // (rows, V)
         Ok(judging)
     }
 
     /// Gives a group's rows their next tokens, and judges the result when no row goes on.
     fn advance(&self, mut group: Group, judges_silence: bool, logits: &mut [f32]) -> Result<Progress, Error> {
-        let n_at_start = if judges_silence { self.model.config.vocab_size } else { 0 };
+        let n_at_start = if judges_silence { self.decoder.n_vocab() } else { 0 };
         let (at_start, next) = logits.split_at_mut(n_at_start);
-        if let (Some(id), true) = (self.no_speech, judges_silence) {
+        if let (Some(id), true) = (self.special.no_speech, judges_silence) {
             check_finite("logits", at_start)?;
             group.window.no_speech_prob = Some(probability(at_start, id));
         }
@@ -398,6 +399,7 @@ impl Session {
             temperature: window.attempt().temperature,
             reached_limit: finished.reached_limit,
             is_silence: request.thresholds.is_silence(no_speech_prob, avg_logprob),
+            positions: None,
         })
     }
 
@@ -410,11 +412,11 @@ impl Session {
             score: 0.0,
             pending: request.prompt.clone(),
             n_drafted: 0,
-            cache: self.model.decoder.row_cache(request.prompt.len() + request.max_new_tokens)?,
+            cache: self.decoder.row_cache(request.prompt.len() + request.max_new_tokens)?,
             index: 0,
         };
         let seed = request.seed.wrapping_add((window.attempt as u64) << 32);
-        let eot = self.model.config.eos_token_id;
+        let eot = self.special.end;
         let search = Search::new(window.attempt().strategy, eot, request.max_new_tokens, seed);
         Ok(Group { window, rows: vec![row], search })
     }

@@ -59,7 +59,7 @@ pub fn add_feed_forward(
         let mut inner = INNER.take();
         inner.resize(x.len() / width.max(1) * fc1.weight.n_out(), 0.0);
         with_normed(x, norm, |normed| {
-            fc1.multiply(normed, PostOp::Activate(activation), threads, &mut inner)
+            fc1.multiply(normed, PostOp::Activate(activation), threads, &mut inner);
         });
         if scale != 1.0 {
             inner.iter_mut().for_each(|x| *x *= scale);

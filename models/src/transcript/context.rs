@@ -1,7 +1,7 @@
 //! What the decoder reads before a window's text: words to expect, and what was said before.
 
+use crate::SpecialTokens;
 use crate::tokenizer::Tokenizer;
-use crate::whisper::SpecialTokens;
 use crate::{DecodeOptions, Error};
 
 /// Tokens that a request puts before the text.

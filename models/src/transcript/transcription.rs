@@ -11,9 +11,10 @@ use audio::{Features, Span, Vad, VadOptions, Waveform};
 
 use super::TextPart;
 use super::longform::{LongForm, Plan, WindowTask};
-use crate::decode::{Attempt, LADDER, Strategy, Thresholds, WindowRequest, WindowResult};
-use crate::whisper::CrossCache;
-use crate::{DecodeOptions, Error, Progress, Timestamps, Transcriber, Transcript};
+use crate::decode::{
+    Attempt, CtcHeard, LADDER, Strategy, Thresholds, WindowRequest, WindowResult, compression_ratio,
+};
+use crate::{CrossCache, DecodeOptions, Error, Progress, Timestamps, Transcriber, Transcript};
 
 /// The state of one transcription.
 pub struct Transcription {
@@ -30,10 +31,12 @@ pub struct Transcription {
     prepare_secs: f64,
 }
 
-/// What was heard in a window.
+/// What was heard in a window, for a decoder or by CTC or both.
 pub(super) struct Heard {
-    /// What decoder rows listen to.
-    pub cross: Arc<CrossCache>,
+    /// What decoder rows listen to, where there is a decoder.
+    pub cross: Option<Arc<CrossCache>>,
+    /// What CTC says, where it is asked.
+    pub ctc: Option<CtcHeard>,
     /// The most probable language and how probable it is, when nobody has said it yet.
     language: Option<(String, f32)>,
 }
@@ -63,12 +66,14 @@ impl Transcription {
             spans_from_probabilities(&probabilities, waveform.duration_secs(), options)
         };
         let speech = spans(&options.vad_options)?;
-        let config = &transcriber.whisper().config;
-        let window_frames = config.max_source_frames();
+        let window_frames = transcriber.architecture().window_frames();
         // In whole frames: a rest that is none does not make a recording longer than the window.
         let n_frames = |samples: &[f32]| samples.len() / spec.hop_samples;
         let is_long = n_frames(&waveform.samples) > window_frames;
-        let stretches = if options.vad.unwrap_or(is_long) {
+        // Where a model tells no times, only pauses say where one window may end and the next begin.
+        let special = transcriber.special_tokens();
+        let is_cut = options.vad.unwrap_or(is_long) || (is_long && !special.writes_times());
+        let stretches = if is_cut {
             cut(&waveform, &speech, transcriber.window_secs())?
         } else if waveform.samples.is_empty() {
             Vec::new()
@@ -83,8 +88,7 @@ impl Transcription {
             }
         }
         // Seeking through a long track needs timestamps, also when nobody wants to see them.
-        let predicts_timestamps = options.timestamps > Timestamps::None || !features.is_empty();
-        let special = transcriber.special_tokens();
+        let predicts_timestamps = transcriber.asks_for_times(options) || !features.is_empty();
         let plan = Plan {
             options: options.clone(),
             tokenizer: transcriber.tokenizer().clone(),
@@ -92,8 +96,9 @@ impl Transcription {
             rules: Arc::new(transcriber.rules(predicts_timestamps)),
             window_frames,
             frame_secs: spec.frame_rate().recip(),
+            position_frames: transcriber.architecture().frames_per_position(),
             max_context: transcriber.max_context(),
-            language: if special.is_multilingual { options.language.clone() } else { Some("en".to_owned()) },
+            language: special.only_language.clone().or_else(|| options.language.clone()),
         };
         // Held against the usual idea of speech: whatever the request's own leaves out is a gap.
         let mut long_form = LongForm::new(plan, spans(&VadOptions::default())?)?;
@@ -157,13 +162,20 @@ impl Transcription {
     /// What decoder rows listen to in a window, and the language that is spoken there if nobody has said it yet.
     pub(super) fn encode(&self, task: WindowTask, keep_going: &dyn Fn() -> bool) -> Result<Heard, Error> {
         let features = self.window_features(task, keep_going)?;
-        let cross = self.transcriber.listen(&self.transcriber.encode_while(features, keep_going)?)?;
+        let transcriber = &self.transcriber;
+        let encoded = transcriber.encode_while(features, keep_going)?;
         let plan = &self.long_form.plan;
-        let language = match plan.language {
-            None => self.transcriber.detect_language(&cross, &plan.options.languages)?.into_iter().next(),
-            Some(_) => None,
+        let has_decoder = transcriber.model().decoder().is_ok();
+        let asks_ctc = !has_decoder || plan.options.timestamps == Timestamps::Word;
+        let ctc = if asks_ctc { transcriber.ctc(&encoded)? } else { None };
+        let cross = if has_decoder { Some(transcriber.listen(&encoded)?) } else { None };
+        let language = match (&plan.language, &cross) {
+            (None, Some(cross)) => {
+                transcriber.detect_language(cross, &plan.options.languages)?.into_iter().next()
+            }
+            _ => None,
         };
-        Ok(Heard { cross, language })
+        Ok(Heard { cross, ctc, language })
     }
 
     /// The first window decides the language of the recording if nobody else does.
@@ -180,7 +192,7 @@ impl Transcription {
     fn window_features(&self, task: WindowTask, keep_going: &dyn Fn() -> bool) -> Result<Features, Error> {
         let n_frames = match self.transcriber.is_variable_length() {
             true => task.n_frames,
-            false => self.transcriber.whisper().config.max_source_frames(),
+            false => self.transcriber.architecture().window_frames(),
         };
         let features = match self.features.get(&task.track) {
             Some(features) => Cow::Borrowed(features),
@@ -197,20 +209,22 @@ impl Transcription {
         let plan = &self.long_form.plan;
         let options = &plan.options;
         let context = self.long_form.context(task);
-        let prompt = plan.special.prompt(plan.language.as_deref(), options.task, self.predicts_timestamps)?;
-        let max_positions = self.transcriber.whisper().config.max_target_positions;
+        let language = plan.language.as_deref();
+        let (prompt, start_index) =
+            plan.special.prompt_after(&context, language, options.task, self.predicts_timestamps)?;
+        let max_positions = self.transcriber.architecture().max_target_positions();
         let mut max_new_tokens = options.max_new_tokens.unwrap_or(max_positions / 2);
         if options.timestamps == Timestamps::Word {
             // The alignment reads the text once more, between its own prompt and the end of text.
-            let n_around = plan.special.prompt(plan.language.as_deref(), options.task, false)?.len() + 1;
+            let n_around = plan.special.prompt_after(&[], language, options.task, false)?.0.len() + 1;
             max_new_tokens = max_new_tokens.min(max_positions.saturating_sub(n_around));
         }
         // By place, not by order: the same window draws the same numbers whatever the batch size.
         let place = ((task.track as u64) << 24) ^ task.seek_frames as u64;
         Ok(WindowRequest {
             cross: cross.clone(),
-            start_index: context.len(),
-            prompt: [context, prompt].concat(),
+            start_index,
+            prompt,
             rules: plan.rules.clone(),
             attempts: self.attempts.clone(),
             thresholds: Thresholds {
@@ -224,20 +238,57 @@ impl Transcription {
         })
     }
 
+    /// What CTC reads in a window.
+    ///
+    /// # Errors
+    /// A vocabulary that cannot spell what it reads.
+    pub(super) fn read(&self, ctc: &CtcHeard) -> Result<WindowResult, Error> {
+        let plan = &self.long_form.plan;
+        let mut tokens = ctc.read(self.transcriber.beam_size(&plan.options));
+        tokens.retain(|id| plan.special.is_text(*id));
+        let labels = ctc.align(&tokens).unwrap_or_default();
+        let logprobs: Vec<f32> = labels.iter().map(|label| label.logprob).collect();
+        let text = plan.tokenizer.decode(&tokens)?;
+        Ok(WindowResult {
+            avg_logprob: logprobs.iter().sum::<f32>() / logprobs.len().max(1) as f32,
+            compression_ratio: compression_ratio(&text),
+            no_speech_prob: 0.0,
+            temperature: 0.0,
+            reached_limit: false,
+            is_silence: false,
+            positions: labels.first().zip(labels.last()).map(|(first, last)| (first.start, last.end)),
+            tokens,
+            logprobs,
+        })
+    }
+
     /// Takes what a window decoded to.
     pub(super) fn accept(
         &mut self,
         task: WindowTask,
         result: &WindowResult,
-        cross: &CrossCache,
+        heard: &Heard,
     ) -> Result<(), Error> {
         let transcriber = &self.transcriber;
         let plan = &self.long_form.plan;
-        let prompt = plan.special.prompt(plan.language.as_deref(), plan.options.task, false)?;
-        let position_secs = 2.0 * plan.frame_secs;
+        let (position_frames, position_secs) = (plan.position_frames, plan.position_secs());
+        let (special, asked) = (plan.special.clone(), plan.options.task);
+        let language = plan.language.clone();
         let align = |text_ids: &[u32]| {
-            let n_audio = (task.n_frames / 2).max(1);
-            let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
+            // By CTC where it can: it knows when, while attention only looks somewhere near.
+            let labels = heard.ctc.as_ref().and_then(|ctc| ctc.align(text_ids));
+            let starts: Vec<usize> = match (labels, &heard.cross) {
+                (Some(labels), _) => {
+                    let end = labels.last().map_or(0, |label| label.end);
+                    labels.iter().map(|label| label.start).chain([end]).collect()
+                }
+                (None, Some(cross)) => {
+                    let (prompt, _) = special.prompt_after(&[], language.as_deref(), asked, false)?;
+                    let n_audio = (task.n_frames / position_frames).max(1);
+                    transcriber.align(cross, &prompt, text_ids, n_audio)?
+                }
+                (None, None) => vec![0; text_ids.len() + 1],
+            };
             Ok(starts.into_iter().map(|position| position as f64 * position_secs).collect())
         };
         self.long_form.accept(task, result, &align)?;

@@ -2,15 +2,14 @@
 //! gets its turn, so that a short one does not wait for a long one to end.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
 use super::longform::WindowTask;
+use super::transcription::Heard;
 use super::{Segment, Transcript, Transcription};
-use crate::decode::Session;
-use crate::whisper::CrossCache;
+use crate::decode::{Session, WindowResult};
 use crate::worker::{StepReport, Update, Worker};
 use crate::{Error, Transcriber};
 
@@ -52,11 +51,14 @@ pub struct Work {
 /// Transcriptions at work on one model.
 pub struct TranscriptionWorker {
     transcriber: Transcriber,
-    session: Session,
+    /// Of a model that has a decoder.
+    session: Option<Session>,
     max_rows: usize,
     /// Whose turn it is stands first.
     requests: VecDeque<Request>,
     windows: Vec<Window>,
+    /// Windows that were read without a decoder, until their turn is over.
+    read: Vec<(u64, WindowResult)>,
     next_window: u64,
 }
 
@@ -78,7 +80,7 @@ struct Window {
     id: u64,
     request: u64,
     task: WindowTask,
-    cross: Arc<CrossCache>,
+    heard: Heard,
 }
 
 impl TranscriptionWorker {
@@ -87,10 +89,11 @@ impl TranscriptionWorker {
     pub fn new(transcriber: &Transcriber, max_rows: usize) -> Self {
         Self {
             transcriber: transcriber.clone(),
-            session: transcriber.session().limited_to(max_rows),
+            session: new_session(transcriber, max_rows),
             max_rows,
             requests: VecDeque::new(),
             windows: Vec::new(),
+            read: Vec::new(),
             next_window: 0,
         }
     }
@@ -99,7 +102,7 @@ impl TranscriptionWorker {
     /// does not fit then nobody's does: one that needs many rows would else wait for ever, and so would a fallback.
     fn take_windows(&mut self, n: usize) -> Vec<Taken> {
         let mut taken: Vec<Taken> = Vec::new();
-        let mut n_rows = self.session.n_rows();
+        let mut n_rows = self.session.as_ref().map_or(0, Session::n_rows);
         while taken.len() < n {
             let n_windows = |id| {
                 self.windows.iter().filter(|window| window.request == id).count()
@@ -111,7 +114,7 @@ impl TranscriptionWorker {
             });
             let Some(mut request) = next.and_then(|index| self.requests.remove(index)) else { break };
             let n_new_rows = request.transcription.n_first_rows();
-            let is_alone = self.session.is_empty() && taken.is_empty();
+            let is_alone = self.session.as_ref().is_none_or(Session::is_empty) && taken.is_empty();
             let has_room = is_alone || n_rows.saturating_add(n_new_rows) <= self.max_rows;
             let Some(task) = has_room.then(|| request.transcription.next_window()).flatten() else {
                 self.requests.push_front(request);
@@ -157,14 +160,21 @@ impl TranscriptionWorker {
             request.work.encode_secs += encode_secs;
             let joined = heard.and_then(|mut heard| {
                 request.transcription.settle_language(&mut heard);
-                let window_request = request.transcription.request(window.task, &heard.cross)?;
-                self.session.join(self.next_window, window_request)?;
-                Ok(heard.cross)
+                match (&mut self.session, &heard.cross, &heard.ctc) {
+                    (Some(session), Some(cross), _) => {
+                        let window_request = request.transcription.request(window.task, cross)?;
+                        session.join(self.next_window, window_request)?;
+                    }
+                    // Without a decoder there is nothing to wait for.
+                    (_, _, Some(ctc)) => self.read.push((self.next_window, request.transcription.read(ctc)?)),
+                    _ => return Err(Error::option("model", "has neither a decoder nor a CTC head")),
+                }
+                Ok(heard)
             });
             match joined {
-                Ok(cross) => {
+                Ok(heard) => {
                     let (id, request, task) = (self.next_window, window.request, window.task);
-                    self.windows.push(Window { id, request, task, cross });
+                    self.windows.push(Window { id, request, task, heard });
                     self.next_window += 1;
                 }
                 // Of several windows of a request one failure is enough.
@@ -178,13 +188,17 @@ impl TranscriptionWorker {
     fn end(&mut self, id: u64) -> Option<Request> {
         self.windows.retain(|window| {
             if window.request == id {
-                self.session.leave(window.id);
+                self.session.iter_mut().for_each(|session| session.leave(window.id));
             }
             window.request != id
         });
         let index = self.requests.iter().position(|request| request.id == id)?;
         self.requests.remove(index)
     }
+}
+
+fn new_session(transcriber: &Transcriber, max_rows: usize) -> Option<Session> {
+    Some(transcriber.session().ok()?.limited_to(max_rows))
 }
 
 impl Worker for TranscriptionWorker {
@@ -204,7 +218,8 @@ impl Worker for TranscriptionWorker {
     fn clear(&mut self) {
         self.requests.clear();
         self.windows.clear();
-        self.session = self.transcriber.session().limited_to(self.max_rows);
+        self.read.clear();
+        self.session = new_session(&self.transcriber, self.max_rows);
     }
 
     fn step(
@@ -219,20 +234,22 @@ impl Worker for TranscriptionWorker {
         }
 
         let began = Instant::now();
-        let step = self.session.step()?;
+        let step = self.session.as_mut().map(Session::step).transpose()?.unwrap_or_default();
         let step_secs = began.elapsed().as_secs_f64();
         for request in &mut self.requests {
             if self.windows.iter().any(|window| window.request == request.id) {
                 request.work.decode_secs += step_secs;
             }
         }
-        for (id, result) in step.ended {
+        let read = std::mem::take(&mut self.read);
+        let n_rows = step.n_rows + read.len();
+        for (id, result) in read.into_iter().map(|(id, result)| (id, Ok(result))).chain(step.ended) {
             let Some(place) = self.windows.iter().position(|window| window.id == id) else { continue };
-            let Window { request: id, task, cross, .. } = self.windows.swap_remove(place);
+            let Window { request: id, task, heard, .. } = self.windows.swap_remove(place);
             let Some(request) = self.requests.iter_mut().find(|request| request.id == id) else { continue };
             let accepted = result.and_then(|result| {
                 request.work.n_tokens += result.tokens.len();
-                request.transcription.accept(task, &result, &cross)
+                request.transcription.accept(task, &result, &heard)
             });
             if let Err(error) = accepted {
                 self.end(id);
@@ -251,6 +268,6 @@ impl Worker for TranscriptionWorker {
             let Some(Request { transcription, work, .. }) = self.end(id) else { continue };
             tell(id, Update::Done(Transcribed { transcript: transcription.finish(), work }));
         }
-        Ok(StepReport { n_rows: step.n_rows })
+        Ok(StepReport { n_rows })
     }
 }

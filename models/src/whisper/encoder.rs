@@ -21,7 +21,7 @@ pub struct Encoder {
     blocks: Vec<Arc<EncoderBlock>>,
     norm: LayerNorm,
     /// Whether training computes blocks again instead of keeping what they compute.
-    pub(super) checkpointing: bool,
+    checkpointing: bool,
 }
 
 struct EncoderBlock {
@@ -59,7 +59,7 @@ impl Encoder {
             positions: scope.sub("embed_positions").buffer("weight", &positions, Init::Sinusoids)?,
             blocks,
             norm: LayerNorm::load(&scope.sub("layer_norm"), d, EPS)?,
-            checkpointing: false,
+            checkpointing: scope.checkpointing(),
         })
     }
 

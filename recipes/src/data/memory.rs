@@ -4,7 +4,7 @@
 //! Counted are the values that the backward pass needs of a pre-norm transformer without dropout, after Korthikanti et
 //! al. 2022 (arXiv:2205.05198, section 4.1); what a framework keeps beyond them is a factor.
 
-use models::{Architecture, Description};
+use models::Description;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Length, MemoryOracle};
@@ -46,27 +46,20 @@ pub struct ModelDims {
 impl ModelDims {
     /// Those of a model with so many parameters, all of which are trained on windows as long as their recordings.
     pub fn of(description: &Description, n_params: u64) -> Self {
-        let Architecture::Whisper(config) = description.architecture();
-        let [d_model, encoder_ffn, decoder_ffn, encoder_heads, decoder_heads] = [
-            config.d_model,
-            config.encoder_ffn_dim,
-            config.decoder_ffn_dim,
-            config.encoder_attention_heads,
-            config.decoder_attention_heads,
-        ]
-        .map(|n| n as u64);
+        let architecture = description.architecture();
+        let (encoder_layers, decoder_layers) = architecture.n_layers();
         Self {
             n_params,
             n_trainable: n_params,
-            d_model,
-            ffn_dim: encoder_ffn.max(decoder_ffn),
-            n_heads: encoder_heads.max(decoder_heads),
-            encoder_layers: config.encoder_layers as u64,
-            decoder_layers: config.decoder_layers as u64,
-            n_vocab: config.vocab_size as u64,
-            n_features: config.num_mel_bins as u64,
+            d_model: architecture.encoder_width() as u64,
+            ffn_dim: architecture.feed_forward_width() as u64,
+            n_heads: architecture.n_heads() as u64,
+            encoder_layers: encoder_layers as u64,
+            decoder_layers: decoder_layers as u64,
+            n_vocab: architecture.n_vocab() as u64,
+            n_features: architecture.n_mels() as u64,
             frames_per_sec: description.feature_spec().frame_rate(),
-            subsampling: (config.max_source_frames() / config.max_source_positions.max(1)) as u64,
+            subsampling: architecture.frames_per_position() as u64,
         }
     }
 }

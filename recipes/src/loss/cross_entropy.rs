@@ -1,8 +1,8 @@
 //! Cross-entropy of the decoder's next tokens, with label smoothing.
 
 use candle_core::Tensor;
+use models::Decoder;
 use models::nn::{Targets, cross_entropy};
-use models::whisper::Decoder;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use models::params::Params;
-use models::{
-    Architecture, Bundle, BundleSource, Description, DeviceChoice, NewVocabulary, NewWhisper, Transcriber,
-};
+use models::{Bundle, BundleSource, Description, DeviceChoice, NewVocabulary, NewWhisper, Transcriber};
 
 use super::{ADAPTER, MODEL};
 use crate::Error;
@@ -48,8 +46,7 @@ pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<
             );
         }
     }
-    let Architecture::Whisper(whisper) = base.architecture();
-    let (frozen, n_layers) = (config.strategy.frozen_layers, whisper.encoder_layers);
+    let (frozen, n_layers) = (config.strategy.frozen_layers, base.architecture().n_layers().0);
     if config.strategy.kind == StrategyKind::FrozenEncoder && frozen > n_layers {
         let message = format!("{frozen} are more than the encoder's {n_layers}");
         return Err(Error::config("strategy.frozen_layers", message));
@@ -92,7 +89,7 @@ pub fn with_language(config: &RunConfig, source: BundleSource) -> Result<Bundle,
 
 /// The settings of a model as its base has them.
 pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfig, Error> {
-    let Architecture::Whisper(whisper) = base.architecture();
+    let whisper = base.architecture().require_whisper("training")?;
     Ok(ModelConfig {
         d_model: whisper.d_model,
         n_heads: whisper.encoder_attention_heads,
@@ -181,7 +178,7 @@ pub(super) fn longest_secs(sampler: &SamplerSettings, window_secs: f64) -> f64 {
 /// What the model has room for, and what the recipe allows.
 pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
     let sampler = &config.sampler;
-    let positions = live.whisper().config.max_target_positions as u32;
+    let positions = live.architecture().max_target_positions() as u32;
     // Two times around the text.
     let room = positions.saturating_sub(2);
     LengthLimits {

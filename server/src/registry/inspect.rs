@@ -8,7 +8,7 @@ use std::{
 };
 
 use audio::FeatureSpec;
-use models::{Architecture, Bundle, BundleSource};
+use models::{Bundle, BundleSource};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -63,25 +63,13 @@ impl Summary {
         for (_, shape, dtype) in bundle.weights().tensors() {
             *dtypes.entry(dtype).or_insert(0) += shape.iter().map(|&n| n as u64).product::<u64>();
         }
-        let Architecture::Whisper(config) = bundle.architecture();
         let (_, generation, special) = bundle.description().vocabulary()?;
         Ok(Self {
             path: source.path(""),
             architecture: bundle.architecture().name().to_owned(),
             parameters: bundle.weights().n_parameters() as u64,
             dtypes,
-            dimensions: vec![
-                ("d_model", config.d_model),
-                ("encoder_layers", config.encoder_layers),
-                ("encoder_attention_heads", config.encoder_attention_heads),
-                ("encoder_ffn_dim", config.encoder_ffn_dim),
-                ("decoder_layers", config.decoder_layers),
-                ("decoder_attention_heads", config.decoder_attention_heads),
-                ("decoder_ffn_dim", config.decoder_ffn_dim),
-                ("max_source_positions", config.max_source_positions),
-                ("max_target_positions", config.max_target_positions),
-                ("vocab_size", config.vocab_size),
-            ],
+            dimensions: bundle.architecture().dimensions(),
             languages: special.languages.into_iter().map(|(code, _)| code).collect(),
             beam_size: generation.beam_size(),
             window_secs: bundle.description().window_secs(),

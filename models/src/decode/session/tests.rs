@@ -39,7 +39,7 @@ fn request_about(cross: Arc<CrossCache>, transcriber: &Transcriber, strategy: St
 #[test]
 fn a_step_computes_one_position_per_row() -> Result<(), Error> {
     let transcriber = transcriber()?;
-    let mut session = transcriber.session();
+    let mut session = transcriber.session()?;
     let strategies = [
         Strategy::Greedy,
         Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 },
@@ -73,7 +73,7 @@ fn a_step_computes_one_position_per_row() -> Result<(), Error> {
 #[test]
 fn windows_that_cannot_be_decoded_are_refused_when_they_join() -> Result<(), Error> {
     let transcriber = transcriber()?;
-    let mut session = transcriber.session();
+    let mut session = transcriber.session()?;
     let usual = || request(&transcriber, Strategy::Greedy);
     let beams = |size| Strategy::Beam { size, patience: None, length_penalty: 1.0 };
     for (what, broken) in [
@@ -116,7 +116,7 @@ fn guesses_save_steps_and_change_nothing() -> Result<(), Error> {
                 WindowRequest { start_index: earlier.len(), prompt, max_new_tokens, ..usual }
             };
             for max_new_tokens in [1, 2, 3, 40, 41, 42] {
-                let mut session = transcriber.session();
+                let mut session = transcriber.session()?;
                 (0..8).try_for_each(|id| session.join(id, about(max_new_tokens)))?;
                 let together = run(&mut session)?.results;
                 session.join(0, about(max_new_tokens))?;
@@ -203,7 +203,7 @@ fn fallbacks_wait_for_room_and_nobody_can_tell() -> Result<(), Error> {
     let transcriber = transcriber()?;
     let cross = transcriber.listen(&transcriber.encode(transcriber.window_features(&[]))?)?;
     let together = |max_rows: usize| {
-        let mut session = transcriber.session().limited_to(max_rows);
+        let mut session = transcriber.session()?.limited_to(max_rows);
         for id in 0..6 {
             session.join(id, rejected(&cross, &transcriber, id))?;
         }
@@ -218,7 +218,7 @@ fn fallbacks_wait_for_room_and_nobody_can_tell() -> Result<(), Error> {
         assert_eq!(limited.results, free.results);
     }
     // Less than one window needs: each of them runs alone then.
-    let mut session = transcriber.session().limited_to(3);
+    let mut session = transcriber.session()?.limited_to(3);
     for id in 0..3 {
         session.join(id, rejected(&cross, &transcriber, id))?;
     }
@@ -235,7 +235,7 @@ fn fallbacks_wait_for_room_and_nobody_can_tell() -> Result<(), Error> {
 #[test]
 fn a_window_that_waits_is_not_passed_by() -> Result<(), Error> {
     let transcriber = transcriber()?;
-    let mut session = transcriber.session().limited_to(4);
+    let mut session = transcriber.session()?.limited_to(4);
     let beams = Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 };
     session.join(0, WindowRequest { max_new_tokens: 6, ..request(&transcriber, beams)? })?;
     session.step()?;
@@ -265,10 +265,10 @@ fn a_window_that_computes_nonsense_fails_alone() -> Result<(), Error> {
         Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 },
         sample(1.0, 2).strategy,
     ] {
-        let mut alone = transcriber.session();
+        let mut alone = transcriber.session()?;
         alone.join(0, request(&cross, strategy))?;
         let alone = run(&mut alone)?.results;
-        let mut session = transcriber.session();
+        let mut session = transcriber.session()?;
         session.join(0, request(&cross, strategy))?;
         session.join(1, request(&broken, strategy))?;
         session.join(2, request(&cross, Strategy::Greedy))?;
@@ -311,7 +311,7 @@ fn a_window_whose_text_cannot_be_spelled_fails_alone() -> Result<(), Error> {
     let join_all = |session: &mut Session| -> Result<(), Error> {
         prompts.iter().zip(0..).try_for_each(|(prompt, id)| session.join(id, long(prompt)?))
     };
-    let mut session = transcriber.session();
+    let mut session = transcriber.session()?;
     join_all(&mut session)?;
     let good = run(&mut session)?.results;
     let texts: Vec<String> = good
@@ -324,7 +324,7 @@ fn a_window_whose_text_cannot_be_spelled_fails_alone() -> Result<(), Error> {
     let own = own.unwrap_or_else(|| panic!("the texts are too much alike: {texts:?}"));
 
     let (_dir, failing) = with_decoder_that_fails_at(own)?;
-    let mut session = failing.session();
+    let mut session = failing.session()?;
     join_all(&mut session)?;
     let mut ended = BTreeMap::new();
     while !session.is_empty() {

@@ -14,9 +14,9 @@ use super::running_text::RunningText;
 use super::segment::{Piece, Split, split};
 use super::words::{assign_words, time_words};
 use super::{GapReason, Segment, TextPart, Transcript};
+use crate::SpecialTokens;
 use crate::decode::{Rules, WindowResult};
 use crate::tokenizer::Tokenizer;
-use crate::whisper::SpecialTokens;
 use crate::{DecodeOptions, Error, Timestamps};
 
 /// A rest without speech that is shorter than this is not worth a window.
@@ -45,10 +45,19 @@ pub(crate) struct Plan {
     pub window_frames: usize,
     /// Seconds of a feature frame.
     pub frame_secs: f64,
+    /// Feature frames of a position, which times are counted in.
+    pub position_frames: usize,
     /// Most tokens of context in a prompt.
     pub max_context: usize,
     /// Language decoded in, once it is known.
     pub language: Option<String>,
+}
+
+impl Plan {
+    /// Seconds of a position.
+    pub fn position_secs(&self) -> f64 {
+        self.position_frames as f64 * self.frame_secs
+    }
 }
 
 /// One stretch of the recording.
@@ -190,15 +199,19 @@ impl LongForm {
         align: &Align<'_>,
     ) -> Result<(), Error> {
         let window_secs = self.window_secs(task);
-        let n_positions = task.n_frames.div_ceil(2);
+        let per_position = self.plan.position_frames;
+        let n_positions = task.n_frames.div_ceil(per_position);
         let timestamps = self.plan.rules.timestamps;
-        let Split { pieces, advance } = split(&result.tokens, timestamps.as_ref(), n_positions);
-        let position_secs = 2.0 * self.plan.frame_secs;
+        let Split { mut pieces, advance } = split(&result.tokens, timestamps.as_ref(), n_positions);
+        if let (Some((start, end)), [piece]) = (result.positions, pieces.as_mut_slice()) {
+            (piece.start, piece.end) = (start as f64, end as f64);
+        }
+        let position_secs = self.plan.position_secs();
         let used_frames = match advance {
             _ if result.is_silence => task.n_frames,
             Some(positions) => {
                 let least = (MIN_STEP_SECS / self.plan.frame_secs) as usize;
-                (2 * positions).max(least).min(task.n_frames)
+                (per_position * positions).max(least).min(task.n_frames)
             }
             None => self.used_up(task, pieces.last()),
         };
@@ -266,7 +279,7 @@ impl LongForm {
     /// closing timestamp; if somebody speaks there, the next window begins at that timestamp.
     fn used_up(&self, task: WindowTask, last: Option<&Piece>) -> usize {
         let Some(last) = last.filter(|_| self.plan.rules.timestamps.is_some()) else { return task.n_frames };
-        let reached_frames = (2.0 * last.end) as usize;
+        let reached_frames = (self.plan.position_frames as f64 * last.end) as usize;
         let window_secs = self.window_secs(task);
         let from = window_secs + reached_frames as f64 * self.plan.frame_secs + SEGMENT_MARGIN_SECS;
         let to = window_secs + task.n_frames as f64 * self.plan.frame_secs;

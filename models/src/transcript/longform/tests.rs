@@ -35,6 +35,7 @@ fn result(tokens: &[u32]) -> WindowResult {
         temperature: 0.0,
         reached_limit: false,
         is_silence: false,
+        positions: None,
     }
 }
 
@@ -81,6 +82,7 @@ impl Stage {
             rules: Arc::new(rules),
             window_frames: WINDOW,
             frame_secs: 0.01,
+            position_frames: 2,
             max_context: 223,
             language: Some("ps".to_owned()),
         };

@@ -2,7 +2,8 @@
 
 use audio::Features;
 use candle_core::{Device, Tensor};
-use models::whisper::{Encoder, SpecialTokens};
+use models::Encoder;
+use models::SpecialTokens;
 
 use crate::Error;
 use crate::task::Extent;
@@ -94,9 +95,9 @@ impl Tokens {
 }
 
 impl Batch {
-    /// Encoder positions of each row.
-    pub(super) fn n_positions(&self) -> Vec<usize> {
-        self.n_frames.iter().map(|n| Encoder::n_positions(*n)).collect()
+    /// Positions of each row in an encoder.
+    pub(super) fn n_positions(&self, encoder: &Encoder) -> Vec<usize> {
+        self.n_frames.iter().map(|n| encoder.n_positions(*n)).collect()
     }
 
     /// Puts rows side by side.

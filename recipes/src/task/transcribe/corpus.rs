@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use audio::augment::{Augmenter, cut_rng};
 use candle_core::Device;
-use models::{Architecture, Description};
+use models::Description;
 use sha2::{Digest, Sha256};
 
 use super::batch::{Batch, divide};
@@ -107,8 +107,7 @@ impl Corpus {
         corpus.table =
             estimate(&config.sampler, corpus.sampler.limits.max_duration_secs, taken.len()).table(&taken)?;
         if let Some(mut memory) = memory {
-            let Architecture::Whisper(whisper) = description.architecture();
-            let positions = whisper.max_target_positions as u32;
+            let positions = description.architecture().max_target_positions() as u32;
             // What may stand around a text, as `Recordings::row` draws it.
             let TargetConfig { timestamps, previous } = config.target;
             let context = if previous > 0.0 { positions / 2 } else { 0 };

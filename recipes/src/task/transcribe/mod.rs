@@ -17,9 +17,8 @@ use audio::augment::cut_rng;
 use candle_core::{Tensor, Var};
 use models::nn::{CtcTargets, Linear};
 use models::params::Params;
-use models::whisper::Whisper;
 use models::{
-    Architecture, DecodeOptions, Description, Tokenizer, Transcriber, WeightDtype, add_updates, is_factor,
+    DecodeOptions, Description, SpeechModel, Tokenizer, Transcriber, WeightDtype, add_updates, is_factor,
     write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
@@ -44,7 +43,7 @@ const HELD_OUT_BATCH: usize = 8;
 pub struct Transcribe {
     params: Params,
     description: Description,
-    whisper: Whisper,
+    model: SpeechModel,
     ctc_head: Option<Linear>,
     ctc_vocabulary: CtcVocabulary,
     loss: LossConfig,
@@ -120,15 +119,15 @@ impl Transcribe {
         ctc_vocabulary: CtcVocabulary,
         held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
     ) -> Result<Self, Error> {
-        let Architecture::Whisper(config) = description.architecture().clone();
+        let architecture = description.architecture();
         // No bundle has it; a checkpoint of this project has.
-        let params = params.with_new(CTC_HEAD, seed);
-        let mut whisper = Whisper::load(&params, config.clone())?;
-        whisper.set_checkpointing(is_checkpointing);
+        let params = params.with_new(CTC_HEAD, seed).with_checkpointing(is_checkpointing);
+        let model = SpeechModel::load(&params, architecture)?;
         let has_ctc = loss.ctc.weight > 0.0;
         let head = |params: &Params| {
             let params = params.root().sub(CTC_HEAD);
-            let head = || Linear::load(&params, config.d_model, ctc_vocabulary.n_outputs(), true);
+            let head =
+                || Linear::load(&params, architecture.encoder_width(), ctc_vocabulary.n_outputs(), true);
             has_ctc.then(head).transpose()
         };
         let ctc_head = head(&params)?;
@@ -136,17 +135,7 @@ impl Transcribe {
         let live = Transcriber::with_params(&description, &detached)?;
         let live_ctc_head = head(&detached)?;
         let (held_out, loss) = (held_out(&live)?, loss.clone());
-        Ok(Self {
-            params,
-            description,
-            whisper,
-            ctc_head,
-            ctc_vocabulary,
-            loss,
-            live,
-            live_ctc_head,
-            held_out,
-        })
+        Ok(Self { params, description, model, ctc_head, ctc_vocabulary, loss, live, live_ctc_head, held_out })
     }
 
     /// A handle to the live weights.
@@ -213,7 +202,7 @@ impl Transcribe {
     }
 
     fn ctc_targets(&self, batch: &Batch) -> CtcTargets {
-        self.ctc_vocabulary.targets(&batch.texts, &batch.n_positions())
+        self.ctc_vocabulary.targets(&batch.texts, &batch.n_positions(&self.live.model().encoder))
     }
 
     /// What CTC reads in a recording: in its first window, if it is longer.
@@ -226,24 +215,25 @@ impl Transcribe {
     /// The terms' sums by a model that is trained or by the same one without its graph.
     fn forward(
         &self,
-        whisper: &Whisper,
+        model: &SpeechModel,
         ctc_head: Option<&Linear>,
         batch: &Batch,
     ) -> Result<Vec<Tensor>, Error> {
-        let is_padded = whisper.config.variable_length;
+        let is_padded = self.description.architecture().is_variable_length();
         let encoded = match is_padded {
-            true => whisper.encoder.forward_padded(&batch.mel, &batch.n_frames)?,
-            false => whisper.encoder.forward(&batch.mel, &|| true)?,
+            true => model.encoder.forward_padded(&batch.mel, &batch.n_frames)?,
+            false => model.encoder.forward(&batch.mel, &|| true)?,
         };
-        let n_positions = batch.n_positions();
+        let n_positions = batch.n_positions(&self.live.model().encoder);
         let mut sums = Vec::new();
         if self.loss.cross_entropy.weight > 0.0 {
+            let decoder = model.decoder()?;
             let hidden = match is_padded {
-                true => whisper.decoder.forward_padded(&batch.ids, &encoded, &n_positions)?,
-                false => whisper.decoder.forward(&batch.ids, &encoded)?,
+                true => decoder.forward_padded(&batch.ids, &encoded, &n_positions)?,
+                false => decoder.forward(&batch.ids, &encoded)?,
             };
             let cross_entropy = &self.loss.cross_entropy;
-            sums.push(cross_entropy.sum(&whisper.decoder, &hidden, &batch.labels, &batch.weights)?);
+            sums.push(cross_entropy.sum(decoder, &hidden, &batch.labels, &batch.weights)?);
         }
         if let Some(head) = ctc_head {
             sums.push(self.loss.ctc.sum(head, &encoded, self.ctc_targets(batch))?);
@@ -279,7 +269,7 @@ impl Transcribe {
                 continue;
             }
             let batch = Batch::new(rows, pad, self.params.device())?;
-            let sums = self.forward(self.live.whisper(), self.live_ctc_head.as_ref(), &batch)?;
+            let sums = self.forward(self.live.model(), self.live_ctc_head.as_ref(), &batch)?;
             let terms = self.terms(&batch);
             totals.weigh(&terms);
             for (term, sum) in terms.iter().zip(sums) {
@@ -337,7 +327,7 @@ impl Task for Transcribe {
     }
 
     fn sums(&self, batch: &Batch) -> Result<Vec<Tensor>, Error> {
-        self.forward(&self.whisper, self.ctc_head.as_ref(), batch)
+        self.forward(&self.model, self.ctc_head.as_ref(), batch)
     }
 
     fn evaluate(&self) -> Result<Figures, Error> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use audio::augment::{Augmenter, NoiseColor, change_gain, colored_noise, cut_rng};
 use audio::{DecodeAudio, Waveform};
-use models::whisper::TIMESTAMP_SECS;
+use models::TIMESTAMP_SECS;
 use models::{Task, Tokenizer, Transcriber};
 use rand_chacha::ChaCha8Rng;
 
@@ -152,7 +152,7 @@ impl Recordings {
                 let other = &self.cuts[below(self.cuts.len() as u64, rng) as usize];
                 let said = cut_ids(self.transcriber.tokenizer(), other, self.language.as_deref())?;
                 // As decoding has it: half of the positions at most, and never at the cost of the text. Times and end count too.
-                let positions = self.transcriber.whisper().config.max_target_positions;
+                let positions = self.transcriber.architecture().max_target_positions();
                 let room = positions.saturating_sub(prompt.len() + text.len() + 3).min(positions / 2);
                 match room.saturating_sub(1).min(said.len()) {
                     0 => Vec::new(),

@@ -8,9 +8,9 @@ use audio::augment::{Augmenter, Sources};
 use audio::encode::wav_bytes;
 use audio::{Waveform, augment::cut_rng};
 use candle_core::{Device, Tensor};
+use models::SpeechModel;
 use models::params::Params;
-use models::whisper::Whisper;
-use models::{Architecture, Description, NewVocabulary, NewWhisper};
+use models::{Description, NewVocabulary, NewWhisper};
 
 use super::batch::{Row, Tokens};
 use super::recordings::Draw;
@@ -328,8 +328,8 @@ fn a_bundle_that_was_written_is_the_model_that_was_trained() {
     let bundle = models::Bundle::open(out.path()).unwrap();
     assert!(bundle.weights().tensors().all(|(name, _, dtype)| !name.contains("ctc") && dtype == "F16"));
     let written = Transcriber::load(bundle, &Device::Cpu).unwrap();
-    let Architecture::Whisper(sizes) = task.description().architecture().clone();
-    let whisper = Whisper::load(&Params::seeded(config.seed, &Device::Cpu), sizes).unwrap();
+    let architecture = task.description().architecture();
+    let whisper = SpeechModel::load(&Params::seeded(config.seed, &Device::Cpu), architecture).unwrap();
     let samples: Vec<f32> = (0..8_000).map(|t| (t as f32 * 0.07).sin()).collect();
     let features = written.window_features(&samples);
     assert_eq!(features.n_frames, 50);

@@ -164,8 +164,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         transcriber.encode(features.clone())?;
         Ok(device.synchronize()?)
     })?;
-    let config_of_model = &transcriber.whisper().config;
-    let (encoder_products, encoder_rest) = config_of_model.encoder_ops(features.n_frames / 2);
+    let architecture = transcriber.architecture();
+    let (encoder_products, encoder_rest) = architecture.encoder_ops(features.n_frames);
     let encoded = transcriber.encode(features)?;
     let mut decoder = [1, 8]
         .into_iter()
@@ -173,7 +173,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             // Each row listens to a window of its own, as those of several recordings do.
             let windows =
                 (0..batch).map(|_| Ok(transcriber.listen(&encoded)?)).collect::<anyhow::Result<Vec<_>>>()?;
-            let (weights, window) = config_of_model.step_numbers(encoded.dims2()?.0);
+            let (weights, window) = architecture.step_numbers(encoded.dims2()?.0);
             let n_bytes = (weights + batch as f64 * window) * precision.n_bytes() as f64;
             decoder_speed(&transcriber, &windows, *runs, n_bytes)
         })
@@ -181,7 +181,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
-    let max_new_tokens = Some(TOKENS.min(transcriber.whisper().config.max_target_positions / 2));
+    let max_new_tokens = Some(TOKENS.min(transcriber.architecture().max_target_positions() / 2));
     // Without guesses: how often a text repeats itself is not the program's speed either, and random weights do nothing else.
     let draft_tokens = 0;
     let options =
@@ -240,22 +240,23 @@ fn first_language(transcriber: &Transcriber) -> Option<String> {
 /// `bytes_per_step`.
 fn decoder_speed(
     transcriber: &Transcriber,
-    windows: &[Arc<models::whisper::CrossCache>],
+    windows: &[Arc<models::CrossCache>],
     runs: u32,
     bytes_per_step: f64,
 ) -> anyhow::Result<DecoderSpeed> {
     let special = transcriber.special_tokens();
     let language = first_language(transcriber);
-    let prompt = special.prompt(language.as_deref(), models::Task::Transcribe, false)?;
-    let n_tokens = TOKENS.min(transcriber.whisper().config.max_target_positions - prompt.len());
+    let (prompt, start_index) =
+        special.prompt_after(&[], language.as_deref(), models::Task::Transcribe, false)?;
+    let n_tokens = TOKENS.min(transcriber.architecture().max_target_positions() - prompt.len());
     let mut seconds = Vec::new();
     for _ in 0..=runs {
-        let mut session = transcriber.session();
+        let mut session = transcriber.session()?;
         for (id, cross) in (0..).zip(windows) {
             let request = WindowRequest {
                 cross: cross.clone(),
                 prompt: prompt.clone(),
-                start_index: 0,
+                start_index,
                 rules: Arc::new(Rules { suppress: vec![special.end], ..Rules::default() }),
                 attempts: vec![Attempt { temperature: 0.0, strategy: Strategy::Greedy }],
                 thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },

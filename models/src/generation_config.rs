@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::WhisperConfig;
 use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
 use crate::options::MAX_BEAMS;
 use crate::tokenizer::Tokenizer;
+use crate::whisper::WhisperConfig;
 
 /// The keys of `generation_config.json` that decoding uses, under the names they have there.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -50,7 +50,27 @@ pub struct GenerationConfig {
 const MAX_INITIAL_TIMESTAMP: u32 = 50;
 
 impl GenerationConfig {
-    /// Reads `generation_config.json`; without one, the lists of `config.json` and of the reference
+    /// Reads `generation_config.json` of a model with so many token ids and, in its decoder, blocks and heads; without one, nothing is
+    /// asked for but that control tokens stay out of a text.
+    ///
+    /// # Errors
+    /// A file that is no such configuration, or ids outside the vocabulary.
+    pub fn read_plain(
+        source: &BundleSource,
+        control: Vec<u32>,
+        n_vocab: usize,
+        heads: (usize, usize),
+    ) -> Result<Self, Error> {
+        let name = "generation_config.json";
+        let path = source.path(name);
+        let mut generation: Self =
+            if source.has(name) { parse(read_json(source, name)?, &path)? } else { Self::default() };
+        generation.suppress_tokens.get_or_insert(control);
+        generation.check(&path, n_vocab, heads)?;
+        Ok(generation)
+    }
+
+    /// Reads Whisper's `generation_config.json`; without one, the lists of `config.json` and of the reference
     /// implementation (`whisper/decoding.py: _get_suppress_tokens`) stand in.
     ///
     /// # Errors
@@ -58,13 +78,14 @@ impl GenerationConfig {
     pub fn read(source: &BundleSource, config: &WhisperConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
         let name = "generation_config.json";
         let path = source.path(name);
+        let heads = (config.decoder_layers, config.decoder_attention_heads);
         if source.has(name) {
             let generation: Self = parse(read_json(source, name)?, &path)?;
-            generation.check(&path, config)?;
+            generation.check(&path, config.vocab_size, heads)?;
             Ok(generation)
         } else {
             let generation = Self::built_in(config, tokenizer);
-            generation.check(&path.with_file_name("config.json"), config)?;
+            generation.check(&path.with_file_name("config.json"), config.vocab_size, heads)?;
             Ok(generation)
         }
     }
@@ -106,14 +127,14 @@ impl GenerationConfig {
         }
     }
 
-    fn check(&self, path: &Path, config: &WhisperConfig) -> Result<(), Error> {
+    fn check(&self, path: &Path, n_vocab: usize, (n_blocks, n_heads): (usize, usize)) -> Result<(), Error> {
         let lists = [
             ("suppress_tokens", &self.suppress_tokens),
             ("begin_suppress_tokens", &self.begin_suppress_tokens),
         ];
         for (key, ids) in lists {
-            if let Some(id) = ids.iter().flatten().find(|id| **id as usize >= config.vocab_size) {
-                let message = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
+            if let Some(id) = ids.iter().flatten().find(|id| **id as usize >= n_vocab) {
+                let message = format!("token {id} is outside the vocabulary of {n_vocab}");
                 return Err(Error::key(path, key, message));
             }
         }
@@ -123,15 +144,15 @@ impl GenerationConfig {
         ];
         let single = single.into_iter().filter_map(|(name, id)| Some((name, id?)));
         let named = self.lang_to_id.iter().chain(&self.task_to_id).map(|(name, id)| (name.as_str(), *id));
-        if let Some((name, id)) = named.chain(single).find(|(_, id)| *id as usize >= config.vocab_size) {
-            let message = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
+        if let Some((name, id)) = named.chain(single).find(|(_, id)| *id as usize >= n_vocab) {
+            let message = format!("token {id} is outside the vocabulary of {n_vocab}");
             return Err(Error::key(path, name, message));
         }
         if let Some(n) = self.num_beams.filter(|n| !(1..=MAX_BEAMS).contains(n)) {
             return Err(Error::key(path, "num_beams", format!("{n} is not between 1 and {MAX_BEAMS}")));
         }
         for &(block, head) in self.alignment_heads.iter().flatten() {
-            if block >= config.decoder_layers || head >= config.decoder_attention_heads {
+            if block >= n_blocks || head >= n_heads {
                 let message = format!("the decoder has no head {head} in block {block}");
                 return Err(Error::key(path, "alignment_heads", message));
             }

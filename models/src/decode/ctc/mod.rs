@@ -1,7 +1,15 @@
-//! Greedy decoding of a CTC model: the best id of each frame, without repetitions and blanks (Graves et al., ICML 2006,
-//! section 3.2).
+//! What a CTC model says (Graves et al., ICML 2006): by the best id of each frame, by the sum over all paths that spell the same,
+//! and when, given what was said.
 
-use crate::kernels::argmax;
+mod align;
+mod heard;
+mod prefix_beam;
+
+pub use align::{AlignedLabel, ctc_align};
+pub use heard::CtcHeard;
+pub use prefix_beam::{CtcHypothesis, ctc_beam};
+
+use crate::kernels::{argmax, log_sum_exp};
 
 /// Scores (T, V) of the frames of one row to the ids that the best path spells. Of equally good ids the first counts.
 pub fn ctc_greedy(scores: &[f32], n_ids: usize, blank: u32) -> Vec<u32> {
@@ -14,6 +22,20 @@ pub fn ctc_collapse(path: impl IntoIterator<Item = u32>, blank: u32) -> Vec<u32>
     path.dedup();
     path.retain(|id| *id != blank);
     path
+}
+
+/// Logits (T, V) of one row to log-probabilities.
+pub fn ctc_log_probs(logits: &mut [f32], n_ids: usize) {
+    for logits in logits.chunks_exact_mut(n_ids.max(1)) {
+        let total = log_sum_exp(logits);
+        logits.iter_mut().for_each(|logit| *logit -= total);
+    }
+}
+
+/// `ln(e^a + e^b)`.
+fn log_add(a: f32, b: f32) -> f32 {
+    let (low, high) = if a < b { (a, b) } else { (b, a) };
+    if low == f32::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
 }
 
 #[cfg(test)]

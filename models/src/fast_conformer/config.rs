@@ -1,0 +1,185 @@
+//! What `config.json` says about a FastConformer encoder, under the names that transformers' `ParakeetEncoderConfig` has there,
+//! which leaves out what is as it is by default.
+
+use std::path::Path;
+
+use audio::{FeatureSpec, LogKind, Normalizer, Padding, WindowKind};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Dimensions of a FastConformer encoder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FastConformerConfig {
+    /// Width.
+    pub hidden_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Heads in each block.
+    pub num_attention_heads: usize,
+    /// Width inside feed-forward layers.
+    pub intermediate_size: usize,
+    /// Only `silu` is known.
+    pub hidden_act: String,
+    /// Whether feed-forward layers and attention's projections have biases.
+    pub attention_bias: bool,
+    /// Whether convolution modules have biases.
+    pub convolution_bias: bool,
+    /// Frames that the convolution in a block looks at, an odd number.
+    pub conv_kernel_size: usize,
+    /// Feature frames that become one position, a power of two.
+    pub subsampling_factor: usize,
+    /// Channels of the convolutions before the blocks.
+    pub subsampling_conv_channels: usize,
+    /// Only 3 is known.
+    pub subsampling_conv_kernel_size: usize,
+    /// Only 2 is known.
+    pub subsampling_conv_stride: usize,
+    /// Mel bins of the features.
+    pub num_mel_bins: usize,
+    /// Positions that a recording may have.
+    pub max_position_embeddings: usize,
+    /// Whether what enters the blocks is multiplied by the square root of the width.
+    pub scale_input: bool,
+}
+
+impl Default for FastConformerConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 1024,
+            num_hidden_layers: 24,
+            num_attention_heads: 8,
+            intermediate_size: 4096,
+            hidden_act: "silu".to_owned(),
+            attention_bias: true,
+            convolution_bias: true,
+            conv_kernel_size: 9,
+            subsampling_factor: 8,
+            subsampling_conv_channels: 256,
+            subsampling_conv_kernel_size: 3,
+            subsampling_conv_stride: 2,
+            num_mel_bins: 80,
+            max_position_embeddings: 5000,
+            scale_input: true,
+        }
+    }
+}
+
+/// A dimension above this is a forged or broken file.
+const MAX_DIMENSION: usize = 1 << 20;
+
+impl FastConformerConfig {
+    /// Halvings of the number of frames.
+    pub fn n_stages(&self) -> usize {
+        self.subsampling_factor.trailing_zeros() as usize
+    }
+
+    /// Positions that come out of so many frames.
+    pub fn n_positions(&self, n_frames: usize) -> usize {
+        (0..self.n_stages()).fold(n_frames, |n, _| n.div_ceil(2))
+    }
+
+    /// Bins that are left of the features' after the convolutions.
+    pub fn n_subsampled_bins(&self) -> usize {
+        (0..self.n_stages()).fold(self.num_mel_bins, |n, _| n.div_ceil(2))
+    }
+
+    /// Multiplications and additions that encode so many frames: of linear layers, and of attention and convolutions.
+    pub fn ops(&self, n_frames: usize) -> (f64, f64) {
+        let [d, inner, layers, channels, kernel] = [
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+            self.subsampling_conv_channels,
+            self.conv_kernel_size,
+        ]
+        .map(|n| n as f64);
+        let (mut t, mut f) = (n_frames, self.num_mel_bins);
+        let (mut linear, mut convolutions) = (0.0, 0.0);
+        for stage in 0..self.n_stages() {
+            (t, f) = (t.div_ceil(2), f.div_ceil(2));
+            let values = (t * f) as f64 * channels;
+            convolutions += 9.0 * values;
+            linear += if stage > 0 { values * channels } else { 0.0 };
+        }
+        let t = t as f64;
+        linear += t * f as f64 * channels * d;
+        // Query, key, value, out, a gate of two halves, its mix, and two feed-forward layers; what tells positions apart is known.
+        linear += layers * t * (7.0 * d * d + 4.0 * d * inner);
+        // Scores of keys and of positions, and values.
+        let attention = layers * 3.0 * t * t * d;
+        convolutions += layers * t * d * kernel;
+        (2.0 * linear, 2.0 * (attention + convolutions))
+    }
+
+    /// NeMo's features (`features.py: FilterbankFeatures` as its FastConformer recipes have it), without the dither of training.
+    pub fn feature_spec(&self) -> FeatureSpec {
+        FeatureSpec {
+            preemphasis: Some(0.97),
+            n_fft: 512,
+            window: WindowKind::HannSymmetric,
+            padding: Padding::Zero,
+            log: LogKind::LnOffset { offset: 2f64.powi(-24) },
+            dynamic_range: None,
+            normalizer: Normalizer::PerBin { epsilon: 1e-5 },
+            ..FeatureSpec::whisper(self.num_mel_bins)
+        }
+    }
+
+    /// Refuses what cannot be loaded, naming `path` and the key.
+    ///
+    /// # Errors
+    /// Zero or absurd dimensions, heads that do not divide the width, what is not known.
+    pub fn check(&self, path: &Path) -> Result<(), Error> {
+        let refuse =
+            |key: &str, message: String| Err(Error::key(path, format!("encoder_config.{key}"), message));
+        for (key, value) in [
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("conv_kernel_size", self.conv_kernel_size),
+            ("subsampling_factor", self.subsampling_factor),
+            ("subsampling_conv_channels", self.subsampling_conv_channels),
+            ("num_mel_bins", self.num_mel_bins),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if value == 0 || value > MAX_DIMENSION {
+                return refuse(key, format!("{value} is not between 1 and {MAX_DIMENSION}"));
+            }
+        }
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        if !width.is_multiple_of(heads) {
+            return refuse(
+                "num_attention_heads",
+                format!("{heads} heads do not divide hidden_size = {width}"),
+            );
+        }
+        if !width.is_multiple_of(2) {
+            return refuse(
+                "hidden_size",
+                format!("{width} is odd; positions are pairs of sines and cosines"),
+            );
+        }
+        if self.conv_kernel_size.is_multiple_of(2) {
+            return refuse("conv_kernel_size", format!("{} is even; it has a middle", self.conv_kernel_size));
+        }
+        let factor = self.subsampling_factor;
+        if !(factor.is_power_of_two() && (2..=64).contains(&factor)) {
+            return refuse("subsampling_factor", format!("{factor} is not a power of two from 2 to 64"));
+        }
+        for (key, value, known) in [
+            ("subsampling_conv_kernel_size", self.subsampling_conv_kernel_size, 3),
+            ("subsampling_conv_stride", self.subsampling_conv_stride, 2),
+        ] {
+            if value != known {
+                return refuse(key, format!("{value} is not known; {known} is"));
+            }
+        }
+        if self.hidden_act != "silu" {
+            return refuse("hidden_act", format!("{} is not known; silu is", self.hidden_act));
+        }
+        Ok(())
+    }
+}
