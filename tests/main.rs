@@ -26,6 +26,7 @@ mod hub;
 mod load;
 mod loopback_hub;
 mod loopback_server;
+mod parakeet;
 mod parity;
 mod service;
 mod support;

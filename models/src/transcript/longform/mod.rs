@@ -391,8 +391,7 @@ impl LongForm {
         let mut segments: Vec<Segment> = self.tracks.into_iter().flat_map(|track| track.segments).collect();
         for (id, segment) in segments.iter_mut().enumerate() {
             segment.id = id;
-            segment.start_secs = segment.start_secs.clamp(0.0, duration_secs);
-            segment.end_secs = segment.end_secs.clamp(segment.start_secs, duration_secs);
+            segment.keep_within(0.0, duration_secs);
         }
         Transcript {
             text: self.text.into_text(),
