@@ -124,7 +124,7 @@ fn a_training_step_is_torchs_with_statistics_of_the_batch() -> Result<()> {
                 ensure!(worst < 1e-3 * largest + 1e-5, "{name}: {worst} of {largest}");
             }
         }
-        encoder.follow()?;
+        encoder.follow(true)?;
         ensure!(params.statistics().len() == 4, "{} running statistics", params.statistics().len());
         for (name, var) in params.statistics() {
             let worst = difference(var.as_tensor(), fixture.tensor(&format!("running.{name}"))?)?;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use models::params::{Params, TrainedPart};
 use models::{
-    Adapter, Bundle, BundleSource, DecodeOptions, Lora, NewVocabulary, Transcriber, WeightDtype, add_updates,
-    write_adapter,
+    Adapter, Bundle, BundleSource, DecodeOptions, Lora, NewVocabulary, TextUnit, Transcriber, WeightDtype,
+    add_updates, write_adapter,
 };
 use models::{SpeechModel, write_weights};
 use serde_json::Value;
@@ -505,7 +505,7 @@ fn another_vocabulary_starts_as_the_old_one_spelled_it() -> Result<()> {
     let texts = ["یو دوه درې", "one two three", "یو دوه"].map(|text| format!(" {text}"));
     let learn = |languages: &[&str], window_secs: f64| {
         let languages = languages.iter().map(|code| (*code).to_owned()).collect();
-        NewVocabulary { n_text_tokens: 270, languages, window_secs }.learn(&texts)
+        NewVocabulary { n_text_tokens: 270, unit: TextUnit::Pieces, languages, window_secs }.learn(&texts)
     };
     let vocabulary = learn(&["ps", "fa"], 30.0)?;
     for (other, part) in [

@@ -52,7 +52,8 @@ fn the_loss_of_a_padded_batch_is_torchs() -> Result<()> {
     let (expected, _) = expected()?;
     let dir = fixture("parakeet");
     let architecture = Bundle::open(&dir)?.architecture().clone();
-    let model = SpeechModel::load(&Params::frozen(models::Weights::open(&dir)?, &Device::Cpu), &architecture)?;
+    let model =
+        SpeechModel::load(&Params::frozen(models::Weights::open(&dir)?, &Device::Cpu), &architecture)?;
     let frames: Vec<usize> = numbers(&expected["frames"]);
     let clips = frames.iter().enumerate().map(|(clip, n)| {
         let mel = Tensor::from_vec(features(clip, 80, *n).data, (1, 80, *n), &Device::Cpu)?;

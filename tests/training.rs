@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use models::NewVocabulary;
+use models::{NewVocabulary, TextUnit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -350,7 +350,8 @@ fn a_vocabulary_is_learnt_once_and_taken_by_recipes() {
     assert!(code == 1 && stderr.contains("not those of this window"), "{stderr}");
     // A base takes another one, too, and the beam that is asked for.
     fs::create_dir(home.path().join("fewer")).expect("a folder");
-    let vocabulary = NewVocabulary { n_text_tokens: 257, languages: Vec::new(), window_secs: 2.0 };
+    let vocabulary =
+        NewVocabulary { n_text_tokens: 257, unit: TextUnit::Pieces, languages: Vec::new(), window_secs: 2.0 };
     let vocabulary = vocabulary.learn(&[" one two".to_owned()]).expect("a vocabulary");
     fs::write(home.path().join("fewer/tokenizer.json"), vocabulary).expect("written");
     let settings = [steps, "model.base=taken/model", "model.tokenizer=fewer", "model.beam_size=2"];

@@ -7,8 +7,8 @@ use audio::Waveform;
 use candle_core::{Device, Tensor};
 use models::params::Params;
 use models::{
-    Bundle, DecodeOptions, NewVocabulary, NewWhisper, SpeechModel, Timestamps, Transcriber, WeightDtype,
-    write_weights,
+    Bundle, DecodeOptions, NewVocabulary, NewWhisper, SpeechModel, TextUnit, Timestamps, Transcriber,
+    WeightDtype, write_weights,
 };
 
 use crate::support::{difference, fixture, transcriber};
@@ -26,7 +26,12 @@ fn new() -> NewWhisper {
         max_target_positions: 24,
         variable_length: true,
         beam_size: 1,
-        vocabulary: NewVocabulary { n_text_tokens: 260, languages: Vec::new(), window_secs: WINDOW_SECS },
+        vocabulary: NewVocabulary {
+            n_text_tokens: 260,
+            unit: TextUnit::Pieces,
+            languages: Vec::new(),
+            window_secs: WINDOW_SECS,
+        },
     }
 }
 

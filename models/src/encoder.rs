@@ -44,14 +44,14 @@ impl Encoder {
         }
     }
 
-    /// Lets running statistics follow the batches of an update: what training calls after each.
+    /// Lets running statistics follow the batches of an update, or forget them where it was skipped: what training calls after each.
     ///
     /// # Errors
     /// None that a caller can cause.
-    pub fn follow(&self) -> candle_core::Result<()> {
+    pub fn follow(&self, is_kept: bool) -> candle_core::Result<()> {
         match self {
             Self::Whisper(_) => Ok(()),
-            Self::FastConformer(encoder) => encoder.follow(),
+            Self::FastConformer(encoder) => encoder.follow(is_kept),
         }
     }
 }

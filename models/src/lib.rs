@@ -32,7 +32,10 @@ pub mod whisper;
 mod worker;
 
 pub use batch::{effective_length, padded_cost};
-pub use bundle::{Architecture, Bundle, BundleSource, Description, MemoryBundle, NewVocabulary, NewWhisper};
+pub use bundle::{
+    Architecture, Bundle, BundleSource, Description, MemoryBundle, NewConformer, NewVocabulary, NewWhisper,
+    TextUnit,
+};
 pub use bundled::{BUNDLED, bundled};
 pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
 pub use device::{Device, DeviceChoice};

@@ -125,7 +125,7 @@ impl SpecialTokens {
         };
         let mut languages = tokenizer.language_tokens();
         // Slots that look like languages.
-        languages.retain(|(name, _)| !["pnc", "itn"].contains(&name.as_str()));
+        languages.retain(|(name, _)| !["pnc", "itn", "pad"].contains(&name.as_str()));
         if languages.is_empty() {
             return Err(Error::key(
                 path,
@@ -232,7 +232,7 @@ impl SpecialTokens {
     }
 
     /// What a prompt begins with where nothing was said before.
-    fn opening(&self) -> Option<u32> {
+    pub fn opening(&self) -> Option<u32> {
         match self.format {
             PromptFormat::Canary2 { context, .. } => Some(context),
             _ => None,

@@ -136,6 +136,11 @@ impl Transcriber {
         self.architecture.window_frames() as f64 / self.features.spec().frame_rate()
     }
 
+    /// Seconds of audio that become one position of the encoder.
+    pub fn position_secs(&self) -> f64 {
+        self.architecture.frames_per_position() as f64 / self.features.spec().frame_rate()
+    }
+
     /// Seconds that the encoder works through for a recording: whole windows, silence included, unless the model takes
     /// recordings as long as they are. What it costs.
     pub fn padded_secs(&self, duration_secs: f64) -> f64 {

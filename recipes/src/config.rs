@@ -10,7 +10,7 @@ use audio::augment::Augment;
 use audio::augment::config::{NoiseKind, Room};
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use models::{DecodeOptions, WeightDtype};
+use models::{DecodeOptions, TextUnit, WeightDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -61,12 +61,25 @@ pub enum TaskKind {
     Transcribe,
 }
 
+/// What a new model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelKind {
+    /// Two frames to a position, learnt positions in the decoder.
+    Whisper,
+    /// FastConformer encoder, eight frames to a position, and a decoder that is told two languages.
+    Canary,
+    /// FastConformer encoder that reads by CTC.
+    ParakeetCtc,
+}
+
 /// `[model]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml says what each one does")]
 pub struct ModelConfig {
     pub base: String,
+    pub architecture: ModelKind,
     pub d_model: usize,
     pub n_heads: usize,
     pub encoder_layers: usize,
@@ -76,7 +89,11 @@ pub struct ModelConfig {
     pub max_target_positions: usize,
     pub variable_length: Option<bool>,
     pub beam_size: Option<usize>,
+    pub subsampling: usize,
+    pub conv_channels: usize,
+    pub conv_kernel: usize,
     pub n_text_tokens: usize,
+    pub text_unit: TextUnit,
     pub tokenizer: String,
     pub languages: Vec<String>,
     pub like: String,

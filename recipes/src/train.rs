@@ -1,5 +1,6 @@
 //! The training loop: one readable function, whatever is trained.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -260,9 +261,17 @@ impl<T: Task> Trainer<'_, T> {
                 "was trained on other data or in another order; give this run another name, or the data back";
             return Err(Error::file(&dir, message));
         }
-        restore(&dir, &mut self.optimizer, &mut |name, value| self.average.set(name, value))?;
+        self.restore(&dir)?;
         self.state = state;
         Ok(())
+    }
+
+    /// Sets everything that training changes to what a checkpoint holds.
+    fn restore(&mut self, dir: &Path) -> Result<(), Error> {
+        let average = &mut self.average;
+        restore(dir, &mut self.optimizer, &self.task.statistics(), &mut |name, value| {
+            average.set(name, value);
+        })
     }
 
     /// One update: some batches forward and backward, then the weights.
@@ -293,6 +302,7 @@ impl<T: Task> Trainer<'_, T> {
             self.optimizer.step(&gradients, scale, step - self.state.n_skipped, rate)?;
             self.average.follow(self.optimizer.vars())?;
         }
+        self.task.follow(!is_skipped)?;
         let busy_secs = began.elapsed().as_secs_f64();
         self.state.step = step;
         self.state.at = self.state.at.after(self.run.train.accumulate.max(1), source);
@@ -392,7 +402,7 @@ impl<T: Task> Trainer<'_, T> {
             (None, true) if self.run.checkpoints.path(step).is_dir() => self.state.branch = Some(step),
             (Some(left), false) => {
                 let dir = self.run.checkpoints.path(left);
-                restore(&dir, &mut self.optimizer, &mut |name, value| self.average.set(name, value))?;
+                self.restore(&dir)?;
                 self.state.branch = None;
             }
             _ => (),

@@ -4,6 +4,7 @@
 mod architecture;
 mod edit;
 mod new;
+mod new_conformer;
 mod source;
 mod vocabulary;
 
@@ -20,7 +21,8 @@ use crate::weights::Weights;
 use crate::whisper::WhisperConfig;
 
 pub use architecture::Architecture;
-pub use new::{NewVocabulary, NewWhisper};
+pub use new::{NewVocabulary, NewWhisper, TextUnit};
+pub use new_conformer::NewConformer;
 pub(crate) use source::ReadSeek;
 pub use source::{BundleSource, MemoryBundle};
 

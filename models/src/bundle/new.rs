@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -23,10 +24,23 @@ const N_BYTES: usize = 256;
 pub struct NewVocabulary {
     /// Tokens of text at most, the 256 bytes among them.
     pub n_text_tokens: usize,
+    /// What a token may stand for.
+    pub unit: TextUnit,
     /// Codes of languages that a prompt names. None is a model of one language, whose prompts name none.
     pub languages: Vec<String>,
     /// Seconds of a window: so far do timestamps reach.
     pub window_secs: f64,
+}
+
+/// What a token of text may stand for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextUnit {
+    /// Whatever comes often: parts of words, and words.
+    #[default]
+    Pieces,
+    /// One character.
+    Characters,
 }
 
 /// A Whisper model to be trained from nothing.
@@ -61,6 +75,14 @@ impl NewVocabulary {
     /// # Errors
     /// Fewer tokens than bytes, a window that is no whole number of seconds.
     pub fn learn(&self, texts: &[String]) -> Result<String, Error> {
+        self.learn_beside(texts, &self.control_names())
+    }
+
+    /// The same with other control tokens, in this order, and nothing else beside text.
+    ///
+    /// # Errors
+    /// As [`NewVocabulary::learn`].
+    pub(super) fn learn_beside(&self, texts: &[String], names: &[String]) -> Result<String, Error> {
         self.check()?;
         let refused = |error: tokenizers::Error| Error::Tokenizer(error.to_string());
         let byte_level = ByteLevel::new(false, true, true);
@@ -79,11 +101,17 @@ impl NewVocabulary {
         let mut trainer = BpeTrainer::builder()
             .show_progress(false)
             .vocab_size(self.n_text_tokens)
-            .min_frequency(2)
+            .min_frequency(if self.unit == TextUnit::Characters { 1 } else { 2 })
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .build();
-        tokenizer.train(&mut trainer, texts.iter()).map_err(refused)?;
-        let names = self.control_names();
+        match self.unit {
+            TextUnit::Pieces => tokenizer.train(&mut trainer, texts.iter()).map_err(refused)?,
+            // Bytes then only ever join to the character that they are of.
+            TextUnit::Characters => {
+                let characters = texts.iter().flat_map(|text| text.chars()).map(String::from);
+                tokenizer.train(&mut trainer, characters).map_err(refused)?
+            }
+        };
         let tokens: Vec<_> = names.iter().map(|name| AddedToken::from(format!("<|{name}|>"), true)).collect();
         tokenizer.add_special_tokens(tokens).map_err(refused)?;
         Ok(tokenizer.to_string(true).map_err(refused)? + "\n")
@@ -279,6 +307,7 @@ mod tests {
             beam_size: 1,
             vocabulary: NewVocabulary {
                 n_text_tokens: 300,
+                unit: TextUnit::Pieces,
                 languages: languages.iter().map(|&code| code.to_owned()).collect(),
                 window_secs: 8.0,
             },
@@ -319,7 +348,7 @@ mod tests {
 
     #[test]
     fn sizes_that_do_not_fit_are_refused_by_name() {
-        let few = NewVocabulary { n_text_tokens: 255, ..new(&[]).vocabulary };
+        let few = NewVocabulary { n_text_tokens: 255, unit: TextUnit::Pieces, ..new(&[]).vocabulary };
         let uneven = NewVocabulary { window_secs: 7.5, ..new(&[]).vocabulary };
         for (model, part) in [
             (NewWhisper { n_heads: 3, ..new(&[]) }, "encoder_attention_heads"),

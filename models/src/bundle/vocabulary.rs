@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::new::merge;
-use super::{Bundle, Description, NewVocabulary, read_json};
+use super::{Bundle, Description, NewVocabulary, TextUnit, read_json};
 use crate::Error;
 use crate::special_tokens::{SpecialTokens, TIMESTAMP_SECS};
 use crate::tokenizer::Tokenizer;
@@ -97,6 +97,7 @@ fn new_vocabulary(
         end.ok_or_else(|| Error::Tokenizer("tokenizer.json has no <|endoftext|>".to_owned()))?;
     Ok(NewVocabulary {
         n_text_tokens: n_text_tokens as usize,
+        unit: TextUnit::default(),
         languages,
         window_secs: description.window_secs(),
     })

@@ -55,9 +55,9 @@ impl Block {
         self.norm.forward(&self.second_half.forward(&x)?)
     }
 
-    /// Lets running statistics follow the batches of an update.
-    pub fn follow(&self) -> candle_core::Result<()> {
-        self.convolution.batch_norm.follow()
+    /// Lets running statistics follow the batches of an update, or forget them.
+    pub fn follow(&self, is_kept: bool) -> candle_core::Result<()> {
+        self.convolution.batch_norm.follow(is_kept)
     }
 }
 

@@ -104,11 +104,11 @@ impl Encoder {
         Ok(x)
     }
 
-    /// Lets running statistics follow the batches of an update: what training calls after each.
+    /// Lets running statistics follow the batches of an update, or forget them where it was skipped: what training calls after each.
     ///
     /// # Errors
     /// None that a caller can cause.
-    pub fn follow(&self) -> candle_core::Result<()> {
-        self.blocks.iter().try_for_each(|block| block.follow())
+    pub fn follow(&self, is_kept: bool) -> candle_core::Result<()> {
+        self.blocks.iter().try_for_each(|block| block.follow(is_kept))
     }
 }

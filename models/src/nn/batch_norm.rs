@@ -124,12 +124,15 @@ impl BatchNorm {
     }
 
     /// Lets the running statistics follow the batches that were seen since the last call, as if they had been one, in whatever order
-    /// they were computed.
+    /// they were computed; or, unless `is_kept`, forgets these.
     ///
     /// # Errors
     /// None that a caller can cause.
-    pub fn follow(&self) -> candle_core::Result<()> {
+    pub fn follow(&self, is_kept: bool) -> candle_core::Result<()> {
         let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        if !is_kept {
+            return Ok(());
+        }
         let (Running::Followed(mean), Running::Followed(variance)) =
             (&self.running_mean, &self.running_variance)
         else {
@@ -303,11 +306,13 @@ mod tests {
         };
         // Nothing is seen before a backward pass.
         norm.forward_batch(&x, &[70, 70, 70])?;
-        norm.follow()?;
+        norm.follow(true)?;
         assert_eq!(norm.running_mean.value().to_vec1::<f32>()?, [0.0; 4]);
+        backward(&x, &[70, 70, 70])?;
+        norm.follow(false)?;
         backward(&x.narrow(0, 1, 2)?, &[70, 10])?;
         backward(&x.narrow(0, 0, 1)?, &[30])?;
-        norm.follow()?;
+        norm.follow(true)?;
         let rows = Tensor::cat(
             &[x.get(0)?.narrow(0, 0, 30)?, x.get(1)?.narrow(0, 0, 70)?, x.get(2)?.narrow(0, 0, 10)?],
             0,

@@ -36,6 +36,19 @@ impl CtcVocabulary {
         Self::with_most(text, MAX_TOKENS)
     }
 
+    /// All tokens of a model whose head tells all of its vocabulary apart.
+    ///
+    /// # Errors
+    /// A blank that is not the last of them.
+    pub fn whole(n_vocab: usize, blank: u32) -> Result<Self, Error> {
+        if blank as usize + 1 != n_vocab {
+            let message =
+                format!("the blank {blank} is not the last of {n_vocab} tokens, as training has it");
+            return Err(Error::config("model.base", message));
+        }
+        Ok(Self { ids: (0..blank).collect() })
+    }
+
     fn with_most(text: impl IntoIterator<Item = u32>, max: usize) -> Self {
         let mut counts = BTreeMap::<u32, usize>::new();
         text.into_iter().for_each(|id| *counts.entry(id).or_default() += 1);

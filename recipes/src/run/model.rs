@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use models::params::Params;
-use models::{Bundle, BundleSource, Description, DeviceChoice, NewVocabulary, NewWhisper, Transcriber};
+use models::{
+    Architecture, Bundle, BundleSource, Description, DeviceChoice, NewConformer, NewVocabulary, NewWhisper,
+    Transcriber,
+};
 
 use super::{ADAPTER, MODEL};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State, set_var, sync_folder};
-use crate::config::{ModelConfig, RunConfig, SamplerSettings, StrategyKind};
+use crate::config::{ModelConfig, ModelKind, RunConfig, SamplerSettings, StrategyKind};
 use crate::data::manifest::Cut;
 use crate::data::{LengthLimits, ModelDims, TokensPerPosition, TrainingMemory};
 use crate::task::transcribe::Transcribe;
@@ -89,19 +92,32 @@ pub fn with_language(config: &RunConfig, source: BundleSource) -> Result<Bundle,
 
 /// The settings of a model as its base has them.
 pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfig, Error> {
-    let whisper = base.architecture().require_whisper("training")?;
+    let architecture = base.architecture();
+    let (encoder_layers, decoder_layers) = architecture.n_layers();
+    let (kind, convolution) = match architecture {
+        Architecture::Whisper(_) => (ModelKind::Whisper, None),
+        Architecture::Canary(canary) => (ModelKind::Canary, Some(&canary.encoder_config)),
+        Architecture::ParakeetCtc(parakeet) => (ModelKind::ParakeetCtc, Some(&parakeet.encoder_config)),
+    };
+    let model = &config.model;
     Ok(ModelConfig {
-        d_model: whisper.d_model,
-        n_heads: whisper.encoder_attention_heads,
-        encoder_layers: whisper.encoder_layers,
-        decoder_layers: whisper.decoder_layers,
-        n_mels: whisper.num_mel_bins,
+        architecture: kind,
+        d_model: architecture.encoder_width(),
+        n_heads: architecture.n_heads(),
+        encoder_layers,
+        decoder_layers,
+        n_mels: architecture.n_mels(),
         window_secs: base.window_secs(),
-        max_target_positions: whisper.max_target_positions,
-        variable_length: Some(config.model.variable_length.unwrap_or(whisper.variable_length)),
-        n_text_tokens: whisper.eos_token_id as usize,
+        max_target_positions: architecture.max_target_positions(),
+        variable_length: Some(model.variable_length.unwrap_or(architecture.is_variable_length())),
+        subsampling: convolution.map_or(model.subsampling, |encoder| encoder.subsampling_factor),
+        conv_channels: convolution.map_or(model.conv_channels, |encoder| encoder.subsampling_conv_channels),
+        conv_kernel: convolution.map_or(model.conv_kernel, |encoder| encoder.conv_kernel_size),
+        n_text_tokens: architecture
+            .whisper()
+            .map_or(architecture.n_vocab(), |whisper| whisper.eos_token_id as usize),
         languages: base.languages()?,
-        ..config.model.clone()
+        ..model.clone()
     })
 }
 
@@ -125,31 +141,61 @@ pub(super) fn model(
         .filter(|text| !text.is_empty())
         .map(|text| format!(" {text}"))
         .collect();
-    // Without a token for its language, a model is one of English.
-    let own = Some(config.data.language.as_str()).filter(|code| !["", "en"].contains(code));
+    // Without a token for its language, a Whisper is one of English.
+    let is_whisper = model.architecture == ModelKind::Whisper;
+    let own =
+        Some(config.data.language.as_str()).filter(|code| !(code.is_empty() || is_whisper && *code == "en"));
     let languages = match own {
         Some(code) if model.languages.is_empty() => vec![code.to_owned()],
         _ => model.languages.clone(),
     };
-    let new = NewWhisper {
-        name: name.to_owned(),
-        d_model: model.d_model,
-        n_heads: model.n_heads,
-        encoder_layers: model.encoder_layers,
-        decoder_layers: model.decoder_layers,
-        n_mels: model.n_mels,
-        max_target_positions: model.max_target_positions,
-        variable_length: model.variable_length.unwrap_or(true),
-        beam_size: model.beam_size.unwrap_or(1),
-        vocabulary: NewVocabulary {
-            n_text_tokens: model.n_text_tokens,
-            languages,
-            window_secs: model.window_secs,
-        },
+    let vocabulary = NewVocabulary {
+        n_text_tokens: model.n_text_tokens,
+        unit: model.text_unit,
+        languages,
+        window_secs: model.window_secs,
     };
-    let description = match model.tokenizer.as_str() {
-        "" => new.describe(&texts)?,
-        dir => new.describe_with(vocabulary(dir)?)?,
+    let learnt = match model.tokenizer.as_str() {
+        "" => None,
+        dir => Some(self::vocabulary(dir)?),
+    };
+    let description = match model.architecture {
+        ModelKind::Whisper => {
+            let new = NewWhisper {
+                name: name.to_owned(),
+                d_model: model.d_model,
+                n_heads: model.n_heads,
+                encoder_layers: model.encoder_layers,
+                decoder_layers: model.decoder_layers,
+                n_mels: model.n_mels,
+                max_target_positions: model.max_target_positions,
+                variable_length: model.variable_length.unwrap_or(true),
+                beam_size: model.beam_size.unwrap_or(1),
+                vocabulary,
+            };
+            learnt.map_or_else(|| new.describe(&texts), |learnt| new.describe_with(learnt))?
+        }
+        kind @ (ModelKind::Canary | ModelKind::ParakeetCtc) => {
+            let is_ctc = kind == ModelKind::ParakeetCtc;
+            if !is_ctc && model.decoder_layers == 0 {
+                return Err(Error::config("model.decoder_layers", "is 0, which is a parakeet_ctc"));
+            }
+            let new = NewConformer {
+                name: name.to_owned(),
+                d_model: model.d_model,
+                n_heads: model.n_heads,
+                encoder_layers: model.encoder_layers,
+                decoder_layers: if is_ctc { 0 } else { model.decoder_layers },
+                n_mels: model.n_mels,
+                subsampling: model.subsampling,
+                conv_channels: model.conv_channels,
+                conv_kernel: model.conv_kernel,
+                max_target_positions: model.max_target_positions,
+                beam_size: model.beam_size.unwrap_or(1),
+                vocabulary,
+            };
+            learnt.map_or_else(|| new.describe(&texts), |learnt| new.describe_with(learnt))?
+        }
     };
     Ok((description, Params::seeded(config.seed, device)))
 }
@@ -187,7 +233,7 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
         max_tokens: Some(if sampler.max_tokens > 0 { sampler.max_tokens.min(room) } else { room }),
         // CTC writes one token at a position at most; beside another loss it leaves out what is too short for it.
         tokens_per_position: (config.loss.cross_entropy.weight == 0.0)
-            .then_some(TokensPerPosition { position_secs: 2.0 / live.feature_spec().frame_rate(), max: 1.0 }),
+            .then_some(TokensPerPosition { position_secs: live.position_secs(), max: 1.0 }),
         max_tokens_per_sec: (sampler.max_tokens_per_sec > 0.0).then_some(sampler.max_tokens_per_sec),
         ..LengthLimits::default()
     }
@@ -205,6 +251,11 @@ pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Result<Option<Tra
     let memory_gb = config.sampler.memory_gb;
     if memory_gb == 0.0 {
         return Ok(None);
+    }
+    if task.description().architecture().whisper().is_none() {
+        let message =
+            format!("{memory_gb}: is planned for Whispers alone; set sampler.batch_secs for this model");
+        return Err(Error::config("sampler.memory_gb", message));
     }
     if config.train.device != DeviceChoice::Cpu {
         let message = format!(
@@ -299,7 +350,7 @@ fn base_name(base: &str) -> String {
 
 /// Sets the weights to the mean of those of some checkpoints.
 fn set_weights(task: &Transcribe, checkpoints: &[PathBuf]) -> Result<(), Error> {
-    let vars = task.vars();
+    let vars = [task.vars(), task.statistics()].concat();
     let mut sums: Vec<Option<Tensor>> = vec![None; vars.len()];
     for checkpoint in checkpoints {
         let path = checkpoint.join("model.safetensors");

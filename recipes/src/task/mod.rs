@@ -94,6 +94,19 @@ pub trait Task: Sync {
     /// The trained parameters, in order of name.
     fn vars(&self) -> Vec<(String, Var)>;
 
+    /// What follows training without a gradient, such as a norm's running statistics, in order of name.
+    fn statistics(&self) -> Vec<(String, Var)> {
+        Vec::new()
+    }
+
+    /// Lets the statistics follow the batches of an update, or forget them where it was skipped.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    fn follow(&self, _is_kept: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// What a batch is made of.
     fn extent(&self, batch: &Self::Batch) -> Extent;
 

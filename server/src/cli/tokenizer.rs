@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Subcommand;
-use models::{NewVocabulary, Tokenizer};
+use models::{NewVocabulary, TextUnit, Tokenizer};
 use recipes::data::manifest::Needs;
 
 use super::{
@@ -57,6 +57,9 @@ struct Train {
     /// Count the tokens of this model's vocabulary on the same texts, too
     #[arg(long, value_name = "PATH_OR_ID")]
     compare: Option<String>,
+    /// Make each token one character; without, parts of words and words
+    #[arg(long)]
+    characters: bool,
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
@@ -72,6 +75,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let texts = read_texts(&args.texts, style)?;
     let vocabulary = NewVocabulary {
         n_text_tokens: args.size,
+        unit: if args.characters { TextUnit::Characters } else { TextUnit::Pieces },
         languages: args.languages.clone(),
         window_secs: args.window_secs,
     };

@@ -18,8 +18,8 @@ use candle_core::{Tensor, Var};
 use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::{
-    DecodeOptions, Description, SpeechModel, Tokenizer, Transcriber, WeightDtype, add_updates, is_factor,
-    write_adapter, write_weights,
+    Architecture, DecodeOptions, Description, SpeechModel, Tokenizer, Transcriber, WeightDtype, add_updates,
+    is_factor, write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
 
@@ -123,7 +123,9 @@ impl Transcribe {
         // No bundle has it; a checkpoint of this project has.
         let params = params.with_new(CTC_HEAD, seed).with_checkpointing(is_checkpointing);
         let model = SpeechModel::load(&params, architecture)?;
-        let has_ctc = loss.ctc.weight > 0.0;
+        check_loss(architecture, loss)?;
+        // A model that has one of its own is trained with it.
+        let has_ctc = loss.ctc.weight > 0.0 && model.ctc_head().is_none();
         let head = |params: &Params| {
             let params = params.root().sub(CTC_HEAD);
             let head =
@@ -136,6 +138,11 @@ impl Transcribe {
         let live_ctc_head = head(&detached)?;
         let (held_out, loss) = (held_out(&live)?, loss.clone());
         Ok(Self { params, description, model, ctc_head, ctc_vocabulary, loss, live, live_ctc_head, held_out })
+    }
+
+    /// Whether CTC is trained, with a head of the model or with one beside it.
+    fn has_ctc(&self) -> bool {
+        self.loss.ctc.weight > 0.0
     }
 
     /// A handle to the live weights.
@@ -174,7 +181,8 @@ impl Transcribe {
         self.description.source().copy_description(dir)?;
         let mut tensors = self.tensors()?;
         // Readers of bundles know no such head, and factors are in the weights already.
-        tensors.retain(|name, _| !name.starts_with(CTC_HEAD) && !is_factor(name));
+        let has_own_head = self.model.ctc_head().is_some();
+        tensors.retain(|name, _| (has_own_head || !name.starts_with(CTC_HEAD)) && !is_factor(name));
         Ok(write_weights(dir, &tensors, dtype)?)
     }
 
@@ -194,7 +202,9 @@ impl Transcribe {
     /// All tensors, those with something trained beside them as they are with it.
     fn tensors(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let vars = self.params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
-        let mut tensors = vars.chain(self.params.buffers()).collect();
+        let statistics = self.params.statistics().into_iter();
+        let statistics = statistics.map(|(name, var)| (name, var.as_detached_tensor()));
+        let mut tensors = vars.chain(statistics).chain(self.params.buffers()).collect();
         if let Some(lora) = self.params.lora() {
             add_updates(&mut tensors, lora)?;
         }
@@ -235,7 +245,8 @@ impl Transcribe {
             let cross_entropy = &self.loss.cross_entropy;
             sums.push(cross_entropy.sum(decoder, &hidden, &batch.labels, &batch.weights)?);
         }
-        if let Some(head) = ctc_head {
+        let own = model.ctc_head().filter(|_| self.has_ctc());
+        if let Some(head) = own.or(ctc_head) {
             sums.push(self.loss.ctc.sum(head, &encoded, self.ctc_targets(batch))?);
         }
         Ok(sums)
@@ -295,20 +306,49 @@ pub fn ctc_vocabulary(
     cuts: &[Cut],
     language: Option<&str>,
 ) -> Result<CtcVocabulary, Error> {
+    if let Architecture::ParakeetCtc(config) = description.architecture() {
+        return CtcVocabulary::whole(config.vocab_size, config.pad_token_id);
+    }
     let tokenizer = Tokenizer::from_source(description.source())?;
     let texts = cuts.iter().map(|cut| cut_ids(&tokenizer, cut, language)).collect::<Result<Vec<_>, _>>()?;
     Ok(CtcVocabulary::of(texts.iter().flatten().copied()))
 }
 
+/// Refuses a loss that a model has nothing for.
+fn check_loss(architecture: &Architecture, loss: &LossConfig) -> Result<(), Error> {
+    if let Architecture::ParakeetCtc(_) = architecture {
+        for (key, weight, is_right) in [
+            ("loss.cross_entropy.weight", loss.cross_entropy.weight, loss.cross_entropy.weight == 0.0),
+            ("loss.ctc.weight", loss.ctc.weight, loss.ctc.weight > 0.0),
+        ] {
+            if !is_right {
+                let message = format!(
+                    "{weight}: a parakeet_ctc reads by CTC alone; set loss.cross_entropy.weight = 0 and loss.ctc.weight = 1"
+                );
+                return Err(Error::config(key, message));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Task for Transcribe {
     type Batch = Batch;
+
+    fn statistics(&self) -> Vec<(String, Var)> {
+        self.params.statistics()
+    }
+
+    fn follow(&self, is_kept: bool) -> Result<(), Error> {
+        Ok(self.model.encoder.follow(is_kept)?)
+    }
 
     fn vars(&self) -> Vec<(String, Var)> {
         self.params.vars()
     }
 
     fn extent(&self, batch: &Batch) -> Extent {
-        let n_too_short = if self.ctc_head.is_some() { self.ctc_targets(batch).n_infeasible() } else { 0 };
+        let n_too_short = if self.has_ctc() { self.ctc_targets(batch).n_infeasible() } else { 0 };
         Extent { n_too_short, ..batch.extent }
     }
 
@@ -318,7 +358,7 @@ impl Task for Transcribe {
             let weight = batch.weights.iter().map(|weight| f64::from(*weight)).sum();
             terms.push(Term { name: "cross_entropy", scale: self.loss.cross_entropy.weight, weight });
         }
-        if self.ctc_head.is_some() {
+        if self.has_ctc() {
             // By tokens, as the other term.
             let weight = Ctc::weight(&self.ctc_targets(batch));
             terms.push(Term { name: "ctc", scale: self.loss.ctc.weight, weight });

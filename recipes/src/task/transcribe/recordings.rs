@@ -161,6 +161,7 @@ impl Recordings {
             }
             None => Vec::new(),
         };
+        let context = if context.is_empty() { special.opening().into_iter().collect() } else { context };
         Ok(Tokens::new(special, &context, &prompt, &text, times))
     }
 
@@ -198,7 +199,8 @@ impl Recordings {
 
     /// Tokens of prompt and end.
     fn n_around(&self, language: Option<&str>) -> Result<u32, Error> {
-        let prompt = self.transcriber.special_tokens().prompt(language, Task::Transcribe, false)?;
+        let special = self.transcriber.special_tokens();
+        let (prompt, _) = special.prompt_after(&[], language, Task::Transcribe, false)?;
         Ok(prompt.len() as u32 + 1)
     }
 

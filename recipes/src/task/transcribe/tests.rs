@@ -10,13 +10,13 @@ use audio::{Waveform, augment::cut_rng};
 use candle_core::{Device, Tensor};
 use models::SpeechModel;
 use models::params::Params;
-use models::{Description, NewVocabulary, NewWhisper};
+use models::{Description, NewConformer, NewVocabulary, NewWhisper, TextUnit};
 
 use super::batch::{Row, Tokens};
 use super::recordings::Draw;
 use super::*;
 use crate::checkpoint::Checkpoints;
-use crate::config::RunConfig;
+use crate::config::{ModelKind, RunConfig};
 use crate::data::{Cut, JoinConfig, LengthLimits};
 use crate::loader::{Position, Source};
 use crate::pass::{Pass, Workers};
@@ -57,7 +57,31 @@ fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
 }
 
 fn description() -> Description {
-    let vocabulary = NewVocabulary { n_text_tokens: 270, languages: Vec::new(), window_secs: 2.0 };
+    describe(ModelKind::Whisper)
+}
+
+fn describe(architecture: ModelKind) -> Description {
+    let languages = if architecture == ModelKind::Whisper { Vec::new() } else { vec!["en".to_owned()] };
+    let vocabulary =
+        NewVocabulary { n_text_tokens: 270, unit: TextUnit::Pieces, languages, window_secs: 2.0 };
+    let texts: Vec<_> = WORDS.iter().cycle().take(12).map(|word| format!(" {word}")).collect();
+    if architecture != ModelKind::Whisper {
+        let new = NewConformer {
+            name: "tones".to_owned(),
+            d_model: 16,
+            n_heads: 2,
+            encoder_layers: 2,
+            decoder_layers: usize::from(architecture == ModelKind::Canary),
+            n_mels: 80,
+            subsampling: 4,
+            conv_channels: 8,
+            conv_kernel: 5,
+            max_target_positions: 32,
+            beam_size: 1,
+            vocabulary,
+        };
+        return new.describe(&texts).unwrap();
+    }
     let new = NewWhisper {
         name: "tones".to_owned(),
         d_model: 16,
@@ -70,7 +94,7 @@ fn description() -> Description {
         beam_size: 1,
         vocabulary,
     };
-    new.describe(&WORDS.iter().cycle().take(12).map(|word| format!(" {word}")).collect::<Vec<_>>()).unwrap()
+    new.describe(&texts).unwrap()
 }
 
 fn config(settings: &[&str]) -> RunConfig {
@@ -98,11 +122,11 @@ fn task(folder: &Path, config: &RunConfig) -> Transcribe {
     let params = Params::seeded(config.seed, &Device::Cpu);
     Transcribe::new(
         params,
-        description(),
+        describe(config.model.architecture),
         &config.loss,
         config.model.gradient_checkpointing,
         config.seed,
-        ctc_vocabulary(&description(), &cuts(folder, 20), None).unwrap(),
+        ctc_vocabulary(&describe(config.model.architecture), &cuts(folder, 20), None).unwrap(),
         |live| {
             let recordings = Recordings::new(cuts(folder, 8), None, live.clone(), 0);
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(), config.seed)
@@ -379,16 +403,72 @@ fn a_run_that_was_stopped_twice_has_the_losses_of_one_that_was_not() {
     assert_eq!(losses(folder.path(), stopped.path(), &[3, 5], &[]), expected);
 }
 
+const CANARY: &[&str] = &["model.architecture=\"canary\""];
+const CTC: &[&str] =
+    &["model.architecture=\"parakeet_ctc\"", "loss.cross_entropy.weight=0.0", "loss.ctc.weight=1.0"];
+
+/// Running statistics come back with the weights, also where several parts of a batch make them.
+#[test]
+fn runs_of_conformers_go_on_as_if_they_had_not_been_stopped() {
+    for settings in [CANARY, CTC, &[CANARY, &["train.parts=2", "train.accumulate=2"]].concat()] {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = losses(folder.path(), whole.path(), &[], settings);
+        assert_eq!(expected.len(), 8);
+        assert_eq!(losses(folder.path(), stopped.path(), &[3, 5], settings), expected, "{settings:?}");
+        let statistic = |dir: &Path| {
+            let path = Checkpoints::open(dir).unwrap().path(8).join("model.safetensors");
+            let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+            let of_last = |name: &String| name.ends_with("layers.1.conv.norm.running_mean");
+            numbers(&tensors[tensors.keys().find(|name| of_last(name)).unwrap()])
+        };
+        assert_eq!(statistic(whole.path()), statistic(stopped.path()));
+        let losses: Vec<f64> = expected.iter().map(|bits| f64::from_bits(*bits)).collect();
+        assert!(statistic(whole.path()).iter().any(|mean| *mean != 0.0), "{settings:?}: {losses:?}");
+    }
+}
+
+#[test]
+fn what_a_conformer_is_trained_to_is_the_bundle_that_it_is_written_to() {
+    for (settings, has_head) in [(CANARY, false), (CTC, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(settings);
+        let task = task(folder.path(), &config);
+        let out = tempfile::tempdir().unwrap();
+        task.write_bundle(out.path(), WeightDtype::F32).unwrap();
+        let bundle = models::Bundle::open(out.path()).unwrap();
+        assert_eq!(bundle.weights().tensors().any(|(name, ..)| name.starts_with("ctc_head")), has_head);
+        let written = Transcriber::load(bundle, &Device::Cpu).unwrap();
+        let samples: Vec<f32> = (0..8_000).map(|t| (t as f32 * 0.07).sin()).collect();
+        let encoded = |transcriber: &Transcriber| {
+            numbers(&transcriber.encode(transcriber.window_features(&samples)).unwrap())
+        };
+        for (a, b) in encoded(&written).iter().zip(encoded(task.live())) {
+            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_reads_by_ctc_alone_is_trained_by_that_alone() {
+    let config = config(&[CTC[0]]);
+    let refused = check_loss(describe(ModelKind::ParakeetCtc).architecture(), &config.loss);
+    assert!(refused.is_err_and(|error| error.to_string().contains("loss.cross_entropy.weight")));
+}
+
 #[test]
 fn computing_again_instead_of_keeping_changes_no_first_loss() {
-    let folder = tempfile::tempdir().unwrap();
-    let (kept, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let kept = losses(folder.path(), kept.path(), &[], &[]);
-    let again = losses(folder.path(), again.path(), &[], &["model.gradient_checkpointing=true"]);
-    assert_eq!(kept[0], again[0]);
-    for (a, b) in kept.into_iter().zip(again) {
-        let (a, b) = (f64::from_bits(a), f64::from_bits(b));
-        assert!((a - b).abs() < 1e-3 * a.abs(), "{a} {b}");
+    for settings in [&[], CANARY] {
+        let folder = tempfile::tempdir().unwrap();
+        let (kept, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let kept = losses(folder.path(), kept.path(), &[], settings);
+        let settings = [settings, &["model.gradient_checkpointing=true"]].concat();
+        let again = losses(folder.path(), again.path(), &[], &settings);
+        assert_eq!(kept[0], again[0]);
+        for (a, b) in kept.into_iter().zip(again) {
+            let (a, b) = (f64::from_bits(a), f64::from_bits(b));
+            assert!((a - b).abs() < 1e-3 * a.abs(), "{a} {b}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use models::{BundleSource, NewVocabulary, Tokenizer};
+use models::{BundleSource, NewVocabulary, TextUnit, Tokenizer};
 use parking_lot::Mutex;
 use recipes::{
     config::{RunConfig, StrategyKind},
@@ -139,7 +139,7 @@ impl Data {
         let mut languages = vec![config.data.language.clone(), config.strategy.stage.language.clone()];
         let names_languages = !base.description().languages()?.is_empty();
         languages.retain(|code| names_languages && !code.is_empty());
-        let vocabulary = NewVocabulary { n_text_tokens, languages, window_secs };
+        let vocabulary = NewVocabulary { n_text_tokens, unit: TextUnit::Pieces, languages, window_secs };
         let mut paths = self.train.clone();
         paths.extend_from_slice(&self.related[0]);
         let texts = read_texts(&paths, style)?;
