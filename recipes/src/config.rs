@@ -25,8 +25,12 @@ use crate::train::TrainConfig;
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Recipes that are part of the program: name and contents.
-pub const RECIPES: [(&str, &str); 2] =
-    [("digits_en", include_str!("../digits_en.toml")), ("finetune", include_str!("../finetune.toml"))];
+pub const RECIPES: [(&str, &str); 4] = [
+    ("canary_ps", include_str!("../canary_ps.toml")),
+    ("ctc_ps", include_str!("../ctc_ps.toml")),
+    ("digits_en", include_str!("../digits_en.toml")),
+    ("finetune", include_str!("../finetune.toml")),
+];
 
 /// Each part of a batch has threads of its own.
 const MAX_PARTS: usize = 64;

@@ -45,6 +45,14 @@ impl Compute {
     /// # Errors
     /// Whatever is wrong with the bundle.
     pub fn load(&self, source: BundleSource) -> Result<Transcriber, models::Error> {
-        Transcriber::load_in(self.precision, Bundle::from_source(source)?, &self.device)
+        self.load_bundle(Bundle::from_source(source)?)
+    }
+
+    /// The same of a bundle that is open.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn load_bundle(&self, bundle: Bundle) -> Result<Transcriber, models::Error> {
+        Transcriber::load_in(self.precision, bundle, &self.device)
     }
 }

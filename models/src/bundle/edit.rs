@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::source::DESCRIBING;
-use super::{Bundle, BundleSource, Description, MemoryBundle, read_json};
+use super::{Architecture, Bundle, BundleSource, Description, MemoryBundle, read_json};
 use crate::Error;
 
 /// Files that list special tokens by name, and where.
@@ -38,6 +38,38 @@ impl Bundle {
             description: description.with_files(&[], vec![("generation_config.json", generation)])?,
             weights,
         })
+    }
+
+    /// The same model with the first `n_layers` of its decoder's blocks alone: what is left of it says nothing, and shows what a block
+    /// costs.
+    ///
+    /// # Errors
+    /// A model without a decoder, more blocks than it has, or none.
+    pub fn with_decoder_layers(self, n_layers: usize) -> Result<Self, Error> {
+        let (description, weights) = self.into_parts();
+        let (_, n_known) = description.architecture().n_layers();
+        if !(1..=n_known).contains(&n_layers) {
+            return Err(Error::option(
+                "decoder_layers",
+                format!("{n_layers} is not between 1 and {n_known}"),
+            ));
+        }
+        let source = description.source();
+        let mut config = read_json(source, "config.json")?;
+        match description.architecture() {
+            Architecture::Canary(_) => config["decoder_config"]["num_hidden_layers"] = json!(n_layers),
+            _ => config["decoder_layers"] = json!(n_layers),
+        }
+        let mut files = vec![("config.json", config)];
+        if source.has("generation_config.json") {
+            let mut generation = read_json(source, "generation_config.json")?;
+            if let Value::Object(keys) = &mut generation {
+                // They may be in blocks that are gone.
+                keys.remove("alignment_heads");
+            }
+            files.push(("generation_config.json", generation));
+        }
+        Ok(Self { description: description.with_files(&[], files)?, weights })
     }
 
     /// The same model with a token for one more language, which starts as the token of `like`. It comes after all others, so that

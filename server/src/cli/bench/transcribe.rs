@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use anyhow::Context;
 use audio::Waveform;
 use models::{
-    Bundle, DecodeOptions, DeviceChoice, Transcriber,
+    Bundle, BundleSource, DecodeOptions, DeviceChoice, Transcriber,
     decode::{Attempt, Rules, Strategy, Thresholds, WindowRequest},
     kernels::{peak_bytes_per_sec, peak_ops_per_sec},
 };
@@ -90,10 +90,31 @@ struct Report {
     /// Of what the processor multiplies in this precision within its first-level caches.
     encoder_share_of_peak: Option<f64>,
     window_secs: f64,
+    /// Of recordings that are shorter than a window, where the model hears them as long as they are.
+    encoder_by_length: Vec<EncoderSpeed>,
+    /// None where there is no decoder.
     decoder: Vec<DecoderSpeed>,
+    /// Where the decoder has two blocks or more.
+    decoder_cost: Option<DecoderCost>,
     beam_size: usize,
     end_to_end: Vec<Cell>,
     peak_memory_bytes: Option<u64>,
+}
+
+/// What a recording of some length costs.
+#[derive(Debug, Serialize)]
+struct EncoderSpeed {
+    clip_secs: f64,
+    secs: f64,
+}
+
+/// What a token takes alone, as a line through two depths of the decoder: `secs_per_token + secs_per_token_and_layer * layers`.
+#[derive(Debug, Serialize)]
+struct DecoderCost {
+    layers: [usize; 2],
+    secs_at_layers: [f64; 2],
+    secs_per_token: f64,
+    secs_per_token_and_layer: f64,
 }
 
 /// A step gives every row one token.
@@ -166,9 +187,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     let architecture = transcriber.architecture();
     let (encoder_products, encoder_rest) = architecture.encoder_ops(features.n_frames);
-    let encoded = transcriber.encode(features)?;
+    let encoded = transcriber.encode(features.clone())?;
+    let encoder_by_length =
+        if transcriber.is_variable_length() { encoder_by_length(&transcriber, *runs)? } else { Vec::new() };
+    let has_decoder = transcriber.model().decoder().is_ok();
     let mut decoder = [1, 8]
         .into_iter()
+        .filter(|_| has_decoder)
         .map(|batch| {
             // Each row listens to a window of its own, as those of several recordings do.
             let windows =
@@ -178,6 +203,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             decoder_speed(&transcriber, &windows, *runs, n_bytes)
         })
         .collect::<anyhow::Result<Vec<DecoderSpeed>>>()?;
+    let decoder_cost = match decoder.first() {
+        Some(speed) => decoder_cost(&compute, &source, features, speed.secs_per_token, *runs)?,
+        None => None,
+    };
 
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
@@ -224,7 +253,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         encoder_secs_per_window: encoder_secs,
         encoder_share_of_peak,
         window_secs: transcriber.window_secs(),
+        encoder_by_length,
         decoder,
+        decoder_cost,
         beam_size: transcriber.beam_size(&options),
         end_to_end,
         peak_memory_bytes,
@@ -234,6 +265,46 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn first_language(transcriber: &Transcriber) -> Option<String> {
     transcriber.languages().next().map(str::to_owned)
+}
+
+/// What recordings of a few lengths take in the encoder.
+fn encoder_by_length(transcriber: &Transcriber, runs: u32) -> anyhow::Result<Vec<EncoderSpeed>> {
+    let lengths = [3.0, 10.0, 30.0].into_iter().filter(|secs| *secs <= transcriber.window_secs());
+    let of_length = |clip_secs: f64| {
+        let recording = audio::resample(&synthetic(clip_secs), transcriber.feature_spec().sample_rate)?;
+        let features = transcriber.window_features(&recording.samples);
+        let secs = median(runs, || {
+            transcriber.encode(features.clone())?;
+            Ok(transcriber.device().synchronize()?)
+        })?;
+        Ok(EncoderSpeed { clip_secs, secs })
+    };
+    lengths.map(of_length).collect()
+}
+
+/// What a block of the decoder costs, by measuring half of them.
+fn decoder_cost(
+    compute: &Compute,
+    source: &BundleSource,
+    features: audio::Features,
+    secs_per_token: f64,
+    runs: u32,
+) -> anyhow::Result<Option<DecoderCost>> {
+    let bundle = Bundle::from_source(source.clone())?;
+    let (_, n_layers) = bundle.architecture().n_layers();
+    if n_layers < 2 {
+        return Ok(None);
+    }
+    let n_half = n_layers / 2;
+    let half = compute.load_bundle(bundle.with_decoder_layers(n_half)?)?;
+    let speed = decoder_speed(&half, &[half.listen(&half.encode(features)?)?], runs, 0.0)?;
+    let per_layer = (secs_per_token - speed.secs_per_token) / (n_layers - n_half) as f64;
+    Ok(Some(DecoderCost {
+        layers: [n_half, n_layers],
+        secs_at_layers: [speed.secs_per_token, secs_per_token],
+        secs_per_token: secs_per_token - per_layer * n_layers as f64,
+        secs_per_token_and_layer: per_layer,
+    }))
 }
 
 /// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed. A step reads
@@ -351,6 +422,9 @@ fn describe(report: &Report) -> String {
             share(report.encoder_share_of_peak, "the arithmetic that caches allow")
         ),
     ];
+    for speed in &report.encoder_by_length {
+        lines.push(format!("encoder, {:4.0} s   {}", speed.clip_secs, ms(speed.secs)));
+    }
     for speed in &report.decoder {
         lines.push(format!(
             "decoder, batch {}  {} per step, {} per token{} ({} tokens; last quarter {:.2} x the first)",
@@ -360,6 +434,15 @@ fn describe(report: &Report) -> String {
             share(speed.share_of_bandwidth, "the memory's bandwidth"),
             speed.tokens,
             speed.last_over_first_quarter
+        ));
+    }
+    if let Some(cost) = &report.decoder_cost {
+        lines.push(format!(
+            "decoder's cost    {} per token, and {} per token and layer (by {} and {} layers)",
+            ms(cost.secs_per_token),
+            ms(cost.secs_per_token_and_layer),
+            cost.layers[0],
+            cost.layers[1]
         ));
     }
     let beam = report.beam_size;
