@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
-use models::{Bundle, Error, Tokenizer, Transcriber, Weights};
+use models::{Bundle, DecodeOptions, Error, Timestamps, Tokenizer, Transcriber, Weights};
 use serde_json::{Value, json};
 
 use crate::bundles::copy;
@@ -138,6 +138,48 @@ fn mutated_configurations_are_refused_or_read() -> Result<()> {
             }
         }
         ensure!(n_read > 0 && n_refused > 0, "{file}: {n_read} read, {n_refused} refused");
+    }
+    Ok(())
+}
+
+/// What can be loaded can be used, too.
+#[test]
+fn mutated_configurations_of_conformers_are_refused_or_read() -> Result<()> {
+    let samples = (0..20_000).map(|t| (t as f32 * 0.05).sin() * 0.3).collect();
+    let waveform = audio::Waveform { samples, sample_rate: 16_000 };
+    for name in ["canary", "parakeet"] {
+        let dir = tempfile::tempdir()?;
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            std::fs::copy(fixture(name).join(file), dir.path().join(file))?;
+        }
+        let path = dir.path().join("config.json");
+        let good = std::fs::read(&path)?;
+        let tree: Value = serde_json::from_slice(&good)?;
+        let mut chance = Chance(5);
+        let (mut n_read, mut n_refused) = (0, 0);
+        for case in 0..300 {
+            let bytes = mutant(&good, &tree, case, 2, &mut chance)?;
+            std::fs::write(&path, &bytes)?;
+            let case = format!("{name} {case}: {}", String::from_utf8_lossy(&bytes));
+            match open(dir.path()).and_then(|bundle| Transcriber::load(bundle, &Device::Cpu)) {
+                Ok(transcriber) => {
+                    n_read += 1;
+                    let options = DecodeOptions {
+                        language: transcriber.languages().next().map(str::to_owned),
+                        timestamps: Timestamps::Word,
+                        max_new_tokens: Some(4),
+                        fallback: false,
+                        ..DecodeOptions::default()
+                    };
+                    let _ = transcriber.transcribe(waveform.clone(), &options, &mut |_| {});
+                }
+                Err(error) => {
+                    ensure_typed(&error, &case)?;
+                    n_refused += 1;
+                }
+            }
+        }
+        ensure!(n_read > 30 && n_refused > 30, "{name}: {n_read} read, {n_refused} refused");
     }
     Ok(())
 }

@@ -110,6 +110,20 @@ fn recordings_are_read_with_times_of_words_together_as_alone() -> Result<()> {
 }
 
 #[test]
+fn words_begin_where_spaces_are_although_decoding_drops_the_first() -> Result<()> {
+    let transcriber = transcriber(&fixture("parakeet"))?;
+    let tokenizer = transcriber.tokenizer();
+    let ids = tokenizer.encode(" ab cd e")?;
+    ensure!(tokenizer.decode(&ids)? == "ab cd e", "{:?}", tokenizer.decode(&ids));
+    let words = tokenizer.split_words(&ids, None)?;
+    let expected = [(" ab", 3), (" cd", 3), (" e", 2)].map(|(text, n)| (text.to_owned(), n));
+    ensure!(words == expected, "{words:?}");
+    let bytes: Vec<Vec<u8>> = ids.iter().map(|id| tokenizer.token_bytes(*id)).collect();
+    ensure!(bytes.concat() == b" ab cd e", "{bytes:?}");
+    Ok(())
+}
+
+#[test]
 fn what_a_ctc_model_cannot_do_is_refused_by_name() -> Result<()> {
     let transcriber = transcriber(&fixture("parakeet"))?;
     let refused = |options: DecodeOptions| match transcriber.check(&options) {

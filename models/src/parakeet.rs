@@ -45,7 +45,7 @@ fn window_secs() -> f64 {
 impl ParakeetCtcConfig {
     /// Feature frames of a full window.
     pub fn window_frames(&self) -> usize {
-        (self.window_secs * self.encoder_config.feature_spec().frame_rate()).round() as usize
+        self.encoder_config.n_frames(self.window_secs)
     }
 
     /// Refuses what cannot be loaded, naming `path` and the key.
@@ -63,14 +63,7 @@ impl ParakeetCtcConfig {
                 format!("token {} is outside the vocabulary of {}", self.pad_token_id, self.vocab_size);
             return Err(Error::key(path, "pad_token_id", message));
         }
-        let limit = self.encoder_config.max_position_embeddings;
-        let n = self.encoder_config.n_positions(self.window_frames());
-        if !(self.window_secs > 0.0 && n <= limit) {
-            let message =
-                format!("{} takes {n} positions, and the encoder has 1 to {limit}", self.window_secs);
-            return Err(Error::key(path, "window_secs", message));
-        }
-        Ok(())
+        self.encoder_config.check_window(self.window_secs, path)
     }
 }
 

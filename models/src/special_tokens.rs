@@ -30,7 +30,7 @@ pub struct SpecialTokens {
     pub languages: Vec<(String, u32)>,
     /// Whether prompts name a language and a task.
     pub is_multilingual: bool,
-    /// The one language of a model whose prompts name none, where it is known.
+    /// The one language of a model that knows no other, where it is known.
     pub only_language: Option<String>,
     text: TextIds,
     format: PromptFormat,
@@ -135,6 +135,10 @@ impl SpecialTokens {
         }
         let mut control = tokenizer.special_ids();
         control.extend([config.eos_token_id, config.pad_token_id]);
+        let only_language = match languages.as_slice() {
+            [(code, _)] => Some(code.clone()),
+            _ => None,
+        };
         Ok(Self {
             start,
             end: config.eos_token_id,
@@ -143,7 +147,7 @@ impl SpecialTokens {
             no_timestamps: None,
             languages,
             is_multilingual: true,
-            only_language: None,
+            only_language,
             text: TextIds::AllBut(control),
             format,
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, DecoderWrapper};
 
 use crate::Error;
 use crate::bundle::BundleSource;
@@ -15,6 +15,10 @@ const FILE: &str = "tokenizer.json";
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bytes_by_letter: BTreeMap<char, u8>,
+    /// Whether tokens are spelled in letters that stand for bytes; else in plain letters, with a mark for a space.
+    is_byte_level: bool,
+    /// A token of text that is decoded before others, where the first token of a text loses its space.
+    anchor: Option<u32>,
 }
 
 /// Symbols that annotate rather than transcribe; a recogniser should not write them
@@ -27,6 +31,9 @@ const NOTES: &str = "♩ ♪ ♫ ♬ ♭ ♮ ♯";
 /// Python's `string.punctuation`. The reference asks whether a stripped piece is part of it, which a run such as
 /// `()` is, and the nothing that is left of a line break.
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
+
+/// What SentencePiece writes a space with.
+const SPACE: char = '\u{2581}';
 
 /// Languages written without spaces between words: their words are split by character.
 const UNSPACED_LANGUAGES: [&str; 6] = ["zh", "ja", "th", "lo", "my", "yue"];
@@ -74,7 +81,12 @@ impl Tokenizer {
         inner.add_special_tokens(unmarked).map_err(refused)?;
         // A prompt that spells `<|endoftext|>` is text, not a command.
         inner.set_encode_special_tokens(true);
-        Ok(Self { inner, bytes_by_letter: bytes_by_letter() })
+        let is_byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        let mut tokenizer = Self { inner, bytes_by_letter: bytes_by_letter(), is_byte_level, anchor: None };
+        if !is_byte_level {
+            tokenizer.anchor = tokenizer.find_anchor();
+        }
+        Ok(tokenizer)
     }
 
     /// Ids of plain text; names of special tokens in it are text too.
@@ -96,9 +108,30 @@ impl Tokenizer {
     /// Bytes that a token stands for; a special token's are its name's, and those of an unknown id none.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         let Some(token) = self.inner.id_to_token(id) else { return Vec::new() };
+        if !self.is_byte_level {
+            return plain_bytes(&token);
+        }
         let byte = |c: char| self.bytes_by_letter.get(&c).copied();
         // Special tokens and vocabularies that are not byte-level are spelled as they are.
         token.chars().map(byte).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.into_bytes())
+    }
+
+    /// A token with a space before it that decoding drops where it comes first.
+    fn find_anchor(&self) -> Option<u32> {
+        let vocabulary = self.inner.get_vocab(false);
+        let spaced = vocabulary.iter().filter(|(token, _)| token.starts_with(SPACE));
+        // The same one each time.
+        let (_, id) = spaced.min_by_key(|(_, id)| **id)?;
+        let [once, twice] = [vec![*id], vec![*id, *id]].map(|ids| self.decode(&ids).unwrap_or_default());
+        (twice.len() > 2 * once.len()).then_some(*id)
+    }
+
+    /// Text of `ids` as it stands within a text: the space before it is kept.
+    fn decode_within(&self, ids: &[u32]) -> Result<String, Error> {
+        let Some(anchor) = self.anchor else { return self.decode(ids) };
+        let text = self.decode(&[&[anchor], ids].concat())?;
+        let before = self.decode(&[anchor])?;
+        Ok(text.strip_prefix(&before).map_or(text.clone(), str::to_owned))
     }
 
     /// How many tokens there are, special ones included.
@@ -187,10 +220,10 @@ impl Tokenizer {
 
     /// The shortest runs of ids that decode to whole characters.
     fn split_characters(&self, ids: &[u32]) -> Result<Vec<(String, usize)>, Error> {
-        let whole: Vec<char> = self.decode(ids)?.chars().collect();
+        let whole: Vec<char> = self.decode_within(ids)?.chars().collect();
         let (mut pieces, mut start, mut offset) = (Vec::new(), 0, 0);
         for end in 1..=ids.len() {
-            let text = self.decode(&ids[start..end])?;
+            let text = self.decode_within(&ids[start..end])?;
             // U+FFFD means that bytes are still missing, unless the text itself holds that character here.
             let unfinished = text.chars().position(char_is_replacement);
             let complete =
@@ -203,7 +236,7 @@ impl Tokenizer {
         }
         if start < ids.len() {
             // Bytes that never became a character still belong to some word.
-            let text = self.decode(&ids[start..])?;
+            let text = self.decode_within(&ids[start..])?;
             pieces.push((text, ids.len() - start));
         }
         Ok(pieces)
@@ -227,6 +260,15 @@ fn parse(text: &str) -> Result<tokenizers::Tokenizer, String> {
     match catch_unwind(|| tokenizers::Tokenizer::from_bytes(text)) {
         Ok(parsed) => parsed.map_err(|error| error.to_string()),
         Err(_) => Err("is no tokenizer: its parser gave up on it".to_owned()),
+    }
+}
+
+/// Bytes of a token that is spelled as it is, but for spaces and for single bytes such as `<0xE9>`.
+fn plain_bytes(token: &str) -> Vec<u8> {
+    let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    match byte.filter(|hex| hex.len() == 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+        Some(byte) => vec![byte],
+        None => token.replace(SPACE, " ").into_bytes(),
     }
 }
 

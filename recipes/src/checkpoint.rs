@@ -1,7 +1,6 @@
 //! Checkpoints: directories that are bundles, with what the loop needs to go on beside. One is written into a folder of
 //! another name, brought to the disk and renamed: whatever has its name is whole.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -205,15 +204,15 @@ pub(crate) fn set_var(var: &Var, value: &Tensor) -> candle_core::Result<()> {
     var.set(&value.to_device(var.device())?)
 }
 
-/// Sets weights, `statistics` and moments to those of a checkpoint. `average` gets the weights of the bundle where they are others than
-/// those that are trained.
+/// Sets moments, and the weights and statistics of `followed`, to those of a checkpoint. `average` gets those of the bundle where they
+/// are others than those that are trained.
 ///
 /// # Errors
 /// Files of another model.
 pub fn restore(
     dir: &Path,
     optimizer: &mut AdamW,
-    statistics: &[(String, Var)],
+    followed: &[(String, Var)],
     average: &mut dyn FnMut(&str, &Tensor),
 ) -> Result<(), Error> {
     optimizer.load(&dir.join(OPTIMIZER))?;
@@ -224,23 +223,15 @@ pub fn restore(
         candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| Error::file(path, error))
     };
     let weights = read(&path)?;
-    let set = |weights: &HashMap<String, Tensor>, path: &Path, (name, var): &(String, Var)| {
+    for (name, var) in followed {
         let value = weights.get(name).filter(|value| value.shape() == var.shape());
-        let missing = || Error::file(path, format!("has no `{name}` of shape {:?}", var.shape()));
-        Ok::<_, Error>(set_var(var, value.ok_or_else(missing)?)?)
-    };
-    for var in optimizer.vars() {
-        set(&weights, &path, var)?;
-    }
-    // They have no average of their own: what the bundle has is what there was.
-    let bundle = dir.join(WEIGHTS);
-    if !statistics.is_empty() {
-        let averages = read(&bundle)?;
-        statistics.iter().try_for_each(|var| set(&averages, &bundle, var))?;
+        let value =
+            value.ok_or_else(|| Error::file(&path, format!("has no `{name}` of shape {:?}", var.shape())))?;
+        set_var(var, value)?;
     }
     if is_averaged {
-        let averages = read(&bundle)?;
-        for (name, var) in optimizer.vars() {
+        let averages = read(&dir.join(WEIGHTS))?;
+        for (name, var) in followed {
             if let Some(value) = averages.get(name) {
                 average(name, &value.to_device(var.device())?);
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use candle_core::Var;
 use models::DeviceChoice;
 use models::kernels::keep_freed_memory;
 use serde::{Deserialize, Serialize};
@@ -143,10 +144,12 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
     keep_freed_memory(usize::MAX);
     let config = run.train;
     let schedule = Schedule::new(run.schedule, run.optimizer.learning_rate, config.max_steps)?;
+    let followed = [task.vars(), task.statistics()].concat();
     let mut trainer = Trainer {
         optimizer: AdamW::new(run.optimizer, task.vars())?,
         workers: Workers::new(config.parts)?,
-        average: MovingAverage::new(config.average_decay, &task.vars())?,
+        average: MovingAverage::new(config.average_decay, &followed)?,
+        followed,
         state: State {
             data_digest: run.data_digest.to_owned(),
             held_out_digest: run.held_out_digest.to_owned(),
@@ -236,6 +239,8 @@ struct Trainer<'a, T: Task> {
     optimizer: AdamW,
     workers: Workers,
     average: MovingAverage,
+    /// What the average follows, and evaluations and bundles take from it: parameters and statistics.
+    followed: Vec<(String, Var)>,
     state: State,
     tell: &'a mut dyn FnMut(Event),
 }
@@ -269,7 +274,7 @@ impl<T: Task> Trainer<'_, T> {
     /// Sets everything that training changes to what a checkpoint holds.
     fn restore(&mut self, dir: &Path) -> Result<(), Error> {
         let average = &mut self.average;
-        restore(dir, &mut self.optimizer, &self.task.statistics(), &mut |name, value| {
+        restore(dir, &mut self.optimizer, &self.followed, &mut |name, value| {
             average.set(name, value);
         })
     }
@@ -300,9 +305,11 @@ impl<T: Task> Trainer<'_, T> {
             let clip = self.run.optimizer.clip_norm;
             let scale = if clip > 0.0 && gradient_norm > clip { clip / gradient_norm } else { 1.0 };
             self.optimizer.step(&gradients, scale, step - self.state.n_skipped, rate)?;
-            self.average.follow(self.optimizer.vars())?;
         }
         self.task.follow(!is_skipped)?;
+        if !is_skipped {
+            self.average.follow(&self.followed)?;
+        }
         let busy_secs = began.elapsed().as_secs_f64();
         self.state.step = step;
         self.state.at = self.state.at.after(self.run.train.accumulate.max(1), source);
@@ -340,9 +347,9 @@ impl<T: Task> Trainer<'_, T> {
 
     /// Says whether the model is the best so far.
     fn evaluate(&mut self, step: u64, schedule: &Schedule) -> Result<bool, Error> {
-        self.average.swap(self.optimizer.vars())?;
+        self.average.swap(&self.followed)?;
         let evaluated = self.task.evaluate();
-        self.average.swap(self.optimizer.vars())?;
+        self.average.swap(&self.followed)?;
         let figures = evaluated?;
         if figures.is_empty() {
             return Ok(false);
@@ -369,13 +376,13 @@ impl<T: Task> Trainer<'_, T> {
     fn save(&mut self, step: u64, is_needed: bool) -> Result<bool, Error> {
         let (state, optimizer, task) = (&self.state, &self.optimizer, self.task);
         let is_averaged = self.average.is_on();
-        self.average.swap(optimizer.vars())?;
+        self.average.swap(&self.followed)?;
         let trained = is_averaged.then(|| self.average.kept());
         let written = self.run.checkpoints.write(step, |dir| {
             task.save(dir)?;
             write_training(dir, state, optimizer, trained)
         });
-        self.average.swap(self.optimizer.vars())?;
+        self.average.swap(&self.followed)?;
         match written {
             Ok(_) => {
                 (self.tell)(Event::Saved { step });

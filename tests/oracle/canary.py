@@ -57,8 +57,8 @@ def features(clip, frames):
 def build_tokenizer():
     vocab = {token: i for i, token in enumerate(CONTROL + list(TEXT))}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never", split=False)
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="never", split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=False)
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always", split=False)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in CONTROL])
     return tokenizer, vocab
 

@@ -43,8 +43,8 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     vocab = {token: i for i, token in enumerate(["<unk>", *TEXT, "<pad>"])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never", split=False)
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="never", split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=False)
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always", split=False)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in ("<unk>", "<pad>")])
     tokenizer.save(str(OUT / "tokenizer.json"))
     blank = vocab["<pad>"]

@@ -263,6 +263,15 @@ impl Architecture {
         }
     }
 
+    /// Where the weights of the encoder are, and below it those of what comes before its blocks.
+    pub fn encoder_scopes(&self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Whisper(_) => ("model.encoder", &["conv1", "conv2"]),
+            Self::Canary(_) => ("model.encoder", &["subsampling"]),
+            Self::ParakeetCtc(_) => ("encoder", &["subsampling"]),
+        }
+    }
+
     /// Multiplications and additions that encode a window of `n_frames`: of linear layers, and of attention and convolutions.
     pub fn encoder_ops(&self, n_frames: usize) -> (f64, f64) {
         match self {

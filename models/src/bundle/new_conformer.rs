@@ -148,7 +148,10 @@ impl NewConformer {
             });
             (keys, generation)
         } else {
-            let language = self.vocabulary.languages.first().cloned();
+            let language = match self.vocabulary.languages.as_slice() {
+                [only] => Some(only.clone()),
+                _ => None,
+            };
             let config = ParakeetCtcConfig {
                 encoder_config: encoder,
                 vocab_size: n_vocab,
@@ -167,8 +170,11 @@ impl NewConformer {
             "win_length": spec.window_samples, "preemphasis": 0.97, "padding_value": 0.0, "return_attention_mask": true,
         });
         let end = if self.decoder_layers > 0 { "<|endoftext|>" } else { "<|pad|>" };
+        // The one joins runs of equal tokens, as CTC has to.
+        let tokenizer_class =
+            if self.decoder_layers > 0 { "PreTrainedTokenizerFast" } else { "ParakeetTokenizer" };
         let tokenizer_config = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": "<|pad|>", "unk_token": end,
+            "tokenizer_class": tokenizer_class, "eos_token": end, "pad_token": "<|pad|>", "unk_token": end,
             "model_max_length": self.max_target_positions, "clean_up_tokenization_spaces": false,
         });
         let json = |value: &Value| Cow::Owned(format!("{value:#}\n").into_bytes());
@@ -249,7 +255,11 @@ mod tests {
         let (tokenizer, _, special) = description.vocabulary()?;
         assert!(matches!(description.architecture(), Architecture::ParakeetCtc(_)));
         assert_eq!(special.start as usize + 1, description.architecture().n_vocab());
-        assert_eq!(special.only_language.as_deref(), Some("ps"));
+        assert_eq!(special.only_language, None, "it may be either");
+        let one =
+            NewVocabulary { languages: vec!["ps".to_owned()], ..new(0, TextUnit::Characters).vocabulary };
+        let one = NewConformer { vocabulary: one, ..new(0, TextUnit::Characters) }.describe(&texts())?;
+        assert_eq!(one.vocabulary()?.2.only_language.as_deref(), Some("ps"));
         // A token for each character, and bytes for others.
         assert_eq!(tokenizer.encode(" دوه یو")?.len(), 7);
         assert_eq!(tokenizer.decode(&tokenizer.encode(" ز one")?)?, " ز one");

@@ -98,11 +98,13 @@ fn window_secs() -> f64 {
 
 /// A dimension above this is a forged or broken file.
 const MAX_DIMENSION: usize = 1 << 20;
+/// So are more positions: no weights vouch for them, and each takes memory.
+const MAX_POSITIONS: usize = 1 << 14;
 
 impl CanaryConfig {
     /// Feature frames of a full window.
     pub fn window_frames(&self) -> usize {
-        (self.window_secs * self.encoder_config.feature_spec().frame_rate()).round() as usize
+        self.encoder_config.n_frames(self.window_secs)
     }
 
     /// Numbers that a decoding step reads: of weights, and of keys and values of `n_positions` for each of its rows.
@@ -129,11 +131,15 @@ impl CanaryConfig {
             ("intermediate_size", decoder.intermediate_size),
             ("num_hidden_layers", decoder.num_hidden_layers),
             ("num_attention_heads", decoder.num_attention_heads),
-            ("max_position_embeddings", decoder.max_position_embeddings),
         ] {
             if value == 0 || value > MAX_DIMENSION {
                 return refuse(key, format!("{value} is not between 1 and {MAX_DIMENSION}"));
             }
+        }
+        let n_positions = decoder.max_position_embeddings;
+        if !(1..=MAX_POSITIONS).contains(&n_positions) {
+            let message = format!("{n_positions} is not between 1 and {MAX_POSITIONS}");
+            return refuse("max_position_embeddings", message);
         }
         let (width, heads) = (decoder.hidden_size, decoder.num_attention_heads);
         if !width.is_multiple_of(heads) || !width.is_multiple_of(2) {
@@ -162,13 +168,6 @@ impl CanaryConfig {
                 return Err(Error::key(path, key, message));
             }
         }
-        let limit = self.encoder_config.max_position_embeddings;
-        let n = self.encoder_config.n_positions(self.window_frames());
-        if !(self.window_secs > 0.0 && n <= limit) {
-            let message =
-                format!("{} takes {n} positions, and the encoder has 1 to {limit}", self.window_secs);
-            return Err(Error::key(path, "window_secs", message));
-        }
-        Ok(())
+        self.encoder_config.check_window(self.window_secs, path)
     }
 }

@@ -68,6 +68,8 @@ impl Default for FastConformerConfig {
 
 /// A dimension above this is a forged or broken file.
 const MAX_DIMENSION: usize = 1 << 20;
+/// So are more positions: no weights vouch for them, and attention grows with their square.
+const MAX_POSITIONS: usize = 1 << 13;
 
 impl FastConformerConfig {
     /// Halvings of the number of frames.
@@ -78,6 +80,25 @@ impl FastConformerConfig {
     /// Positions that come out of so many frames.
     pub fn n_positions(&self, n_frames: usize) -> usize {
         (0..self.n_stages()).fold(n_frames, |n, _| n.div_ceil(2))
+    }
+
+    /// Feature frames of so many seconds.
+    pub fn n_frames(&self, secs: f64) -> usize {
+        (secs * self.feature_spec().frame_rate()).round() as usize
+    }
+
+    /// Refuses a window that is nothing or that there are no positions for.
+    ///
+    /// # Errors
+    /// Names `path`, the value and what it has to be.
+    pub(crate) fn check_window(&self, window_secs: f64, path: &Path) -> Result<(), Error> {
+        let (limit, n) = (self.max_position_embeddings, self.n_positions(self.n_frames(window_secs)));
+        if window_secs >= 1.0 && n <= limit {
+            return Ok(());
+        }
+        let message =
+            format!("{window_secs} is less than 1, or takes more than the encoder's {limit} positions");
+        Err(Error::key(path, "window_secs", message))
     }
 
     /// Bins that are left of the features' after the convolutions.
@@ -143,11 +164,17 @@ impl FastConformerConfig {
             ("subsampling_factor", self.subsampling_factor),
             ("subsampling_conv_channels", self.subsampling_conv_channels),
             ("num_mel_bins", self.num_mel_bins),
-            ("max_position_embeddings", self.max_position_embeddings),
         ] {
             if value == 0 || value > MAX_DIMENSION {
                 return refuse(key, format!("{value} is not between 1 and {MAX_DIMENSION}"));
             }
+        }
+        let n_positions = self.max_position_embeddings;
+        if !(1..=MAX_POSITIONS).contains(&n_positions) {
+            return refuse(
+                "max_position_embeddings",
+                format!("{n_positions} is not between 1 and {MAX_POSITIONS}"),
+            );
         }
         let (width, heads) = (self.hidden_size, self.num_attention_heads);
         if !width.is_multiple_of(heads) {

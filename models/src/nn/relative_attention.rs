@@ -147,15 +147,18 @@ impl RelativeAttention {
         let Some(projected) = &self.projected else {
             return self.position.forward(&middle(&table, n_positions)?);
         };
-        let mut projected = projected.lock().unwrap_or_else(PoisonError::into_inner);
-        match projected.as_ref().filter(|known| n_known(known) >= n_positions) {
-            Some(known) => Ok(known.clone()),
-            None => {
-                let made = self.position.forward(&table)?;
-                *projected = Some(made.clone());
-                Ok(made)
-            }
+        // Not locked while it computes: a thread that waits for others may be given another window to encode meanwhile.
+        let lock = || projected.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().as_ref().filter(|known| n_known(known) >= n_positions).cloned();
+        if let Some(known) = known {
+            return Ok(known);
         }
+        let made = self.position.forward(&table)?;
+        let mut projected = lock();
+        if projected.as_ref().is_none_or(|known| n_known(known) < n_known(&made)) {
+            *projected = Some(made.clone());
+        }
+        Ok(made)
     }
 
     /// With plain tensor operations: the path of training and of other devices, and the kernel's oracle. `positions` (2 T - 1, D).

@@ -12,9 +12,10 @@ use audio::{Features, Span, Vad, VadOptions, Waveform};
 use super::TextPart;
 use super::longform::{LongForm, Plan, WindowTask};
 use crate::decode::{
-    Attempt, CtcHeard, LADDER, Strategy, Thresholds, WindowRequest, WindowResult, compression_ratio,
+    AlignedLabel, Attempt, CtcHeard, LADDER, Strategy, Thresholds, WindowRequest, WindowResult,
+    compression_ratio,
 };
-use crate::{CrossCache, DecodeOptions, Error, Progress, Timestamps, Transcriber, Transcript};
+use crate::{CrossCache, DecodeOptions, Error, Progress, Timestamps, Tokenizer, Transcriber, Transcript};
 
 /// The state of one transcription.
 pub struct Transcription {
@@ -74,7 +75,10 @@ impl Transcription {
         let special = transcriber.special_tokens();
         let is_cut = options.vad.unwrap_or(is_long) || (is_long && !special.writes_times());
         let stretches = if is_cut {
-            cut(&waveform, &speech, transcriber.window_secs())?
+            let all = [Span { start_secs: 0.0, end_secs: waveform.duration_secs() }];
+            // Without a detector everything is heard.
+            let spans = if options.vad == Some(false) { all.as_slice() } else { &speech };
+            cut(&waveform, spans, transcriber.window_secs())?
         } else if waveform.samples.is_empty() {
             Vec::new()
         } else {
@@ -213,7 +217,9 @@ impl Transcription {
         let (prompt, start_index) =
             plan.special.prompt_after(&context, language, options.task, self.predicts_timestamps)?;
         let max_positions = self.transcriber.architecture().max_target_positions();
-        let mut max_new_tokens = options.max_new_tokens.unwrap_or(max_positions / 2);
+        // Half of a Whisper's positions are for what was said before; others have only the prompt to leave room for.
+        let most = if plan.special.writes_times() { max_positions / 2 } else { max_positions };
+        let mut max_new_tokens = options.max_new_tokens.unwrap_or(most);
         if options.timestamps == Timestamps::Word {
             // The alignment reads the text once more, between its own prompt and the end of text.
             let n_around = plan.special.prompt_after(&[], language, options.task, false)?.0.len() + 1;
@@ -247,7 +253,9 @@ impl Transcription {
         let mut tokens = ctc.read(self.transcriber.beam_size(&plan.options));
         tokens.retain(|id| plan.special.is_text(*id));
         let labels = ctc.align(&tokens).unwrap_or_default();
-        let logprobs: Vec<f32> = labels.iter().map(|label| label.logprob).collect();
+        let mut logprobs: Vec<f32> = labels.iter().map(|label| label.logprob).collect();
+        // What cannot be aligned was read all the same.
+        logprobs.resize(tokens.len(), f32::NEG_INFINITY);
         let text = plan.tokenizer.decode(&tokens)?;
         Ok(WindowResult {
             avg_logprob: logprobs.iter().sum::<f32>() / logprobs.len().max(1) as f32,
@@ -277,19 +285,19 @@ impl Transcription {
         let align = |text_ids: &[u32]| {
             // By CTC where it can: it knows when, while attention only looks somewhere near.
             let labels = heard.ctc.as_ref().and_then(|ctc| ctc.align(text_ids));
-            let starts: Vec<usize> = match (labels, &heard.cross) {
-                (Some(labels), _) => {
-                    let end = labels.last().map_or(0, |label| label.end);
-                    labels.iter().map(|label| label.start).chain([end]).collect()
-                }
+            let places: Vec<(usize, usize)> = match (labels, &heard.cross) {
+                (Some(labels), _) => spoken(&labels, transcriber.tokenizer()),
                 (None, Some(cross)) => {
                     let (prompt, _) = special.prompt_after(&[], language.as_deref(), asked, false)?;
                     let n_audio = (task.n_frames / position_frames).max(1);
-                    transcriber.align(cross, &prompt, text_ids, n_audio)?
+                    // Where attention moves on, one token ends and the next begins.
+                    let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
+                    starts.windows(2).map(|pair| (pair[0], pair[1])).collect()
                 }
-                (None, None) => vec![0; text_ids.len() + 1],
+                (None, None) => vec![(0, 0); text_ids.len()],
             };
-            Ok(starts.into_iter().map(|position| position as f64 * position_secs).collect())
+            let secs = |position: usize| position as f64 * position_secs;
+            Ok(places.into_iter().map(|(start, end)| (secs(start), secs(end))).collect())
         };
         self.long_form.accept(task, result, &align)?;
         if self.long_form.is_done(task.track) {
@@ -308,6 +316,21 @@ impl Transcription {
         let duration_secs = self.duration_secs();
         self.long_form.finish(duration_secs, self.language_probability)
     }
+}
+
+/// First position of each label, and the one after its last. A space is heard anywhere in a pause: it lies where what comes after it
+/// begins.
+fn spoken(labels: &[AlignedLabel], tokenizer: &Tokenizer) -> Vec<(usize, usize)> {
+    let is_space = |label: &AlignedLabel| tokenizer.token_bytes(label.id).iter().all(u8::is_ascii_whitespace);
+    let mut places = Vec::with_capacity(labels.len());
+    let mut next = labels.last().map_or(0, |label| label.end);
+    for label in labels.iter().rev() {
+        let place = if is_space(label) { (next, next) } else { (label.start, label.end) };
+        next = place.0;
+        places.push(place);
+    }
+    places.reverse();
+    places
 }
 
 /// What is tried on a window, one after the other.

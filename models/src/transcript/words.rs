@@ -22,11 +22,11 @@ pub(super) struct TimedWord {
     pub probability: f32,
 }
 
-/// Words of a window's text tokens: `logprobs` has one per token, `starts_secs` one per token and the end.
+/// Words of a window's text tokens: `logprobs` has one per token, and so has `secs`, when it begins and ends.
 pub(super) fn time_words(
     text_ids: &[u32],
     logprobs: &[f32],
-    starts_secs: &[f64],
+    secs: &[(f64, f64)],
     tokenizer: &Tokenizer,
     language: Option<&str>,
 ) -> Result<Vec<TimedWord>, Error> {
@@ -36,7 +36,7 @@ pub(super) fn time_words(
         let end = first + n_tokens;
         let probability =
             logprobs[first..end].iter().map(|logprob| logprob.exp()).sum::<f32>() / n_tokens as f32;
-        let (start_secs, end_secs) = (starts_secs[first], starts_secs[end]);
+        let (start_secs, end_secs) = (secs[first].0, secs[end - 1].1);
         words.push(TimedWord { text, n_tokens, start_secs, end_secs, probability });
         first = end;
     }

@@ -2,8 +2,8 @@
 
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use models::Lora;
 use models::params::TrainedPart;
+use models::{Architecture, Lora};
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULTS;
@@ -71,17 +71,18 @@ impl StrategyConfig {
         Ok(Self { kind: StrategyKind::Full, ..strategy })
     }
 
-    /// What of a base is trained; `seed` draws what is new.
-    pub fn part(&self, seed: u64) -> TrainedPart {
+    /// What of a base of this architecture is trained; `seed` draws what is new.
+    pub fn part(&self, architecture: &Architecture, seed: u64) -> TrainedPart {
         match self.kind {
             StrategyKind::Full | StrategyKind::Multistage => TrainedPart::default(),
             StrategyKind::Lora => {
                 TrainedPart { frozen: vec![String::new()], lora: Some((self.lora.clone(), seed)) }
             }
             StrategyKind::FrozenEncoder => {
-                let layers = (0..self.frozen_layers).map(|layer| format!("model.encoder.layers.{layer}"));
-                let stem = ["conv1", "conv2"].map(|name| format!("model.encoder.{name}"));
-                TrainedPart { frozen: stem.into_iter().chain(layers).collect(), lora: None }
+                let (encoder, stem) = architecture.encoder_scopes();
+                let layers = (0..self.frozen_layers).map(|layer| format!("{encoder}.layers.{layer}"));
+                let stem = stem.iter().map(|name| format!("{encoder}.{name}"));
+                TrainedPart { frozen: stem.chain(layers).collect(), lora: None }
             }
         }
     }

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
+use figment::Figment;
+use figment::providers::{Format as _, Toml};
 use serde_json::Value;
 
 use super::CHECKPOINTS;
 use crate::Error;
 use crate::checkpoint::Checkpoints;
-use crate::config::RunConfig;
+use crate::config::{DEFAULTS, RunConfig};
 
 const SETTINGS: &str = "run.json";
 const LOCK: &str = ".lock";
@@ -24,7 +26,9 @@ pub(super) fn keep_settings(config: &RunConfig, dir: &Path) -> Result<(), Error>
         && Checkpoints::open(&dir.join(CHECKPOINTS))?.steps()?.iter().any(|step| *step > 0);
     if path.exists() && has_begun {
         let parse = |text: &str| serde_json::from_str(text).map_err(|error| refuse(&error));
-        let kept = parse(&fs::read_to_string(&path).map_err(|error| refuse(&error))?)?;
+        let mut kept = parse(&fs::read_to_string(&path).map_err(|error| refuse(&error))?)?;
+        // What there was no setting for was as it is by default.
+        lay(&mut kept, defaults());
         // Both from text: a number of single precision has more digits as a value.
         let now = parse(&text)?;
         let may_change = |key: &str| may_change(key) || (key == PERIODS && appends(&kept, &now));
@@ -61,6 +65,20 @@ pub(super) fn lock(dir: &Path) -> Result<File, Error> {
         )),
         // Some file systems know no locks; two runs in one folder are rare.
         Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Every setting as it is by default.
+fn defaults() -> Value {
+    Figment::from(Toml::string(DEFAULTS)).extract().unwrap_or_default()
+}
+
+/// Adds what is missing.
+fn lay(settings: &mut Value, below: Value) {
+    if let (Value::Object(settings), Value::Object(below)) = (settings, below) {
+        for (key, value) in below {
+            lay(settings.entry(key).or_insert_with(|| value.clone()), value);
+        }
     }
 }
 
@@ -144,6 +162,13 @@ mod tests {
         let mut by_epochs = settings(&[], 40);
         by_epochs["train"]["max_epochs"] = 3.into();
         assert!(!appends(&by_epochs, &settings(&[40, 80], 80)));
+    }
+
+    #[test]
+    fn settings_that_came_later_were_as_they_are_by_default() {
+        let mut old = serde_json::json!({ "model": { "d_model": 7 } });
+        lay(&mut old, defaults());
+        assert_eq!((&old["model"]["d_model"], &old["model"]["architecture"]), (&7.into(), &"whisper".into()));
     }
 
     #[test]

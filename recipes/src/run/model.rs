@@ -132,7 +132,7 @@ pub(super) fn model(
     let model = &config.model;
     if let Some(base) = base {
         let (description, weights) = base.into_parts();
-        let part = config.strategy.part(config.seed);
+        let part = config.strategy.part(description.architecture(), config.seed);
         return Ok((description, Params::trainable(weights, device).with_part(part)));
     }
     let texts: Vec<String> = cuts

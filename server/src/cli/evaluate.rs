@@ -170,7 +170,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         task: if args.translation { Task::Translate } else { Task::Transcribe },
         ..DecodeOptions::default()
     };
-    transcriber.check(&options).map_err(|error| Usage(format!("model {model}: {error}")))?;
+    // Where all cuts say what is spoken, that is what the model is told.
+    let told = options
+        .language
+        .clone()
+        .or_else(|| cuts.iter().find_map(|cut| cut.language.as_deref().map(str::to_owned)));
+    let checked = DecodeOptions {
+        language: told.filter(|code| transcriber.languages().any(|known| known == code)),
+        ..options.clone()
+    };
+    transcriber.check(&checked).map_err(|error| Usage(format!("model {model}: {error}")))?;
     let language = language_of(&cuts, args);
     let normalisers = match args.normaliser.as_slice() {
         [] => Normaliser::of_language(language.as_deref()),

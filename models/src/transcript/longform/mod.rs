@@ -32,8 +32,8 @@ const MAX_CONTEXT_TEMPERATURE: f32 = 0.5;
 /// Where timestamps exist, speech further than this from any segment has no text.
 const SEGMENT_MARGIN_SECS: f64 = 0.5;
 
-/// When text tokens begin: one time per token and the end of the last, in seconds.
-pub(crate) type Align<'a> = dyn Fn(&[u32]) -> Result<Vec<f64>, Error> + 'a;
+/// When each of some text tokens begins and ends, in seconds from the start of the window.
+pub(crate) type Align<'a> = dyn Fn(&[u32]) -> Result<Vec<(f64, f64)>, Error> + 'a;
 
 /// What the long form needs to know about the model and the request.
 pub(crate) struct Plan {
@@ -187,8 +187,8 @@ impl LongForm {
         self.decoded_frames as f64 * self.plan.frame_secs
     }
 
-    /// Takes a window's result. `align` says when each of some text tokens begins, and when the last one ends, in
-    /// seconds from the start of the window.
+    /// Takes a window's result. `align` says when each of some text tokens begins and ends, in seconds from the start
+    /// of the window.
     ///
     /// # Errors
     /// What `align` and the tokenizer refuse.

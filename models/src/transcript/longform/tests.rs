@@ -39,7 +39,7 @@ fn result(tokens: &[u32]) -> WindowResult {
     }
 }
 
-fn no_words(_: &[u32]) -> Result<Vec<f64>, Error> {
+fn no_words(_: &[u32]) -> Result<Vec<(f64, f64)>, Error> {
     panic!("nobody asked for words")
 }
 
@@ -441,7 +441,8 @@ fn words_get_the_times_of_their_tokens_in_the_recording() -> Outcome {
     form.accept(task, &result(&tokens), &|text_ids: &[u32]| {
         *asked.borrow_mut() = text_ids.to_vec();
         // Half a second per token, from 0.2 s on.
-        Ok((0..=text_ids.len()).map(|i| 0.2 + 0.25 * i as f64).collect())
+        let start = |i: usize| 0.2 + 0.25 * i as f64;
+        Ok((0..text_ids.len()).map(|i| (start(i), start(i + 1))).collect())
     })?;
     assert_eq!(*asked.borrow(), stage.say(" a b c."), "text of all segments, no times");
     let transcript = form.finish(110.0, None);
@@ -559,10 +560,11 @@ proptest! {
                 let window = task.n_frames as f64 * 0.01;
                 form.accept(task, &result, &|text_ids: &[u32]| {
                     let mut place = 0.0f64;
-                    Ok((0..=text_ids.len()).map(|i| {
+                    let starts: Vec<f64> = (0..=text_ids.len()).map(|i| {
                         place = (place + whim.steps[i % whim.steps.len()]).min(window);
                         place
-                    }).collect())
+                    }).collect();
+                    Ok(starts.windows(2).map(|pair| (pair[0], pair[1])).collect())
                 }).map_err(fail)?;
             }
             let total: usize = layout.iter().map(|(_, n_frames)| n_frames).sum();

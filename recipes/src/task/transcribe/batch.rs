@@ -77,7 +77,10 @@ impl Tokens {
             (1..sequence.len()).map(|place| if place < n_given { 0.0 } else { 1.0 }).collect();
         let is_silent = text.is_empty();
         if let (Some(label), Some(weight)) = (labels.get_mut(context.len()), weights.get_mut(context.len())) {
-            *weight = if special.no_speech.is_some() || special.detects_languages() { 1.0 } else { 0.0 };
+            // Canary's prompts say nothing there that could be learnt.
+            if special.writes_times() {
+                *weight = 1.0;
+            }
             if let Some(no_speech) = special.no_speech.filter(|_| is_silent) {
                 *label = no_speech;
             }

@@ -120,8 +120,12 @@ impl Transcribe {
         held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
     ) -> Result<Self, Error> {
         let architecture = description.architecture();
-        // No bundle has it; a checkpoint of this project has.
-        let params = params.with_new(CTC_HEAD, seed).with_checkpointing(is_checkpointing);
+        let params = params.with_checkpointing(is_checkpointing);
+        // No bundle of such a model has it; a checkpoint of this project has.
+        let params = match architecture {
+            Architecture::ParakeetCtc(_) => params,
+            _ => params.with_new(CTC_HEAD, seed),
+        };
         let model = SpeechModel::load(&params, architecture)?;
         check_loss(architecture, loss)?;
         // A model that has one of its own is trained with it.

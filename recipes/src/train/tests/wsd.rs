@@ -82,7 +82,7 @@ fn a_run_that_is_made_longer_returns_from_its_decay() -> Result<(), Error> {
 
 fn restore_into(task: &Line, checkpoint: &Path) -> Result<(), Error> {
     let mut optimizer = AdamW::new(&stage().optimizer, task.vars())?;
-    restore(checkpoint, &mut optimizer, &[], &mut |_, _| ())
+    restore(checkpoint, &mut optimizer, &task.vars(), &mut |_, _| ())
 }
 
 /// Whoever lowers `max_steps` to where a run is lets it decay from there, and can go on later.

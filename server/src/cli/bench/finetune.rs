@@ -194,7 +194,9 @@ fn beside(
     tokens: usize,
     strategy: &StrategyConfig,
 ) -> anyhow::Result<Torch> {
-    let TrainedPart { frozen, lora } = strategy.part(0);
+    let bundle = Bundle::open(model)?;
+    bundle.architecture().require_whisper("the comparison with torch")?;
+    let TrainedPart { frozen, lora } = strategy.part(bundle.architecture(), 0);
     let part = serde_json::to_string(&(frozen, lora.map(|(lora, _)| lora)))?;
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let output = Command::new(python)

@@ -163,6 +163,7 @@ impl Args {
             return Err(Usage(message.to_owned()).into());
         }
         let bundle = Bundle::from_source(model_source(&self.tokenizer, style)?)?;
+        bundle.architecture().require_whisper("--memory-gb").map_err(|error| Usage(error.to_string()))?;
         let dims = ModelDims::of(bundle.description(), bundle.weights().n_parameters() as u64);
         Ok(Some(TrainingMemory {
             gradient_checkpointing: self.gradient_checkpointing,
