@@ -110,6 +110,34 @@ fn recordings_are_read_with_times_of_words_together_as_alone() -> Result<()> {
 }
 
 #[test]
+fn recordings_longer_than_a_window_are_heard_to_their_end() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(fixture("parakeet").join(file), folder.path().join(file))?;
+    }
+    let path = folder.path().join("config.json");
+    let mut config = json(&path)?;
+    config["window_secs"] = 2.0.into();
+    std::fs::write(&path, config.to_string())?;
+    let transcriber = transcriber(folder.path())?;
+    // Without a detector, which takes tones for no speech.
+    let options =
+        DecodeOptions { vad: Some(false), timestamps: Timestamps::Word, ..DecodeOptions::default() };
+    let transcript = transcriber.transcribe(tone(100_000), &options, &mut |_| {})?;
+    let (n, segments) = (transcript.segments.len(), &transcript.segments);
+    ensure!((4..=8).contains(&n), "{n} segments of 6.25 s");
+    ensure!(segments.windows(2).all(|pair| pair[0].end_secs <= pair[1].start_secs), "{segments:?}");
+    ensure!(segments.last().is_some_and(|last| last.end_secs > 5.0), "{segments:?}");
+    let words: String = segments
+        .iter()
+        .flat_map(|segment| segment.words.iter().flatten())
+        .map(|word| word.text.clone())
+        .collect();
+    ensure!(words.replace(' ', "") == transcript.text.replace(' ', ""), "{words}: {}", transcript.text);
+    Ok(())
+}
+
+#[test]
 fn words_begin_where_spaces_are_although_decoding_drops_the_first() -> Result<()> {
     let transcriber = transcriber(&fixture("parakeet"))?;
     let tokenizer = transcriber.tokenizer();

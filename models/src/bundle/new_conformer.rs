@@ -122,6 +122,8 @@ impl NewConformer {
                     intermediate_size: 4 * self.d_model,
                     num_hidden_layers: self.decoder_layers,
                     num_attention_heads: self.n_heads,
+                    // transformers has others by default.
+                    num_key_value_heads: Some(self.n_heads),
                     head_dim: self.d_model.checked_div(self.n_heads),
                     max_position_embeddings: self.max_target_positions,
                     ..CanaryDecoderConfig::default()

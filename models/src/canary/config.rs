@@ -45,6 +45,9 @@ pub struct CanaryDecoderConfig {
     pub num_hidden_layers: usize,
     /// Heads in each block.
     pub num_attention_heads: usize,
+    /// As many as heads: none share their keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_key_value_heads: Option<usize>,
     /// Width of a head: the decoder's width over their number.
     pub head_dim: Option<usize>,
     /// Only `relu` is known.
@@ -63,6 +66,7 @@ impl Default for CanaryDecoderConfig {
             intermediate_size: 4096,
             num_hidden_layers: 8,
             num_attention_heads: 8,
+            num_key_value_heads: None,
             head_dim: None,
             hidden_act: "relu".to_owned(),
             max_position_embeddings: 1024,
@@ -144,6 +148,9 @@ impl CanaryConfig {
         let (width, heads) = (decoder.hidden_size, decoder.num_attention_heads);
         if !width.is_multiple_of(heads) || !width.is_multiple_of(2) {
             return refuse("hidden_size", format!("{width} is odd or not divided by {heads} heads"));
+        }
+        if let Some(n) = decoder.num_key_value_heads.filter(|n| *n != heads) {
+            return refuse("num_key_value_heads", format!("{n} is not the {heads} of num_attention_heads"));
         }
         if let Some(head) = decoder.head_dim.filter(|head| *head != width / heads) {
             return refuse(
