@@ -92,7 +92,8 @@ impl Transcription {
             }
         }
         // Seeking through a long track needs timestamps, also when nobody wants to see them.
-        let predicts_timestamps = transcriber.asks_for_times(options) || !features.is_empty();
+        let seeks = !features.is_empty() && special.writes_times();
+        let predicts_timestamps = transcriber.asks_for_times(options) || seeks;
         let plan = Plan {
             options: options.clone(),
             tokenizer: transcriber.tokenizer().clone(),
