@@ -17,8 +17,8 @@ pub struct Tokenizer {
     bytes_by_letter: BTreeMap<char, u8>,
     /// Whether tokens are spelled in letters that stand for bytes; else in plain letters, with a mark for a space.
     is_byte_level: bool,
-    /// A token of text that is decoded before others, where the first token of a text loses its space.
-    anchor: Option<u32>,
+    /// A token of text that is decoded before others, and its own text, where the first token of a text loses its space.
+    anchor: Option<(u32, String)>,
 }
 
 /// Symbols that annotate rather than transcribe; a recogniser should not write them
@@ -117,21 +117,20 @@ impl Tokenizer {
     }
 
     /// A token with a space before it that decoding drops where it comes first.
-    fn find_anchor(&self) -> Option<u32> {
+    fn find_anchor(&self) -> Option<(u32, String)> {
         let vocabulary = self.inner.get_vocab(false);
         let spaced = vocabulary.iter().filter(|(token, _)| token.starts_with(SPACE));
         // The same one each time.
         let (_, id) = spaced.min_by_key(|(_, id)| **id)?;
         let [once, twice] = [vec![*id], vec![*id, *id]].map(|ids| self.decode(&ids).unwrap_or_default());
-        (twice.len() > 2 * once.len()).then_some(*id)
+        (twice.len() > 2 * once.len()).then_some((*id, once))
     }
 
     /// Text of `ids` as it stands within a text: the space before it is kept.
     fn decode_within(&self, ids: &[u32]) -> Result<String, Error> {
-        let Some(anchor) = self.anchor else { return self.decode(ids) };
-        let text = self.decode(&[&[anchor], ids].concat())?;
-        let before = self.decode(&[anchor])?;
-        Ok(text.strip_prefix(&before).map_or(text.clone(), str::to_owned))
+        let Some((anchor, before)) = &self.anchor else { return self.decode(ids) };
+        let text = self.decode(&[&[*anchor], ids].concat())?;
+        Ok(text.strip_prefix(before).map(str::to_owned).unwrap_or(text))
     }
 
     /// How many tokens there are, special ones included.

@@ -265,17 +265,29 @@ impl NewWhisper {
             "padding_side": "right", "padding_value": 0.0, "return_attention_mask": false,
         });
         let tokenizer_config = NewVocabulary::tokenizer_config(self.max_target_positions);
-        let json = |value: &Value| Cow::Owned(format!("{value:#}\n").into_bytes());
-        let files = BTreeMap::from([
-            (Cow::Borrowed("config.json"), json(&keys)),
-            (Cow::Borrowed("generation_config.json"), json(&generation)),
-            (Cow::Borrowed("preprocessor_config.json"), json(&preprocessor)),
-            (Cow::Borrowed("tokenizer_config.json"), json(&tokenizer_config)),
-            (Cow::Borrowed("tokenizer.json"), Cow::Owned(tokenizer.into_bytes())),
-        ]);
-        let name = Cow::Owned(self.name.clone());
-        Description::open(BundleSource::Memory(Arc::new(MemoryBundle { name, files })))
+        let files = [
+            ("config.json", keys),
+            ("generation_config.json", generation),
+            ("preprocessor_config.json", preprocessor),
+            ("tokenizer_config.json", tokenizer_config),
+        ];
+        describe_files(&self.name, files, tokenizer)
     }
+}
+
+/// A model of these files and of `tokenizer.json`, which is in memory.
+pub(super) fn describe_files<const N: usize>(
+    name: &str,
+    files: [(&'static str, Value); N],
+    tokenizer: String,
+) -> Result<Description, Error> {
+    let json = |(name, value): (&'static str, Value)| {
+        (Cow::Borrowed(name), Cow::Owned(format!("{value:#}\n").into_bytes()))
+    };
+    let mut files: BTreeMap<_, _> = files.into_iter().map(json).collect();
+    files.insert(Cow::Borrowed("tokenizer.json"), Cow::Owned(tokenizer.into_bytes()));
+    let name = Cow::Owned(name.to_owned());
+    Description::open(BundleSource::Memory(Arc::new(MemoryBundle { name, files })))
 }
 
 fn id_of(ids: &BTreeMap<String, u32>, name: &str) -> Result<u32, Error> {

@@ -1,13 +1,9 @@
 //! Bundles of FastConformer models that are trained from nothing: a Canary, or a CTC model where there is no decoder.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
-use super::new::{NewVocabulary, merge};
-use super::{BundleSource, Description, MemoryBundle};
+use super::Description;
+use super::new::{NewVocabulary, describe_files, merge};
 use crate::Error;
 use crate::canary::{CanaryConfig, CanaryDecoderConfig};
 use crate::fast_conformer::FastConformerConfig;
@@ -179,16 +175,13 @@ impl NewConformer {
             "tokenizer_class": tokenizer_class, "eos_token": end, "pad_token": "<|pad|>", "unk_token": end,
             "model_max_length": self.max_target_positions, "clean_up_tokenization_spaces": false,
         });
-        let json = |value: &Value| Cow::Owned(format!("{value:#}\n").into_bytes());
-        let files = BTreeMap::from([
-            (Cow::Borrowed("config.json"), json(&config)),
-            (Cow::Borrowed("generation_config.json"), json(&generation)),
-            (Cow::Borrowed("preprocessor_config.json"), json(&preprocessor)),
-            (Cow::Borrowed("tokenizer_config.json"), json(&tokenizer_config)),
-            (Cow::Borrowed("tokenizer.json"), Cow::Owned(tokenizer.into_bytes())),
-        ]);
-        let name = Cow::Owned(self.name.clone());
-        Description::open(BundleSource::Memory(Arc::new(MemoryBundle { name, files })))
+        let files = [
+            ("config.json", config),
+            ("generation_config.json", generation),
+            ("preprocessor_config.json", preprocessor),
+            ("tokenizer_config.json", tokenizer_config),
+        ];
+        describe_files(&self.name, files, tokenizer)
     }
 }
 

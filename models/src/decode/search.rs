@@ -353,7 +353,7 @@ fn spread(mut rows: Vec<Row>, n: usize) -> candle_core::Result<Vec<Row>> {
 }
 
 /// The `n` largest finite logits, largest first, earlier ids first among equals.
-fn largest(logits: &[f32], n: usize) -> Vec<u32> {
+pub(super) fn largest(logits: &[f32], n: usize) -> Vec<u32> {
     let mut best: Vec<u32> = Vec::with_capacity(n + 1);
     for (id, logit) in logits.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY) {
         if best.len() == n && best.last().is_some_and(|last| *logit <= logits[*last as usize]) {

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::kernels::Activation;
 use crate::nn::{
     BatchNorm, DepthwiseConv, FeedForward, LayerNorm, Linear, RelativeAttention, RelativeEncoding, activate,
-    add, glu, normed,
+    add, glu, normed, within,
 };
 use crate::params::Scope;
 
@@ -95,8 +95,7 @@ impl Convolution {
         let mut y = glu(&gated)?;
         let (b, t, _) = y.dims3()?;
         if let Some(lengths) = lengths {
-            let ones = lengths.iter().flat_map(|n| (0..t).map(move |i| if i < *n { 1f32 } else { 0.0 }));
-            y = y.broadcast_mul(&Tensor::from_vec(ones.collect(), (b, t, 1), y.device())?)?;
+            y = y.broadcast_mul(&within(lengths, t, y.device())?)?;
         }
         let y = if self.batch_norm.is_trained() {
             let y = self.depthwise.forward(&y)?;

@@ -1,12 +1,12 @@
 //! Convolutions before the blocks: each halves the number of frames and of bins. The first makes channels of them, the others are
 //! depthwise, each with a mix of its channels after it.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::FastConformerConfig;
 use crate::Error;
 use crate::kernels::Activation;
-use crate::nn::{DepthwiseConv, Linear, activated};
+use crate::nn::{DepthwiseConv, Linear, activated, within};
 use crate::params::Scope;
 
 /// Features to the width of the blocks, with one position for several frames.
@@ -60,7 +60,7 @@ impl Subsampling {
             if let Some(lengths) = &mut lengths {
                 lengths.iter_mut().for_each(|n| *n = n.div_ceil(2));
                 // The next convolution looks one frame ahead, where a recording alone has zeros.
-                x = x.broadcast_mul(&within(lengths, x.dim(1)?, x.device())?)?;
+                x = x.broadcast_mul(&within(lengths, x.dim(1)?, x.device())?.unsqueeze(3)?)?;
             }
             x = activated(&stage.pointwise, &stage.depthwise.forward(&x)?, Activation::Relu)?;
         }
@@ -69,12 +69,6 @@ impl Subsampling {
         let x = x.transpose(2, 3)?.contiguous()?.reshape((b, t, self.n_channels * f))?;
         self.linear.forward(&x)
     }
-}
-
-/// One where a row has frames, zero after them: (B, T, 1, 1).
-fn within(lengths: &[usize], n_frames: usize, device: &Device) -> candle_core::Result<Tensor> {
-    let ones = lengths.iter().flat_map(|n| (0..n_frames).map(move |t| if t < *n { 1f32 } else { 0.0 }));
-    Tensor::from_vec(ones.collect(), (lengths.len(), n_frames, 1, 1), device)
 }
 
 /// Every other window of three frames and three bins of features (B, F, T), zeros around them: (B, T', F', 9).

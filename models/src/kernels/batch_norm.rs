@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::instruction_set::{InstructionSet, vectorised};
 use super::memory::filled;
-use super::reduce::{ROWS, reduce};
+use super::reduce::{ROWS, add_rows, reduce};
 
 /// Frames of a batch (B, T, D), of which each row has some and padding after them.
 #[derive(Debug, Clone, Copy)]
@@ -167,12 +167,6 @@ pub fn batch_norm_backward(
 }
 
 vectorised! {
-    fn add_rows(x: &[f32], sums: &mut [f32]) {
-        for row in x.chunks_exact(sums.len().max(1)) {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += *x);
-        }
-    }
-
     fn add_squares(x: &[f32], mean: &[f32], sums: &mut [f32]) {
         for row in x.chunks_exact(sums.len().max(1)) {
             for ((sum, x), mean) in sums.iter_mut().zip(row).zip(mean) {

@@ -29,18 +29,6 @@ pub struct DepthwiseShape {
 }
 
 impl DepthwiseShape {
-    /// Over frames alone, as many outputs as inputs: `kernel` is odd.
-    pub fn over_frames(n_rows: usize, n_frames: usize, n_channels: usize, kernel: usize) -> Self {
-        Self {
-            n_rows,
-            size: [n_frames, 1],
-            n_channels,
-            kernel: [kernel, 1],
-            stride: [1, 1],
-            padding: [kernel / 2, 0],
-        }
-    }
-
     /// T' and F'; `None` when the kernel is larger than all there is.
     pub fn n_outputs(&self) -> Option<[usize; 2]> {
         let along = |i: usize| {
@@ -210,6 +198,18 @@ mod tests {
     use super::super::test_support::noise;
     use super::*;
 
+    /// Over frames alone, as many outputs as inputs.
+    fn over_frames(n_rows: usize, n_frames: usize, n_channels: usize, kernel: usize) -> DepthwiseShape {
+        DepthwiseShape {
+            n_rows,
+            size: [n_frames, 1],
+            n_channels,
+            kernel: [kernel, 1],
+            stride: [1, 1],
+            padding: [kernel / 2, 0],
+        }
+    }
+
     /// Calls `visit` for each product in the definition: places in x, weight and y.
     fn for_each_product(shape: DepthwiseShape, mut visit: impl FnMut(usize, usize, usize)) {
         let [n_frames, n_bins] = shape.n_outputs().unwrap_or_default();
@@ -253,9 +253,9 @@ mod tests {
             padding: [1, 1],
         };
         for shape in [
-            DepthwiseShape::over_frames(1, 1, 1, 9),
-            DepthwiseShape::over_frames(2, 40, 19, 9),
-            DepthwiseShape::over_frames(3, 4, 33, 5),
+            over_frames(1, 1, 1, 9),
+            over_frames(2, 40, 19, 9),
+            over_frames(3, 4, 33, 5),
             strided(2, [11, 8], 3),
             strided(1, [1, 1], 17),
             strided(2, [50, 5], 4),
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn every_instruction_set_gives_the_same_bits() {
-        let shape = DepthwiseShape::over_frames(1, 12, 37, 9);
+        let shape = over_frames(1, 12, 37, 9);
         let (x, weight, bias) = (noise(12 * 37, 1), noise(9 * 37, 2), noise(37, 3));
         let mut first: Option<[Vec<f32>; 3]> = None;
         for set in InstructionSet::available() {

@@ -39,7 +39,7 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
 }
 
 vectorised! {
-    fn add_rows(x: &[f32], sums: &mut [f32]) {
+    pub(super) fn add_rows(x: &[f32], sums: &mut [f32]) {
         for row in x.chunks_exact(sums.len().max(1)) {
             for (sum, x) in sums.iter_mut().zip(row) {
                 *sum += *x;

@@ -87,6 +87,11 @@ pub(super) fn gradient_of(
     gradient_from(parameter, fresh, &compute)
 }
 
+/// The same of a gradient that was found beside others.
+pub(super) fn gradient_found(parameter: &Tensor, found: &[f32]) -> candle_core::Result<Option<Tensor>> {
+    gradient_of(parameter, |sums| sums.iter_mut().zip(found).for_each(|(sum, d)| *sum += d))
+}
+
 /// The same where a first gradient is computed in another way, `fresh`, than it is added to a known one.
 pub(super) fn gradient_from(
     parameter: &Tensor,

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, Var};
 
-use super::backward::gradient_of;
+use super::backward::gradient_found;
 use super::storage::{floats, on_cpu, tensor, with_floats};
+use super::within;
 use crate::Error;
 use crate::kernels::{BatchNormWeights, BatchStatistics, Frames, batch_norm, batch_norm_backward};
 use crate::params::{Init, Scope};
@@ -105,11 +106,9 @@ impl BatchNorm {
 
     /// With plain tensor operations: the path on other devices, and the kernel's oracle. It notes the statistics at once.
     fn composed(&self, x: &Tensor, lengths: &[usize]) -> candle_core::Result<Tensor> {
-        let (b, t, _) = x.dims3()?;
+        let (_, t, _) = x.dims3()?;
         let n: usize = lengths.iter().sum();
-        let ones =
-            lengths.iter().flat_map(|n| (0..t).map(move |i| if i < *n { 1f32 } else { 0.0 })).collect();
-        let mask = Tensor::from_vec::<_, f32>(ones, (b, t, 1), x.device())?;
+        let mask = within(lengths, t, x.device())?;
         let mean_of = |x: &Tensor| x.sum_keepdim((0, 1))? / n.max(1) as f64; // (1, 1, D)
         let mean = mean_of(&x.broadcast_mul(&mask)?)?;
         let centred = x.broadcast_sub(&mean)?.broadcast_mul(&mask)?;
@@ -238,12 +237,7 @@ impl CustomOp3 for Normalise {
         // Once for each batch, also where a forward pass is made twice.
         note(&self.seen, statistics);
         let dx = x.track_op().then(|| tensor(gradients.x, x.shape())).transpose()?;
-        let add = |found: &[f32], sums: &mut [f32]| sums.iter_mut().zip(found).for_each(|(sum, d)| *sum += d);
-        Ok((
-            dx,
-            gradient_of(weight, |sums| add(&gradients.weight, sums))?,
-            gradient_of(bias, |sums| add(&gradients.bias, sums))?,
-        ))
+        Ok((dx, gradient_found(weight, &gradients.weight)?, gradient_found(bias, &gradients.bias)?))
     }
 }
 

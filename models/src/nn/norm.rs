@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 
-use super::backward::gradient_of;
+use super::backward::gradient_found;
 use super::storage::{floats, on_cpu, tensor, with_floats};
 use crate::Error;
 use crate::kernels::{LayerNormWeights, layer_norm, layer_norm_backward};
@@ -116,12 +116,7 @@ impl CustomOp3 for Fused {
             weights.map(|weights| layer_norm_backward(xs, weights, dy))
         })??;
         let dx = x.track_op().then(|| tensor(gradients.x, x.shape())).transpose()?;
-        let add = |found: &[f32], sums: &mut [f32]| sums.iter_mut().zip(found).for_each(|(sum, d)| *sum += d);
-        Ok((
-            dx,
-            gradient_of(weight, |sums| add(&gradients.weight, sums))?,
-            gradient_of(bias, |sums| add(&gradients.bias, sums))?,
-        ))
+        Ok((dx, gradient_found(weight, &gradients.weight)?, gradient_found(bias, &gradients.bias)?))
     }
 }
 

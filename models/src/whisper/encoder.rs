@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::WhisperConfig;
 use super::feed_forward::feed_forward;
 use crate::Error;
-use crate::nn::{Conv1d, FeedForward, LayerNorm, Mask, MultiHeadAttention, Projections, checkpoint};
+use crate::nn::{Conv1d, FeedForward, LayerNorm, Mask, MultiHeadAttention, Projections, checkpoint, within};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -96,7 +96,11 @@ impl Encoder {
         let mut mask = Mask::NONE;
         if let Some(n_frames) = n_frames {
             // The second convolution looks one frame ahead, where a recording alone has zeros.
-            x = x.broadcast_mul(&within(n_frames, mel)?)?;
+            let (b, _, t) = mel.dims3()?;
+            if n_frames.len() != b || n_frames.iter().any(|n| *n > t) {
+                candle_core::bail!("encoder: lengths {n_frames:?} for {b} rows of {t} frames")
+            }
+            x = x.broadcast_mul(&within(n_frames, t, mel.device())?)?;
             mask.key_lengths = Some(n_frames.iter().map(|n| Self::n_positions(*n)).collect());
         }
         let x = self.conv2.forward_gelu(&x)?; // (B, T/2, D)
@@ -114,16 +118,6 @@ impl Encoder {
         }
         self.norm.forward(&x)
     }
-}
-
-/// One where a recording has frames, zero where it is padded: (B, T, 1).
-fn within(n_frames: &[usize], mel: &Tensor) -> candle_core::Result<Tensor> {
-    let (b, _, t) = mel.dims3()?;
-    if n_frames.len() != b || n_frames.iter().any(|n| *n > t) {
-        candle_core::bail!("encoder: lengths {n_frames:?} for {b} rows of {t} frames")
-    }
-    let ones = n_frames.iter().flat_map(|n| (0..t).map(move |i| if i < *n { 1f32 } else { 0.0 })).collect();
-    Tensor::from_vec::<_, f32>(ones, (b, t, 1), mel.device())
 }
 
 impl EncoderBlock {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::super::search::largest;
 use super::log_add;
 
 /// A text that a CTC model may have heard.
@@ -103,18 +104,9 @@ pub fn ctc_beam(logprobs: &[f32], n_ids: usize, blank: u32, beam: usize) -> Vec<
 
 /// The ids that a frame says most likely, as many as prefixes are kept: a prefix that grows by another one is none of the best.
 fn likeliest(frame: &[f32], blank: u32, n: usize) -> Vec<u32> {
-    let mut best: Vec<u32> = Vec::with_capacity(n + 1);
-    for (id, logprob) in (0..).zip(frame) {
-        if id == blank || *logprob == f32::NEG_INFINITY {
-            continue;
-        }
-        if best.len() == n && best.last().is_some_and(|last| *logprob <= frame[*last as usize]) {
-            continue;
-        }
-        let place = best.partition_point(|other| frame[*other as usize] >= *logprob);
-        best.insert(place, id);
-        best.truncate(n);
-    }
+    let mut best = largest(frame, n + 1);
+    best.retain(|id| *id != blank);
+    best.truncate(n);
     best
 }
 
