@@ -125,6 +125,7 @@ impl Stage {
     fn request(&self, clip: usize, strategy: Strategy) -> WindowRequest {
         WindowRequest {
             cross: self.listened[clip].clone(),
+            draft: None,
             prompt: self.prompt.clone(),
             start_index: 0,
             rules: Arc::new(self.transcriber.rules(false)),

@@ -84,6 +84,7 @@ fn searches_find_transformers_tokens_together_as_alone() -> Result<()> {
             for (clip, cross) in (0..).zip(&fixture.listened) {
                 let request = WindowRequest {
                     cross: cross.clone(),
+                    draft: None,
                     prompt: prompt.clone(),
                     start_index,
                     rules: Arc::new(fixture.transcriber.rules(false)),

@@ -31,6 +31,7 @@ fn decode_batch(
     for (id, encoded) in encoded.iter().enumerate() {
         let request = WindowRequest {
             cross: transcriber.listen(encoded)?,
+            draft: None,
             prompt: prompt.clone(),
             start_index: 0,
             rules: Arc::new(transcriber.rules(timestamps)),

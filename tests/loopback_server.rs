@@ -45,8 +45,11 @@ impl LoopbackServer {
     pub fn start(settings: &str, keys: &str) -> Self {
         let server = Self::start_unloaded(settings, keys);
         let source = |path: &str| fixture(path).to_string_lossy().into_owned();
-        let specs = [(MODEL, source("whisper-80")), (BROKEN, source("audio"))]
-            .map(|(name, source)| Spec { name: name.to_owned(), source });
+        let specs = [(MODEL, source("whisper-80")), (BROKEN, source("audio"))].map(|(name, source)| Spec {
+            name: name.to_owned(),
+            source,
+            draft: None,
+        });
         let hub = Hub::new(server.state.config.hub_options());
         let compute =
             Compute::new(Device::Cpu, server.state.config.transcribe.precision).expect("a processor");

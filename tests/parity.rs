@@ -69,6 +69,7 @@ impl Fixture {
             let start = self.transcriber.special_tokens().start;
             let request = WindowRequest {
                 cross: self.listened[clip].clone(),
+                draft: None,
                 prompt: prompt.clone(),
                 start_index: prompt.iter().position(|id| *id == start).context("a start token")?,
                 rules: Arc::new(self.transcriber.rules(timestamps)),

@@ -1,8 +1,9 @@
 //! Encoders: features to hidden states, whatever their architecture.
 
-use candle_core::Tensor;
+use audio::Features;
+use candle_core::{Device, Tensor};
 
-use crate::{fast_conformer, whisper};
+use crate::{Error, fast_conformer, whisper};
 
 /// Features to hidden states.
 pub enum Encoder {
@@ -21,6 +22,25 @@ impl Encoder {
         match self {
             Self::Whisper(encoder) => encoder.forward(mel, keep_going),
             Self::FastConformer(encoder) => encoder.forward(mel, keep_going),
+        }
+    }
+
+    /// The features of one window to its hidden states (T, D).
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when `keep_going` says no; when a tensor operation fails.
+    pub fn hear(
+        &self,
+        features: Features,
+        device: &Device,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Tensor, Error> {
+        let shape = (1, features.n_mels, features.n_frames);
+        let mel = Tensor::from_vec(features.data, shape, device)?; // (1, F, T)
+        match self.forward(&mel, keep_going) {
+            Ok(encoded) => Ok(encoded.squeeze(0)?),
+            Err(_) if !keep_going() => Err(Error::Cancelled),
+            Err(error) => Err(error.into()),
         }
     }
 

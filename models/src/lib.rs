@@ -9,6 +9,7 @@ pub mod canary;
 pub mod decode;
 mod decoder;
 mod device;
+mod draft;
 mod encoder;
 mod error;
 pub mod fast_conformer;

@@ -14,7 +14,7 @@ use crate::{Error, Task};
 pub const TIMESTAMP_SECS: f64 = 0.02;
 
 /// Ids found by name or stated by `generation_config.json`; none is assumed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// Start of transcript; for a model without a decoder, its blank.
     pub start: u32,
@@ -37,14 +37,14 @@ pub struct SpecialTokens {
 }
 
 /// Which ids are text: no timestamps and no control tokens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum TextIds {
     Below(u32),
     AllBut(BTreeSet<u32>),
 }
 
 /// How a prompt says what is to be written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum PromptFormat {
     /// Start, language, task, and whether times are left out.
     Whisper { transcribe: Option<u32>, translate: Option<u32> },

@@ -29,6 +29,18 @@ impl SpeechModel {
         }
     }
 
+    /// Builds the decoder alone.
+    ///
+    /// # Errors
+    /// A model that has none, and what [`SpeechModel::load`] refuses.
+    pub(crate) fn load_decoder(params: &Params, architecture: &Architecture) -> Result<Decoder, Error> {
+        match architecture {
+            Architecture::Whisper(config) => whisper::load_decoder(params, config),
+            Architecture::Canary(config) => canary::load_decoder(params, config),
+            Architecture::ParakeetCtc(_) => Err(Error::option("model", "has no decoder")),
+        }
+    }
+
     pub(crate) fn with_decoder(encoder: Encoder, decoder: Decoder) -> Self {
         Self { encoder, decoder: Some(Arc::new(decoder)), ctc_head: None }
     }

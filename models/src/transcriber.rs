@@ -7,6 +7,7 @@ use audio::{FeatureSpec, Features, LogMel, Waveform};
 use candle_core::{Device, Tensor};
 
 use crate::decode::{CtcHeard, Rules, Session, TimestampRules, check_finite, detect_language};
+use crate::draft::DraftModel;
 use crate::generation_config::GenerationConfig;
 use crate::params::Params;
 use crate::special_tokens::SpecialTokens;
@@ -29,6 +30,7 @@ pub struct Transcriber {
     features: Arc<LogMel>,
     device: Device,
     max_beams: usize,
+    draft: Option<Arc<DraftModel>>,
 }
 
 /// A token of text and how sure the decoder was of it.
@@ -68,6 +70,21 @@ impl Transcriber {
         Self::with_params(&description, &Params::frozen(weights, device).with_precision(precision))
     }
 
+    /// [`Transcriber::load_in`] with a smaller model of the same vocabulary that guesses what this one is going to write: greedy
+    /// decoding then takes fewer steps and writes the same.
+    ///
+    /// # Errors
+    /// What [`Transcriber::load_in`] refuses; a draft that speaks other tokens or hears something else.
+    pub fn load_with_draft(
+        precision: Precision,
+        bundle: Bundle,
+        draft: Bundle,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let draft = DraftModel::load(draft, (bundle.description(), bundle.weights()), precision, device)?;
+        Ok(Self { draft: Some(Arc::new(draft)), ..Self::load_in(precision, bundle, device)? })
+    }
+
     /// A model of these parameters, such as those that are being trained ([`Params::detached`]).
     ///
     /// # Errors
@@ -89,6 +106,7 @@ impl Transcriber {
             features: Arc::new(features),
             device: device.clone(),
             max_beams: usize::MAX,
+            draft: None,
         })
     }
 
@@ -213,13 +231,7 @@ impl Transcriber {
     /// # Errors
     /// [`Error::Cancelled`] when `keep_going` says no; when a tensor operation fails.
     pub fn encode_while(&self, features: Features, keep_going: &dyn Fn() -> bool) -> Result<Tensor, Error> {
-        let shape = (1, features.n_mels, features.n_frames);
-        let mel = Tensor::from_vec(features.data, shape, &self.device)?; // (1, F, T)
-        match self.model.encoder.forward(&mel, keep_going) {
-            Ok(encoded) => Ok(encoded.squeeze(0)?),
-            Err(_) if !keep_going() => Err(Error::Cancelled),
-            Err(error) => Err(error.into()),
-        }
+        self.model.encoder.hear(features, &self.device, keep_going)
     }
 
     /// What decoder rows listen to: cross-attention keys and values of a window's hidden states (T, D).
@@ -228,6 +240,34 @@ impl Transcriber {
     /// When a tensor operation fails.
     pub fn listen(&self, encoded: &Tensor) -> Result<Arc<CrossCache>, Error> {
         Ok(Arc::new(self.model.decoder()?.cross_cache(encoded)?))
+    }
+
+    /// What guesses at what this model is going to write.
+    pub(crate) fn draft(&self) -> Option<&DraftModel> {
+        self.draft.as_deref()
+    }
+
+    /// What a draft hears in the features of a window whose hidden states are `encoded` (T, D); `None` without a draft.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn listen_by_draft(
+        &self,
+        features: Features,
+        encoded: &Tensor,
+    ) -> Result<Option<Arc<CrossCache>>, Error> {
+        self.draft().map(|draft| draft.listen(features, encoded, &|| true)).transpose()
+    }
+
+    /// Whether a draft guesses, and if so whether it hears with an encoder of its own.
+    pub fn draft_has_own_encoder(&self) -> Option<bool> {
+        self.draft().map(DraftModel::has_own_encoder)
+    }
+
+    /// The same without its draft.
+    #[must_use]
+    pub fn without_draft(self) -> Self {
+        Self { draft: None, ..self }
     }
 
     /// What the model's CTC head says of a window's hidden states (T, D); `None` for a model that has none.
@@ -255,7 +295,12 @@ impl Transcriber {
     /// # Errors
     /// A model without a decoder.
     pub fn session(&self) -> Result<Session, Error> {
-        Ok(Session::new(self.model.decoder()?.clone(), self.tokenizer.clone(), self.special.clone()))
+        let session =
+            Session::new(self.model.decoder()?.clone(), self.tokenizer.clone(), self.special.clone());
+        Ok(match &self.draft {
+            Some(draft) => session.with_draft(draft.decoder().clone()),
+            None => session,
+        })
     }
 
     /// What may be written, with or without timestamps.

@@ -262,6 +262,31 @@ impl Weights {
         self.stored(name, shape).map(Some)
     }
 
+    /// Whether both have the same tensors, to the last bit, under names that begin with `prefix`, and some at all.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub(crate) fn are_equal_below(&self, other: &Self, prefix: &str) -> Result<bool, Error> {
+        let below = |weights: &Self| -> Vec<(String, Vec<usize>)> {
+            let entries = weights.entries.iter().filter(|(name, _)| name.starts_with(prefix));
+            entries.map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
+        };
+        let (ours, theirs) = (below(self), below(other));
+        if ours.is_empty() || ours != theirs {
+            return Ok(false);
+        }
+        for (name, shape) in ours {
+            let bits = |weights: &Self| -> Result<Vec<u32>, Error> {
+                let values = weights.read(&name, &shape, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+                Ok(values.into_iter().map(f32::to_bits).collect())
+            };
+            if bits(self)? != bits(other)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// All tensors as they are read one by one.
     ///
     /// # Errors

@@ -48,7 +48,21 @@ impl Compute {
         self.load_bundle(Bundle::from_source(source)?)
     }
 
-    /// The same of a bundle that is open.
+    /// Loads a model that transcribes, and one that guesses what it is going to write if there is one.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the bundles, two that do not suit each other.
+    pub fn load_with_draft(
+        &self,
+        source: BundleSource,
+        draft: Option<BundleSource>,
+    ) -> Result<Transcriber, models::Error> {
+        let Some(draft) = draft else { return self.load(source) };
+        let (bundle, draft) = (Bundle::from_source(source)?, Bundle::from_source(draft)?);
+        Transcriber::load_with_draft(self.precision, bundle, draft, &self.device)
+    }
+
+    /// The same as [`Compute::load`] of a bundle that is open.
     ///
     /// # Errors
     /// Whatever is wrong with it.

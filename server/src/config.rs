@@ -53,6 +53,7 @@ pub struct Config {
 #[expect(missing_docs, reason = "speechd.toml says what each one does, and models::DecodeOptions")]
 pub struct Transcribe {
     pub model: String,
+    pub draft: String,
     pub device: DeviceChoice,
     pub precision: Precision,
     pub language: String,
@@ -158,6 +159,7 @@ pub enum Vad {
 pub struct Serve {
     pub listen: String,
     pub models: Vec<String>,
+    pub drafts: Vec<String>,
     pub allow_anonymous: bool,
     pub cors_origins: Vec<String>,
     pub max_connections: usize,

@@ -32,6 +32,8 @@ pub struct Spec {
     pub name: String,
     /// A directory or a hub id.
     pub source: String,
+    /// The same of the model that guesses what it writes, if there is one.
+    pub draft: Option<String>,
 }
 
 impl Spec {
@@ -61,17 +63,28 @@ impl Spec {
                  without spaces, of at most {MAX_NAME_CHARS} characters"
             ));
         }
-        Ok(Self { name, source: source.to_owned() })
+        Ok(Self { name, source: source.to_owned(), draft: None })
     }
 
-    /// Reads all of them; without any it is the model that is part of the program.
+    /// Reads all of them, and their drafts; without any it is the model that is part of the program.
     ///
     /// # Errors
-    /// There is none, not even one that is part of the program, one is wrong, or two have the same name.
-    pub fn parse_all(texts: &[String]) -> Result<Vec<Self>, String> {
+    /// There is none, not even one that is part of the program, one is wrong, two have the same name, or a draft is that of none.
+    pub fn parse_all(texts: &[String], drafts: &[String]) -> Result<Vec<Self>, String> {
         let own = BUNDLED.first().copied().filter(|_| texts.is_empty());
         let texts = texts.iter().map(String::as_str).chain(own);
-        let specs = texts.map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        let mut specs = texts.map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        for text in drafts {
+            let (name, draft) = text.split_once('=').ok_or_else(|| {
+                format!("draft `{text}`: say whose it is, NAME={text}, NAME being what a model is called")
+            })?;
+            Name::parse(draft).map_err(|error| format!("draft `{text}`: {error}"))?;
+            let of = specs.iter_mut().find(|spec| spec.name == name);
+            let of = of.ok_or_else(|| format!("draft `{text}`: no model is called `{name}`"))?;
+            if of.draft.replace(draft.to_owned()).is_some() {
+                return Err(format!("draft `{text}`: `{name}` has another one"));
+            }
+        }
         if specs.is_empty() {
             return Err("no model: give --model a directory or a hub id such as openai/whisper-base, \
                         or set `models` under [serve] in speechd.toml"
@@ -96,8 +109,12 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub, compute: &Comput
     let cores = Arc::new(CorePermit::default());
     for spec in specs {
         let started = Instant::now();
-        let source = registry::resolve(&spec.source, hub, &mut |_| {}).map_err(anyhow::Error::from);
-        match source.and_then(|source| load(state, &spec.name, source, compute, &cores)) {
+        let resolve = |source: &str| registry::resolve(source, hub, &mut |_| {}).map_err(anyhow::Error::from);
+        let loaded = resolve(&spec.source).and_then(|source| {
+            let draft = spec.draft.as_deref().map(resolve).transpose()?;
+            load(state, &spec.name, source, draft, compute, &cores)
+        });
+        match loaded {
             Ok(serving) => {
                 let secs = started.elapsed().as_secs_f64();
                 let precision = compute.precision();
@@ -134,6 +151,7 @@ pub(crate) fn load(
     state: &AppState,
     name: &str,
     source: BundleSource,
+    draft: Option<BundleSource>,
     compute: &Compute,
     cores: &Arc<CorePermit>,
 ) -> anyhow::Result<Serving> {
@@ -147,7 +165,7 @@ pub(crate) fn load(
             .unwrap_or(UNIX_EPOCH),
     };
     let max_rows = state.config.serve.max_batch_rows;
-    let transcriber = compute.load(source)?.with_max_beams(max_rows);
+    let transcriber = compute.load_with_draft(source, draft)?.with_max_beams(max_rows);
     let created = made.duration_since(UNIX_EPOCH).unwrap_or_default();
     // Nothing for loading to fail over: requests can say otherwise.
     let defaults =
@@ -186,7 +204,7 @@ mod tests {
             (&path, "run=3", &path),
             (&format!("mine={path}"), "mine", &path),
         ] {
-            let spec = Spec { name: name.to_owned(), source: source.to_owned() };
+            let spec = Spec { name: name.to_owned(), source: source.to_owned(), draft: None };
             assert_eq!(Spec::parse(text), Ok(spec), "{text}");
         }
     }
@@ -200,8 +218,21 @@ mod tests {
             (&["a b=openai/whisper-base".to_owned()][..], "cannot be a name"),
             (&both[..], "two models are called `a`"),
         ] {
-            let message = Spec::parse_all(texts).expect_err("refused");
+            let message = Spec::parse_all(texts, &[]).expect_err("refused");
             assert!(message.contains(part), "{texts:?}: {message}");
         }
+        let model = ["a=o/x".to_owned()];
+        let texts = |drafts: &[&str]| drafts.iter().map(|&draft| draft.to_owned()).collect::<Vec<_>>();
+        for (drafts, part) in [
+            (&["o/y"][..], "say whose it is"),
+            (&["b=o/y"], "no model is called `b`"),
+            (&["a=./none"], "no such directory"),
+            (&["a=o/y", "a=o/z"], "has another one"),
+        ] {
+            let message = Spec::parse_all(&model, &texts(drafts)).expect_err("refused");
+            assert!(message.contains(part), "{drafts:?}: {message}");
+        }
+        let specs = Spec::parse_all(&model, &texts(&["a=o/y"])).expect("a draft");
+        assert_eq!(specs[0].draft.as_deref(), Some("o/y"));
     }
 }

@@ -219,7 +219,7 @@ mod tests {
     fn ready(state: &AppState, name: &str) -> ModelState {
         let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
         let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
-        let serving = load(state, name, std::path::Path::new(bundle).into(), &compute, &Arc::default())
+        let serving = load(state, name, std::path::Path::new(bundle).into(), None, &compute, &Arc::default())
             .expect("a model");
         ModelState::Ready(Arc::new(serving))
     }

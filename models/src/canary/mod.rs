@@ -22,13 +22,21 @@ const EPS: f32 = 1e-5;
 /// # Errors
 /// Missing tensors and shapes other than `config` asks for.
 pub(crate) fn load(params: &Params, config: &CanaryConfig) -> Result<SpeechModel, Error> {
-    let root = params.root();
-    let model = root.sub("model");
+    let encoder = params.root().sub("model").sub("encoder");
     let (encoder, decoder) = rayon::join(
-        || fast_conformer::Encoder::load(&model.sub("encoder"), config.encoder_config.clone()),
-        || decoder(&model.sub("decoder"), &root, &config.decoder_config),
+        || fast_conformer::Encoder::load(&encoder, config.encoder_config.clone()),
+        || load_decoder(params, config),
     );
     Ok(SpeechModel::with_decoder(Encoder::FastConformer(encoder?), decoder?))
+}
+
+/// Builds the decoder alone.
+///
+/// # Errors
+/// What [`load`] refuses.
+pub(crate) fn load_decoder(params: &Params, config: &CanaryConfig) -> Result<Decoder, Error> {
+    let root = params.root();
+    decoder(&root.sub("model").sub("decoder"), &root, &config.decoder_config)
 }
 
 /// Loads the weights below `scope` (`model.decoder`); `root` holds the bias of `proj_out`, whose weight is the embedding.

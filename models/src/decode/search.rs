@@ -4,6 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::draft::DraftRow;
 use super::rules::{Rules, check_finite};
 use crate::Error;
 use crate::RowCache;
@@ -62,6 +63,8 @@ pub(super) struct Row {
     pub n_drafted: usize,
     /// Keys and values of what it has seen.
     pub cache: RowCache,
+    /// What a drafting model has read of it.
+    pub draft: Option<DraftRow>,
     /// Its number among the rows of its window: a sampled row keeps its random numbers whoever leaves.
     pub index: usize,
 }
@@ -323,6 +326,7 @@ fn descend(rows: Vec<Row>, chosen: &[Candidate]) -> candle_core::Result<Vec<Row>
             pending: vec![candidate.token],
             n_drafted: 0,
             cache,
+            draft: None,
             index,
         });
     }
@@ -346,6 +350,7 @@ fn spread(mut rows: Vec<Row>, n: usize) -> candle_core::Result<Vec<Row>> {
             pending: Vec::new(),
             n_drafted: 0,
             cache,
+            draft: None,
             index,
         });
     }

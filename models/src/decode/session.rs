@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::draft::draft;
+use super::draft::{Draft, Drafting};
 use super::fallback::{Thresholds, compression_ratio};
 use super::rules::{Rules, check_finite};
 use super::search::{Finished, Row, Search, Strategy};
@@ -35,6 +35,8 @@ pub struct Attempt {
 pub struct WindowRequest {
     /// What was heard.
     pub cross: Arc<CrossCache>,
+    /// What a drafting model ([`Session::with_draft`]) heard, if one is to guess.
+    pub draft: Option<Arc<CrossCache>>,
     /// All tokens before the first that is decoded.
     pub prompt: Vec<u32>,
     /// Place of the start-of-transcript token in `prompt`: silence is judged there.
@@ -47,7 +49,7 @@ pub struct WindowRequest {
     pub thresholds: Thresholds,
     /// Limit of tokens, end of text not counted.
     pub max_new_tokens: usize,
-    /// Tokens that greedy attempts may guess in a step.
+    /// Tokens that greedy attempts may guess in a step; with a drafting model, at first: how many it is right about decides. 0: none.
     pub draft_tokens: usize,
     /// Seed of the sampling attempts.
     pub seed: u64,
@@ -126,6 +128,7 @@ pub struct Session {
     decoder: Arc<Decoder>,
     tokenizer: Arc<Tokenizer>,
     special: Arc<SpecialTokens>,
+    draft: Draft,
     max_rows: usize,
     groups: Vec<Group>,
     /// Windows whose next attempt waits for room; who has waited longest stands first.
@@ -141,6 +144,7 @@ impl Session {
             decoder,
             tokenizer,
             special,
+            draft: Draft::Lookup,
             max_rows: usize::MAX,
             groups: Vec::new(),
             waiting: VecDeque::new(),
@@ -153,6 +157,12 @@ impl Session {
     #[must_use]
     pub fn limited_to(self, max_rows: usize) -> Self {
         Self { max_rows, ..self }
+    }
+
+    /// Lets `decoder`, a smaller one of the same vocabulary, guess what windows with [`WindowRequest::draft`] are going to say.
+    #[must_use]
+    pub fn with_draft(self, decoder: Arc<Decoder>) -> Self {
+        Self { draft: Draft::Model { decoder, logits: Vec::new() }, ..self }
     }
 
     /// Adds a window; `id` comes back with its result.
@@ -229,7 +239,7 @@ impl Session {
     fn step_together(&mut self) -> Result<Step, Error> {
         let mut ended: Vec<_> =
             self.begin_waiting().into_iter().map(|(id, error)| (id, Err(error))).collect();
-        self.draft();
+        self.guess()?;
         let judging = self.forward()?;
         let groups = std::mem::take(&mut self.groups);
         let n_rows = groups.iter().map(|group| group.rows.len()).sum();
@@ -282,28 +292,27 @@ impl Session {
 
     /// Lets rows read guesses at what comes next beside what they have to read: as long as there are few, a step takes hardly more
     /// time for them. What the rows decode to is the same.
-    fn draft(&mut self) {
+    fn guess(&mut self) -> Result<(), Error> {
         let n_rows: usize = self.groups.iter().map(|group| group.rows.len()).sum();
         let n_each = MAX_DRAFTING_ROWS.min(self.max_rows).saturating_sub(n_rows) / n_rows.max(1);
         // Rows of any number give the same bits on the CPU alone.
         if n_each == 0 || !self.decoder.device().is_cpu() {
-            return;
+            return Ok(());
         }
-        for group in
-            self.groups.iter_mut().filter(|group| group.window.attempt().strategy == Strategy::Greedy)
-        {
-            let WindowRequest { prompt, max_new_tokens, draft_tokens, .. } = &group.window.request;
+        let mut drafting = Vec::new();
+        let greedy = |group: &&mut Group| group.window.attempt().strategy == Strategy::Greedy;
+        for group in self.groups.iter_mut().filter(greedy) {
+            let WindowRequest { prompt, max_new_tokens, draft_tokens, rules, draft, .. } =
+                &group.window.request;
             for row in group.rows.iter_mut().filter(|row| !row.tokens.is_empty()) {
-                let n = n_each.min(*draft_tokens).min(max_new_tokens - row.tokens.len() - 1);
-                if n == 0 {
-                    continue;
+                let n_most = n_each.min(max_new_tokens - row.tokens.len() - 1);
+                if n_most > 0 && *draft_tokens > 0 {
+                    let (heard, n_first, eot) = (draft.as_deref(), *draft_tokens, self.special.end);
+                    drafting.push(Drafting { row, prompt, rules, heard, n_first, n_most, eot });
                 }
-                let read = [prompt.as_slice(), &row.tokens].concat();
-                let drafted = draft(&read, n);
-                row.n_drafted = drafted.len();
-                row.pending.extend(drafted);
             }
         }
+        Ok(self.draft.guess(drafting)?)
     }
 
     /// Runs the decoder on every row's pending tokens: `logits` are then those of each group, first where silence is to be judged,
@@ -413,6 +422,7 @@ impl Session {
             pending: request.prompt.clone(),
             n_drafted: 0,
             cache: self.decoder.row_cache(request.prompt.len() + request.max_new_tokens)?,
+            draft: None,
             index: 0,
         };
         let seed = request.seed.wrapping_add((window.attempt as u64) << 32);

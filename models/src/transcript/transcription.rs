@@ -36,6 +36,8 @@ pub struct Transcription {
 pub(super) struct Heard {
     /// What decoder rows listen to, where there is a decoder.
     pub cross: Option<Arc<CrossCache>>,
+    /// What a draft's rows listen to, where one guesses.
+    draft: Option<Arc<CrossCache>>,
     /// What CTC says, where it is asked.
     pub ctc: Option<CtcHeard>,
     /// The most probable language and how probable it is, when nobody has said it yet.
@@ -168,8 +170,13 @@ impl Transcription {
     pub(super) fn encode(&self, task: WindowTask, keep_going: &dyn Fn() -> bool) -> Result<Heard, Error> {
         let features = self.window_features(task, keep_going)?;
         let transcriber = &self.transcriber;
-        let encoded = transcriber.encode_while(features, keep_going)?;
         let plan = &self.long_form.plan;
+        let guesses = plan.options.draft_tokens > 0
+            && self.attempts.iter().any(|attempt| attempt.strategy == Strategy::Greedy);
+        let draft = transcriber.draft().filter(|_| guesses).map(|draft| (draft, features.clone()));
+        let encoded = transcriber.encode_while(features, keep_going)?;
+        let draft =
+            draft.map(|(draft, features)| draft.listen(features, &encoded, keep_going)).transpose()?;
         let has_decoder = transcriber.model().decoder().is_ok();
         let asks_ctc = !has_decoder || plan.options.timestamps == Timestamps::Word;
         let ctc = if asks_ctc { transcriber.ctc(&encoded)? } else { None };
@@ -180,7 +187,7 @@ impl Transcription {
             }
             _ => None,
         };
-        Ok(Heard { cross, ctc, language })
+        Ok(Heard { cross, draft, ctc, language })
     }
 
     /// The first window decides the language of the recording if nobody else does.
@@ -210,7 +217,12 @@ impl Transcription {
     }
 
     /// How a window is decoded.
-    pub(super) fn request(&self, task: WindowTask, cross: &Arc<CrossCache>) -> Result<WindowRequest, Error> {
+    ///
+    /// # Errors
+    /// A model without a decoder, a prompt that it cannot be told.
+    pub(super) fn request(&self, task: WindowTask, heard: &Heard) -> Result<WindowRequest, Error> {
+        let no_decoder = || Error::option("model", "has no decoder");
+        let cross = heard.cross.as_ref().ok_or_else(no_decoder)?;
         let plan = &self.long_form.plan;
         let options = &plan.options;
         let context = self.long_form.context(task);
@@ -230,6 +242,7 @@ impl Transcription {
         let place = ((task.track as u64) << 24) ^ task.seek_frames as u64;
         Ok(WindowRequest {
             cross: cross.clone(),
+            draft: heard.draft.clone(),
             start_index,
             prompt,
             rules: plan.rules.clone(),

@@ -161,8 +161,8 @@ impl TranscriptionWorker {
             let joined = heard.and_then(|mut heard| {
                 request.transcription.settle_language(&mut heard);
                 match (&mut self.session, &heard.cross, &heard.ctc) {
-                    (Some(session), Some(cross), _) => {
-                        let window_request = request.transcription.request(window.task, cross)?;
+                    (Some(session), Some(_), _) => {
+                        let window_request = request.transcription.request(window.task, &heard)?;
                         session.join(self.next_window, window_request)?;
                     }
                     // Without a decoder there is nothing to wait for.

@@ -9,20 +9,25 @@ pub use config::WhisperConfig;
 pub use encoder::Encoder;
 
 use crate::params::Params;
-use crate::{Error, SpeechModel};
+use crate::{Decoder, Error, SpeechModel};
 
 /// Builds the model from `params`, under the names of Hugging Face checkpoints.
 ///
 /// # Errors
 /// Missing tensors and shapes other than `config` asks for.
 pub(crate) fn load(params: &Params, config: &WhisperConfig) -> Result<SpeechModel, Error> {
-    let root = params.root();
-    let model = root.sub("model");
-    let (encoder, decoder) = rayon::join(
-        || Encoder::load(&model.sub("encoder"), config),
-        || decoder::load(&model.sub("decoder"), &root, config),
-    );
+    let encoder = params.root().sub("model").sub("encoder");
+    let (encoder, decoder) = rayon::join(|| Encoder::load(&encoder, config), || load_decoder(params, config));
     Ok(SpeechModel::with_decoder(crate::Encoder::Whisper(encoder?), decoder?))
+}
+
+/// Builds the decoder alone.
+///
+/// # Errors
+/// What [`load`] refuses.
+pub(crate) fn load_decoder(params: &Params, config: &WhisperConfig) -> Result<Decoder, Error> {
+    let root = params.root();
+    decoder::load(&root.sub("model").sub("decoder"), &root, config)
 }
 
 #[cfg(test)]
@@ -33,7 +38,7 @@ mod tests {
     use crate::nn::test_support::{assert_close, composed, noise};
     use crate::nn::{CtcTargets, Targets, backward, cross_entropy, ctc};
     use crate::params::TrainedPart;
-    use crate::{Bundle, Decoder, Lora, StepRow, Weights};
+    use crate::{Bundle, Lora, StepRow, Weights};
 
     type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::{
     FAILED, Usage,
-    fetch::{fetch, named_or_own},
+    fetch::{fetch, fetch_draft, named_or_own},
     manifests::{manifests, read_cuts},
     output::{print, write_file},
     progress::{Items, Style},
@@ -58,6 +58,9 @@ pub(super) struct Args {
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION] [default: as for transcribe]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
+    /// A smaller model of the same vocabulary that guesses what the model is going to write: the same text in fewer steps
+    #[arg(long, value_name = "PATH_OR_ID")]
+    draft: Option<String>,
     /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
@@ -161,7 +164,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Name::Directory(_), BundleSource::Dir(path), true) => Some(path.join(PRECISION_FILE)),
         (_, _, true) => return Err(Usage(format!("--record: {model} is no model's directory")).into()),
     };
-    let transcriber = first.load(source.clone())?;
+    let draft = fetch_draft(args.draft.as_deref().unwrap_or(&config.transcribe.draft), &config, style)?;
+    let transcriber = first.load_with_draft(source.clone(), draft.clone())?;
     let first = first.precision();
     let options = DecodeOptions {
         beam_size: args.beam_size,
@@ -193,7 +197,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let reports = scores.iter().map(Score::report).collect::<Result<Vec<_>, _>>()?;
     let mut compared = Vec::with_capacity(others.len());
     for compute in others {
-        let other = listen(&compute.load(source.clone())?, &cuts, &options, args.translation, &stop, style);
+        let transcriber = compute.load_with_draft(source.clone(), draft.clone())?;
+        let other = listen(&transcriber, &cuts, &options, args.translation, &stop, style);
         let scores = self::scores(&other, normalisers, args.translation)?;
         compared.push(Other {
             precision: compute.precision().to_string(),

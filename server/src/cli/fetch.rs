@@ -21,6 +21,15 @@ pub(super) fn named_or_own(named: &str) -> Result<&str, Usage> {
     })
 }
 
+/// The files of the draft that `spec` names; empty names none.
+pub(super) fn fetch_draft(
+    spec: &str,
+    config: &Config,
+    style: Style,
+) -> Result<Option<BundleSource>, registry::Error> {
+    (!spec.is_empty()).then(|| fetch(spec, config, style)).transpose()
+}
+
 /// The files of the model that `spec` names.
 pub(super) fn fetch(spec: &str, config: &Config, style: Style) -> Result<BundleSource, registry::Error> {
     let mut download = Download::new(style);

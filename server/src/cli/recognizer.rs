@@ -21,14 +21,18 @@ pub(super) struct Recognizer {
 }
 
 impl Recognizer {
-    /// Loads a model.
+    /// Loads a model, and its draft if it has one.
     pub(super) fn load(
         source: BundleSource,
+        draft: Option<BundleSource>,
         compute: &Compute,
         limits: Limits,
         channel: ChannelChoice,
     ) -> anyhow::Result<Self> {
-        Ok(Self { transcriber: compute.load(source)?, decode: decode_audio(limits, channel) })
+        Ok(Self {
+            transcriber: compute.load_with_draft(source, draft)?,
+            decode: decode_audio(limits, channel),
+        })
     }
 
     /// Refuses options that the model cannot follow.

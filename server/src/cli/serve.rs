@@ -62,6 +62,9 @@ pub(super) struct Args {
     /// A model to serve, as often as needed: its directory or hub id, and the name it goes by
     #[arg(short, long, value_name = "[NAME=]PATH_OR_ID")]
     model: Vec<String>,
+    /// A smaller model that guesses what the one called NAME writes, as often as needed: the same text in fewer steps
+    #[arg(long, value_name = "NAME=PATH_OR_ID")]
+    draft: Vec<String>,
     /// What models compute on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
@@ -93,6 +96,9 @@ impl Args {
         }
         if !self.model.is_empty() {
             config.serve.models.clone_from(&self.model);
+        }
+        if !self.draft.is_empty() {
+            config.serve.drafts.clone_from(&self.draft);
         }
         if let Some(device) = self.device {
             config.transcribe.device = device;
@@ -126,7 +132,7 @@ impl Args {
                 return Err(Usage(format!("serve.cors_origins: `{origin}`: {message}")));
             }
         }
-        let specs = Spec::parse_all(&config.serve.models).map_err(Usage)?;
+        let specs = Spec::parse_all(&config.serve.models, &config.serve.drafts).map_err(Usage)?;
         let keys = Keys::parse(&env::var(auth::VARIABLE).unwrap_or_default());
         let listen = &config.serve.listen;
         let addresses: Vec<_> = listen

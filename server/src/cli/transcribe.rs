@@ -13,7 +13,7 @@ use models::{DecodeOptions, DeviceChoice, GapReason, Task};
 
 use super::{
     FAILED, Usage,
-    fetch::{fetch, named_or_own},
+    fetch::{fetch, fetch_draft, named_or_own},
     input::{self, Input, Inputs},
     output::{self, Closed, error_line},
     progress::{Recording, Style},
@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// knows English digits and a few commands [default: digits-en]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
+    /// A smaller model of the same vocabulary that guesses what the model is going to write: the same text in fewer steps
+    #[arg(long, value_name = "PATH_OR_ID")]
+    draft: Option<String>,
     /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
@@ -148,6 +151,7 @@ impl Args {
         let mut config = Config::load(self.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
         let settings = &mut config.transcribe;
         set(&mut settings.model, self.model.as_ref());
+        set(&mut settings.draft, self.draft.as_ref());
         set(&mut settings.device, self.device.as_ref());
         set(&mut settings.precision, self.precision.as_ref());
         set(&mut settings.language, self.language.as_ref());
@@ -262,7 +266,8 @@ fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result
     let settings = &config.transcribe;
     let compute = Compute::of(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(&settings.model, config, style)?;
-    Recognizer::load(source, &compute, config.limits, channel)
+    let draft = fetch_draft(&settings.draft, config, style)?;
+    Recognizer::load(source, draft, &compute, config.limits, channel)
         .with_context(|| format!("model {}", settings.model))
 }
 

@@ -23,6 +23,7 @@ fn request(transcriber: &Transcriber, strategy: Strategy) -> Result<WindowReques
 fn request_about(cross: Arc<CrossCache>, transcriber: &Transcriber, strategy: Strategy) -> WindowRequest {
     WindowRequest {
         cross,
+        draft: None,
         prompt: PROMPT.to_vec(),
         start_index: 0,
         rules: Arc::new(transcriber.rules(false)),
@@ -152,6 +153,104 @@ fn guesses_save_steps_and_change_nothing() -> Result<(), Error> {
         }
     }
     assert!(n_steps * 4 < n_tokens * 3, "{n_steps} steps for {n_tokens} tokens");
+    Ok(())
+}
+
+/// Steps that the windows of a session take, and what they decode to.
+fn count(session: &mut Session) -> Result<(usize, BTreeMap<u64, WindowResult>), Error> {
+    let (mut n_steps, mut results) = (0, BTreeMap::new());
+    while !session.is_empty() {
+        n_steps += 1;
+        for (id, result) in session.step()?.ended {
+            results.insert(id, result?);
+        }
+    }
+    Ok((n_steps, results))
+}
+
+/// Guesses of the model itself are all right, those of others sometimes or never, and nobody can tell but by the steps.
+#[test]
+fn a_draft_saves_steps_and_changes_nothing() -> Result<(), Error> {
+    let fixture: &std::path::Path =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80").as_ref();
+    let transcriber = transcriber()?;
+    let encoded = transcriber.encode(transcriber.window_features(&[]))?;
+    let cross = transcriber.listen(&encoded)?;
+    let architecture = transcriber.architecture();
+    let random = crate::SpeechModel::load(&crate::params::Params::seeded(5, &Device::Cpu), architecture)?;
+    let half = Transcriber::load(Bundle::open(fixture)?.with_decoder_layers(1)?, &Device::Cpu)?;
+    let about = |draft: Option<&Arc<Decoder>>, id: u64| -> Result<WindowRequest, Error> {
+        let usual = request_about(cross.clone(), &transcriber, Strategy::Greedy);
+        let draft = draft.map(|draft| draft.cross_cache(&encoded)).transpose()?.map(Arc::new);
+        let prompt = [vec![65 + id as u32; id as usize], PROMPT.to_vec()].concat();
+        Ok(WindowRequest { draft, prompt, start_index: id as usize, max_new_tokens: 60, ..usual })
+    };
+    let run = |draft: Option<&Arc<Decoder>>, ids: std::ops::Range<u64>| {
+        let session = transcriber.session()?;
+        let mut session = match draft {
+            Some(draft) => session.with_draft(draft.clone()),
+            None => session,
+        };
+        for id in ids {
+            let usual = about(draft, id)?;
+            session.join(id, WindowRequest { draft_tokens: if draft.is_some() { 3 } else { 0 }, ..usual })?;
+        }
+        count(&mut session)
+    };
+    let (itself, half) = (transcriber.model().decoder()?, half.model().decoder()?);
+    for ids in [0..1, 1..2, 0..3, 0..9] {
+        let (n_plain, plain) = run(None, ids.clone())?;
+        for draft in [itself, half, random.decoder()?] {
+            let (n_steps, results) = run(Some(draft), ids.clone())?;
+            assert_eq!(results, plain, "{ids:?}");
+            assert!(n_steps <= n_plain);
+        }
+        let (n_steps, _) = run(Some(itself), ids.clone())?;
+        // Four tokens in the second step, six and eight in those that follow; three windows share the room of one.
+        match ids.end - ids.start {
+            1 => assert!(n_steps * 5 < n_plain, "{n_steps} steps of {n_plain}"),
+            3 => assert!(n_steps * 2 <= n_plain + 2, "{n_steps} steps of {n_plain}"),
+            _ => (),
+        }
+    }
+    // With rules that forbid what it would say, and beside a window that samples.
+    let limited = |draft: Option<&Arc<Decoder>>| -> Result<_, Error> {
+        let session = transcriber.session()?;
+        let mut session =
+            draft.map_or_else(|| transcriber.session(), |draft| Ok(session.with_draft(draft.clone())))?;
+        let said = count(&mut {
+            let mut session = transcriber.session()?;
+            session.join(0, about(None, 0)?)?;
+            session
+        })?
+        .1;
+        let rules = Rules { suppress: said[&0].tokens[..2].to_vec(), ..transcriber.rules(false) };
+        session.join(0, WindowRequest { rules: Arc::new(rules), ..about(draft, 0)? })?;
+        session.join(1, WindowRequest { attempts: vec![sample(0.8, 2)], ..about(draft, 1)? })?;
+        count(&mut session)
+    };
+    assert_eq!(limited(Some(itself))?.1, limited(None)?.1);
+    Ok(())
+}
+
+#[test]
+fn a_draft_of_another_kind_is_refused() -> Result<(), Error> {
+    let fixture = |name: &str| {
+        Bundle::open(
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name).as_ref(),
+        )
+    };
+    let load =
+        |draft| Transcriber::load_with_draft(Precision::F32, fixture("whisper-80")?, draft, &Device::Cpu);
+    let half = load(fixture("whisper-80")?.with_decoder_layers(1)?)?;
+    assert_eq!(half.draft_has_own_encoder(), Some(false));
+    for other in ["whisper-128", "canary"] {
+        match load(fixture(other)?) {
+            Err(Error::Option { option: "draft", .. }) => {}
+            Err(error) => panic!("{other}: {error}"),
+            Ok(_) => panic!("{other} was taken"),
+        }
+    }
     Ok(())
 }
 

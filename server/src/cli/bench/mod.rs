@@ -1,9 +1,13 @@
 //! `speechd bench`: how fast things run here.
 
+mod decoder;
+mod draft;
 mod end_to_end;
 mod finetune;
 mod serve;
 mod transcribe;
+
+use std::time::Instant;
 
 use clap::Subcommand;
 
@@ -35,4 +39,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// What `work` gives; the time that it took is added to `seconds`.
+fn seconds_of<T>(seconds: &mut Vec<f64>, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    let done = work()?;
+    seconds.push(started.elapsed().as_secs_f64());
+    Ok(done)
 }

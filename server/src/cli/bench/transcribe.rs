@@ -1,25 +1,26 @@
 //! `speechd bench transcribe`: how fast a model runs here, in its parts and from end to end. Medians of repeated runs; no figure
 //! decides anything.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use audio::Waveform;
 use models::{
-    Bundle, BundleSource, DecodeOptions, DeviceChoice, Transcriber,
-    decode::{Attempt, Rules, Strategy, Thresholds, WindowRequest},
+    Bundle, DecodeOptions, DeviceChoice, Transcriber,
     kernels::{peak_bytes_per_sec, peak_ops_per_sec},
 };
 use serde::Serialize;
 
 use super::{
+    decoder::{DecoderCost, DecoderSpeed, TOKENS, decoder_cost, decoder_speed, first_language},
+    draft::{self, DraftSpeed},
     end_to_end::{Cell, cells, measure},
-    middle,
+    middle, seconds_of,
 };
 use crate::{
     cli::{
         Usage,
-        fetch::fetch,
+        fetch::{fetch, fetch_draft},
         output::print,
         progress::{Items, Style, bytes},
         recognizer::decode_audio,
@@ -46,6 +47,9 @@ pub(super) struct Args {
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: String,
+    /// A smaller model that guesses what the model writes: the same window is written with and without its guesses
+    #[arg(long, value_name = "PATH_OR_ID")]
+    draft: Option<String>,
     /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
@@ -96,6 +100,7 @@ struct Report {
     decoder: Vec<DecoderSpeed>,
     /// Where the decoder has two blocks or more.
     decoder_cost: Option<DecoderCost>,
+    draft: Option<DraftSpeed>,
     beam_size: usize,
     end_to_end: Vec<Cell>,
     peak_memory_bytes: Option<u64>,
@@ -108,49 +113,36 @@ struct EncoderSpeed {
     secs: f64,
 }
 
-/// What a token takes alone, as a line through two depths of the decoder: `secs_per_token + secs_per_token_and_layer * layers`.
-#[derive(Debug, Serialize)]
-struct DecoderCost {
-    layers: [usize; 2],
-    secs_at_layers: [f64; 2],
-    secs_per_token: f64,
-    secs_per_token_and_layer: f64,
-}
-
-/// A step gives every row one token.
-#[derive(Debug, Serialize)]
-struct DecoderSpeed {
-    batch: usize,
-    tokens: usize,
-    secs_per_step: f64,
-    secs_per_token: f64,
-    /// Weights, keys and values.
-    bytes_per_step: f64,
-    /// Those over what the processor reads in that time; above 1 where caches hold them.
-    share_of_bandwidth: Option<f64>,
-    /// Time of the last quarter of the steps over that of the first: near 1 when decoding is linear in tokens.
-    last_over_first_quarter: f64,
-}
-
-/// Tokens that every benchmark row writes; fewer if the model's context ends before.
-const TOKENS: usize = 64;
-
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { file, model, device, precision, runs, lengths, concurrency, clips, json, quiet, config } =
-        args;
+    let Args {
+        file,
+        model,
+        draft,
+        device,
+        precision,
+        runs,
+        lengths,
+        concurrency,
+        clips,
+        json,
+        quiet,
+        config,
+    } = args;
     let mut config = Config::load(config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let settings = &mut config.transcribe;
     settings.device = device.unwrap_or(settings.device);
     settings.precision = precision.unwrap_or(settings.precision);
     let compute = Compute::of(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(model, &config, Style::new(*quiet))?;
+    let draft = draft.as_deref().unwrap_or(&config.transcribe.draft);
+    let draft_source = fetch_draft(draft, &config, Style::new(*quiet))?;
 
     let load_secs = median(*runs, || {
         compute.load(source.clone())?;
         // A GPU answers before it has computed.
         Ok(compute.device().synchronize()?)
     })?;
-    let transcriber = compute.load(source.clone())?;
+    let transcriber = compute.load_with_draft(source.clone(), draft_source)?;
     let (device, precision) = (compute.device(), compute.precision());
     let sample_rate = transcriber.feature_spec().sample_rate;
     let recordings = match file {
@@ -204,9 +196,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         })
         .collect::<anyhow::Result<Vec<DecoderSpeed>>>()?;
     let decoder_cost = match decoder.first() {
-        Some(speed) => decoder_cost(&compute, &source, features, speed.secs_per_token, *runs)?,
+        Some(speed) => decoder_cost(&compute, &source, features.clone(), speed.secs_per_token, *runs)?,
         None => None,
     };
+
+    let most = transcriber.architecture().max_target_positions() / 2;
+    let draft = draft::measure((&transcriber, draft), &features, most, *runs)?;
+    // The other figures are the model's own.
+    let transcriber = transcriber.without_draft();
 
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
@@ -256,15 +253,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         encoder_by_length,
         decoder,
         decoder_cost,
+        draft,
         beam_size: transcriber.beam_size(&options),
         end_to_end,
         peak_memory_bytes,
     };
     print(&if *json { serde_json::to_string_pretty(&report)? + "\n" } else { describe(&report) })
-}
-
-fn first_language(transcriber: &Transcriber) -> Option<String> {
-    transcriber.languages().next().map(str::to_owned)
 }
 
 /// What recordings of a few lengths take in the encoder.
@@ -282,100 +276,12 @@ fn encoder_by_length(transcriber: &Transcriber, runs: u32) -> anyhow::Result<Vec
     lengths.map(of_length).collect()
 }
 
-/// What a block of the decoder costs, by measuring half of them.
-fn decoder_cost(
-    compute: &Compute,
-    source: &BundleSource,
-    features: audio::Features,
-    secs_per_token: f64,
-    runs: u32,
-) -> anyhow::Result<Option<DecoderCost>> {
-    let bundle = Bundle::from_source(source.clone())?;
-    let (_, n_layers) = bundle.architecture().n_layers();
-    if n_layers < 2 {
-        return Ok(None);
-    }
-    let n_half = n_layers / 2;
-    let half = compute.load_bundle(bundle.with_decoder_layers(n_half)?)?;
-    let speed = decoder_speed(&half, &[half.listen(&half.encode(features)?)?], runs, 0.0)?;
-    let per_layer = (secs_per_token - speed.secs_per_token) / (n_layers - n_half) as f64;
-    Ok(Some(DecoderCost {
-        layers: [n_half, n_layers],
-        secs_at_layers: [speed.secs_per_token, secs_per_token],
-        secs_per_token: secs_per_token - per_layer * n_layers as f64,
-        secs_per_token_and_layer: per_layer,
-    }))
-}
-
-/// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed. A step reads
-/// `bytes_per_step`.
-fn decoder_speed(
-    transcriber: &Transcriber,
-    windows: &[Arc<models::CrossCache>],
-    runs: u32,
-    bytes_per_step: f64,
-) -> anyhow::Result<DecoderSpeed> {
-    let special = transcriber.special_tokens();
-    let language = first_language(transcriber);
-    let (prompt, start_index) =
-        special.prompt_after(&[], language.as_deref(), models::Task::Transcribe, false)?;
-    let n_tokens = TOKENS.min(transcriber.architecture().max_target_positions() - prompt.len());
-    let mut seconds = Vec::new();
-    for _ in 0..=runs {
-        let mut session = transcriber.session()?;
-        for (id, cross) in (0..).zip(windows) {
-            let request = WindowRequest {
-                cross: cross.clone(),
-                prompt: prompt.clone(),
-                start_index,
-                rules: Arc::new(Rules { suppress: vec![special.end], ..Rules::default() }),
-                attempts: vec![Attempt { temperature: 0.0, strategy: Strategy::Greedy }],
-                thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
-                max_new_tokens: n_tokens,
-                draft_tokens: 0,
-                seed: 0,
-            };
-            session.join(id, request)?;
-        }
-        let mut steps = Vec::with_capacity(n_tokens);
-        while !session.is_empty() {
-            let started = Instant::now();
-            let step = session.step()?;
-            steps.push(started.elapsed().as_secs_f64());
-            for (_, result) in step.ended {
-                result?;
-            }
-        }
-        // The first step reads the prompt.
-        steps.remove(0);
-        seconds.push(steps);
-    }
-    // The first run warms caches up.
-    seconds.remove(0);
-    let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len().max(1) as f64;
-    let quarter = n_tokens / 4;
-    let secs_per_step = middle(seconds.iter().map(|steps| mean(steps)).collect());
-    let ratios = seconds.iter().map(|steps| mean(&steps[steps.len() - quarter..]) / mean(&steps[..quarter]));
-    let batch = windows.len();
-    Ok(DecoderSpeed {
-        batch,
-        tokens: n_tokens,
-        secs_per_step,
-        secs_per_token: secs_per_step / batch as f64,
-        bytes_per_step,
-        share_of_bandwidth: None,
-        last_over_first_quarter: middle(ratios.collect()),
-    })
-}
-
 /// Median time of `runs` runs after one that is not counted.
 fn median(runs: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     work()?;
     let mut seconds = Vec::new();
     for _ in 0..runs {
-        let started = Instant::now();
-        work()?;
-        seconds.push(started.elapsed().as_secs_f64());
+        seconds_of(&mut seconds, &mut work)?;
     }
     Ok(middle(seconds))
 }
@@ -443,6 +349,21 @@ fn describe(report: &Report) -> String {
             ms(cost.secs_per_token_and_layer),
             cost.layers[0],
             cost.layers[1]
+        ));
+    }
+    if let Some(draft) = &report.draft {
+        let encoder =
+            if draft.has_own_encoder { "with an encoder of its own" } else { "with the model's encoder" };
+        let same = if draft.is_identical { "the same" } else { "other" };
+        lines.push(format!(
+            "draft             {} {encoder}: {} tokens in {} steps, {} without; {same} tokens; {} and {} without, {:.2} x as fast",
+            draft.draft,
+            draft.tokens,
+            draft.steps,
+            draft.steps_without,
+            ms(draft.secs),
+            ms(draft.secs_without),
+            draft.times_as_fast
         ));
     }
     let beam = report.beam_size;

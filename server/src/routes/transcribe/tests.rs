@@ -25,8 +25,8 @@ fn running(events: Vec<Event<TextPart, Transcribed>>) -> Running {
     let decoder = DecodePool::new("/none".into(), config.uploads);
     let state = AppState::new(config, Keys::default(), Models::new(["m".to_owned()]), decoder);
     let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
-    let serving =
-        load(&state, "m", std::path::Path::new(BUNDLE).into(), &compute, &Arc::default()).expect("a model");
+    let serving = load(&state, "m", std::path::Path::new(BUNDLE).into(), None, &compute, &Arc::default())
+        .expect("a model");
     let (sender, receiver) = mpsc::channel(events.len());
     for event in events {
         sender.try_send(event).expect("room");

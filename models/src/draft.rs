@@ -1,0 +1,116 @@
+//! A smaller model that guesses what a larger one is going to write: its decoder, and an encoder of its own unless it hears with the
+//! larger one's, as a distilled student does whose encoder was copied and never trained.
+
+use std::sync::Arc;
+
+use audio::Features;
+use candle_core::{Device, Tensor};
+
+use crate::params::Params;
+use crate::{
+    Bundle, CrossCache, Decoder, Description, Encoder, Error, Precision, SpeechModel, Tokenizer, Weights,
+};
+
+/// A loaded draft.
+pub(crate) struct DraftModel {
+    decoder: Arc<Decoder>,
+    /// `None` hears with the other's.
+    encoder: Option<Encoder>,
+    device: Device,
+}
+
+impl DraftModel {
+    /// Loads `draft`, which guesses for the model `of`.
+    ///
+    /// # Errors
+    /// A model without a decoder or of another vocabulary, one that hears something else; whatever is wrong with its files.
+    pub fn load(
+        draft: Bundle,
+        of: (&Description, &Weights),
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let (description, weights) = draft.into_parts();
+        check(&description, of.0)?;
+        let has_own_encoder = !has_same_encoder((&description, &weights), of)?;
+        let architecture = description.architecture();
+        let params = Params::frozen(weights, device).with_precision(precision);
+        let (decoder, encoder) = if has_own_encoder {
+            let model = SpeechModel::load(&params, architecture)?;
+            (model.decoder()?.clone(), Some(model.encoder))
+        } else {
+            (Arc::new(SpeechModel::load_decoder(&params, architecture)?), None)
+        };
+        Ok(Self { decoder, encoder, device: device.clone() })
+    }
+
+    /// What guesses.
+    pub fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
+    }
+
+    /// Whether it hears with an encoder of its own.
+    pub fn has_own_encoder(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// What it hears in the features of a window, of which the other model has the hidden states `encoded` (T, D).
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when `keep_going` says no; when a tensor operation fails.
+    pub fn listen(
+        &self,
+        features: Features,
+        encoded: &Tensor,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Arc<CrossCache>, Error> {
+        let cross = match &self.encoder {
+            None => self.decoder.cross_cache(encoded)?,
+            Some(encoder) => {
+                self.decoder.cross_cache(&encoder.hear(features, &self.device, keep_going)?)?
+            }
+        };
+        Ok(Arc::new(cross))
+    }
+}
+
+/// Refuses a draft that does not speak the other's tokens or hears something else.
+fn check(draft: &Description, of: &Description) -> Result<(), Error> {
+    let refuse = |what: String| Err(Error::option("draft", format!("{}: {what}", draft.source())));
+    let (ours, theirs) = (draft.architecture(), of.architecture());
+    if draft.feature_spec() != of.feature_spec() {
+        return refuse("it hears other features than the model it is to guess for".to_owned());
+    }
+    if ours.is_variable_length() != theirs.is_variable_length() || draft.window_secs() < of.window_secs() {
+        return refuse("it hears windows of other lengths than the model it is to guess for".to_owned());
+    }
+    let ((own, _, special), (other, _, other_special)) = (draft.vocabulary()?, of.vocabulary()?);
+    if ours.n_vocab() != theirs.n_vocab() {
+        let (a, b) = (ours.n_vocab(), theirs.n_vocab());
+        return refuse(format!("its vocabulary has {a} tokens, that of the model it is to guess for {b}"));
+    }
+    let differs = |id: &u32| token(&own, *id) != token(&other, *id);
+    if let Some(id) = (0..ours.n_vocab() as u32).find(differs) {
+        return refuse(format!("token {id} is not what it is in the model it is to guess for"));
+    }
+    if special != other_special {
+        return refuse("its prompts are not those of the model it is to guess for".to_owned());
+    }
+    Ok(())
+}
+
+fn token(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
+    tokenizer.token_bytes(id)
+}
+
+/// Whether two models have the same encoder, to the last bit.
+fn has_same_encoder(
+    (draft, weights): (&Description, &Weights),
+    (of, others): (&Description, &Weights),
+) -> Result<bool, Error> {
+    let (scope, _) = draft.architecture().encoder_scopes();
+    if scope != of.architecture().encoder_scopes().0 {
+        return Ok(false);
+    }
+    weights.are_equal_below(others, &format!("{scope}."))
+}

@@ -1,0 +1,105 @@
+//! What a draft saves: a window written with and without its guesses, token for token.
+
+use std::sync::Arc;
+
+use audio::Features;
+use models::{
+    CrossCache, Transcriber,
+    decode::{Attempt, Session, Strategy, Thresholds, WindowRequest},
+};
+use serde::Serialize;
+
+use super::{decoder::first_language, middle, seconds_of};
+
+/// A window written greedily, with a draft and without.
+#[derive(Debug, Serialize)]
+pub(super) struct DraftSpeed {
+    pub draft: String,
+    pub has_own_encoder: bool,
+    pub tokens: usize,
+    /// Whether both wrote the same.
+    pub is_identical: bool,
+    pub steps: usize,
+    pub steps_without: usize,
+    /// What the draft does to hear the window, and the decoding.
+    pub secs: f64,
+    pub secs_without: f64,
+    pub times_as_fast: f64,
+}
+
+/// Writes the window of `features` whose hidden states are `encoded` `runs` times in each way, in turn; medians.
+pub(super) fn measure(
+    (transcriber, draft): (&Transcriber, &str),
+    features: &Features,
+    max_new_tokens: usize,
+    runs: u32,
+) -> anyhow::Result<Option<DraftSpeed>> {
+    let Some(has_own_encoder) = transcriber.draft_has_own_encoder() else { return Ok(None) };
+    let encoded = transcriber.encode(features.clone())?;
+    let cross = transcriber.listen(&encoded)?;
+    let write = |guesses: bool| -> anyhow::Result<(usize, Vec<u32>)> {
+        let heard = match guesses {
+            true => transcriber.listen_by_draft(features.clone(), &encoded)?,
+            false => None,
+        };
+        let mut session = transcriber.session()?;
+        session.join(0, request(transcriber, &cross, heard, max_new_tokens)?)?;
+        run(&mut session)
+    };
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let mut written = (write(true)?, write(false)?);
+    for _ in 0..runs {
+        written.0 = seconds_of(&mut with, || write(true))?;
+        written.1 = seconds_of(&mut without, || write(false))?;
+    }
+    let (secs, secs_without) = (middle(with), middle(without));
+    let ((steps, tokens), (steps_without, tokens_without)) = written;
+    Ok(Some(DraftSpeed {
+        draft: draft.to_owned(),
+        has_own_encoder,
+        tokens: tokens.len(),
+        is_identical: tokens == tokens_without,
+        steps,
+        steps_without,
+        secs,
+        secs_without,
+        times_as_fast: secs_without / secs,
+    }))
+}
+
+fn request(
+    transcriber: &Transcriber,
+    cross: &Arc<CrossCache>,
+    draft: Option<Arc<CrossCache>>,
+    max_new_tokens: usize,
+) -> anyhow::Result<WindowRequest> {
+    let language = first_language(transcriber);
+    let special = transcriber.special_tokens();
+    let (prompt, start_index) =
+        special.prompt_after(&[], language.as_deref(), models::Task::Transcribe, false)?;
+    Ok(WindowRequest {
+        cross: cross.clone(),
+        // Earlier text is no draft's merit.
+        draft_tokens: if draft.is_some() { 3 } else { 0 },
+        draft,
+        prompt,
+        start_index,
+        rules: Arc::new(transcriber.rules(false)),
+        attempts: vec![Attempt { temperature: 0.0, strategy: Strategy::Greedy }],
+        thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
+        max_new_tokens,
+        seed: 0,
+    })
+}
+
+/// Steps that a session of one window takes, and what it writes.
+fn run(session: &mut Session) -> anyhow::Result<(usize, Vec<u32>)> {
+    let (mut n_steps, mut tokens) = (0, Vec::new());
+    while !session.is_empty() {
+        n_steps += 1;
+        for (_, result) in session.step()?.ended {
+            tokens = result?.tokens;
+        }
+    }
+    Ok((n_steps, tokens))
+}
