@@ -137,7 +137,7 @@ mod tests {
 
     impl Read for Slow {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            sleep(Duration::from_millis(120));
+            sleep(Duration::from_millis(450));
             self.0.read(buffer)
         }
     }
@@ -161,7 +161,7 @@ mod tests {
     #[cfg(any(target_os = "linux", target_os = "freebsd", target_vendor = "apple"))]
     #[test]
     fn only_the_threads_own_computing_counts() {
-        const LIMIT_SECS: f64 = 0.1;
+        const LIMIT_SECS: f64 = 0.4;
         let limits = Limits { max_cpu_secs: LIMIT_SECS, ..Limits::default() };
         let options = DecodeAudio { limits, ..DecodeAudio::default() };
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/audio/tone.flac");

@@ -9,6 +9,7 @@ mod convolution;
 mod cross_entropy;
 mod ctc;
 mod depthwise;
+mod distillation;
 mod epilogue;
 mod functions;
 mod gemm;
@@ -42,6 +43,7 @@ pub use convolution::{
 pub use cross_entropy::{Labels, cross_entropy, cross_entropy_backward};
 pub use ctc::{CtcLabels, CtcPass, ctc, ctc_backward};
 pub use depthwise::{DepthwiseShape, add_depthwise_weight_gradient, depthwise, depthwise_input_gradient};
+pub use distillation::{Teacher, distillation, distillation_backward};
 pub use epilogue::{Epilogue, PostOp};
 pub use gemm::{Matrix, Threads, multiply_add, product};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
