@@ -15,6 +15,7 @@ mod connections;
 mod data;
 mod decode_worker;
 mod digits;
+mod distil;
 mod fast_conformer;
 mod finetune;
 mod gpu;

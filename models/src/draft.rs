@@ -7,9 +7,7 @@ use audio::Features;
 use candle_core::{Device, Tensor};
 
 use crate::params::Params;
-use crate::{
-    Bundle, CrossCache, Decoder, Description, Encoder, Error, Precision, SpeechModel, Tokenizer, Weights,
-};
+use crate::{Bundle, CrossCache, Decoder, Description, Encoder, Error, Precision, SpeechModel, Weights};
 
 /// A loaded draft.
 pub(crate) struct DraftModel {
@@ -34,6 +32,14 @@ impl DraftModel {
         check(&description, of.0)?;
         let has_own_encoder = !has_same_encoder((&description, &weights), of)?;
         let architecture = description.architecture();
+        if has_own_encoder {
+            // It hears the other's windows.
+            let takes_any = architecture.is_variable_length() || !of.0.architecture().is_variable_length();
+            if !takes_any || description.window_secs() < of.0.window_secs() {
+                let message = "it hears windows of other lengths than the model it is to guess for";
+                return Err(Error::option("draft", format!("{}: {message}", description.source())));
+            }
+        }
         let params = Params::frozen(weights, device).with_precision(precision);
         let (decoder, encoder) = if has_own_encoder {
             let model = SpeechModel::load(&params, architecture)?;
@@ -81,15 +87,12 @@ fn check(draft: &Description, of: &Description) -> Result<(), Error> {
     if draft.feature_spec() != of.feature_spec() {
         return refuse("it hears other features than the model it is to guess for".to_owned());
     }
-    if ours.is_variable_length() != theirs.is_variable_length() || draft.window_secs() < of.window_secs() {
-        return refuse("it hears windows of other lengths than the model it is to guess for".to_owned());
-    }
     let ((own, _, special), (other, _, other_special)) = (draft.vocabulary()?, of.vocabulary()?);
     if ours.n_vocab() != theirs.n_vocab() {
         let (a, b) = (ours.n_vocab(), theirs.n_vocab());
         return refuse(format!("its vocabulary has {a} tokens, that of the model it is to guess for {b}"));
     }
-    let differs = |id: &u32| token(&own, *id) != token(&other, *id);
+    let differs = |id: &u32| own.token_bytes(*id) != other.token_bytes(*id);
     if let Some(id) = (0..ours.n_vocab() as u32).find(differs) {
         return refuse(format!("token {id} is not what it is in the model it is to guess for"));
     }
@@ -97,10 +100,6 @@ fn check(draft: &Description, of: &Description) -> Result<(), Error> {
         return refuse("its prompts are not those of the model it is to guess for".to_owned());
     }
     Ok(())
-}
-
-fn token(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
-    tokenizer.token_bytes(id)
 }
 
 /// Whether two models have the same encoder, to the last bit.

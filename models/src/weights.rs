@@ -120,6 +120,20 @@ impl Weights {
         self
     }
 
+    /// These weights with some of the layers whose names begin with `prefix` and a number, counted anew.
+    #[must_use]
+    pub(crate) fn with_layers(mut self, prefix: &str, layers: &[usize]) -> Self {
+        let renamed = self.entries.into_iter().filter_map(|(name, entry)| {
+            let Some((layer, rest)) = name.strip_prefix(prefix).and_then(|rest| rest.split_once('.')) else {
+                return Some((name, entry));
+            };
+            let place = layers.iter().position(|kept| layer.parse() == Ok(*kept))?;
+            Some((format!("{prefix}{place}.{rest}"), entry))
+        });
+        self.entries = renamed.collect();
+        self
+    }
+
     /// How many tokens have an embedding.
     fn n_token_rows(&self) -> usize {
         let stored = || {

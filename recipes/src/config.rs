@@ -2,7 +2,7 @@
 
 mod strategy;
 
-pub use strategy::{StageConfig, StrategyConfig, StrategyKind};
+pub use strategy::{DistilConfig, StageConfig, StrategyConfig, StrategyKind};
 
 use std::path::Path;
 
@@ -25,10 +25,11 @@ use crate::train::TrainConfig;
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Recipes that are part of the program: name and contents.
-pub const RECIPES: [(&str, &str); 4] = [
+pub const RECIPES: [(&str, &str); 5] = [
     ("canary_ps", include_str!("../canary_ps.toml")),
     ("ctc_ps", include_str!("../ctc_ps.toml")),
     ("digits_en", include_str!("../digits_en.toml")),
+    ("distil", include_str!("../distil.toml")),
     ("finetune", include_str!("../finetune.toml")),
 ];
 
@@ -206,9 +207,29 @@ impl RunConfig {
     fn figures(&self) -> Vec<&'static str> {
         let TaskKind::Transcribe = self.task;
         let mut figures = vec!["wer", "cer", "loss"];
-        let losses = [("cross_entropy", self.loss.cross_entropy.weight), ("ctc", self.loss.ctc.weight)];
-        figures.extend(losses.into_iter().filter(|(_, weight)| *weight > 0.0).map(|(name, _)| name));
+        figures.extend(
+            self.loss.weights().into_iter().filter(|(_, weight)| *weight > 0.0).map(|(name, _)| name),
+        );
         figures
+    }
+
+    /// A student has one teacher, its base, and does not learn to hear.
+    fn check_distillation(&self) -> Result<(), Error> {
+        let (is_student, loss) = (self.strategy.kind == StrategyKind::Distil, &self.loss);
+        let refuse = |key: &str, message: &str| Err(Error::config(key, message));
+        if !is_student && loss.distillation.weight > 0.0 {
+            return refuse("loss.distillation.weight", "there is no teacher: set strategy.kind = \"distil\"");
+        }
+        if is_student && loss.ctc.weight > 0.0 {
+            return refuse(
+                "loss.ctc.weight",
+                "a student keeps its base's encoder, and CTC teaches nothing else; set 0",
+            );
+        }
+        if is_student && !self.model.tokenizer.is_empty() {
+            return refuse("model.tokenizer", "a student speaks its teacher's tokens");
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -312,6 +333,7 @@ impl RunConfig {
             return Err(Error::config("train.parts", message));
         }
         self.strategy.check(!self.model.base.is_empty())?;
+        self.check_distillation()?;
         // Without a rate it follows from the base, which is not known yet; any will do to look at the rest.
         let is_open = self.optimizer.learning_rate == 0.0 && !self.model.base.is_empty();
         let rate = if is_open { 1.0 } else { self.optimizer.learning_rate };

@@ -40,20 +40,25 @@ impl Bundle {
         })
     }
 
-    /// The same model with the first `n_layers` of its decoder's blocks alone: what is left of it says nothing, and shows what a block
-    /// costs.
+    /// The same model with these of its decoder's blocks alone, in this order: what is left of it says little until it is trained, and
+    /// shows what a block costs.
     ///
     /// # Errors
-    /// A model without a decoder, more blocks than it has, or none.
-    pub fn with_decoder_layers(self, n_layers: usize) -> Result<Self, Error> {
+    /// A model without a decoder, blocks that it does not have or that are not in ascending order, none; an adapter, which knows blocks by their number.
+    pub fn with_decoder_blocks(self, blocks: &[usize]) -> Result<Self, Error> {
         let (description, weights) = self.into_parts();
         let (_, n_known) = description.architecture().n_layers();
-        if !(1..=n_known).contains(&n_layers) {
-            return Err(Error::option(
-                "decoder_layers",
-                format!("{n_layers} is not between 1 and {n_known}"),
-            ));
+        let are_ascending = blocks.windows(2).all(|pair| pair[0] < pair[1]);
+        if !are_ascending || blocks.is_empty() || blocks.iter().any(|block| *block >= n_known) {
+            let message = format!("{blocks:?} are not some of the {n_known} blocks, in their order");
+            return Err(Error::option("decoder_blocks", message));
         }
+        if matches!(description.source(), BundleSource::Adapted { .. }) && blocks.len() < n_known {
+            let message = "an adapter lies on all blocks; merge it first (speechd models merge)";
+            return Err(Error::option("decoder_blocks", message));
+        }
+        let n_layers = blocks.len();
+        let weights = weights.with_layers("model.decoder.layers.", blocks);
         let source = description.source();
         let mut config = read_json(source, "config.json")?;
         match description.architecture() {

@@ -21,6 +21,8 @@ pub enum StrategyKind {
     FrozenEncoder,
     /// All of it, on a related language first.
     Multistage,
+    /// A decoder with some of its blocks, which learns to write what the base writes.
+    Distil,
 }
 
 impl StrategyKind {
@@ -31,6 +33,7 @@ impl StrategyKind {
             Self::Lora => "lora",
             Self::FrozenEncoder => "frozen-encoder",
             Self::Multistage => "multistage",
+            Self::Distil => "distil",
         }
     }
 }
@@ -44,6 +47,35 @@ pub struct StrategyConfig {
     pub frozen_layers: usize,
     pub lora: Lora,
     pub stage: StageConfig,
+    pub distil: DistilConfig,
+}
+
+/// `[strategy.distil]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct DistilConfig {
+    pub decoder_layers: usize,
+    pub max_wer: f64,
+    pub cache_mb: usize,
+}
+
+impl DistilConfig {
+    /// The blocks of a decoder of `n_layers` that the student begins with: spread evenly, the first and the last among them
+    /// (huggingface/distil-whisper `create_student_model.py`).
+    ///
+    /// # Errors
+    /// None, or more than there are.
+    pub fn blocks(&self, n_layers: usize) -> Result<Vec<usize>, Error> {
+        let n = self.decoder_layers;
+        if !(1..=n_layers).contains(&n) {
+            let message = format!("{n} is not between 1 and the base's {n_layers}");
+            return Err(Error::config("strategy.distil.decoder_layers", message));
+        }
+        let mut blocks: Vec<usize> = (0..n).map(|block| block * (n_layers - 1) / (n - 1).max(1)).collect();
+        blocks[n - 1] = n_layers - 1;
+        Ok(blocks)
+    }
 }
 
 /// `[strategy.stage]`
@@ -78,6 +110,9 @@ impl StrategyConfig {
             StrategyKind::Lora => {
                 TrainedPart { frozen: vec![String::new()], lora: Some((self.lora.clone(), seed)) }
             }
+            StrategyKind::Distil => {
+                TrainedPart { frozen: vec![architecture.encoder_scopes().0.to_owned()], lora: None }
+            }
             StrategyKind::FrozenEncoder => {
                 let (encoder, stem) = architecture.encoder_scopes();
                 let layers = (0..self.frozen_layers).map(|layer| format!("{encoder}.layers.{layer}"));
@@ -109,6 +144,9 @@ impl StrategyConfig {
                     &format!("{:?} are not all among {}", self.lora.targets, LORA_TARGETS.join(", ")),
                 )
             }
+            StrategyKind::Distil if !(self.distil.max_wer.is_finite() && self.distil.max_wer >= 0.0) => {
+                refuse("distil.max_wer", "is not a number from 0 on")
+            }
             StrategyKind::Multistage if self.stage.language.is_empty() => refuse(
                 "stage.language",
                 "is missing: the code of the language that is learnt first (--related-lang)",
@@ -122,5 +160,24 @@ impl StrategyConfig {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those of huggingface/distil-whisper.
+    #[test]
+    fn blocks_are_spread_from_the_first_to_the_last() {
+        let blocks = |n_layers, decoder_layers| {
+            DistilConfig { decoder_layers, max_wer: 0.2, cache_mb: 0 }.blocks(n_layers).ok()
+        };
+        assert_eq!(blocks(32, 2), Some(vec![0, 31]));
+        assert_eq!(blocks(32, 4), Some(vec![0, 10, 20, 31]));
+        assert_eq!(blocks(32, 16), Some(vec![0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 31]));
+        assert_eq!(blocks(4, 4), Some(vec![0, 1, 2, 3]));
+        assert_eq!(blocks(2, 1), Some(vec![1]));
+        assert_eq!((blocks(2, 3), blocks(2, 0)), (None, None));
     }
 }

@@ -3,9 +3,11 @@
 
 mod cross_entropy;
 mod ctc;
+mod distillation;
 
 pub use cross_entropy::CrossEntropy;
 pub use ctc::{Ctc, CtcVocabulary};
+pub use distillation::Distillation;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,15 +21,26 @@ pub struct LossConfig {
     pub cross_entropy: CrossEntropy,
     /// Of the encoder's own reading of the text.
     pub ctc: Ctc,
+    /// Of what the decoder's next tokens lack of a teacher's.
+    pub distillation: Distillation,
 }
 
 impl LossConfig {
+    /// What each counts, by name.
+    pub fn weights(&self) -> [(&'static str, f64); 3] {
+        [
+            ("cross_entropy", self.cross_entropy.weight),
+            ("ctc", self.ctc.weight),
+            ("distillation", self.distillation.weight),
+        ]
+    }
+
     /// Refuses what makes no sense.
     ///
     /// # Errors
     /// Names the key.
     pub fn check(&self) -> Result<(), Error> {
-        let weights = [("cross_entropy", self.cross_entropy.weight), ("ctc", self.ctc.weight)];
+        let weights = self.weights();
         for (name, weight) in weights {
             if !(weight.is_finite() && weight >= 0.0) {
                 let message = format!("{weight} is not a number from 0 on");
@@ -36,6 +49,11 @@ impl LossConfig {
         }
         if weights.iter().all(|(_, weight)| *weight == 0.0) {
             return Err(Error::config("loss", "all weights are 0: there is nothing to learn"));
+        }
+        let temperature = self.distillation.temperature;
+        if !(temperature.is_finite() && temperature > 0.0) {
+            let message = format!("{temperature} is not a number above 0");
+            return Err(Error::config("loss.distillation.temperature", message));
         }
         if !(0.0..1.0).contains(&self.cross_entropy.label_smoothing) {
             let message = format!("{} is not between 0 and 1", self.cross_entropy.label_smoothing);

@@ -45,7 +45,7 @@ pub fn forecast(
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Forecast, Error> {
     let Assembled { config, task, corpus, padding, n_parameters, .. } =
-        assemble(name, config, base, dir, false, tell)?;
+        assemble(name, config, base, dir, None, tell)?;
     let n_batches = corpus.n_batches(0);
     let spread = (0..n_batches).step_by(n_batches.div_ceil(N_TRIED).max(1)).take(N_TRIED);
     let (workers, vars) = (Workers::new(config.train.parts)?, task.vars());

@@ -7,6 +7,7 @@ mod folder;
 mod forecast;
 mod manifests;
 mod model;
+mod pseudo_labels;
 mod stage;
 
 use std::fs;
@@ -22,7 +23,10 @@ use self::folder::{keep_settings, lock};
 pub use self::manifests::{Place, find, force_language, manifest_of};
 use self::manifests::{read_cuts, sources};
 pub use self::model::with_language;
-use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes};
+use self::model::{
+    keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes, student,
+};
+use self::pseudo_labels::pseudo_labels;
 pub use self::stage::{FirstStage, check_base};
 use self::stage::{Stage, first_stage};
 use crate::Error;
@@ -35,7 +39,7 @@ use crate::loss::CtcVocabulary;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
 use crate::run_card::{RunCard, TOO_SHORT};
 use crate::task::Figures;
-use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Transcribe, ctc_vocabulary};
+use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Teacher, Transcribe, ctc_vocabulary};
 use crate::train::{Ending, Event, Run, StepReport, train};
 
 /// Where things are in a run's folder.
@@ -55,6 +59,13 @@ pub enum Progress<'a> {
         /// Its name.
         corpus: &'a str,
         /// How many are done.
+        n_done: usize,
+        /// Of how many.
+        n_all: usize,
+    },
+    /// A teacher writes down what is there to be learnt.
+    Labelling {
+        /// Recordings that are done.
         n_done: usize,
         /// Of how many.
         n_all: usize,
@@ -119,7 +130,7 @@ pub fn run(
         _ => base,
     };
     let Assembled { config, task, corpus, n_train, train_secs, n_dev, n_parameters, .. } =
-        assemble(name, config, base, dir, true, tell)?;
+        assemble(name, config, base, dir, Some(stop), tell)?;
     let config = &config;
     let checkpoints = Checkpoints::open(&dir.join(CHECKPOINTS))?;
     let at = checkpoints.steps()?.last().copied();
@@ -198,18 +209,23 @@ struct Assembled {
     n_parameters: usize,
 }
 
-/// Reads the data and the model; with `is_kept` the folder is from now on that of a run with these settings.
+/// Reads the data and the model. `stop` is that of a run, and the folder from now on that of one with these settings; without it
+/// nothing is written, and a student is planned with the texts that are there.
 fn assemble(
     name: &str,
     config: &RunConfig,
     base: Option<BundleSource>,
     dir: &Path,
-    is_kept: bool,
+    stop: Option<&AtomicBool>,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Assembled, Error> {
     let TaskKind::Transcribe = config.task;
     let device = config.train.device.open()?;
+    let teacher = base.clone().filter(|_| config.strategy.kind == StrategyKind::Distil);
+    let teacher =
+        teacher.map(|base| Teacher::load(prepared_base(config, base)?, config, &device)).transpose()?;
     let base = base.map(|base| prepared_base(config, base)).transpose()?;
+    let base = base.map(|base| student(config, base)).transpose()?;
     // What a base decides is said as it is.
     let mut config = match &base {
         Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
@@ -224,7 +240,7 @@ fn assemble(
     if config.sampler.batch_secs == 0.0 {
         config.sampler.batch_secs = BATCH_WINDOWS * config.model.window_secs;
     }
-    if is_kept {
+    if stop.is_some() {
         keep_settings(&config, dir)?;
     }
     let needs =
@@ -232,6 +248,18 @@ fn assemble(
     let mut read = |entries: &[String], what: &str| read_cuts(entries, what, needs, &config, dir, tell);
     let (cuts, counts) = read(&config.data.train, "data.train")?;
     let (dev, _) = read(&config.data.dev, "data.dev")?;
+    let (cuts, counts) = match (&teacher, stop) {
+        (Some(teacher), Some(stop)) if config.strategy.distil.max_wer > 0.0 => {
+            if !config.data.weights.is_empty() {
+                let message = "not beside what a teacher writes, of which some recordings are left out";
+                return Err(Error::config("data.weights", message));
+            }
+            let cuts = pseudo_labels(cuts, &teacher.transcriber, &config, dir, stop, tell)?;
+            let n_cuts = cuts.len();
+            (cuts, vec![n_cuts])
+        }
+        _ => (cuts, counts),
+    };
     let weights = config.data.weights.iter().zip(&counts);
     let weights = weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect();
 
@@ -253,6 +281,7 @@ fn assemble(
         is_checkpointing,
         config.seed,
         vocabulary,
+        teacher,
         |live| {
             let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)

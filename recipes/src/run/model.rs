@@ -64,6 +64,22 @@ pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<
     })
 }
 
+/// What is trained of a base: a student has some of its decoder's blocks.
+///
+/// # Errors
+/// More blocks than the base has, a base that others' factors lie on.
+pub(super) fn student(config: &RunConfig, base: Bundle) -> Result<Bundle, Error> {
+    if config.strategy.kind != StrategyKind::Distil {
+        return Ok(base);
+    }
+    let (_, n_layers) = base.architecture().n_layers();
+    if n_layers == 0 {
+        let message = "distil makes a smaller decoder, and the base has none";
+        return Err(Error::config("strategy.kind", message));
+    }
+    Ok(base.with_decoder_blocks(&config.strategy.distil.blocks(n_layers)?)?)
+}
+
 /// A base with a token for the run's language.
 ///
 /// # Errors

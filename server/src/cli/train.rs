@@ -108,7 +108,7 @@ fn first_comment(text: &str) -> &str {
 /// What a run tells, for people.
 pub(super) struct Teller {
     style: Style,
-    /// The corpus that becomes manifests, and how far it is.
+    /// What is done before training, and how far it is.
     preparing: Option<(String, Items)>,
     bar: Option<Training>,
     n_rejected: usize,
@@ -120,21 +120,32 @@ impl Teller {
         Self { style, preparing: None, bar: None, n_rejected: 0, n_faults: 0 }
     }
 
+    /// Shows how far what comes before training is.
+    fn prepare(&mut self, what: &str, n_done: usize, n_all: usize) {
+        let style = self.style;
+        let items = match self.preparing.take() {
+            Some((name, items)) if name == what => items,
+            earlier => {
+                earlier.inspect(|(_, items)| items.clear());
+                Items::start(style, what, Some(n_all))
+            }
+        };
+        let (_, items) = self.preparing.insert((what.to_owned(), items));
+        items.update_of(n_done, n_all);
+    }
+
     pub(super) fn tell(&mut self, progress: &Progress<'_>) {
         match progress {
             Progress::Preparing { corpus, n_done, n_all } => {
-                let style = self.style;
-                let items = match self.preparing.take() {
-                    Some((name, items)) if name == *corpus => items,
-                    earlier => {
-                        earlier.inspect(|(_, items)| items.clear());
-                        Items::start(style, &format!("preparing {corpus}"), Some(*n_all))
-                    }
-                };
-                let (_, items) = self.preparing.insert(((*corpus).to_owned(), items));
-                items.update_of(*n_done, *n_all);
+                self.prepare(&format!("preparing {corpus}"), *n_done, *n_all);
             }
-            Progress::Note(note) => self.style.note(note),
+            Progress::Labelling { n_done, n_all } => self.prepare("the teacher writes", *n_done, *n_all),
+            Progress::Note(note) => {
+                if let Some((_, items)) = self.preparing.take() {
+                    items.clear();
+                }
+                self.style.note(note);
+            }
             Progress::Rejected(rejected) => {
                 self.n_rejected += 1;
                 if self.n_rejected <= MAX_TOLD {

@@ -178,7 +178,7 @@ fn a_draft_saves_steps_and_changes_nothing() -> Result<(), Error> {
     let cross = transcriber.listen(&encoded)?;
     let architecture = transcriber.architecture();
     let random = crate::SpeechModel::load(&crate::params::Params::seeded(5, &Device::Cpu), architecture)?;
-    let half = Transcriber::load(Bundle::open(fixture)?.with_decoder_layers(1)?, &Device::Cpu)?;
+    let half = Transcriber::load(Bundle::open(fixture)?.with_decoder_blocks(&[0])?, &Device::Cpu)?;
     let about = |draft: Option<&Arc<Decoder>>, id: u64| -> Result<WindowRequest, Error> {
         let usual = request_about(cross.clone(), &transcriber, Strategy::Greedy);
         let draft = draft.map(|draft| draft.cross_cache(&encoded)).transpose()?.map(Arc::new);
@@ -242,7 +242,7 @@ fn a_draft_of_another_kind_is_refused() -> Result<(), Error> {
     };
     let load =
         |draft| Transcriber::load_with_draft(Precision::F32, fixture("whisper-80")?, draft, &Device::Cpu);
-    let half = load(fixture("whisper-80")?.with_decoder_layers(1)?)?;
+    let half = load(fixture("whisper-80")?.with_decoder_blocks(&[0])?)?;
     assert_eq!(half.draft_has_own_encoder(), Some(false));
     for other in ["whisper-128", "canary"] {
         match load(fixture(other)?) {

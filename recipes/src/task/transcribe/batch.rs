@@ -97,7 +97,28 @@ impl Tokens {
     }
 }
 
+/// Positions of a batch that count, in order.
+pub(super) struct Counted(Vec<u32>);
+
+impl Counted {
+    /// Their numbers among the rows of (B times U).
+    pub fn rows(&self) -> &[u32] {
+        &self.0
+    }
+
+    /// What `values`, one for each position, say of them.
+    pub fn of<T: Copy>(&self, values: &[T]) -> Vec<T> {
+        self.0.iter().map(|row| values[*row as usize]).collect()
+    }
+}
+
 impl Batch {
+    /// The positions whose weight is not 0.
+    pub(super) fn counted(&self) -> Counted {
+        let weights = (0u32..).zip(&self.weights);
+        Counted(weights.filter(|(_, weight)| **weight != 0.0).map(|(row, _)| row).collect())
+    }
+
     /// Positions of each row in an encoder.
     pub(super) fn n_positions(&self, encoder: &Encoder) -> Vec<usize> {
         self.n_frames.iter().map(|n| encoder.n_positions(*n)).collect()

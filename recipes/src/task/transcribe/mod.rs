@@ -2,13 +2,16 @@
 
 mod batch;
 mod corpus;
+mod encoder_states;
 mod recordings;
+mod teacher;
 #[cfg(test)]
 mod tests;
 
 pub use batch::Batch;
 pub use corpus::{Capacity, Corpus};
 pub use recordings::Recordings;
+pub use teacher::Teacher;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,11 +21,12 @@ use candle_core::{Tensor, Var};
 use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::{
-    Architecture, DecodeOptions, Description, SpeechModel, Tokenizer, Transcriber, WeightDtype, add_updates,
-    is_factor, write_adapter, write_weights,
+    Architecture, DecodeOptions, Decoder, Description, SpeechModel, Tokenizer, Transcriber, WeightDtype,
+    add_updates, is_factor, write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
 
+use self::batch::Counted;
 use self::recordings::{Draw, cut_ids};
 use super::{Extent, Figures, Task, Term, Totals};
 use crate::Error;
@@ -47,6 +51,8 @@ pub struct Transcribe {
     ctc_head: Option<Linear>,
     ctc_vocabulary: CtcVocabulary,
     loss: LossConfig,
+    /// Of a student, whose encoder does not learn.
+    teacher: Option<Teacher>,
     /// The same weights without a graph.
     live: Transcriber,
     live_ctc_head: Option<Linear>,
@@ -105,7 +111,7 @@ impl HeldOut {
 
 impl Transcribe {
     /// A task over `params`, which the model of `description` is built from. `is_checkpointing` trades time for memory, `seed`
-    /// draws what a base model lacks, CTC tells the tokens of `ctc_vocabulary` apart, and `held_out` makes what the model is judged
+    /// draws what a base model lacks, CTC tells the tokens of `ctc_vocabulary` apart, a student learns from its `teacher`, and `held_out` makes what the model is judged
     /// by, given a handle to its live weights.
     ///
     /// # Errors
@@ -117,6 +123,7 @@ impl Transcribe {
         is_checkpointing: bool,
         seed: u64,
         ctc_vocabulary: CtcVocabulary,
+        teacher: Option<Teacher>,
         held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
     ) -> Result<Self, Error> {
         let architecture = description.architecture();
@@ -141,12 +148,28 @@ impl Transcribe {
         let live = Transcriber::with_params(&description, &detached)?;
         let live_ctc_head = head(&detached)?;
         let (held_out, loss) = (held_out(&live)?, loss.clone());
-        Ok(Self { params, description, model, ctc_head, ctc_vocabulary, loss, live, live_ctc_head, held_out })
+        Ok(Self {
+            params,
+            description,
+            model,
+            ctc_head,
+            ctc_vocabulary,
+            loss,
+            teacher,
+            live,
+            live_ctc_head,
+            held_out,
+        })
     }
 
     /// Whether CTC is trained, with a head of the model or with one beside it.
     fn has_ctc(&self) -> bool {
         self.loss.ctc.weight > 0.0
+    }
+
+    /// Whether the decoder is trained.
+    fn writes(&self) -> bool {
+        self.loss.cross_entropy.weight > 0.0 || self.loss.distillation.weight > 0.0
     }
 
     /// A handle to the live weights.
@@ -234,20 +257,26 @@ impl Transcribe {
         batch: &Batch,
     ) -> Result<Vec<Tensor>, Error> {
         let is_padded = self.description.architecture().is_variable_length();
-        let encoded = match is_padded {
-            true => model.encoder.forward_padded(&batch.mel, &batch.n_frames)?,
-            false => model.encoder.forward(&batch.mel, &|| true)?,
+        let encoded = match (&self.teacher, is_padded) {
+            (Some(teacher), _) => teacher.states.encode(&self.live.model().encoder, batch)?,
+            (None, true) => model.encoder.forward_padded(&batch.mel, &batch.n_frames)?,
+            (None, false) => model.encoder.forward(&batch.mel, &|| true)?,
         };
         let n_positions = batch.n_positions(&self.live.model().encoder);
         let mut sums = Vec::new();
-        if self.loss.cross_entropy.weight > 0.0 {
-            let decoder = model.decoder()?;
-            let hidden = match is_padded {
-                true => decoder.forward_padded(&batch.ids, &encoded, &n_positions)?,
-                false => decoder.forward(&batch.ids, &encoded)?,
-            };
-            let cross_entropy = &self.loss.cross_entropy;
-            sums.push(cross_entropy.sum(decoder, &hidden, &batch.labels, &batch.weights)?);
+        if self.writes() {
+            let n_positions = is_padded.then_some(n_positions.as_slice());
+            // Only positions that count get logits: padding and prompts cost nothing.
+            let counted = batch.counted();
+            let logits = logits(model.decoder()?, batch, &encoded, n_positions, &counted)?; // (N, V)
+            if self.loss.cross_entropy.weight > 0.0 {
+                let (labels, weights) = (counted.of(&batch.labels), counted.of(&batch.weights));
+                sums.push(self.loss.cross_entropy.sum(&logits, labels, weights)?);
+            }
+            if let Some(teacher) = self.teacher.as_ref().filter(|_| self.loss.distillation.weight > 0.0) {
+                let theirs = self::logits(&teacher.decoder, batch, &encoded, n_positions, &counted)?;
+                sums.push(self.loss.distillation.sum(&logits, theirs, counted.of(&batch.weights))?);
+            }
         }
         let own = model.ctc_head().filter(|_| self.has_ctc());
         if let Some(head) = own.or(ctc_head) {
@@ -299,6 +328,23 @@ impl Transcribe {
         figures.insert("loss".to_owned(), loss);
         Ok(())
     }
+}
+
+/// A decoder's logits at the positions that count, (N, V), given hidden states (B, T, D) of which `n_positions` of each row mean
+/// something, or all.
+fn logits(
+    decoder: &Decoder,
+    batch: &Batch,
+    encoded: &Tensor,
+    n_positions: Option<&[usize]>,
+    counted: &Counted,
+) -> Result<Tensor, Error> {
+    let hidden = match n_positions {
+        Some(n_positions) => decoder.forward_padded(&batch.ids, encoded, n_positions)?,
+        None => decoder.forward(&batch.ids, encoded)?,
+    };
+    let rows = Tensor::from_slice(counted.rows(), counted.rows().len(), hidden.device())?;
+    Ok(decoder.logits(&hidden.flatten(0, 1)?.index_select(&rows, 0)?)?)
 }
 
 /// The tokens that CTC tells apart when it is trained on `cuts`; those that state no language are in `language`.
@@ -358,9 +404,12 @@ impl Task for Transcribe {
 
     fn terms(&self, batch: &Batch) -> Vec<Term> {
         let mut terms = Vec::new();
+        let weight = batch.weights.iter().map(|weight| f64::from(*weight)).sum();
         if self.loss.cross_entropy.weight > 0.0 {
-            let weight = batch.weights.iter().map(|weight| f64::from(*weight)).sum();
             terms.push(Term { name: "cross_entropy", scale: self.loss.cross_entropy.weight, weight });
+        }
+        if self.loss.distillation.weight > 0.0 {
+            terms.push(Term { name: "distillation", scale: self.loss.distillation.weight, weight });
         }
         if self.has_ctc() {
             // By tokens, as the other term.
@@ -387,7 +436,7 @@ impl Task for Transcribe {
         let references = self.held_out.references();
         let evaluation = match &self.live_ctc_head {
             // The decoder learns nothing: what the encoder has learnt is read from the head.
-            Some(head) if self.loss.cross_entropy.weight == 0.0 => {
+            Some(head) if !self.writes() => {
                 let mut hear = |batch: &[Reference]| {
                     batch.iter().map(|reference| self.read(head, &reference.waveform.samples)).collect()
                 };

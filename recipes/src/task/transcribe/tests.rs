@@ -127,6 +127,7 @@ fn task(folder: &Path, config: &RunConfig) -> Transcribe {
         config.model.gradient_checkpointing,
         config.seed,
         ctc_vocabulary(&describe(config.model.architecture), &cuts(folder, 20), None).unwrap(),
+        None,
         |live| {
             let recordings = Recordings::new(cuts(folder, 8), None, live.clone(), 0);
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(), config.seed)
@@ -512,4 +513,92 @@ fn held_out_utterances_do_not_change() {
         Utterance { id: "silence".to_owned(), parts: Vec::new(), rest_secs: 0.5, duration_secs: 0.5 };
     assert_eq!(task.held_out.recordings.hear(&silence, &mut rng).unwrap().samples.len(), 8_000);
     assert_eq!(JoinConfig::NONE.utterances(&[], Vec::new(), None, 0, 0), []);
+}
+
+/// A student of a random model with `blocks` of its decoder, as the recipe has it.
+fn student(folder: &Path, config: &RunConfig, blocks: &[usize]) -> Transcribe {
+    let dir = folder.join(format!("base-{}", config.model.architecture as usize));
+    if !dir.is_dir() {
+        std::fs::create_dir(&dir).unwrap();
+        task(folder, &self::config(&["loss.ctc.weight=0.0"])).write_bundle(&dir, WeightDtype::F32).unwrap();
+    }
+    let open = || models::Bundle::open(&dir).unwrap();
+    let (description, weights) = open().with_decoder_blocks(blocks).unwrap().into_parts();
+    let part = config.strategy.part(description.architecture(), 0);
+    let teacher = Teacher::load(open(), config, &Device::Cpu).unwrap();
+    Transcribe::new(
+        Params::trainable(weights, &Device::Cpu).with_part(part),
+        description,
+        &config.loss,
+        false,
+        0,
+        CtcVocabulary::default(),
+        Some(teacher),
+        |live| {
+            let recordings = Recordings::new(cuts(folder, 8), None, live.clone(), 0);
+            HeldOut::new(recordings, &config.join, &config.evaluate, limits(), config.seed)
+        },
+    )
+    .unwrap()
+}
+
+const STUDENT: [&str; 7] = [
+    "model.base=x",
+    "strategy.kind=distil",
+    "strategy.distil.decoder_layers=1",
+    "loss.ctc.weight=0.0",
+    "loss.distillation.weight=1.0",
+    "augment.speed.probability=0.0",
+    "augment.spec_augment.probability=0.0",
+];
+
+#[test]
+fn a_student_with_all_of_its_teachers_blocks_has_nothing_to_learn_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&STUDENT);
+    let task = student(folder.path(), &config, &[0]);
+    let batch = &corpus(folder.path(), &config, &task).load(Position::default()).unwrap().parts[0];
+    let (terms, sums) = (task.terms(batch), task.sums(batch).unwrap());
+    let names: Vec<_> = terms.iter().map(|term| term.name).collect();
+    assert_eq!(names, ["cross_entropy", "distillation"]);
+    let mean = |index: usize| f64::from(sums[index].to_scalar::<f32>().unwrap()) / terms[index].weight;
+    assert!(mean(0) > 1.0 && mean(1).abs() < 1e-5, "{} and {}", mean(0), mean(1));
+    // The encoder is no part of what is trained; all of the decoder is.
+    let gradients = models::nn::backward(&sums[0]).unwrap();
+    let vars = task.vars();
+    assert!(!vars.is_empty() && vars.iter().all(|(name, _)| name.starts_with("model.decoder.")));
+    for (name, var) in &vars {
+        assert!(gradients.get(var).is_some(), "{name} has no gradient");
+    }
+}
+
+#[test]
+fn what_was_heard_before_is_heard_the_same_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |more: &str| {
+        let config = config(
+            &[&STUDENT[..], &["augment.noise.probability=0.0", "loss.cross_entropy.weight=0.8", more]]
+                .concat(),
+        );
+        let task = student(folder.path(), &config, &[0]);
+        // Another decoder than its teacher's, so that there is something to lose.
+        for (_, var) in task.vars() {
+            var.set(&(var.as_tensor() * 0.5).unwrap()).unwrap();
+        }
+        let corpus = corpus(folder.path(), &config, &task);
+        let mut sums = Vec::new();
+        for at in [0, 1, 0, 1].map(|batch| Position { epoch: 0, batch }) {
+            for part in corpus.load(at).unwrap().parts {
+                sums.push(
+                    task.sums(&part).unwrap().iter().flat_map(numbers).map(f32::to_bits).collect::<Vec<_>>(),
+                );
+            }
+        }
+        (sums, task.teacher.unwrap().states.n_kept())
+    };
+    let ((kept, n_kept), (computed, n_none)) =
+        (with("strategy.distil.cache_mb=8"), with("strategy.distil.cache_mb=0"));
+    assert_eq!(kept, computed);
+    assert!(n_kept > 2 && n_none == 0, "{n_kept} and {n_none}");
+    assert_eq!(kept[..kept.len() / 2], kept[kept.len() / 2..]);
 }

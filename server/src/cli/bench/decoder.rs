@@ -57,7 +57,7 @@ pub(super) fn decoder_cost(
         return Ok(None);
     }
     let n_half = n_layers / 2;
-    let half = compute.load_bundle(bundle.with_decoder_layers(n_half)?)?;
+    let half = compute.load_bundle(bundle.with_decoder_blocks(&(0..n_half).collect::<Vec<_>>())?)?;
     let speed = decoder_speed(&half, &[half.listen(&half.encode(features)?)?], runs, 0.0)?;
     let per_layer = (secs_per_token - speed.secs_per_token) / (n_layers - n_half) as f64;
     Ok(Some(DecoderCost {

@@ -1,0 +1,77 @@
+//! Hidden states of an encoder that does not learn: each recording is encoded once, as long as there is room to keep what came out.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Tensor};
+use models::Encoder;
+use sha2::{Digest as _, Sha256};
+
+use super::Batch;
+use crate::Error;
+
+/// States by the features that they are of, kept until the room is used up: those that came first stay.
+pub(super) struct EncoderStates {
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    by_features: HashMap<[u8; 32], Tensor>,
+    free_bytes: usize,
+}
+
+impl EncoderStates {
+    /// Keeps so many bytes at most.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { kept: Mutex::new(Kept { by_features: HashMap::new(), free_bytes: max_bytes }) }
+    }
+
+    /// What `encoder` makes of a batch, (B, T, D), rows beyond their positions zeros. Each row is what it is alone, to the bit,
+    /// whether it was kept or not.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn encode(&self, encoder: &Encoder, batch: &Batch) -> Result<Tensor, Error> {
+        let rows = batch.n_frames.iter().enumerate().map(|(row, n_frames)| {
+            let mel = batch.mel.narrow(0, row, 1)?.narrow(2, 0, *n_frames)?.contiguous()?; // (1, F, T)
+            self.states(encoder, &mel)
+        });
+        let rows = rows.collect::<Result<Vec<_>, Error>>()?;
+        let n_positions = rows.iter().map(|row| row.dims()[0]).max().unwrap_or(0);
+        let padded = rows.into_iter().map(|row| row.pad_with_zeros(0, 0, n_positions - row.dims()[0]));
+        let padded = padded.collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Tensor::stack(&padded, 0)?)
+    }
+
+    /// Of one recording, (T, D).
+    fn states(&self, encoder: &Encoder, mel: &Tensor) -> Result<Tensor, Error> {
+        let digest = digest(mel)?;
+        if let Some(states) = self.lock().by_features.get(&digest) {
+            return Ok(states.clone());
+        }
+        let states = encoder.forward(mel, &|| true)?.squeeze(0)?.detach();
+        let n_bytes = states.elem_count() * DType::F32.size_in_bytes();
+        let mut kept = self.lock();
+        if n_bytes <= kept.free_bytes && kept.by_features.insert(digest, states.clone()).is_none() {
+            kept.free_bytes -= n_bytes;
+        }
+        Ok(states)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub fn n_kept(&self) -> usize {
+        self.lock().by_features.len()
+    }
+}
+
+fn digest(mel: &Tensor) -> Result<[u8; 32], Error> {
+    let mut hash = Sha256::new();
+    for value in mel.flatten_all()?.to_vec1::<f32>()? {
+        hash.update(value.to_le_bytes());
+    }
+    Ok(hash.finalize().into())
+}
