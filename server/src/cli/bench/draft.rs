@@ -9,7 +9,7 @@ use models::{
 };
 use serde::Serialize;
 
-use super::{decoder::first_language, middle, seconds_of};
+use super::{middle, parts::first_language, seconds_of};
 
 /// A window written greedily, with a draft and without.
 #[derive(Debug, Serialize)]

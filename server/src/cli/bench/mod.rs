@@ -4,6 +4,7 @@ mod decoder;
 mod draft;
 mod end_to_end;
 mod finetune;
+pub(super) mod parts;
 mod serve;
 mod transcribe;
 

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use audio::Waveform;
 use models::{
     Bundle, DecodeOptions, DeviceChoice, Transcriber,
     kernels::{peak_bytes_per_sec, peak_ops_per_sec},
@@ -12,10 +11,10 @@ use models::{
 use serde::Serialize;
 
 use super::{
-    decoder::{DecoderCost, DecoderSpeed, TOKENS, decoder_cost, decoder_speed, first_language},
+    decoder::{DecoderCost, decoder_cost},
     draft::{self, DraftSpeed},
     end_to_end::{Cell, cells, measure},
-    middle, seconds_of,
+    parts::{DecoderSpeed, TOKENS, decoder_speed, encoder_secs, first_language, median, synthetic},
 };
 use crate::{
     cli::{
@@ -173,10 +172,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Ok(())
     })?;
     let features = transcriber.window_features(window);
-    let encoder_secs = median(*runs, || {
-        transcriber.encode(features.clone())?;
-        Ok(device.synchronize()?)
-    })?;
+    let encoder_secs = encoder_secs(&transcriber, &features, *runs)?;
     let architecture = transcriber.architecture();
     let (encoder_products, encoder_rest) = architecture.encoder_ops(features.n_frames);
     let encoded = transcriber.encode(features.clone())?;
@@ -267,38 +263,9 @@ fn encoder_by_length(transcriber: &Transcriber, runs: u32) -> anyhow::Result<Vec
     let of_length = |clip_secs: f64| {
         let recording = audio::resample(&synthetic(clip_secs), transcriber.feature_spec().sample_rate)?;
         let features = transcriber.window_features(&recording.samples);
-        let secs = median(runs, || {
-            transcriber.encode(features.clone())?;
-            Ok(transcriber.device().synchronize()?)
-        })?;
-        Ok(EncoderSpeed { clip_secs, secs })
+        Ok(EncoderSpeed { clip_secs, secs: encoder_secs(transcriber, &features, runs)? })
     };
     lengths.map(of_length).collect()
-}
-
-/// Median time of `runs` runs after one that is not counted.
-fn median(runs: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    work()?;
-    let mut seconds = Vec::new();
-    for _ in 0..runs {
-        seconds_of(&mut seconds, &mut work)?;
-    }
-    Ok(middle(seconds))
-}
-
-/// Bursts of a harmonic tone with pauses: enough like speech to be cut into windows.
-fn synthetic(duration_secs: f64) -> Waveform {
-    let sample_rate = 16_000;
-    let sample = |i: usize| {
-        let secs = i as f64 / f64::from(sample_rate);
-        let syllable = (std::f64::consts::TAU * 2.5 * secs).sin().max(0.0);
-        let phrase = if secs % 6.0 < 5.0 { 1.0 } else { 0.0 };
-        let voice: f64 =
-            (1..12).map(|h| (std::f64::consts::TAU * 120.0 * f64::from(h) * secs).sin() / f64::from(h)).sum();
-        (0.2 * phrase * syllable * voice) as f32
-    };
-    let n_samples = (duration_secs * f64::from(sample_rate)) as usize;
-    Waveform { samples: (0..n_samples).map(sample).collect(), sample_rate }
 }
 
 fn describe(report: &Report) -> String {
