@@ -1,5 +1,9 @@
 //! Plots as self-contained SVG texts: they can stand in an HTML page as they are.
 
+mod fit_chart;
+
+pub use fit_chart::FitChart;
+
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -122,7 +126,7 @@ impl LineChart {
                     }
                 }
             }
-            labels(&mut chart, self.series.len())
+            labels(&mut chart, self.series.len(), SeriesLabelPosition::UpperRight)
         })
     }
 }
@@ -200,7 +204,7 @@ impl BarChart {
                     |(x, y): (i32, i32)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled());
                 chart.draw_series(bars)?.label(name).legend(legend);
             }
-            labels(&mut chart, self.series.len())
+            labels(&mut chart, self.series.len(), SeriesLabelPosition::UpperRight)
         })
     }
 }
@@ -233,8 +237,12 @@ fn builder<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGB
     builder
 }
 
-/// Names of the series in a corner, where there is more than one.
-fn labels<'a, X, Y>(chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>, n_series: usize) -> Drawn
+/// Names of the series, where there is more than one.
+fn labels<'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    n_series: usize,
+    position: SeriesLabelPosition,
+) -> Drawn
 where
     X: Ranged,
     Y: Ranged,
@@ -243,10 +251,7 @@ where
         return Ok(());
     }
     let mut labels = chart.configure_series_labels();
-    labels
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3));
+    labels.position(position).background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3));
     labels.draw()
 }
 
