@@ -48,6 +48,9 @@ pub enum Error {
     /// The log of a run cannot be written.
     #[error(transparent)]
     Log(#[from] crate::metrics_log::Error),
+    /// No shape can be planned.
+    #[error(transparent)]
+    Shape(#[from] crate::shape::Error),
     /// A plot cannot be drawn.
     #[error(transparent)]
     Plot(#[from] crate::plot::Error),

@@ -22,6 +22,7 @@ pub mod prepare;
 pub mod run;
 mod run_card;
 pub mod schedule;
+pub mod shape;
 pub mod task;
 pub mod text;
 pub mod train;

@@ -37,7 +37,7 @@ pub struct Interval {
 }
 
 impl Resampling {
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if self.confidence > 0.0 && self.confidence < 1.0 {
             return Ok(());
         }
@@ -47,8 +47,8 @@ impl Resampling {
         })
     }
 
-    /// The score of each drawn corpus: `score` is given the indices of its utterances.
-    pub(super) fn scores(&self, n_utterances: usize, mut score: impl FnMut(&[usize]) -> f64) -> Vec<f64> {
+    /// The score of each drawn corpus: `score` is given the indices of its utterances. Runs are drawn the same way.
+    pub(crate) fn scores<T>(&self, n_utterances: usize, mut score: impl FnMut(&[usize]) -> T) -> Vec<T> {
         if n_utterances == 0 {
             return Vec::new();
         }
@@ -66,7 +66,7 @@ impl Resampling {
 
     /// The interval of these scores, cut as sacrebleu cuts its own: as many scores below as above. None without
     /// scores or where one is not finite: a drawn corpus with no reference has no error rate.
-    pub(super) fn interval(&self, mut scores: Vec<f64>) -> Option<Interval> {
+    pub(crate) fn interval(&self, mut scores: Vec<f64>) -> Option<Interval> {
         if scores.iter().any(|score| !score.is_finite()) {
             return None;
         }

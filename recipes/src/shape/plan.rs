@@ -1,0 +1,199 @@
+//! The plan: a law with intervals, and for each budget the split that it recommends.
+
+use serde::Serialize;
+
+use super::cost::{Depths, Latency};
+use super::law::Law;
+use super::scaling::{HoldOut, Noise, Scaling};
+use super::split::{Budget, Constraint, Shape, best_depths, best_share};
+use super::{Error, ShapeRun, warning};
+use crate::metrics::{Interval, Resampling};
+
+/// How a shape is planned.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ShapeOptions {
+    /// Of the intervals.
+    pub resampling: Resampling,
+    /// Where Huber's loss becomes linear, in the log loss; it follows from the runs where it is not given.
+    pub huber_delta: Option<f64>,
+}
+
+/// A value, and the interval that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Estimate {
+    /// By all runs.
+    pub value: f64,
+    /// By runs drawn anew.
+    pub interval: Option<Interval>,
+}
+
+/// What a grid of runs says.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShapePlan {
+    /// N̄_e and N̄_d: geometric means of the runs' sizes.
+    pub normalisers: [f64; 2],
+    /// α.
+    pub alpha: Estimate,
+    /// p_e.
+    pub encoder_exponent: Estimate,
+    /// p_d.
+    pub decoder_exponent: Estimate,
+    /// L_∞.
+    pub floor: Estimate,
+    /// Share of the losses' variance that the law explains.
+    pub r_squared: f64,
+    /// The same of a law of the total size alone.
+    pub total_r_squared: f64,
+    /// Where Huber's loss became linear.
+    pub huber_delta: f64,
+    /// The largest model, by all others.
+    pub hold_out: Option<HoldOut>,
+    /// How much losses scatter.
+    pub noise: Noise,
+    /// Parameters by depth.
+    pub depths: Option<Depths>,
+    /// Seconds by size.
+    pub latency: Option<Latency>,
+    /// For each budget, in the order in which they were asked for.
+    pub recommendations: Vec<Recommendation>,
+    /// What makes it less sure than it looks.
+    pub warnings: Vec<String>,
+    /// What it was fitted to.
+    pub runs: Vec<ShapeRun>,
+    /// Laws of the runs drawn anew.
+    #[serde(skip)]
+    pub(super) drawn: Vec<Law<2>>,
+}
+
+/// The best split of a budget.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recommendation {
+    /// The budget.
+    pub budget: Budget,
+    /// Share of the budget, in parameters or in time, that the encoder takes.
+    pub encoder_share: Estimate,
+    /// N_e.
+    pub encoder_params: Estimate,
+    /// N_d.
+    pub decoder_params: Estimate,
+    /// What the law says that it loses.
+    pub loss: Estimate,
+    /// The same of an encoder and a decoder of equal size within this budget.
+    pub balanced_loss: f64,
+    /// The best model in whole blocks, where runs say their depths.
+    pub shape: Option<Shape>,
+    /// Intervals of its blocks: of the encoder, and of the decoder.
+    pub layers_intervals: Option<[Interval; 2]>,
+    /// Seconds that it takes, where runs were timed and the budget says for how many tokens.
+    pub secs: Option<f64>,
+    /// What the budget asks of sizes.
+    #[serde(skip)]
+    pub(super) constraint: Constraint,
+}
+
+impl ShapePlan {
+    /// The law.
+    pub fn law(&self) -> Law<2> {
+        Law {
+            normalisers: self.normalisers,
+            alpha: self.alpha.value,
+            exponents: [self.encoder_exponent.value, self.decoder_exponent.value],
+            floor: self.floor.value,
+        }
+    }
+}
+
+/// Fits the law to runs and splits budgets by it.
+///
+/// # Errors
+/// Runs that cannot be fitted or do not determine the law, and budgets that hold no model.
+pub fn plan_shape(
+    runs: &[ShapeRun],
+    budgets: &[Budget],
+    options: &ShapeOptions,
+) -> Result<ShapePlan, crate::Error> {
+    let ShapeOptions { resampling, huber_delta } = *options;
+    resampling.check()?;
+    let scaling = Scaling::of(runs, &resampling, huber_delta)?;
+    let (fitted, drawn) = (&scaling.fitted, &scaling.drawn);
+    let estimate = |of: &dyn Fn(&Law<2>) -> f64| Estimate {
+        value: of(&fitted.law),
+        interval: resampling.interval(drawn.iter().map(of).collect()),
+    };
+    let (depths, latency) = (Depths::of(runs), Latency::of(runs)?);
+    let mut plan = ShapePlan {
+        normalisers: fitted.law.normalisers,
+        alpha: estimate(&|law| law.alpha),
+        encoder_exponent: estimate(&|law| law.exponents[0]),
+        decoder_exponent: estimate(&|law| law.exponents[1]),
+        floor: estimate(&|law| law.floor),
+        r_squared: fitted.r_squared,
+        total_r_squared: scaling.total.r_squared,
+        huber_delta: fitted.huber_delta,
+        hold_out: scaling.hold_out,
+        noise: scaling.noise,
+        depths,
+        latency,
+        recommendations: Vec::new(),
+        warnings: Vec::new(),
+        runs: runs.to_vec(),
+        drawn: scaling.drawn.clone(),
+    };
+    for budget in budgets {
+        let constraint = Constraint::of(*budget, latency.as_ref())?;
+        plan.recommendations.extend(recommendation(&plan, *budget, constraint, &resampling)?);
+    }
+    plan.warnings = warning::warnings(&plan);
+    Ok(plan)
+}
+
+/// None where the loss falls with neither size.
+fn recommendation(
+    plan: &ShapePlan,
+    budget: Budget,
+    constraint: Constraint,
+    resampling: &Resampling,
+) -> Result<Option<Recommendation>, Error> {
+    let law = plan.law();
+    // A budget that holds no model is told whatever the law says.
+    let shape = plan.depths.map(|depths| best_depths(&law, &depths, &constraint, budget)).transpose()?;
+    let Some(share) = best_share(&law) else { return Ok(None) };
+    // Where drawn runs say that nothing matters, any split is as good.
+    let shares: Vec<f64> = plan.drawn.iter().map(|law| best_share(law).unwrap_or(share)).collect();
+    let estimate = |of: &dyn Fn(f64) -> f64| Estimate {
+        value: of(share),
+        interval: resampling.interval(shares.iter().map(|share| of(*share)).collect()),
+    };
+    let sizes = constraint.sizes(share);
+    let loss = |law: &Law<2>| law.loss(shape.map_or(sizes, |shape| shape.sizes()));
+    let layers_intervals = plan.depths.and_then(|depths| {
+        let shapes: Option<Vec<Shape>> =
+            plan.drawn.iter().map(|law| best_depths(law, &depths, &constraint, budget).ok()).collect();
+        let shapes = shapes?;
+        let interval = |of: &dyn Fn(&Shape) -> usize| {
+            resampling.interval(shapes.iter().map(|shape| of(shape) as f64).collect())
+        };
+        Some([interval(&|shape| shape.encoder_layers)?, interval(&|shape| shape.decoder_layers)?])
+    });
+    let secs = match (budget, plan.latency) {
+        (Budget::Latency { n_tokens, .. }, Some(latency)) => {
+            Some(latency.secs(shape.map_or(sizes, |shape| shape.sizes()), n_tokens))
+        }
+        _ => None,
+    };
+    Ok(Some(Recommendation {
+        budget,
+        encoder_share: estimate(&|share| share),
+        encoder_params: estimate(&|share| constraint.sizes(share)[0]),
+        decoder_params: estimate(&|share| constraint.sizes(share)[1]),
+        loss: Estimate {
+            value: loss(&law),
+            interval: resampling.interval(plan.drawn.iter().map(loss).collect()),
+        },
+        balanced_loss: law.loss(constraint.balanced()),
+        shape,
+        layers_intervals,
+        secs,
+        constraint,
+    }))
+}
