@@ -30,6 +30,7 @@ mod loopback_server;
 mod parakeet;
 mod parity;
 mod service;
+mod shape;
 mod support;
 mod tokenizer;
 mod training;

@@ -11,6 +11,7 @@ mod manifests;
 mod models;
 mod openapi;
 mod output;
+mod plan;
 mod progress;
 mod recognizer;
 mod serve;
@@ -57,6 +58,8 @@ enum Command {
     Finetune(Box<finetune::Args>),
     /// Train a model by a recipe
     Train(train::Args),
+    /// Plan what to train: how to split a budget between encoder and decoder
+    Plan(plan::Args),
     /// Learn vocabularies from texts
     Tokenizer(tokenizer::Args),
     /// Measure how well a model hears: word and character error rates
@@ -104,6 +107,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Finetune(args) => finetune::run(args),
         Command::Train(args) => train::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Tokenizer(args) => tokenizer::run(args).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),

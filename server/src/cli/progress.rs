@@ -153,6 +153,8 @@ impl Items {
 /// The progress of a training run.
 pub(super) struct Training {
     style: Style,
+    /// Before everything: which of several runs it is.
+    run: String,
     bar: Option<ProgressBar>,
     last_line: Instant,
     /// Means over the latest updates, each counting less the longer ago it was.
@@ -166,16 +168,18 @@ pub(super) struct Training {
 const NEWEST: f64 = 0.05;
 
 impl Training {
-    pub(super) fn start(style: Style, step: u64, n_steps: u64) -> Self {
-        let bar = style.bar("[{bar:30}] {pos}/{len} {msg}, {eta} left", String::new());
+    pub(super) fn start(style: Style, run: &str, step: u64, n_steps: u64) -> Self {
+        let bar = style.bar("{prefix}[{bar:30}] {pos}/{len} {msg}, {eta} left", String::new());
         if let Some(bar) = &bar {
+            bar.set_prefix(run.to_owned());
             bar.set_length(n_steps);
             bar.set_position(step);
             // What an earlier run did says nothing about the speed of this one.
             bar.reset_eta();
         }
         let last_line = Instant::now();
-        Self { style, bar, last_line, loss: 0.0, audio_secs: 0.0, padded_secs: 0.0, busy_secs: 0.0 }
+        let run = run.to_owned();
+        Self { style, run, bar, last_line, loss: 0.0, audio_secs: 0.0, padded_secs: 0.0, busy_secs: 0.0 }
     }
 
     /// Another update was made.
@@ -203,7 +207,8 @@ impl Training {
             self.last_line = Instant::now();
             let left_secs = (report.n_steps - report.step) as f64 * self.busy_secs;
             self.style.note(&format!(
-                "update {} of {}: {line}, {:.0} min left",
+                "{}update {} of {}: {line}, {:.0} min left",
+                self.run,
                 report.step,
                 report.n_steps,
                 left_secs / 60.0

@@ -108,6 +108,8 @@ fn first_comment(text: &str) -> &str {
 /// What a run tells, for people.
 pub(super) struct Teller {
     style: Style,
+    /// Which of several runs it is; empty for the only one.
+    run: String,
     /// What is done before training, and how far it is.
     preparing: Option<(String, Items)>,
     bar: Option<Training>,
@@ -117,7 +119,12 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn new(style: Style) -> Self {
-        Self { style, preparing: None, bar: None, n_rejected: 0, n_faults: 0 }
+        Self::of_one(style, String::new())
+    }
+
+    /// Of one of several runs, whose name and what follows it stand before its progress.
+    pub(super) fn of_one(style: Style, run: String) -> Self {
+        Self { style, run, preparing: None, bar: None, n_rejected: 0, n_faults: 0 }
     }
 
     /// Shows how far what comes before training is.
@@ -180,7 +187,7 @@ impl Teller {
                 if *step > 0 {
                     self.style.note(&format!("going on after update {step} of {n_steps}"));
                 }
-                self.bar = Some(Training::start(self.style, *step, *n_steps));
+                self.bar = Some(Training::start(self.style, &self.run, *step, *n_steps));
             }
             Event::Step(report) => {
                 if let Some(bar) = &mut self.bar {
