@@ -2,6 +2,7 @@
 //! configuration and the headers of its weights; loading reads the weights.
 
 mod architecture;
+mod conformer_files;
 mod edit;
 mod new;
 mod new_conformer;

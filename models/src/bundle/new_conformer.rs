@@ -1,9 +1,8 @@
 //! Bundles of FastConformer models that are trained from nothing: a Canary, or a CTC model where there is no decoder.
 
-use serde_json::{Value, json};
-
 use super::Description;
-use super::new::{NewVocabulary, describe_files, merge};
+use super::conformer_files::{Names, canary_files, ctc_files};
+use super::new::{NewVocabulary, describe_files};
 use crate::Error;
 use crate::canary::{CanaryConfig, CanaryDecoderConfig};
 use crate::fast_conformer::FastConformerConfig;
@@ -102,9 +101,8 @@ impl NewConformer {
             scale_input: false,
             ..FastConformerConfig::default()
         };
-        let spec = encoder.feature_spec();
         let window_secs = self.vocabulary.window_secs;
-        let (config, generation) = if self.decoder_layers > 0 {
+        let files = if self.decoder_layers > 0 {
             if self.vocabulary.languages.is_empty() {
                 let message = "name at least one: prompts say what is spoken and what is to be written";
                 return Err(Error::option("languages", message));
@@ -129,22 +127,13 @@ impl NewConformer {
                 decoder_start_token_id: start,
                 window_secs,
             };
-            let mut keys = value(&config)?;
-            keys["encoder_config"]["model_type"] = json!("parakeet_encoder");
-            keys["decoder_config"]["model_type"] = json!("canary_decoder");
             let begin = id("startoftranscript")?;
-            merge(
-                &mut keys,
-                json!({
-                    "model_type": "canary", "architectures": ["CanaryForConditionalGeneration"], "vocab_size": n_vocab,
-                    "is_encoder_decoder": true, "tie_word_embeddings": true, "bos_token_id": begin,
-                }),
-            );
-            let generation = json!({
-                "bos_token_id": begin, "eos_token_id": end, "pad_token_id": pad, "decoder_start_token_id": start,
-                "max_length": self.max_target_positions, "num_beams": self.beam_size,
-            });
-            (keys, generation)
+            canary_files(
+                &config,
+                begin,
+                self.beam_size,
+                Names { end: "<|endoftext|>", pad: "<|pad|>", unknown: "<|endoftext|>" },
+            )?
         } else {
             let language = match self.vocabulary.languages.as_slice() {
                 [only] => Some(only.clone()),
@@ -157,36 +146,11 @@ impl NewConformer {
                 language,
                 window_secs,
             };
-            let mut keys = value(&config)?;
-            keys["encoder_config"]["model_type"] = json!("parakeet_encoder");
-            merge(&mut keys, json!({"model_type": "parakeet_ctc", "architectures": ["ParakeetForCTC"]}));
-            (keys, json!({"pad_token_id": pad, "num_beams": self.beam_size}))
+            let names = Names { end: "<|pad|>", pad: "<|pad|>", unknown: "<|pad|>" };
+            ctc_files(&config, self.beam_size, self.max_target_positions, names)?
         };
-        let preprocessor = json!({
-            "feature_extractor_type": "ParakeetFeatureExtractor", "feature_size": self.n_mels,
-            "sampling_rate": spec.sample_rate, "hop_length": spec.hop_samples, "n_fft": spec.n_fft,
-            "win_length": spec.window_samples, "preemphasis": 0.97, "padding_value": 0.0, "return_attention_mask": true,
-        });
-        let end = if self.decoder_layers > 0 { "<|endoftext|>" } else { "<|pad|>" };
-        // The one joins runs of equal tokens, as CTC has to.
-        let tokenizer_class =
-            if self.decoder_layers > 0 { "PreTrainedTokenizerFast" } else { "ParakeetTokenizer" };
-        let tokenizer_config = json!({
-            "tokenizer_class": tokenizer_class, "eos_token": end, "pad_token": "<|pad|>", "unk_token": end,
-            "model_max_length": self.max_target_positions, "clean_up_tokenization_spaces": false,
-        });
-        let files = [
-            ("config.json", config),
-            ("generation_config.json", generation),
-            ("preprocessor_config.json", preprocessor),
-            ("tokenizer_config.json", tokenizer_config),
-        ];
         describe_files(&self.name, files, tokenizer)
     }
-}
-
-fn value(config: &impl serde::Serialize) -> Result<Value, Error> {
-    serde_json::to_value(config).map_err(|error| Error::Tokenizer(format!("config.json: {error}")))
 }
 
 #[cfg(test)]
