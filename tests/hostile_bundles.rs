@@ -262,3 +262,32 @@ fn mutated_tokenizers_are_refused_or_read() -> Result<()> {
     ensure!(n_read > 30 && n_refused > 30, "{n_read} read, {n_refused} refused");
     Ok(())
 }
+
+#[test]
+fn mutated_models_of_sentencepiece_are_refused_or_read() -> Result<()> {
+    for (name, seed) in [("unigram", 3), ("bpe", 5), ("char", 7)] {
+        let path = fixture("sentencepiece").join(format!("{name}.model"));
+        let good = std::fs::read(&path)?;
+        let mut chance = Chance(seed);
+        let (mut n_read, mut n_refused) = (0, 0);
+        for case in 0..400 {
+            let mut bytes = good.clone();
+            mutate_bytes(&mut bytes, &mut chance);
+            match Tokenizer::from_sentencepiece(&bytes, &path) {
+                Err(error) => {
+                    ensure_typed(&error, &format!("{name} {case}"))?;
+                    n_refused += 1;
+                }
+                Ok(tokenizer) => {
+                    n_read += 1;
+                    if let Ok(ids) = tokenizer.encode(" hello, <s> \u{ff41} km دغه 我\n") {
+                        let _ = (tokenizer.decode(&ids), tokenizer.split_words(&ids, Some("ps")));
+                    }
+                    let _ = (tokenizer.decode(&[0, 1, 300, u32::MAX]), tokenizer.non_speech_tokens());
+                }
+            }
+        }
+        ensure!(n_read > 10 && n_refused > 30, "{name}: {n_read} read, {n_refused} refused");
+    }
+    Ok(())
+}

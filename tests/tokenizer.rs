@@ -183,3 +183,45 @@ fn a_user_cannot_write_times_that_are_not_marked_as_special() -> Result<()> {
     ensure!(tokenizer.decode(&[316, 71, 72, 391])? == "hi");
     Ok(())
 }
+
+/// Of ids and texts that `tests/oracle/sentencepiece_models.py` had from SentencePiece itself.
+fn ensure_sentencepiece(tokenizer: &Tokenizer, expected: &Value, key: &str) -> Result<()> {
+    let cases = if key.ends_with(".model") { &expected["real"][key] } else { &expected[key] };
+    let cases = cases.as_array().with_context(|| key.to_owned())?;
+    for (text, case) in rows(expected, "texts")?.iter().zip(cases) {
+        let text = text.as_str().context("text")?;
+        let ids = tokenizer.encode(text)?;
+        ensure!(ids == numbers::<u32>(&case["ids"]), "{key} {text:?}: {ids:?}, not {}", case["ids"]);
+        let decoded = tokenizer.decode(&ids)?;
+        ensure!(Some(decoded.as_str()) == case["decoded"].as_str(), "{key} {text:?}: {decoded:?}");
+        let words = tokenizer.split_words(&ids, Some("ps"))?;
+        ensure!(words.iter().map(|(_, n)| n).sum::<usize>() == ids.len(), "{key} {text:?}: {words:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn models_of_sentencepiece_spell_and_read_as_it_does() -> Result<()> {
+    let expected = read_json(&fixture("sentencepiece").join("expected.json"))?;
+    for key in ["unigram", "bpe", "char"] {
+        let path = fixture("sentencepiece").join(format!("{key}.model"));
+        let tokenizer = Tokenizer::from_sentencepiece(&std::fs::read(&path)?, &path)?;
+        ensure_sentencepiece(&tokenizer, &expected, key)?;
+        // As a bundle has it, too.
+        let dir = tempfile::tempdir()?;
+        std::fs::copy(&path, dir.path().join("tokenizer.model"))?;
+        ensure_sentencepiece(&Tokenizer::open(dir.path())?, &expected, key)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn real_models_of_sentencepiece_spell_and_read_as_it_does() -> Result<()> {
+    let Some(dir) = data("tokenizers/sentencepiece") else { return Ok(()) };
+    let expected = read_json(&fixture("sentencepiece").join("expected.json"))?;
+    for key in ["botchan_test_model.model", "librispeech_960_unigram5000.model"] {
+        let path = dir.join(key);
+        ensure_sentencepiece(&Tokenizer::from_sentencepiece(&std::fs::read(&path)?, &path)?, &expected, key)?;
+    }
+    Ok(())
+}

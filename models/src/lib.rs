@@ -22,6 +22,7 @@ mod options;
 pub mod parakeet;
 pub mod params;
 mod precision;
+mod sentencepiece;
 mod special_tokens;
 mod speech_model;
 mod stored_tensor;

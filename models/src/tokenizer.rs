@@ -1,4 +1,4 @@
-//! Text to token ids and back: byte-level tokenizers in Hugging Face's `tokenizer.json`.
+//! Text to token ids and back: tokenizers in Hugging Face's `tokenizer.json`, or in a `.model` of SentencePiece.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,8 +8,11 @@ use tokenizers::{AddedToken, DecoderWrapper};
 
 use crate::Error;
 use crate::bundle::BundleSource;
+use crate::sentencepiece::SentencePiece;
 
 const FILE: &str = "tokenizer.json";
+/// What Hugging Face calls a model of SentencePiece.
+const SENTENCEPIECE: &str = "tokenizer.model";
 
 /// A tokenizer and the vocabulary of special tokens, which are found by name.
 pub struct Tokenizer {
@@ -39,7 +42,7 @@ const SPACE: char = '\u{2581}';
 const UNSPACED_LANGUAGES: [&str; 6] = ["zh", "ja", "th", "lo", "my", "yue"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` in `dir`.
+    /// Reads `tokenizer.json` in `dir`, or `tokenizer.model` where there is none.
     ///
     /// # Errors
     /// A missing or invalid file.
@@ -53,10 +56,23 @@ impl Tokenizer {
     /// A missing or invalid file.
     pub fn from_source(source: &BundleSource) -> Result<Self, Error> {
         let path = source.path(FILE);
+        if !source.has(FILE) && source.has(SENTENCEPIECE) {
+            return Self::from_sentencepiece(&source.read(SENTENCEPIECE)?, &source.path(SENTENCEPIECE));
+        }
         if !source.has(FILE) {
             return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
         }
         Self::from_text(&source.read_text(FILE)?).map_err(|error| Error::file(&path, error))
+    }
+
+    /// Reads the contents of SentencePiece's `.model` file `path`: ids and texts are those of its own library, but that special tokens,
+    /// unknown characters among them, are left out of what is decoded, and that `<|name|>` is special whoever defined it.
+    ///
+    /// # Errors
+    /// Bytes that are no such model, settings that are not known.
+    pub fn from_sentencepiece(bytes: &[u8], path: &Path) -> Result<Self, Error> {
+        let model = SentencePiece::read(bytes, path)?;
+        Self::from_text(&model.tokenizer(&[]).to_string()).map_err(|error| Error::file(path, error))
     }
 
     /// Reads the contents of a `tokenizer.json`.

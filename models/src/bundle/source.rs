@@ -10,12 +10,13 @@ use std::sync::Arc;
 use crate::Error;
 
 /// Files of a directory that belong to a bundle beside its weights: what a copy takes along.
-pub(super) const DESCRIBING: [&str; 11] = [
+pub(super) const DESCRIBING: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer.json",
+    "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
