@@ -27,6 +27,7 @@ mod hub;
 mod load;
 mod loopback_hub;
 mod loopback_server;
+mod nemo;
 mod parakeet;
 mod parity;
 mod service;

@@ -8,7 +8,7 @@ use tokenizers::{AddedToken, DecoderWrapper};
 
 use crate::Error;
 use crate::bundle::BundleSource;
-use crate::sentencepiece::SentencePiece;
+use crate::sentencepiece::{HIDDEN, SentencePiece};
 
 const FILE: &str = "tokenizer.json";
 /// What Hugging Face calls a model of SentencePiece.
@@ -283,7 +283,7 @@ fn plain_bytes(token: &str) -> Vec<u8> {
     let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     match byte.filter(|hex| hex.len() == 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
         Some(byte) => vec![byte],
-        None => token.replace(SPACE, " ").into_bytes(),
+        None => token.split(HIDDEN).next().unwrap_or_default().replace(SPACE, " ").into_bytes(),
     }
 }
 

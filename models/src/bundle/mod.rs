@@ -22,6 +22,7 @@ use crate::weights::Weights;
 use crate::whisper::WhisperConfig;
 
 pub use architecture::Architecture;
+pub(crate) use conformer_files::{Files, Names, canary_files, ctc_files};
 pub use new::{NewVocabulary, NewWhisper, TextUnit};
 pub use new_conformer::NewConformer;
 pub(crate) use source::ReadSeek;

@@ -80,7 +80,7 @@ fn decoder(scope: &Scope<'_>, root: &Scope<'_>, config: &CanaryDecoderConfig) ->
 
 /// Sines, then cosines, of wavelengths that grow geometrically from 2 pi on, over the square root of the width: NeMo's
 /// (`transformer_modules.py: FixedPositionalEncoding`) with sines and cosines in two halves instead of in turn.
-fn positions(n_positions: usize, width: usize) -> Vec<f32> {
+pub(crate) fn positions(n_positions: usize, width: usize) -> Vec<f32> {
     let scale = (width as f64).powf(-0.5);
     let wave = |column: usize| 10_000f64.powf(-2.0 * (column % (width / 2)) as f64 / width as f64);
     let value = |position: usize, column: usize| {

@@ -1,6 +1,7 @@
 //! SentencePiece's `.model` files as the `tokenizer.json` that encodes and decodes as they do (google/sentencepiece
 //! `sentencepiece_model.proto`, `normalizer.cc`, `unigram_model.cc`, `bpe_model.cc`).
 
+mod aggregate;
 mod proto;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,11 +15,14 @@ use self::proto::{Kind, ModelProto};
 use crate::Error;
 
 /// Above this a file is no vocabulary: the largest published ones stay under a third of it.
-const MAX_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// So are more pieces.
 const MAX_PIECES: usize = 1 << 20;
 /// A longer piece is no part of a word.
 const MAX_PIECE_BYTES: usize = 512;
+
+/// What follows it in a piece's name tells equal pieces of several models apart. No text has it: it is no character.
+pub(crate) const HIDDEN: char = '\u{FDD0}';
 
 /// What SentencePiece writes a space with.
 const SPACE: &str = "\u{2581}";
@@ -113,6 +117,16 @@ impl SentencePiece {
         })
     }
 
+    /// Its tokens, in order of id.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The token for what no other stands for.
+    pub fn unknown(&self) -> &str {
+        self.pieces.iter().find(|piece| piece.kind == Kind::Unknown).map_or("", |piece| &piece.text)
+    }
+
     /// The contents of a `tokenizer.json` with the same ids, and with `more` special tokens after them.
     ///
     /// `tokenizers` differs in texts that are not composed (NFC): it replaces a letter and its marks, and a line's end of two
@@ -193,6 +207,10 @@ impl SentencePiece {
 
     fn decoder(&self) -> Value {
         let mut steps = Vec::new();
+        if self.pieces.iter().any(|piece| piece.text.contains(HIDDEN)) {
+            steps
+                .push(json!({"type": "Replace", "pattern": {"Regex": format!("{HIDDEN}.*")}, "content": ""}));
+        }
         steps.push(json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}));
         if self.has_byte_fallback {
             steps.push(json!({"type": "ByteFallback"}));

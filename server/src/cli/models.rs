@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use candle_core::Device;
 use clap::{Subcommand, ValueEnum};
-use models::{BUNDLED, Bundle, BundleSource, WeightDtype, bundled, write_ggml, write_weights};
+use models::{BUNDLED, Bundle, BundleSource, WeightDtype, bundled, import_nemo, write_ggml, write_weights};
 use serde::Serialize;
 
 use super::{
@@ -72,6 +72,19 @@ enum Command {
         #[arg(long)]
         f16: bool,
     },
+    /// Make a model's directory of another program's file: NVIDIA NeMo's .nemo (FastConformer CTC, Canary)
+    #[command(after_help = "Example: speechd models import canary-1b-flash.nemo --out canary-1b-flash")]
+    Import {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Write the model into DIR
+        #[arg(short, long, value_name = "DIR")]
+        out: PathBuf,
+        /// Halve the size: 16-bit numbers
+        #[arg(long)]
+        f16: bool,
+    },
     /// Write a model in another program's format
     #[command(after_help = EXPORT)]
     Export {
@@ -125,8 +138,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             if !matches!(source, BundleSource::Adapted { .. }) {
                 return Err(Usage(format!("{adapter} is no adapter; there is nothing to merge")).into());
             }
-            let dtype = if *f16 { WeightDtype::F16 } else { WeightDtype::F32 };
-            merge(source, out, dtype)?;
+            merge(source, out, dtype(*f16))?;
+            print(&format!("{}\n", out.display()))
+        }
+        Command::Import { file, out, f16 } => {
+            write_new(out, |unfinished| {
+                std::fs::create_dir(unfinished).with_context(|| unfinished.display().to_string())?;
+                Ok(import_nemo(file, unfinished, dtype(*f16))?)
+            })?;
             print(&format!("{}\n", out.display()))
         }
         Command::Export { model, format: ExportFormat::Ggml, out } => {
@@ -154,6 +173,10 @@ struct Inspected {
     summary: Summary,
     /// What its precisions cost, where that was measured.
     precision: Option<PrecisionCosts>,
+}
+
+fn dtype(f16: bool) -> WeightDtype {
+    if f16 { WeightDtype::F16 } else { WeightDtype::F32 }
 }
 
 /// Writes a model of its own.

@@ -36,6 +36,14 @@ impl Name {
         if models::BUNDLED.contains(&spec) {
             return Ok(Self::Bundled(spec.to_owned()));
         }
+        if path.is_file() && models::is_nemo(path) {
+            let name = path.with_extension("");
+            let message = format!(
+                "is an archive; `speechd models import {spec} --out {}` makes a model of it",
+                name.display()
+            );
+            return Err(refuse(&message));
+        }
         if path.is_file() {
             return Err(refuse("is a file; give the directory that holds config.json and model.safetensors"));
         }
