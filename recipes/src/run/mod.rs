@@ -269,24 +269,16 @@ fn assemble(
     let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
     let (n_train, n_dev) = (cuts.len(), dev.len());
     let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
-    let is_checkpointing = config.model.gradient_checkpointing;
+    let params = params.with_checkpointing(config.model.gradient_checkpointing);
     let vocabulary = match config.loss.ctc.weight > 0.0 {
         true => ctc_vocabulary(&description, &cuts, language.as_deref())?,
         false => CtcVocabulary::default(),
     };
-    let task = Transcribe::new(
-        params,
-        description,
-        &config.loss,
-        is_checkpointing,
-        config.seed,
-        vocabulary,
-        teacher,
-        |live| {
+    let task =
+        Transcribe::new(params, description, &config.loss, config.seed, vocabulary, teacher, |live| {
             let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)
-        },
-    )?;
+        })?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
     let capacity = Capacity { limits: limits(&config, task.live()), memory: memory(&config, &task)? };
     let sources = sources(&config, task.live().feature_spec().sample_rate, dir, tell)?;

@@ -110,9 +110,9 @@ impl HeldOut {
 }
 
 impl Transcribe {
-    /// A task over `params`, which the model of `description` is built from. `is_checkpointing` trades time for memory, `seed`
-    /// draws what a base model lacks, CTC tells the tokens of `ctc_vocabulary` apart, a student learns from its `teacher`, and `held_out` makes what the model is judged
-    /// by, given a handle to its live weights.
+    /// A task over `params`, which the model of `description` is built from. `seed` draws what a base model lacks, CTC tells the tokens
+    /// of `ctc_vocabulary` apart, a student learns from its `teacher`, and `held_out` makes what the model is judged by, given a
+    /// handle to its live weights.
     ///
     /// # Errors
     /// Parameters that do not fit the description.
@@ -120,14 +120,12 @@ impl Transcribe {
         params: Params,
         description: Description,
         loss: &LossConfig,
-        is_checkpointing: bool,
         seed: u64,
         ctc_vocabulary: CtcVocabulary,
         teacher: Option<Teacher>,
         held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
     ) -> Result<Self, Error> {
         let architecture = description.architecture();
-        let params = params.with_checkpointing(is_checkpointing);
         // No bundle of such a model has it; a checkpoint of this project has.
         let params = match architecture {
             Architecture::ParakeetCtc(_) => params,

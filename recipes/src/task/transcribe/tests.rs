@@ -120,11 +120,11 @@ fn config(settings: &[&str]) -> RunConfig {
 
 fn task(folder: &Path, config: &RunConfig) -> Transcribe {
     let params = Params::seeded(config.seed, &Device::Cpu);
+    let params = params.with_checkpointing(config.model.gradient_checkpointing);
     Transcribe::new(
         params,
         describe(config.model.architecture),
         &config.loss,
-        config.model.gradient_checkpointing,
         config.seed,
         ctc_vocabulary(&describe(config.model.architecture), &cuts(folder, 20), None).unwrap(),
         None,
@@ -530,7 +530,6 @@ fn student(folder: &Path, config: &RunConfig, blocks: &[usize]) -> Transcribe {
         Params::trainable(weights, &Device::Cpu).with_part(part),
         description,
         &config.loss,
-        false,
         0,
         CtcVocabulary::default(),
         Some(teacher),
