@@ -11,6 +11,7 @@ mod bundles;
 mod canary;
 mod canned_service;
 mod cli;
+mod compare;
 mod connections;
 mod data;
 mod decode_worker;

@@ -4,6 +4,7 @@
 mod analysis_page;
 mod average;
 pub mod checkpoint;
+mod comparison_card;
 pub mod config;
 pub mod data;
 mod error;
@@ -28,5 +29,6 @@ pub mod text;
 pub mod train;
 
 pub use analysis_page::analysis_page;
+pub use comparison_card::ComparisonCard;
 pub use error::Error;
 pub use page::table_page;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::Error;
 use crate::checkpoint::State;
+use crate::comparison_card::{self, CURVES};
 use crate::config::RunConfig;
 use crate::data::EpochPadding;
 use crate::metrics_log::{Scalar, read_scalars};
@@ -103,7 +104,8 @@ impl RunCard<'_> {
             }
             page.push_str("</table>\n");
         }
-        page.push_str("<h2>Curves</h2>\n");
+        page.push_str(&comparison_card::section(self.log.parent().unwrap_or(self.log)));
+        page.push_str(CURVES);
         for plot in self.plots(&scalars)? {
             page.push_str(&plot);
             page.push('\n');

@@ -10,6 +10,7 @@ mod digits;
 mod esc;
 mod folder;
 mod fsdd;
+mod join;
 mod jsonl;
 mod kaldi;
 mod layout;
@@ -33,6 +34,7 @@ use std::{
 use crate::data::manifest::{Cut, Error, Interner, Reason, Rejected, Row};
 
 pub use corpus::{CORPORA, Corpus, locate};
+pub use join::{JoinOptions, join_cuts};
 pub use layout::Layout;
 pub use synthesis::{Set, SynthesisOptions, synthesize};
 pub use write::{REJECTED_FILE, check_free, write};

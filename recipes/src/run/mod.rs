@@ -46,7 +46,7 @@ use crate::train::{Ending, Event, Run, StepReport, train};
 const CHECKPOINTS: &str = "checkpoints";
 const MODEL: &str = "model";
 const ADAPTER: &str = "adapter";
-const CARD: &str = "card.html";
+pub(crate) const CARD: &str = "card.html";
 const DATA: &str = "data";
 /// Windows in a batch whose size was left open.
 const BATCH_WINDOWS: f64 = 8.0;

@@ -1,6 +1,7 @@
 //! The command line: what is asked, and the exit code. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod compare;
 mod data;
 mod decode_worker;
 mod evaluate;
@@ -64,6 +65,8 @@ enum Command {
     Tokenizer(tokenizer::Args),
     /// Measure how well a model hears: word and character error rates
     Evaluate(evaluate::Args),
+    /// Measure several models beside each other: error rates, and speed
+    Compare(compare::Args),
     /// Measure how fast a model runs on this machine
     Bench(bench::Args),
     /// Print the OpenAPI document of the HTTP service
@@ -96,7 +99,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(_) => start_log(cli.verbose.max(1)),
         _ => start_log(cli.verbose),
     }
-    if let Command::Transcribe(_) | Command::Serve(_) | Command::Evaluate(_) | Command::Bench(_) = cli.command
+    if let Command::Transcribe(_)
+    | Command::Serve(_)
+    | Command::Evaluate(_)
+    | Command::Compare(_)
+    | Command::Bench(_) = cli.command
     {
         keep_freed_memory(SERVING_KEEPS_BYTES);
     }
@@ -110,6 +117,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Tokenizer(args) => tokenizer::run(args).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Compare(args) => compare::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Openapi => openapi::run().map(|()| ExitCode::SUCCESS),
         Command::DecodeWorker(args) => decode_worker::run(args).map(|()| ExitCode::SUCCESS),

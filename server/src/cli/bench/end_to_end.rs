@@ -43,7 +43,7 @@ pub(super) fn measure(
 ) -> anyhow::Result<Cell> {
     let mut measured = Vec::new();
     for _ in 0..=runs {
-        measured.push(run(transcriber, recordings, options, max_rows)?);
+        measured.push(transcribe_together(transcriber, recordings, options, max_rows)?);
     }
     measured.remove(0);
     let secs = middle(measured.iter().map(|run| run.secs).collect());
@@ -59,13 +59,15 @@ pub(super) fn measure(
     })
 }
 
-struct Run {
-    secs: f64,
+/// What it took to transcribe recordings at once.
+pub(in crate::cli) struct Run {
+    pub(in crate::cli) secs: f64,
     first_result_secs: f64,
     n_tokens: usize,
 }
 
-fn run(
+/// Transcribes recordings at once.
+pub(in crate::cli) fn transcribe_together(
     transcriber: &Transcriber,
     recordings: &[&Waveform],
     options: &DecodeOptions,

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use clap::Subcommand;
 
+pub(super) use end_to_end::transcribe_together;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -37,7 +39,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The value in the middle; NaN of nothing.
-fn middle(mut values: Vec<f64>) -> f64 {
+pub(super) fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod import;
+mod join;
 mod plan;
 mod stats;
 mod synthesize;
@@ -37,6 +38,8 @@ enum Command {
     /// Make recordings by speech synthesisers, with their manifests: digits and commands, or the lines of a text
     #[command(alias = "synthesise")]
     Synthesize(synthesize::Args),
+    /// Join short recordings into longer ones, to measure models by
+    Join(join::Args),
     /// Say what is in manifests: hours, lengths, tokens, languages, speakers
     Stats(stats::Args),
     /// Say what batches training will make of manifests: buckets, sizes, padding, rejected cuts
@@ -49,6 +52,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Import(args) => import::run(args).map(|()| ExitCode::SUCCESS),
         Command::Synthesize(args) => synthesize::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Join(args) => join::run(args).map(|()| ExitCode::SUCCESS),
         Command::Stats(args) => stats::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(args),
