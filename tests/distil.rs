@@ -1,12 +1,24 @@
 //! A student of a model: what it begins with, what it learns, and that its guesses change nothing.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
+use server::{
+    compute::Compute,
+    config::Precision,
+    load::{Spec, load_models},
+    registry::Hub,
+    state::ModelState,
+};
 use tempfile::TempDir;
 
 use crate::cli::{home, run, speechd};
+use crate::loopback_server::{BROKEN, LoopbackServer, MODEL};
 use crate::support::fixture;
 
 /// A base whose decoder has two blocks, and tones that are called by their pitch.
@@ -58,17 +70,17 @@ fn a_student_learns_what_its_base_writes_and_guesses_for_it() -> Result<()> {
     // Random weights write nothing like the texts.
     let (code, _, stderr) = distil(&home, &[]);
     ensure!(code == 1 && stderr.contains("strategy.distil.max_wer: 0.2 leaves nothing to learn"), "{stderr}");
-    ensure!(stderr.contains("the teacher writes"), "{stderr}");
+    ensure!(stderr.contains("the teacher wrote 18 recordings"), "{stderr}");
     let labels = home.path().join("student/data/pseudo-labels.jsonl");
     let written = fs::read_to_string(&labels)?;
 
-    // A run that was killed left half of them.
-    let n_lines = written.lines().count();
-    let half: Vec<&str> = written.lines().take(n_lines / 2).collect();
-    fs::write(&labels, half.join("\n") + "\n")?;
+    // A run that was killed left half of them, and one in the middle of its line.
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let half: String = written.split_inclusive('\n').take(lines(&written).len() / 2).collect();
+    fs::write(&labels, half + "{\"cut\":\"a0")?;
     let (code, _, stderr) = distil(&home, &["strategy.distil.max_wer=1000"]);
     ensure!(code == 0, "{stderr}");
-    ensure!(fs::read_to_string(&labels)? == written);
+    ensure!(lines(&fs::read_to_string(&labels)?) == lines(&written));
     let (student, base) = (weights(&home.path().join("student/model"))?, weights(&fixture("whisper-80"))?);
     let layers = |weights: &BTreeMap<String, Tensor>, part: &str| {
         weights.keys().filter(|name| name.starts_with(&format!("model.{part}.layers."))).count()
@@ -132,8 +144,17 @@ fn a_student_learns_what_its_base_writes_and_guesses_for_it() -> Result<()> {
     ]));
     ensure!(code == 0, "{stderr}");
     let line = stdout.lines().find(|line| line.starts_with("draft ")).context("a draft")?;
-    // It learnt with variable length, its base has none.
-    ensure!(line.contains("the same tokens"), "{line}");
+    // What was copied of it, and never trained, is its own.
+    ensure!(line.contains("with the model's encoder") && line.contains("the same tokens"), "{line}");
+    let evaluate = |more: &[&str]| {
+        let manifest = "student/data/corpus-en/dev.jsonl";
+        let (code, stdout, stderr) = run(speechd(home.path())
+            .args(["evaluate", manifest, "--model", &base, "--language", "en", "--json"])
+            .args(more));
+        ensure!(code == 0, "{stderr}");
+        Ok(serde_json::from_str::<serde_json::Value>(&stdout)?["heard"].clone())
+    };
+    ensure!(evaluate(&[])? == evaluate(&["--draft", "student/model"])?);
     Ok(())
 }
 
@@ -150,9 +171,29 @@ fn students_that_cannot_be_are_refused() -> Result<()> {
         (&["loss.distillation.temperature=0.0"], "loss.distillation.temperature: 0 is not"),
         (&["strategy.distil.max_wer=nan"], "strategy.distil.max_wer"),
         (&["data.weights=[1.0]"], "data.weights: not beside"),
+        (&["sampler.memory_gb=4.0"], "sampler.memory_gb: does not count"),
     ] {
         let (code, _, stderr) = distil(&home, settings);
         ensure!(code != 0 && stderr.contains(part), "{settings:?}: {code}: {stderr}");
     }
     Ok(())
+}
+
+#[test]
+fn a_service_loads_drafts_with_their_models() {
+    let server = LoopbackServer::start_unloaded("", "");
+    let path = |name: &str| fixture(name).to_string_lossy().into_owned();
+    let spec = |name: &str, draft: &str| Spec {
+        name: name.to_owned(),
+        source: path("whisper-80"),
+        draft: Some(path(draft)),
+    };
+    let specs = [spec(MODEL, "whisper-80"), spec(BROKEN, "whisper-128")];
+    let hub = Hub::new(server.state.config.hub_options());
+    let compute = Compute::new(Device::Cpu, Precision::F32).expect("a processor");
+    load_models(&server.state, &specs, &hub, &compute);
+    let state = |name: &str| server.state.models.get(name).expect("a model").state;
+    assert!(matches!(state(MODEL), ModelState::Ready(_)));
+    let ModelState::Failed(why) = state(BROKEN) else { panic!("it was loaded") };
+    assert!(why.contains("draft:") && why.contains("features"), "{why}");
 }

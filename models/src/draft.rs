@@ -1,7 +1,7 @@
 //! A smaller model that guesses what a larger one is going to write: its decoder, and an encoder of its own unless it hears with the
 //! larger one's, as a distilled student does whose encoder was copied and never trained.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use audio::Features;
 use candle_core::{Device, Tensor};
@@ -30,6 +30,10 @@ impl DraftModel {
     ) -> Result<Self, Error> {
         let (description, weights) = draft.into_parts();
         check(&description, of.0)?;
+        if !device.is_cpu() {
+            let message = "guesses on the processor alone, where rows of any number give the same bits; leave it out, or say --device cpu";
+            return Err(Error::option("draft", message));
+        }
         let has_own_encoder = !has_same_encoder((&description, &weights), of)?;
         let architecture = description.architecture();
         if has_own_encoder {
@@ -60,23 +64,55 @@ impl DraftModel {
         self.encoder.is_some()
     }
 
-    /// What it hears in the features of a window, of which the other model has the hidden states `encoded` (T, D).
+    /// What it hears in the features of a window of which the other model has the hidden states `encoded` (T, D): computed when it
+    /// first guesses.
+    pub fn listen(self: &Arc<Self>, features: Features, encoded: &Tensor) -> Arc<DraftWindow> {
+        let sound =
+            if self.has_own_encoder() { Sound::Features(features) } else { Sound::Encoded(encoded.clone()) };
+        let model = Some(Arc::clone(self));
+        Arc::new(DraftWindow { decoder: self.decoder.clone(), model, sound, cross: OnceLock::new() })
+    }
+}
+
+/// What a draft hears of a window, once it is asked to guess: beside many others it never is.
+pub struct DraftWindow {
+    decoder: Arc<Decoder>,
+    model: Option<Arc<DraftModel>>,
+    sound: Sound,
+    cross: OnceLock<CrossCache>,
+}
+
+enum Sound {
+    Features(Features),
+    /// Hidden states of the other model's encoder, (T, D).
+    Encoded(Tensor),
+}
+
+impl DraftWindow {
+    /// What a decoder without an encoder of its own hears in hidden states (T, D).
+    pub fn of(decoder: &Arc<Decoder>, encoded: &Tensor) -> Arc<Self> {
+        let (decoder, sound) = (decoder.clone(), Sound::Encoded(encoded.clone()));
+        Arc::new(Self { decoder, model: None, sound, cross: OnceLock::new() })
+    }
+
+    /// Keys and values that its rows attend to.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when `keep_going` says no; when a tensor operation fails.
-    pub fn listen(
-        &self,
-        features: Features,
-        encoded: &Tensor,
-        keep_going: &dyn Fn() -> bool,
-    ) -> Result<Arc<CrossCache>, Error> {
-        let cross = match &self.encoder {
-            None => self.decoder.cross_cache(encoded)?,
-            Some(encoder) => {
-                self.decoder.cross_cache(&encoder.hear(features, &self.device, keep_going)?)?
+    /// When a tensor operation fails.
+    pub(crate) fn cross(&self) -> Result<&CrossCache, Error> {
+        if let Some(cross) = self.cross.get() {
+            return Ok(cross);
+        }
+        let encoder = self.model.as_ref().and_then(|model| Some((model.encoder.as_ref()?, &model.device)));
+        let encoded = match (&self.sound, encoder) {
+            (Sound::Features(features), Some((encoder, device))) => {
+                encoder.hear(features.clone(), device, &|| true)?
             }
+            (Sound::Encoded(encoded), _) => encoded.clone(),
+            (Sound::Features(_), None) => return Err(Error::option("draft", "has no encoder of its own")),
         };
-        Ok(Arc::new(cross))
+        let cross = self.decoder.cross_cache(&encoded)?;
+        Ok(self.cross.get_or_init(|| cross))
     }
 }
 
@@ -84,6 +120,12 @@ impl DraftModel {
 fn check(draft: &Description, of: &Description) -> Result<(), Error> {
     let refuse = |what: String| Err(Error::option("draft", format!("{}: {what}", draft.source())));
     let (ours, theirs) = (draft.architecture(), of.architecture());
+    if ours.n_layers().1 == 0 {
+        return refuse("it has no decoder, which is what guesses".to_owned());
+    }
+    if theirs.n_layers().1 == 0 {
+        return refuse("the model reads without a decoder: there is nothing to guess".to_owned());
+    }
     if draft.feature_spec() != of.feature_spec() {
         return refuse("it hears other features than the model it is to guess for".to_owned());
     }

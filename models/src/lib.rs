@@ -42,6 +42,7 @@ pub use bundle::{
 pub use bundled::{BUNDLED, bundled};
 pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
 pub use device::{Device, DeviceChoice};
+pub use draft::DraftWindow;
 pub use encoder::Encoder;
 pub use error::Error;
 pub use generation_config::GenerationConfig;

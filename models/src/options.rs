@@ -85,7 +85,7 @@ pub struct DecodeOptions {
     /// Tokens a window may produce; `None` is half the decoder's context, as in the reference.
     pub max_new_tokens: Option<usize>,
     /// Tokens that a row of a small batch may guess from earlier text and read beside the last one, where it searches for the most
-    /// probable token alone. What it decodes to is the same; text that repeats names or parts of words takes fewer steps. At most 7; 0: none.
+    /// probable token alone: from earlier text, or at first so many by a draft. What it decodes to is the same; text that repeats names or parts of words takes fewer steps. At most 7; 0: none.
     pub draft_tokens: usize,
     /// Seed of the sampler: equal seed, audio and options give equal text.
     pub seed: u64,

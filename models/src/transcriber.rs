@@ -7,7 +7,7 @@ use audio::{FeatureSpec, Features, LogMel, Waveform};
 use candle_core::{Device, Tensor};
 
 use crate::decode::{CtcHeard, Rules, Session, TimestampRules, check_finite, detect_language};
-use crate::draft::DraftModel;
+use crate::draft::{DraftModel, DraftWindow};
 use crate::generation_config::GenerationConfig;
 use crate::params::Params;
 use crate::special_tokens::SpecialTokens;
@@ -242,32 +242,14 @@ impl Transcriber {
         Ok(Arc::new(self.model.decoder()?.cross_cache(encoded)?))
     }
 
-    /// What guesses at what this model is going to write.
-    pub(crate) fn draft(&self) -> Option<&DraftModel> {
-        self.draft.as_deref()
-    }
-
     /// What a draft hears in the features of a window whose hidden states are `encoded` (T, D); `None` without a draft.
-    ///
-    /// # Errors
-    /// When a tensor operation fails.
-    pub fn listen_by_draft(
-        &self,
-        features: Features,
-        encoded: &Tensor,
-    ) -> Result<Option<Arc<CrossCache>>, Error> {
-        self.draft().map(|draft| draft.listen(features, encoded, &|| true)).transpose()
+    pub fn listen_by_draft(&self, features: Features, encoded: &Tensor) -> Option<Arc<DraftWindow>> {
+        self.draft.as_ref().map(|draft| draft.listen(features, encoded))
     }
 
     /// Whether a draft guesses, and if so whether it hears with an encoder of its own.
     pub fn draft_has_own_encoder(&self) -> Option<bool> {
-        self.draft().map(DraftModel::has_own_encoder)
-    }
-
-    /// The same without its draft.
-    #[must_use]
-    pub fn without_draft(self) -> Self {
-        Self { draft: None, ..self }
+        self.draft.as_ref().map(|draft| draft.has_own_encoder())
     }
 
     /// What the model's CTC head says of a window's hidden states (T, D); `None` for a model that has none.

@@ -121,8 +121,15 @@ impl Weights {
     }
 
     /// These weights with some of the layers whose names begin with `prefix` and a number, counted anew.
-    #[must_use]
-    pub(crate) fn with_layers(mut self, prefix: &str, layers: &[usize]) -> Self {
+    ///
+    /// # Errors
+    /// An adapter whose updates are of the layers as they were counted before.
+    pub(crate) fn with_layers(mut self, prefix: &str, layers: &[usize]) -> Result<Self, Error> {
+        let are_counted_anew = layers.iter().enumerate().any(|(place, layer)| place != *layer);
+        if let (Some(adapter), true) = (&self.adapter, are_counted_anew) {
+            let message = "counts the layers of its base, of which some are to be left out; merge it first (speechd models merge)";
+            return Err(Error::file(&adapter.path(), message));
+        }
         let renamed = self.entries.into_iter().filter_map(|(name, entry)| {
             let Some((layer, rest)) = name.strip_prefix(prefix).and_then(|rest| rest.split_once('.')) else {
                 return Some((name, entry));
@@ -131,7 +138,7 @@ impl Weights {
             Some((format!("{prefix}{place}.{rest}"), entry))
         });
         self.entries = renamed.collect();
-        self
+        Ok(self)
     }
 
     /// How many tokens have an embedding.
@@ -282,7 +289,11 @@ impl Weights {
     /// Files that cannot be read.
     pub(crate) fn are_equal_below(&self, other: &Self, prefix: &str) -> Result<bool, Error> {
         let below = |weights: &Self| -> Vec<(String, Vec<usize>)> {
-            let entries = weights.entries.iter().filter(|(name, _)| name.starts_with(prefix));
+            // How many batches a norm has seen (torch) is no part of what it does.
+            let entries = weights
+                .entries
+                .iter()
+                .filter(|(name, _)| name.starts_with(prefix) && !name.ends_with(".num_batches_tracked"));
             entries.map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
         };
         let (ours, theirs) = (below(self), below(other));

@@ -226,6 +226,18 @@ impl RunConfig {
                 "a student keeps its base's encoder, and CTC teaches nothing else; set 0",
             );
         }
+        if is_student && !self.data.weights.is_empty() && self.strategy.distil.max_wer > 0.0 {
+            return refuse(
+                "data.weights",
+                "not beside what a teacher writes, of which some recordings are left out",
+            );
+        }
+        if is_student && self.sampler.memory_gb > 0.0 {
+            return refuse(
+                "sampler.memory_gb",
+                "does not count what a teacher and its encoder's states take; set sampler.batch_secs instead",
+            );
+        }
         if is_student && !self.model.tokenizer.is_empty() {
             return refuse("model.tokenizer", "a student speaks its teacher's tokens");
         }

@@ -30,6 +30,9 @@ pub enum Error {
         /// What it may be at most.
         gate: f64,
     },
+    /// Somebody asked for an end before training began; what was done is kept.
+    #[error("stopped: {0}")]
+    Stopped(String),
     /// A model or a bundle refuses.
     #[error(transparent)]
     Model(#[from] models::Error),

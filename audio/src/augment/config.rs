@@ -272,6 +272,27 @@ pub enum Preset {
 }
 
 impl Augment {
+    /// How probable each transformation is, by its key.
+    fn probabilities(&self) -> [(&'static str, f64); 10] {
+        [
+            ("speed.probability", self.speed.probability),
+            ("reverb.probability", self.reverb.probability),
+            ("noise.probability", self.noise.probability),
+            ("equaliser.probability", self.equaliser.probability),
+            ("gain.probability", self.gain.probability),
+            ("bandwidth.probability", self.bandwidth.probability),
+            ("clip.probability", self.clip.probability),
+            ("opus.probability", self.opus.probability),
+            ("telephone.probability", self.telephone.probability),
+            ("spec_augment.probability", self.spec_augment.probability),
+        ]
+    }
+
+    /// Whether recordings stay as they are.
+    pub fn is_off(&self) -> bool {
+        self.probabilities().iter().all(|(_, probability)| *probability == 0.0)
+    }
+
     /// The settings of a preset.
     pub fn preset(preset: Preset) -> Self {
         let fine_tuning = Augment {
@@ -304,17 +325,7 @@ impl Augment {
     /// # Errors
     /// [`Error::BadOption`] with the field and what is allowed.
     pub fn check(&self) -> Result<(), Error> {
-        for (field, probability) in [
-            ("speed.probability", self.speed.probability),
-            ("reverb.probability", self.reverb.probability),
-            ("noise.probability", self.noise.probability),
-            ("equaliser.probability", self.equaliser.probability),
-            ("gain.probability", self.gain.probability),
-            ("bandwidth.probability", self.bandwidth.probability),
-            ("clip.probability", self.clip.probability),
-            ("opus.probability", self.opus.probability),
-            ("telephone.probability", self.telephone.probability),
-        ] {
+        for (field, probability) in self.probabilities() {
             check_value(field, probability, 0.0..=1.0)?;
         }
         check_values("speed.factors", &self.speed.factors, speed::FACTORS)?;

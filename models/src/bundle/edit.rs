@@ -44,7 +44,8 @@ impl Bundle {
     /// shows what a block costs.
     ///
     /// # Errors
-    /// A model without a decoder, blocks that it does not have or that are not in ascending order, none; an adapter, which knows blocks by their number.
+    /// A model without a decoder, blocks that it does not have or that are not in ascending order, none; an adapter,
+    /// which knows blocks by their number, unless the first ones are kept.
     pub fn with_decoder_blocks(self, blocks: &[usize]) -> Result<Self, Error> {
         let (description, weights) = self.into_parts();
         let (_, n_known) = description.architecture().n_layers();
@@ -53,12 +54,8 @@ impl Bundle {
             let message = format!("{blocks:?} are not some of the {n_known} blocks, in their order");
             return Err(Error::option("decoder_blocks", message));
         }
-        if matches!(description.source(), BundleSource::Adapted { .. }) && blocks.len() < n_known {
-            let message = "an adapter lies on all blocks; merge it first (speechd models merge)";
-            return Err(Error::option("decoder_blocks", message));
-        }
         let n_layers = blocks.len();
-        let weights = weights.with_layers("model.decoder.layers.", blocks);
+        let weights = weights.with_layers("model.decoder.layers.", blocks)?;
         let source = description.source();
         let mut config = read_json(source, "config.json")?;
         match description.architecture() {

@@ -11,8 +11,9 @@ use candle_core::Tensor;
 
 use super::rules::Rules;
 use super::search::Row;
+use crate::draft::DraftWindow;
 use crate::kernels::argmax;
-use crate::{CrossCache, Decoder, RowCache, StepRow};
+use crate::{CrossCache, Decoder, Error, RowCache, StepRow};
 
 /// Tokens that must have come before in the same order: after one alone anything may follow.
 const MIN_SEEN: usize = 2;
@@ -27,8 +28,8 @@ pub(super) struct Drafting<'a> {
     pub row: &'a mut Row,
     pub prompt: &'a [u32],
     pub rules: &'a Rules,
-    /// What the drafting model heard of the window, where there is one.
-    pub heard: Option<&'a CrossCache>,
+    /// What the drafting model hears of the window, where there is one.
+    pub heard: Option<&'a DraftWindow>,
     /// Tokens that a row guesses at first.
     pub n_first: usize,
     /// Tokens that it may guess at most, at least one.
@@ -39,9 +40,11 @@ pub(super) struct Drafting<'a> {
 /// What a drafting model knows of a row.
 pub(super) struct DraftRow {
     cache: RowCache,
-    /// Tokens of the row when it guessed last, and its guesses.
-    n_known: usize,
-    n_guessed: usize,
+    /// The tokens in it.
+    read: Vec<u32>,
+    /// Its last guesses, which follow so many tokens of prompt and row.
+    guesses: Vec<u32>,
+    n_before: usize,
     /// Guesses to make next.
     n_next: usize,
 }
@@ -64,11 +67,11 @@ impl Draft {
     ///
     /// # Errors
     /// When a tensor operation of the drafting model fails.
-    pub fn guess(&mut self, rows: Vec<Drafting<'_>>) -> candle_core::Result<()> {
+    pub fn guess(&mut self, rows: Vec<Drafting<'_>>) -> Result<(), Error> {
         let (mut by_model, mut others) = (Vec::new(), Vec::new());
         for row in rows {
             match (&*self, row.heard) {
-                (Self::Model { .. }, Some(heard)) => by_model.push((row, heard)),
+                (Self::Model { .. }, Some(heard)) => by_model.push((row, heard.cross()?)),
                 _ => others.push(row),
             }
         }
@@ -108,22 +111,23 @@ fn guess_by_model(
             Some(state) => state,
             None => DraftRow {
                 cache: decoder.row_cache(decoder.max_positions())?,
-                n_known: 0,
-                n_guessed: 0,
+                read: Vec::new(),
+                guesses: Vec::new(),
+                n_before: 0,
                 n_next: drafting.n_first,
             },
         };
-        if state.n_guessed > 0 {
-            // One more token follows the guesses that were right.
-            let n_right = row.tokens.len() - state.n_known - 1;
-            let all = n_right == state.n_guessed;
+        let known = [prompt, &row.tokens].concat();
+        if !state.guesses.is_empty() {
+            let all = known[state.n_before..].starts_with(&state.guesses);
             state.n_next = if all { state.n_next + MORE } else { state.n_next - 1 };
             state.n_next = state.n_next.clamp(1, super::MAX_DRAFT);
         }
-        // Wrong guesses are forgotten; what followed them was not read.
-        state.cache.truncate(n_read - 1);
-        let read = [prompt, &row.tokens].concat();
-        let unread = read[state.cache.n_positions()..].to_vec();
+        // Wrong guesses are forgotten, and the last token is always read: it says what comes next.
+        let n_common = state.read.iter().zip(&known[..n_read - 1]).take_while(|(a, b)| a == b).count();
+        state.read.truncate(n_common);
+        state.cache.truncate(n_common);
+        let unread = known[n_common..].to_vec();
         let n_left = state.n_next.min(drafting.n_most).min(decoder.max_positions().saturating_sub(n_read));
         let tokens = row.tokens.clone();
         guessing.push(Guessing { drafting, heard, state, tokens, unread, n_left });
@@ -138,6 +142,7 @@ fn guess_by_model(
         let mut n_read = 0u32;
         let mut steps = Vec::with_capacity(active.len());
         for Guessing { heard, state, unread, .. } in active.iter_mut().map(|row| &mut **row) {
+            state.read.extend_from_slice(unread);
             n_read += unread.len() as u32;
             last.push(n_read - 1);
             steps.push(StepRow { tokens: unread, cache: &mut state.cache, cross: heard });
@@ -163,10 +168,10 @@ fn guess_by_model(
     }
     for Guessing { drafting, mut state, tokens, .. } in guessing {
         let row = drafting.row;
-        let guesses = &tokens[row.tokens.len()..];
-        (state.n_known, state.n_guessed) = (row.tokens.len(), guesses.len());
+        let guesses = tokens[row.tokens.len()..].to_vec();
+        add(row, &guesses);
+        (state.guesses, state.n_before) = (guesses, drafting.prompt.len() + row.tokens.len());
         row.draft = Some(state);
-        add(row, guesses);
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::rules::{Rules, check_finite};
 use super::search::{Finished, Row, Search, Strategy};
 use crate::Error;
 use crate::SpecialTokens;
+use crate::draft::DraftWindow;
 use crate::kernels::{for_each, log_sum_exp, together};
 use crate::tokenizer::Tokenizer;
 use crate::{CrossCache, Decoder, StepRow};
@@ -35,8 +36,8 @@ pub struct Attempt {
 pub struct WindowRequest {
     /// What was heard.
     pub cross: Arc<CrossCache>,
-    /// What a drafting model ([`Session::with_draft`]) heard, if one is to guess.
-    pub draft: Option<Arc<CrossCache>>,
+    /// What a drafting model ([`Session::with_draft`]) hears, if one is to guess.
+    pub draft: Option<Arc<DraftWindow>>,
     /// All tokens before the first that is decoded.
     pub prompt: Vec<u32>,
     /// Place of the start-of-transcript token in `prompt`: silence is judged there.
@@ -312,7 +313,7 @@ impl Session {
                 }
             }
         }
-        Ok(self.draft.guess(drafting)?)
+        self.draft.guess(drafting)
     }
 
     /// Runs the decoder on every row's pending tokens: `logits` are then those of each group, first where silence is to be judged,

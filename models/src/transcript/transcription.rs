@@ -15,7 +15,9 @@ use crate::decode::{
     AlignedLabel, Attempt, CtcHeard, LADDER, Strategy, Thresholds, WindowRequest, WindowResult,
     compression_ratio,
 };
-use crate::{CrossCache, DecodeOptions, Error, Progress, Timestamps, Tokenizer, Transcriber, Transcript};
+use crate::{
+    CrossCache, DecodeOptions, DraftWindow, Error, Progress, Timestamps, Tokenizer, Transcriber, Transcript,
+};
 
 /// The state of one transcription.
 pub struct Transcription {
@@ -37,7 +39,7 @@ pub(super) struct Heard {
     /// What decoder rows listen to, where there is a decoder.
     pub cross: Option<Arc<CrossCache>>,
     /// What a draft's rows listen to, where one guesses.
-    draft: Option<Arc<CrossCache>>,
+    draft: Option<Arc<DraftWindow>>,
     /// What CTC says, where it is asked.
     pub ctc: Option<CtcHeard>,
     /// The most probable language and how probable it is, when nobody has said it yet.
@@ -173,10 +175,10 @@ impl Transcription {
         let plan = &self.long_form.plan;
         let guesses = plan.options.draft_tokens > 0
             && self.attempts.iter().any(|attempt| attempt.strategy == Strategy::Greedy);
-        let draft = transcriber.draft().filter(|_| guesses).map(|draft| (draft, features.clone()));
+        let features_of_draft =
+            (guesses && transcriber.draft_has_own_encoder().is_some()).then(|| features.clone());
         let encoded = transcriber.encode_while(features, keep_going)?;
-        let draft =
-            draft.map(|(draft, features)| draft.listen(features, &encoded, keep_going)).transpose()?;
+        let draft = features_of_draft.and_then(|features| transcriber.listen_by_draft(features, &encoded));
         let has_decoder = transcriber.model().decoder().is_ok();
         let asks_ctc = !has_decoder || plan.options.timestamps == Timestamps::Word;
         let ctc = if asks_ctc { transcriber.ctc(&encoded)? } else { None };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DEFAULTS;
 use crate::Error;
+use crate::text::Normaliser;
 
 /// What of a base is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,7 @@ pub struct StrategyConfig {
 pub struct DistilConfig {
     pub decoder_layers: usize,
     pub max_wer: f64,
+    pub normaliser: Normaliser,
     pub cache_mb: usize,
 }
 
@@ -171,7 +173,9 @@ mod tests {
     #[test]
     fn blocks_are_spread_from_the_first_to_the_last() {
         let blocks = |n_layers, decoder_layers| {
-            DistilConfig { decoder_layers, max_wer: 0.2, cache_mb: 0 }.blocks(n_layers).ok()
+            DistilConfig { decoder_layers, max_wer: 0.2, normaliser: Normaliser::Basic, cache_mb: 0 }
+                .blocks(n_layers)
+                .ok()
         };
         assert_eq!(blocks(32, 2), Some(vec![0, 31]));
         assert_eq!(blocks(32, 4), Some(vec![0, 10, 20, 31]));

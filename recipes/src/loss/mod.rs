@@ -26,6 +26,11 @@ pub struct LossConfig {
 }
 
 impl LossConfig {
+    /// Whether a decoder is trained.
+    pub fn trains_decoder(&self) -> bool {
+        self.cross_entropy.weight > 0.0 || self.distillation.weight > 0.0
+    }
+
     /// What each counts, by name.
     pub fn weights(&self) -> [(&'static str, f64); 3] {
         [

@@ -84,7 +84,7 @@ fn lay(settings: &mut Value, below: Value) {
 
 /// Settings that a run may go on with when they are others: they do not change what was done so far.
 fn may_change(key: &str) -> bool {
-    const FREE: [&str; 14] = [
+    const FREE: [&str; 15] = [
         "train.max_epochs",
         "train.max_steps",
         "train.device",
@@ -95,6 +95,7 @@ fn may_change(key: &str) -> bool {
         "train.patience",
         "train.max_skipped",
         "data.cache_mb",
+        "strategy.distil.cache_mb",
         "model.gradient_checkpointing",
         "model.beam_size",
         "evaluate",

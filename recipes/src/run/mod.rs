@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use audio::augment::Augmenter;
-use models::{BundleSource, DeviceChoice};
+use models::{BundleSource, DeviceChoice, Transcriber};
 
 pub use self::forecast::{Forecast, forecast};
 
@@ -221,11 +221,11 @@ fn assemble(
 ) -> Result<Assembled, Error> {
     let TaskKind::Transcribe = config.task;
     let device = config.train.device.open()?;
-    let teacher = base.clone().filter(|_| config.strategy.kind == StrategyKind::Distil);
-    let teacher =
-        teacher.map(|base| Teacher::load(prepared_base(config, base)?, config, &device)).transpose()?;
+    let is_student = config.strategy.kind == StrategyKind::Distil;
+    let teacher = base.clone().filter(|_| is_student).map(|base| prepared_base(config, base)).transpose()?;
     let base = base.map(|base| prepared_base(config, base)).transpose()?;
     let base = base.map(|base| student(config, base)).transpose()?;
+    let teacher = teacher.map(|teacher| Transcriber::load(teacher, &device)).transpose()?;
     // What a base decides is said as it is.
     let mut config = match &base {
         Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
@@ -250,16 +250,14 @@ fn assemble(
     let (dev, _) = read(&config.data.dev, "data.dev")?;
     let (cuts, counts) = match (&teacher, stop) {
         (Some(teacher), Some(stop)) if config.strategy.distil.max_wer > 0.0 => {
-            if !config.data.weights.is_empty() {
-                let message = "not beside what a teacher writes, of which some recordings are left out";
-                return Err(Error::config("data.weights", message));
-            }
-            let cuts = pseudo_labels(cuts, &teacher.transcriber, &config, dir, stop, tell)?;
+            let cuts = pseudo_labels(cuts, teacher, &config, dir, stop, tell)?;
             let n_cuts = cuts.len();
             (cuts, vec![n_cuts])
         }
         _ => (cuts, counts),
     };
+    // Its encoder is the student's.
+    let teacher = teacher.map(|teacher| Teacher::new(&teacher, &config)).transpose()?;
     let weights = config.data.weights.iter().zip(&counts);
     let weights = weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect();
 

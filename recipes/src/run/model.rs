@@ -248,7 +248,7 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
         max_duration_secs: Some(longest_secs(sampler, live.window_secs())),
         max_tokens: Some(if sampler.max_tokens > 0 { sampler.max_tokens.min(room) } else { room }),
         // CTC writes one token at a position at most; beside another loss it leaves out what is too short for it.
-        tokens_per_position: (config.loss.cross_entropy.weight == 0.0)
+        tokens_per_position: (!config.loss.trains_decoder())
             .then_some(TokensPerPosition { position_secs: live.position_secs(), max: 1.0 }),
         max_tokens_per_sec: (sampler.max_tokens_per_sec > 0.0).then_some(sampler.max_tokens_per_sec),
         ..LengthLimits::default()

@@ -164,7 +164,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Name::Directory(_), BundleSource::Dir(path), true) => Some(path.join(PRECISION_FILE)),
         (_, _, true) => return Err(Usage(format!("--record: {model} is no model's directory")).into()),
     };
-    let draft = fetch_draft(args.draft.as_deref().unwrap_or(&config.transcribe.draft), &config, style)?;
+    // The configured one guesses for the configured model.
+    let configured = if args.model.is_some() { "" } else { &config.transcribe.draft };
+    let draft = fetch_draft(args.draft.as_deref().unwrap_or(configured), &config, style)?;
     let transcriber = first.load_with_draft(source.clone(), draft.clone())?;
     let first = first.precision();
     let options = DecodeOptions {

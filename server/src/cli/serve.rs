@@ -96,6 +96,8 @@ impl Args {
         }
         if !self.model.is_empty() {
             config.serve.models.clone_from(&self.model);
+            // The configured ones guess for the configured models.
+            config.serve.drafts.clear();
         }
         if !self.draft.is_empty() {
             config.serve.drafts.clone_from(&self.draft);

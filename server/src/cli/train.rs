@@ -93,7 +93,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let outcome = run::run(&name, &config, base, &dir, &stop, &mut |progress| teller.tell(&progress));
     teller.end();
-    let outcome = outcome?;
+    let outcome = match outcome {
+        Err(recipes::Error::Stopped(how_far)) => {
+            style.note(&format!("stopped: {how_far}"));
+            return Ok(ExitCode::from(STOPPED));
+        }
+        outcome => outcome?,
+    };
     report(&outcome, style, &dir);
     Ok(match outcome.ending {
         Ending::Complete | Ending::NoBetter => ExitCode::SUCCESS,

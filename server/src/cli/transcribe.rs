@@ -151,6 +151,10 @@ impl Args {
         let mut config = Config::load(self.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
         let settings = &mut config.transcribe;
         set(&mut settings.model, self.model.as_ref());
+        if self.model.is_some() {
+            // The configured one guesses for the configured model.
+            settings.draft.clear();
+        }
         set(&mut settings.draft, self.draft.as_ref());
         set(&mut settings.device, self.device.as_ref());
         set(&mut settings.precision, self.precision.as_ref());

@@ -181,7 +181,7 @@ fn a_draft_saves_steps_and_changes_nothing() -> Result<(), Error> {
     let half = Transcriber::load(Bundle::open(fixture)?.with_decoder_blocks(&[0])?, &Device::Cpu)?;
     let about = |draft: Option<&Arc<Decoder>>, id: u64| -> Result<WindowRequest, Error> {
         let usual = request_about(cross.clone(), &transcriber, Strategy::Greedy);
-        let draft = draft.map(|draft| draft.cross_cache(&encoded)).transpose()?.map(Arc::new);
+        let draft = draft.map(|draft| DraftWindow::of(draft, &encoded));
         let prompt = [vec![65 + id as u32; id as usize], PROMPT.to_vec()].concat();
         Ok(WindowRequest { draft, prompt, start_index: id as usize, max_new_tokens: 60, ..usual })
     };

@@ -20,6 +20,8 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// What each place counts: 0 for padding and for the part of a prompt that is given.
     pub weights: Vec<f32>,
+    /// Whether a row is heard the same way again in later epochs.
+    pub are_repeated: Vec<bool>,
     /// Tokens of text of each row.
     pub texts: Vec<Vec<u32>>,
     /// What it is made of.
@@ -34,6 +36,8 @@ pub(super) struct Row {
     pub duration_secs: f64,
     /// What is computed for it: its frames, those of a window's silence too.
     pub heard_secs: f64,
+    /// Whether it is the same in every epoch.
+    pub is_repeated: bool,
 }
 
 /// What a decoder is taught about one utterance.
@@ -160,6 +164,7 @@ impl Batch {
             ids: Tensor::from_vec(ids, (b, u), device)?,
             labels,
             weights,
+            are_repeated: rows.iter().map(|row| row.is_repeated).collect(),
             texts: rows.into_iter().map(|row| row.tokens.text).collect(),
             extent,
         })
@@ -194,7 +199,7 @@ mod tests {
         let tokens =
             Tokens { sequence: Vec::new(), labels: Vec::new(), weights: Vec::new(), text: Vec::new() };
         let features = Features { n_frames, ..Features::default() };
-        Row { features, tokens, duration_secs: 0.0, heard_secs: 0.0 }
+        Row { features, tokens, duration_secs: 0.0, heard_secs: 0.0, is_repeated: true }
     }
 
     #[test]

@@ -32,9 +32,10 @@ impl EncoderStates {
     /// # Errors
     /// When a tensor operation fails.
     pub fn encode(&self, encoder: &Encoder, batch: &Batch) -> Result<Tensor, Error> {
-        let rows = batch.n_frames.iter().enumerate().map(|(row, n_frames)| {
+        let rows = batch.n_frames.iter().zip(&batch.are_repeated).enumerate();
+        let rows = rows.map(|(row, (n_frames, is_repeated))| {
             let mel = batch.mel.narrow(0, row, 1)?.narrow(2, 0, *n_frames)?.contiguous()?; // (1, F, T)
-            self.states(encoder, &mel)
+            if *is_repeated { self.states(encoder, &mel) } else { states(encoder, &mel) }
         });
         let rows = rows.collect::<Result<Vec<_>, Error>>()?;
         let n_positions = rows.iter().map(|row| row.dims()[0]).max().unwrap_or(0);
@@ -43,13 +44,13 @@ impl EncoderStates {
         Ok(Tensor::stack(&padded, 0)?)
     }
 
-    /// Of one recording, (T, D).
+    /// Of a recording that is heard again.
     fn states(&self, encoder: &Encoder, mel: &Tensor) -> Result<Tensor, Error> {
         let digest = digest(mel)?;
         if let Some(states) = self.lock().by_features.get(&digest) {
             return Ok(states.clone());
         }
-        let states = encoder.forward(mel, &|| true)?.squeeze(0)?.detach();
+        let states = states(encoder, mel)?;
         let n_bytes = states.elem_count() * DType::F32.size_in_bytes();
         let mut kept = self.lock();
         if n_bytes <= kept.free_bytes && kept.by_features.insert(digest, states.clone()).is_none() {
@@ -66,6 +67,11 @@ impl EncoderStates {
     pub fn n_kept(&self) -> usize {
         self.lock().by_features.len()
     }
+}
+
+/// Of one recording, (T, D).
+fn states(encoder: &Encoder, mel: &Tensor) -> Result<Tensor, Error> {
+    Ok(encoder.forward(mel, &|| true)?.squeeze(0)?.detach())
 }
 
 fn digest(mel: &Tensor) -> Result<[u8; 32], Error> {

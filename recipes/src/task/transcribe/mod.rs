@@ -165,11 +165,6 @@ impl Transcribe {
         self.loss.ctc.weight > 0.0
     }
 
-    /// Whether the decoder is trained.
-    fn writes(&self) -> bool {
-        self.loss.cross_entropy.weight > 0.0 || self.loss.distillation.weight > 0.0
-    }
-
     /// A handle to the live weights.
     pub fn live(&self) -> &Transcriber {
         &self.live
@@ -262,7 +257,7 @@ impl Transcribe {
         };
         let n_positions = batch.n_positions(&self.live.model().encoder);
         let mut sums = Vec::new();
-        if self.writes() {
+        if self.loss.trains_decoder() {
             let n_positions = is_padded.then_some(n_positions.as_slice());
             // Only positions that count get logits: padding and prompts cost nothing.
             let counted = batch.counted();
@@ -434,7 +429,7 @@ impl Task for Transcribe {
         let references = self.held_out.references();
         let evaluation = match &self.live_ctc_head {
             // The decoder learns nothing: what the encoder has learnt is read from the head.
-            Some(head) if !self.writes() => {
+            Some(head) if !self.loss.trains_decoder() => {
                 let mut hear = |batch: &[Reference]| {
                     batch.iter().map(|reference| self.read(head, &reference.waveform.samples)).collect()
                 };

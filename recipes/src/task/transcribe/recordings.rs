@@ -123,7 +123,9 @@ impl Recordings {
         let tempo = if recorded_secs > 0.0 { duration_secs / recorded_secs } else { 1.0 };
         let tokens = self.tokens(utterance, draw.target, tempo, duration_secs, &mut own)?;
         let heard_secs = features.n_frames as f64 / self.transcriber.feature_spec().frame_rate();
-        Ok(Row { features, tokens, duration_secs, heard_secs })
+        let is_single = matches!(utterance.parts.as_slice(), [(_, 0.0)]) && utterance.rest_secs == 0.0;
+        let is_repeated = is_single && draw.augmenter.is_none_or(|augmenter| augmenter.settings().is_off());
+        Ok(Row { features, tokens, duration_secs, heard_secs, is_repeated })
     }
 
     fn tokens(

@@ -525,7 +525,8 @@ fn student(folder: &Path, config: &RunConfig, blocks: &[usize]) -> Transcribe {
     let open = || models::Bundle::open(&dir).unwrap();
     let (description, weights) = open().with_decoder_blocks(blocks).unwrap().into_parts();
     let part = config.strategy.part(description.architecture(), 0);
-    let teacher = Teacher::load(open(), config, &Device::Cpu).unwrap();
+    let teacher = Transcriber::load(open(), &Device::Cpu).unwrap();
+    let teacher = Teacher::new(&teacher, config).unwrap();
     Transcribe::new(
         Params::trainable(weights, &Device::Cpu).with_part(part),
         description,
@@ -576,8 +577,11 @@ fn what_was_heard_before_is_heard_the_same_again() {
     let folder = tempfile::tempdir().unwrap();
     let with = |more: &str| {
         let config = config(
-            &[&STUDENT[..], &["augment.noise.probability=0.0", "loss.cross_entropy.weight=0.8", more]]
-                .concat(),
+            &[
+                &STUDENT[..],
+                &["augment.noise.probability=0.0", SINGLE, "loss.cross_entropy.weight=0.8", more],
+            ]
+            .concat(),
         );
         let task = student(folder.path(), &config, &[0]);
         // Another decoder than its teacher's, so that there is something to lose.

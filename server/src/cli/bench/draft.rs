@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use audio::Features;
 use models::{
-    CrossCache, Transcriber,
+    CrossCache, DecodeOptions, DraftWindow, Transcriber,
     decode::{Attempt, Session, Strategy, Thresholds, WindowRequest},
 };
 use serde::Serialize;
@@ -24,7 +24,18 @@ pub(super) struct DraftSpeed {
     /// What the draft does to hear the window, and the decoding.
     pub secs: f64,
     pub secs_without: f64,
+    /// By guesses from earlier text, as without a draft.
+    pub secs_by_lookup: f64,
+    /// Beside decoding without any guesses.
     pub times_as_fast: f64,
+}
+
+/// Where guesses come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guesses {
+    ByDraft,
+    ByLookup,
+    None,
 }
 
 /// Writes the window of `features` whose hidden states are `encoded` `runs` times in each way, in turn; medians.
@@ -37,22 +48,25 @@ pub(super) fn measure(
     let Some(has_own_encoder) = transcriber.draft_has_own_encoder() else { return Ok(None) };
     let encoded = transcriber.encode(features.clone())?;
     let cross = transcriber.listen(&encoded)?;
-    let write = |guesses: bool| -> anyhow::Result<(usize, Vec<u32>)> {
+    let write = |guesses: Guesses| -> anyhow::Result<(usize, Vec<u32>)> {
         let heard = match guesses {
-            true => transcriber.listen_by_draft(features.clone(), &encoded)?,
-            false => None,
+            Guesses::ByDraft => transcriber.listen_by_draft(features.clone(), &encoded),
+            Guesses::ByLookup | Guesses::None => None,
         };
+        let draft_tokens = if guesses == Guesses::None { 0 } else { DecodeOptions::default().draft_tokens };
         let mut session = transcriber.session()?;
-        session.join(0, request(transcriber, &cross, heard, max_new_tokens)?)?;
+        let request = request(transcriber, &cross, heard, max_new_tokens)?;
+        session.join(0, WindowRequest { draft_tokens, ..request })?;
         run(&mut session)
     };
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    let mut written = (write(true)?, write(false)?);
+    let (mut by_draft, mut without, mut by_lookup) = (Vec::new(), Vec::new(), Vec::new());
+    let mut written = (write(Guesses::ByDraft)?, write(Guesses::None)?);
     for _ in 0..runs {
-        written.0 = seconds_of(&mut with, || write(true))?;
-        written.1 = seconds_of(&mut without, || write(false))?;
+        written.0 = seconds_of(&mut by_draft, || write(Guesses::ByDraft))?;
+        written.1 = seconds_of(&mut without, || write(Guesses::None))?;
+        seconds_of(&mut by_lookup, || write(Guesses::ByLookup))?;
     }
-    let (secs, secs_without) = (middle(with), middle(without));
+    let (secs, secs_without, secs_by_lookup) = (middle(by_draft), middle(without), middle(by_lookup));
     let ((steps, tokens), (steps_without, tokens_without)) = written;
     Ok(Some(DraftSpeed {
         draft: draft.to_owned(),
@@ -63,6 +77,7 @@ pub(super) fn measure(
         steps_without,
         secs,
         secs_without,
+        secs_by_lookup,
         times_as_fast: secs_without / secs,
     }))
 }
@@ -70,7 +85,7 @@ pub(super) fn measure(
 fn request(
     transcriber: &Transcriber,
     cross: &Arc<CrossCache>,
-    draft: Option<Arc<CrossCache>>,
+    draft: Option<Arc<DraftWindow>>,
     max_new_tokens: usize,
 ) -> anyhow::Result<WindowRequest> {
     let language = first_language(transcriber);
@@ -79,8 +94,7 @@ fn request(
         special.prompt_after(&[], language.as_deref(), models::Task::Transcribe, false)?;
     Ok(WindowRequest {
         cross: cross.clone(),
-        // Earlier text is no draft's merit.
-        draft_tokens: if draft.is_some() { 3 } else { 0 },
+        draft_tokens: 0,
         draft,
         prompt,
         start_index,

@@ -46,8 +46,8 @@ pub(super) struct Args {
     /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: String,
-    /// A smaller model that guesses what the model writes: the same window is written with and without its guesses
-    #[arg(long, value_name = "PATH_OR_ID")]
+    /// A smaller model that guesses what the model writes of FILE: its first window is written with and without the guesses
+    #[arg(long, value_name = "PATH_OR_ID", requires = "file")]
     draft: Option<String>,
     /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
@@ -133,15 +133,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     settings.precision = precision.unwrap_or(settings.precision);
     let compute = Compute::of(settings).map_err(|error| Usage(error.to_string()))?;
     let source = fetch(model, &config, Style::new(*quiet))?;
-    let draft = draft.as_deref().unwrap_or(&config.transcribe.draft);
-    let draft_source = fetch_draft(draft, &config, Style::new(*quiet))?;
+    let draft_source = fetch_draft(draft.as_deref().unwrap_or_default(), &config, Style::new(*quiet))?;
 
     let load_secs = median(*runs, || {
         compute.load(source.clone())?;
         // A GPU answers before it has computed.
         Ok(compute.device().synchronize()?)
     })?;
-    let transcriber = compute.load_with_draft(source.clone(), draft_source)?;
+    let transcriber = compute.load(source.clone())?;
     let (device, precision) = (compute.device(), compute.precision());
     let sample_rate = transcriber.feature_spec().sample_rate;
     let recordings = match file {
@@ -196,11 +195,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         None => None,
     };
 
-    let most = transcriber.architecture().max_target_positions() / 2;
-    let draft = draft::measure((&transcriber, draft), &features, most, *runs)?;
-    // The other figures are the model's own.
-    let transcriber = transcriber.without_draft();
-
     // Without fallback: how often a model has to try again is its quality, not its speed.
     let language = first_language(&transcriber);
     let max_new_tokens = Some(TOKENS.min(transcriber.architecture().max_target_positions() / 2));
@@ -234,6 +228,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             speed.share_of_bandwidth = Some(speed.bytes_per_step / speed.secs_per_step / bytes_per_sec);
         }
     }
+    // A model more: after the memory of the one was measured.
+    let drafted = match (draft, draft_source) {
+        (Some(draft), Some(draft_source)) => {
+            let most = transcriber.architecture().max_target_positions() / 2;
+            let transcriber = compute.load_with_draft(source.clone(), Some(draft_source))?;
+            draft::measure((&transcriber, draft), &features, most, *runs)?
+        }
+        _ => None,
+    };
     let report = Report {
         model: model.clone(),
         device: DeviceChoice::of(device).to_string(),
@@ -249,7 +252,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         encoder_by_length,
         decoder,
         decoder_cost,
-        draft,
+        draft: drafted,
         beam_size: transcriber.beam_size(&options),
         end_to_end,
         peak_memory_bytes,
@@ -323,13 +326,14 @@ fn describe(report: &Report) -> String {
             if draft.has_own_encoder { "with an encoder of its own" } else { "with the model's encoder" };
         let same = if draft.is_identical { "the same" } else { "other" };
         lines.push(format!(
-            "draft             {} {encoder}: {} tokens in {} steps, {} without; {same} tokens; {} and {} without, {:.2} x as fast",
+            "draft             {} {encoder}: {} tokens in {} steps, {} without; {same} tokens; {}, {} without and {} by lookup, {:.2} x as fast",
             draft.draft,
             draft.tokens,
             draft.steps,
             draft.steps_without,
             ms(draft.secs),
             ms(draft.secs_without),
+            ms(draft.secs_by_lookup),
             draft.times_as_fast
         ));
     }
