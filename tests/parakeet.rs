@@ -31,7 +31,7 @@ fn logits_and_texts_are_transformers() -> Result<()> {
         let head = transcriber.model().ctc_head().context("a head")?;
         for (clip, n_frames) in numbers::<usize>(&expected["frames"]).into_iter().enumerate() {
             let encoded = transcriber.encode(features(clip, 80, n_frames))?;
-            let worst = difference(&head.forward(&encoded)?, &tensors[&format!("logits.{clip}")])?;
+            let worst = difference(&head.linear().forward(&encoded)?, &tensors[&format!("logits.{clip}")])?;
             ensure!(worst < 1e-3, "clip {clip}: {worst}");
             let heard = transcriber.ctc(&encoded)?.context("what is heard")?;
             let ids = heard.read(1);
@@ -61,7 +61,7 @@ fn the_loss_of_a_padded_batch_is_torchs() -> Result<()> {
     });
     let mel = Tensor::cat(&clips.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
     let encoded = model.encoder.forward_padded(&mel, &frames)?;
-    let logits = model.ctc_head().context("a head")?.forward(&encoded)?;
+    let logits = model.ctc_head().context("a head")?.linear().forward(&encoded)?;
     let targets = CtcTargets {
         labels: expected["labels"].as_array().into_iter().flatten().map(numbers).collect(),
         lengths: frames.iter().map(|n| model.encoder.n_positions(*n)).collect(),

@@ -409,3 +409,64 @@ fn a_base_brings_its_sizes_and_a_corpus_by_path_stays_as_it_is() {
     assert_eq!((&run["model"]["d_model"], &run["model"]["window_secs"]), (&16.into(), &2.0.into()));
     assert_eq!(fs::read_to_string(corpus.join("train.jsonl")).expect("there"), rows);
 }
+
+#[test]
+fn a_canary_keeps_the_head_that_knows_when_words_were_said() {
+    let home = workplace();
+    let canary = [
+        "model.architecture=canary",
+        "model.subsampling=4",
+        "model.conv_channels=8",
+        "train.average_decay=0.0",
+    ];
+    let with = |more: &[&'static str]| [&canary[..], more].concat();
+    let (code, _, stderr) = train(&home, "run", &with(&["train.max_steps=4", "train.save_every=2"]));
+    assert_eq!(code, 0, "{stderr}");
+    let config = |run: &str| -> Value {
+        let path = home.path().join(run).join("model/config.json");
+        serde_json::from_str(&fs::read_to_string(path).expect("written")).expect("JSON")
+    };
+    let head = |run: &str| {
+        let path = home.path().join(run).join("model/model.safetensors");
+        let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu).expect("weights");
+        tensors.get("ctc_head.weight").map(|weight| weight.dims().to_vec())
+    };
+    let ids = config("run")["ctc_token_ids"].as_array().map_or(0, Vec::len);
+    // A blank comes after the tokens.
+    assert!(ids > 1 && head("run") == Some(vec![ids + 1, 16]), "{ids} {:?}", head("run"));
+    let transcriber = models::Transcriber::load(
+        models::Bundle::open(&home.path().join("run/model")).expect("a bundle"),
+        &candle_core::Device::Cpu,
+    )
+    .expect("a model");
+    assert!(transcriber.model().ctc_head().is_some());
+    // It knows the tokens of its texts, and no others.
+    let encoded = transcriber.encode(transcriber.window_features(&[0.1; 16_000])).expect("states");
+    let heard = transcriber.ctc(&encoded).expect("heard").expect("a head");
+    let known = transcriber.tokenizer().encode(" one").expect("tokens");
+    let labels = heard.align(&known).expect("it can be said in a second");
+    assert_eq!(labels.iter().map(|label| label.id).collect::<Vec<_>>(), known);
+    assert!(heard.align(&transcriber.tokenizer().encode(" q").expect("tokens")).is_none());
+    assert!(heard.read(1).iter().chain(&heard.read(3)).all(|id| (*id as usize) < 300));
+    let arguments =
+        ["transcribe", "0.wav", "--model", "run/model", "--language", "en", "--format", "verbose_json"];
+    let (code, _, stderr) = run(speechd(home.path()).args(arguments).arg("--word-timestamps"));
+    assert_eq!(code, 0, "{stderr}");
+
+    // The encoder alone is judged by what the head reads; a run on top of it goes on with the head, and one without CTC drops it.
+    let (code, _, stderr) = train(
+        &home,
+        "encoder",
+        &with(&["train.max_steps=2", "loss.cross_entropy.weight=0.0", "loss.ctc.weight=1.0"]),
+    );
+    assert_eq!(code, 0, "{stderr}");
+    let on_top = |run: &str, more: &[&str]| {
+        let base = ["model.base=encoder/model", "train.max_steps=2", "train.average_decay=0.0"];
+        let (code, _, stderr) = train(&home, run, &[&base[..], more].concat());
+        assert_eq!(code, 0, "{stderr}");
+        (config(run)["ctc_token_ids"].clone(), head(run))
+    };
+    let kept = on_top("kept", &["loss.ctc.weight=0.3"]);
+    assert_eq!(kept, (config("encoder")["ctc_token_ids"].clone(), head("encoder")));
+    assert_eq!(on_top("dropped", &["loss.ctc.weight=0.0"]), (Value::Null, None));
+}

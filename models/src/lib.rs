@@ -6,6 +6,7 @@ mod batch;
 mod bundle;
 mod bundled;
 pub mod canary;
+mod ctc_head;
 pub mod decode;
 mod decoder;
 mod device;
@@ -40,6 +41,7 @@ pub use bundle::{
     TextUnit,
 };
 pub use bundled::{BUNDLED, bundled};
+pub use ctc_head::CtcHead;
 pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
 pub use device::{Device, DeviceChoice};
 pub use draft::DraftWindow;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::fast_conformer::{self, FastConformerConfig};
 use crate::nn::Linear;
 use crate::params::Params;
-use crate::{Encoder, Error, SpeechModel};
+use crate::{CtcHead, Encoder, Error, SpeechModel};
 
 /// Dimensions of a CTC model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,5 +76,6 @@ pub(crate) fn load(params: &Params, config: &ParakeetCtcConfig) -> Result<Speech
     let width = config.encoder_config.hidden_size;
     let encoder = fast_conformer::Encoder::load(&root.sub("encoder"), config.encoder_config.clone())?;
     let head = Linear::load_pointwise(&root.sub("ctc_head"), width, config.vocab_size, 1, true)?;
+    let head = CtcHead::of_vocabulary(head, config.pad_token_id);
     Ok(SpeechModel::with_ctc(Encoder::FastConformer(encoder), head))
 }

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
-use crate::nn::Linear;
 use crate::params::Params;
-use crate::{Architecture, Error, canary, parakeet, whisper};
+use crate::{Architecture, CtcHead, Error, canary, parakeet, whisper};
 
 /// Weights of a model. Immutable: every bit of state is passed in, so threads share one model.
 pub struct SpeechModel {
     /// Features to hidden states.
     pub encoder: Encoder,
     decoder: Option<Arc<Decoder>>,
-    ctc_head: Option<Linear>,
+    ctc_head: Option<CtcHead>,
 }
 
 impl SpeechModel {
@@ -45,7 +44,7 @@ impl SpeechModel {
         Self { encoder, decoder: Some(Arc::new(decoder)), ctc_head: None }
     }
 
-    pub(crate) fn with_ctc(encoder: Encoder, head: Linear) -> Self {
+    pub(crate) fn with_ctc(encoder: Encoder, head: CtcHead) -> Self {
         Self { encoder, decoder: None, ctc_head: Some(head) }
     }
 
@@ -57,9 +56,13 @@ impl SpeechModel {
         self.decoder.as_ref().ok_or_else(|| Error::option("model", "has no decoder"))
     }
 
-    /// Hidden states (.., D) to logits of the tokens that are heard at each position, the blank among them, (.., V); only some
-    /// models have it.
-    pub fn ctc_head(&self) -> Option<&Linear> {
+    /// The same that also reads by CTC, if it has a head for it.
+    pub(crate) fn and_ctc(self, ctc_head: Option<CtcHead>) -> Self {
+        Self { ctc_head, ..self }
+    }
+
+    /// What reads the hidden states by CTC; only some models have it.
+    pub fn ctc_head(&self) -> Option<&CtcHead> {
         self.ctc_head.as_ref()
     }
 }

@@ -257,8 +257,7 @@ impl Transcriber {
     /// # Errors
     /// When a tensor operation fails or gives numbers that are not finite.
     pub fn ctc(&self, encoded: &Tensor) -> Result<Option<CtcHeard>, Error> {
-        let head = self.model.ctc_head();
-        head.map(|head| CtcHeard::new(head, encoded, self.special.start)).transpose()
+        self.model.ctc_head().map(|head| head.hear(encoded)).transpose()
     }
 
     /// Hypotheses that beam search keeps by these options: those that are asked for, else those that the checkpoint asks for.

@@ -156,6 +156,26 @@ impl Bundle {
 }
 
 impl Description {
+    /// The same of a Canary that also reads by CTC, by a head that tells these tokens apart, each once and in ascending order; of none
+    /// there is no head.
+    ///
+    /// # Errors
+    /// Another model, tokens that it does not have.
+    pub fn with_ctc_tokens(self, ids: &[u32]) -> Result<Self, Error> {
+        let Architecture::Canary(_) = self.architecture() else {
+            return Err(Error::option(
+                "ctc_token_ids",
+                "is for Canary alone: other bundles have no place for such a head",
+            ));
+        };
+        let mut config = read_json(self.source(), "config.json")?;
+        match &mut config {
+            Value::Object(keys) if ids.is_empty() => drop(keys.remove("ctc_token_ids")),
+            config => config["ctc_token_ids"] = json!(ids),
+        }
+        self.with_files(&[], vec![("config.json", config)])
+    }
+
     /// The same without some files and with other contents of some.
     pub(super) fn with_files(
         self,

@@ -126,6 +126,7 @@ impl NewConformer {
                 pad_token_id: pad,
                 decoder_start_token_id: start,
                 window_secs,
+                ctc_token_ids: None,
             };
             let begin = id("startoftranscript")?;
             canary_files(

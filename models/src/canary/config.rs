@@ -29,6 +29,10 @@ pub struct CanaryConfig {
     /// Seconds of audio that are heard at once; longer recordings are cut (NeMo's chunked inference takes 40).
     #[serde(default = "window_secs")]
     pub window_secs: f64,
+    /// Tokens that a CTC head beside the decoder tells apart, in ascending order, the blank coming after them; there is none
+    /// without it. transformers knows no such head and leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctc_token_ids: Option<Vec<u32>>,
 }
 
 /// Dimensions of its decoder.
@@ -164,6 +168,17 @@ impl CanaryConfig {
         }
         if decoder.hidden_act != "relu" {
             return refuse("hidden_act", format!("{} is not known; relu is", decoder.hidden_act));
+        }
+        if let Some(ids) = &self.ctc_token_ids {
+            let are_ascending = ids.windows(2).all(|pair| pair[0] < pair[1]);
+            let last = ids.last().copied().unwrap_or_default();
+            if !are_ascending || ids.is_empty() || last as usize >= decoder.vocab_size {
+                let message = format!(
+                    "are not some of the {} tokens of the vocabulary, each once and in their order",
+                    decoder.vocab_size
+                );
+                return Err(Error::key(path, "ctc_token_ids", message));
+            }
         }
         for (key, id) in [
             ("eos_token_id", self.eos_token_id),

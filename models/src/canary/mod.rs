@@ -11,9 +11,9 @@ use candle_core::Tensor;
 
 use crate::decoder::{Decoder, DecoderBlock};
 use crate::kernels::Activation;
-use crate::nn::{Embedding, FeedForward, LayerNorm, MultiHeadAttention, Projections};
+use crate::nn::{Embedding, FeedForward, LayerNorm, Linear, MultiHeadAttention, Projections};
 use crate::params::{Init, Params, Scope};
-use crate::{Encoder, Error, SpeechModel, fast_conformer};
+use crate::{CtcHead, Encoder, Error, SpeechModel, fast_conformer};
 
 const EPS: f32 = 1e-5;
 
@@ -27,7 +27,13 @@ pub(crate) fn load(params: &Params, config: &CanaryConfig) -> Result<SpeechModel
         || fast_conformer::Encoder::load(&encoder, config.encoder_config.clone()),
         || load_decoder(params, config),
     );
-    Ok(SpeechModel::with_decoder(Encoder::FastConformer(encoder?), decoder?))
+    let width = config.encoder_config.hidden_size;
+    let ctc_head = config.ctc_token_ids.as_ref().map(|ids| {
+        let linear = Linear::load(&params.root().sub("ctc_head"), width, ids.len() + 1, true)?;
+        Ok::<_, Error>(CtcHead::of_tokens(linear, ids))
+    });
+    let model = SpeechModel::with_decoder(Encoder::FastConformer(encoder?), decoder?);
+    Ok(model.and_ctc(ctc_head.transpose()?))
 }
 
 /// Builds the decoder alone.

@@ -161,6 +161,7 @@ impl Imported {
             pad_token_id: pad,
             decoder_start_token_id: context.unwrap_or(begin),
             window_secs: WINDOW_SECS,
+            ctc_token_ids: None,
         };
         config.check(path)?;
         // What a prompt is made of follows from the tokens that there are.

@@ -49,6 +49,16 @@ impl CtcVocabulary {
         Ok(Self { ids: (0..blank).collect() })
     }
 
+    /// These tokens, in ascending order, each once.
+    pub fn of_tokens(ids: &[u32]) -> Self {
+        Self { ids: ids.to_vec() }
+    }
+
+    /// The tokens, in ascending order.
+    pub fn tokens(&self) -> &[u32] {
+        &self.ids
+    }
+
     fn with_most(text: impl IntoIterator<Item = u32>, max: usize) -> Self {
         let mut counts = BTreeMap::<u32, usize>::new();
         text.into_iter().for_each(|id| *counts.entry(id).or_default() += 1);

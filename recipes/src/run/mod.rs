@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use audio::augment::Augmenter;
-use models::{BundleSource, DeviceChoice, Transcriber};
+use models::{Architecture, BundleSource, DeviceChoice, Transcriber};
 
 pub use self::forecast::{Forecast, forecast};
 
@@ -271,6 +271,11 @@ fn assemble(
     let vocabulary = match config.loss.ctc.weight > 0.0 {
         true => ctc_vocabulary(&description, &cuts, language.as_deref())?,
         false => CtcVocabulary::default(),
+    };
+    // A Canary keeps the head, which knows when each token was said; one that is not trained on would know less and less.
+    let description = match description.architecture() {
+        Architecture::Canary(_) => description.with_ctc_tokens(vocabulary.tokens())?,
+        _ => description,
     };
     let task =
         Transcribe::new(params, description, &config.loss, config.seed, vocabulary, teacher, |live| {

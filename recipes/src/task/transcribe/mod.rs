@@ -21,8 +21,8 @@ use candle_core::{Tensor, Var};
 use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::{
-    Architecture, DecodeOptions, Decoder, Description, SpeechModel, Tokenizer, Transcriber, WeightDtype,
-    add_updates, is_factor, write_adapter, write_weights,
+    Architecture, CtcHead, DecodeOptions, Decoder, Description, SpeechModel, Tokenizer, Transcriber,
+    WeightDtype, add_updates, is_factor, write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
 
@@ -126,7 +126,7 @@ impl Transcribe {
         held_out: impl FnOnce(&Transcriber) -> Result<HeldOut, Error>,
     ) -> Result<Self, Error> {
         let architecture = description.architecture();
-        // No bundle of such a model has it; a checkpoint of this project has.
+        // Only some models have one in their bundles; a checkpoint of this project has.
         let params = match architecture {
             Architecture::ParakeetCtc(_) => params,
             _ => params.with_new(CTC_HEAD, seed),
@@ -200,7 +200,7 @@ impl Transcribe {
     pub fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
         self.description.source().copy_description(dir)?;
         let mut tensors = self.tensors()?;
-        // Readers of bundles know no such head, and factors are in the weights already.
+        // Readers of other bundles know no such head, and factors are in the weights already.
         let has_own_head = self.model.ctc_head().is_some();
         tensors.retain(|name, _| (has_own_head || !name.starts_with(CTC_HEAD)) && !is_factor(name));
         Ok(write_weights(dir, &tensors, dtype)?)
@@ -236,10 +236,17 @@ impl Transcribe {
     }
 
     /// What CTC reads in a recording: in its first window, if it is longer.
-    fn read(&self, head: &Linear, samples: &[f32]) -> Result<String, models::Error> {
+    fn read(&self, samples: &[f32]) -> Result<String, models::Error> {
         let encoded = self.live.encode(self.live.window_features(samples))?; // (T, D)
-        let logits = head.forward(&encoded)?.flatten_all()?.to_vec1()?; // (T, V)
-        self.live.tokenizer().decode(&self.ctc_vocabulary.read(&logits))
+        let ids = match (self.live.ctc(&encoded)?, &self.live_ctc_head) {
+            (Some(heard), _) => heard.read(1),
+            (None, Some(head)) => {
+                let logits = head.forward(&encoded)?.flatten_all()?.to_vec1()?; // (T, V)
+                self.ctc_vocabulary.read(&logits)
+            }
+            (None, None) => Vec::new(),
+        };
+        self.live.tokenizer().decode(&ids)
     }
 
     /// The terms' sums by a model that is trained or by the same one without its graph.
@@ -271,7 +278,7 @@ impl Transcribe {
                 sums.push(self.loss.distillation.sum(&logits, theirs, counted.of(&batch.weights))?);
             }
         }
-        let own = model.ctc_head().filter(|_| self.has_ctc());
+        let own = model.ctc_head().filter(|_| self.has_ctc()).map(CtcHead::linear);
         if let Some(head) = own.or(ctc_head) {
             sums.push(self.loss.ctc.sum(head, &encoded, self.ctc_targets(batch))?);
         }
@@ -349,8 +356,15 @@ pub fn ctc_vocabulary(
     cuts: &[Cut],
     language: Option<&str>,
 ) -> Result<CtcVocabulary, Error> {
-    if let Architecture::ParakeetCtc(config) = description.architecture() {
-        return CtcVocabulary::whole(config.vocab_size, config.pad_token_id);
+    match description.architecture() {
+        Architecture::ParakeetCtc(config) => {
+            return CtcVocabulary::whole(config.vocab_size, config.pad_token_id);
+        }
+        // It was trained with one before.
+        Architecture::Canary(config) if let Some(ids) = &config.ctc_token_ids => {
+            return Ok(CtcVocabulary::of_tokens(ids));
+        }
+        _ => (),
     }
     let tokenizer = Tokenizer::from_source(description.source())?;
     let texts = cuts.iter().map(|cut| cut_ids(&tokenizer, cut, language)).collect::<Result<Vec<_>, _>>()?;
@@ -427,15 +441,14 @@ impl Task for Transcribe {
             DecodeOptions { beam_size: Some(config.beam_size), fallback: false, ..DecodeOptions::default() };
         let score = ScoreOptions { normaliser: config.normaliser, ..ScoreOptions::default() };
         let references = self.held_out.references();
-        let evaluation = match &self.live_ctc_head {
-            // The decoder learns nothing: what the encoder has learnt is read from the head.
-            Some(head) if !self.loss.trains_decoder() => {
-                let mut hear = |batch: &[Reference]| {
-                    batch.iter().map(|reference| self.read(head, &reference.waveform.samples)).collect()
-                };
-                evaluate_by(&mut hear, references, &mut |_| {})
-            }
-            _ => evaluate(&self.live, references, &options, &mut |_| {}),
+        // A decoder that learns nothing says nothing: what the encoder has learnt is read from the head.
+        let evaluation = if !self.loss.trains_decoder() && self.live.model().decoder().is_ok() {
+            let mut hear = |batch: &[Reference]| {
+                batch.iter().map(|reference| self.read(&reference.waveform.samples)).collect()
+            };
+            evaluate_by(&mut hear, references, &mut |_| {})
+        } else {
+            evaluate(&self.live, references, &options, &mut |_| {})
         };
         if let Some(score) = evaluation.score(&score)? {
             let report = score.report()?;
