@@ -1,4 +1,4 @@
-"""Two small SentencePiece models, and what SentencePiece makes of texts with them.
+"""Three small SentencePiece models, and what SentencePiece makes of texts with them.
 
     python tests/oracle/make.py sentencepiece_models          (seconds)
 

@@ -42,6 +42,7 @@ impl SentencePiece {
                 whole.pieces.push(piece);
             }
         }
+        whole.check_merges()?;
         Ok(whole)
     }
 

@@ -20,12 +20,14 @@ pub(crate) const MAX_BYTES: u64 = 16 << 20;
 const MAX_PIECES: usize = 1 << 20;
 /// A longer piece is no part of a word.
 const MAX_PIECE_BYTES: usize = 512;
+/// A piece of pairs is made of two others in a few ways, on average.
+const MAX_MERGES: usize = 4 * MAX_PIECES;
 
 /// What follows it in a piece's name tells equal pieces of several models apart. No text has it: it is no character.
 pub(crate) const HIDDEN: char = '\u{FDD0}';
 
 /// What SentencePiece writes a space with.
-const SPACE: &str = "\u{2581}";
+pub(crate) const SPACE: char = '\u{2581}';
 
 /// A SentencePiece model whose every setting is known.
 pub(crate) struct SentencePiece {
@@ -76,8 +78,9 @@ impl SentencePiece {
             let message = format!("has {} bytes; a SentencePiece model has at most {MAX_BYTES}", bytes.len());
             return Err(Error::file(path, message));
         }
-        let model: ModelProto = prost::Message::decode(bytes)
-            .map_err(|error| Error::file(path, format!("is no SentencePiece model: {error}")))?;
+        let wrong = |error| Error::file(path, format!("is no SentencePiece model: {error}"));
+        check_n_pieces(proto::n_pieces(bytes).map_err(wrong)?, path)?;
+        let model: ModelProto = prost::Message::decode(bytes).map_err(wrong)?;
         let refuse = |key: &str, message: String| Err(Error::key(path, key, message));
         let trainer = model.trainer_spec.unwrap_or_default();
         let normalizer = model.normalizer_spec.unwrap_or_default();
@@ -99,6 +102,13 @@ impl SentencePiece {
                 return refuse(key, format!("{value} is not known; {known} is"));
             }
         }
+        let n_bytes =
+            model.denormalizer_spec.and_then(|spec| spec.precompiled_charsmap).map_or(0, |map| map.len());
+        if n_bytes > 0 {
+            let message =
+                format!("has {n_bytes} bytes; texts that are changed after they are decoded are not known");
+            return refuse("denormalizer_spec.precompiled_charsmap", message);
+        }
         let charsmap = normalizer.precompiled_charsmap.clone().unwrap_or_default();
         // The library makes room for as many as the first four bytes say.
         if let Some((size, rest)) = charsmap.split_first_chunk::<4>()
@@ -107,14 +117,24 @@ impl SentencePiece {
             let message = format!("is cut off: {} bytes", charsmap.len());
             return refuse("normalizer_spec.precompiled_charsmap", message);
         }
-        Ok(Self {
+        let model = Self {
             pieces: pieces(model.pieces, path)?,
             algorithm,
             has_byte_fallback: trainer.byte_fallback(),
             charsmap,
             has_dummy_prefix: normalizer.add_dummy_prefix(),
             is_whitespace_collapsed: normalizer.remove_extra_whitespaces(),
-        })
+        };
+        model.check_merges().map_err(|message| Error::key(path, "pieces", message))?;
+        Ok(model)
+    }
+
+    /// Makes sure that there are not so many pairs that a list of them takes a hundred times the room of the pieces.
+    fn check_merges(&self) -> Result<(), String> {
+        match self.algorithm == Algorithm::Bpe && self.pairs().nth(MAX_MERGES).is_some() {
+            true => Err(format!("there are more than {MAX_MERGES} ways to put them together of each other")),
+            false => Ok(()),
+        }
     }
 
     /// Its tokens, in order of id.
@@ -254,15 +274,18 @@ impl SentencePiece {
 
     /// Pairs of pieces whose text together is a piece, the best first.
     fn merges(&self) -> Vec<[&str; 2]> {
+        self.pairs().collect()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = [&str; 2]> {
         let mut normal: Vec<_> = self.pieces.iter().filter(|piece| piece.kind == Kind::Normal).collect();
         let known: BTreeSet<&str> = normal.iter().map(|piece| piece.text.as_str()).collect();
         // Stable: of equal scores the first comes first.
         normal.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let cuts = |text: &'_ str| text.char_indices().skip(1).map(|(at, _)| at).collect::<Vec<_>>();
-        let pairs = normal
-            .iter()
-            .flat_map(|piece| cuts(&piece.text).into_iter().map(|at| [&piece.text[..at], &piece.text[at..]]));
-        pairs.filter(|pair| pair.iter().all(|part| known.contains(part))).collect()
+        let pairs = normal.into_iter().flat_map(move |piece| {
+            piece.text.char_indices().skip(1).map(move |(at, _)| <[&str; 2]>::from(piece.text.split_at(at)))
+        });
+        pairs.filter(move |pair| pair.iter().all(|part| known.contains(part)))
     }
 
     /// Pieces that are a token wherever a text has them.
@@ -271,12 +294,16 @@ impl SentencePiece {
     }
 }
 
-/// Checks pieces, as SentencePiece does before it takes a model.
-fn pieces(stored: Vec<proto::Piece>, path: &Path) -> Result<Vec<Piece>, Error> {
-    if !(1..=MAX_PIECES).contains(&stored.len()) {
-        let message = format!("are {}; a vocabulary has from 1 to {MAX_PIECES}", stored.len());
+fn check_n_pieces(n: usize, path: &Path) -> Result<(), Error> {
+    if !(1..=MAX_PIECES).contains(&n) {
+        let message = format!("are {n}; a vocabulary has from 1 to {MAX_PIECES}");
         return Err(Error::key(path, "pieces", message));
     }
+    Ok(())
+}
+
+/// Checks pieces, as SentencePiece does before it takes a model.
+fn pieces(stored: Vec<proto::Piece>, path: &Path) -> Result<Vec<Piece>, Error> {
     let mut names = BTreeSet::new();
     let mut pieces = Vec::with_capacity(stored.len());
     for (id, piece) in stored.into_iter().enumerate() {

@@ -1,5 +1,8 @@
 //! The fields of `sentencepiece_model.proto` that decide what a model does, under their names and numbers there.
 
+use prost::DecodeError;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
+
 /// A model.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ModelProto {
@@ -9,6 +12,19 @@ pub(super) struct ModelProto {
     pub trainer_spec: Option<TrainerSpec>,
     #[prost(message, optional, tag = "3")]
     pub normalizer_spec: Option<NormalizerSpec>,
+    #[prost(message, optional, tag = "5")]
+    pub denormalizer_spec: Option<NormalizerSpec>,
+}
+
+/// How many pieces a model has, before there is room for them: an empty one takes twenty times the room that it has in the file.
+pub(super) fn n_pieces(mut bytes: &[u8]) -> Result<usize, DecodeError> {
+    let mut n = 0;
+    while !bytes.is_empty() {
+        let (tag, wire_type) = decode_key(&mut bytes)?;
+        n += usize::from(tag == 1);
+        skip_field(wire_type, tag, &mut bytes, DecodeContext::default())?;
+    }
+    Ok(n)
 }
 
 /// A token.

@@ -11,7 +11,7 @@ fn proto(kinds: &[(&str, f32, i32)]) -> ModelProto {
         score: Some(*score),
         r#type: Some(*kind),
     };
-    ModelProto { pieces: kinds.iter().map(piece).collect(), trainer_spec: None, normalizer_spec: None }
+    ModelProto { pieces: kinds.iter().map(piece).collect(), ..ModelProto::default() }
 }
 
 fn refused(model: &ModelProto) -> String {
@@ -45,6 +45,19 @@ fn what_no_tokenizer_json_says_is_refused_by_name() {
     };
     assert!(normalizer(None, Some(false)).contains("escape_whitespaces"));
     assert!(normalizer(Some(vec![255; 9]), None).contains("cut off"));
+    let back = |charsmap: &[u8]| {
+        let spec = proto::NormalizerSpec {
+            precompiled_charsmap: Some(charsmap.to_vec()),
+            ..proto::NormalizerSpec::default()
+        };
+        refused(&ModelProto { denormalizer_spec: Some(spec), ..good.clone() })
+    };
+    assert_eq!(back(&[]), "read");
+    assert!(
+        back(&[0; 4]).contains("`denormalizer_spec.precompiled_charsmap`: has 4 bytes"),
+        "{}",
+        back(&[0; 4])
+    );
     for (pieces, message) in [
         (&[][..], "`pieces`: are 0"),
         (&[("a", 0.0, 1)], "one is needed"),
@@ -58,6 +71,31 @@ fn what_no_tokenizer_json_says_is_refused_by_name() {
     }
     let found = SentencePiece::read(b"no such thing", Path::new("x.model")).map(|_| ());
     assert!(found.is_err_and(|error| error.to_string().contains("x.model: is no SentencePiece model")));
+}
+
+#[test]
+fn models_that_grow_beyond_their_files_are_refused() {
+    // Two bytes each, and a message of its own in memory.
+    let many = [10, 0].repeat(MAX_PIECES + 1);
+    let found = SentencePiece::read(&many, Path::new("x.model")).map(|_| ());
+    assert!(found.is_err_and(|error| error.to_string().contains("`pieces`: are 1048577")));
+    // Every run of one letter is made of two others in as many ways as it is long.
+    let runs = |letters: u8| {
+        let mut pieces = proto(&[("<unk>", 0.0, 2)]).pieces;
+        for letter in 0..letters {
+            let letter = char::from(b'!' + letter).to_string();
+            pieces.extend((1..=MAX_PIECE_BYTES).map(|n| proto::Piece {
+                piece: Some(letter.repeat(n)),
+                score: Some(0.0),
+                r#type: Some(1),
+            }));
+        }
+        let spec = proto::TrainerSpec { model_type: Some(2), ..proto::TrainerSpec::default() };
+        ModelProto { pieces, trainer_spec: Some(spec), ..ModelProto::default() }
+    };
+    // 130816 of each letter.
+    assert_eq!(refused(&runs(2)), "read");
+    assert!(refused(&runs(33)).contains("more than 4194304 ways"), "{}", refused(&runs(33)));
 }
 
 #[test]
