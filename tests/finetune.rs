@@ -440,6 +440,13 @@ fn a_language_more_is_a_token_after_all_others() -> Result<()> {
     ensure!(refused("ps", "fa")?.contains("has a token"));
     ensure!(refused("xx", "yy")?.contains("`yy`"));
     ensure!(refused("X?", "fa")?.contains("no code"));
+    let plain = tempfile::tempdir()?;
+    Bundle::open(&dir)?.description().source().copy_description(plain.path())?;
+    fs::copy(dir.join("model.safetensors"), plain.path().join("model.safetensors"))?;
+    fs::remove_file(plain.path().join("tokenizer.json"))?;
+    fs::copy(fixture("sentencepiece").join("bpe.model"), plain.path().join("tokenizer.model"))?;
+    let found = Bundle::open(plain.path())?.with_language("xx", "fa").err().context("taken")?.to_string();
+    ensure!(found.contains("tokenizer.json: no such file: a language is added to it"), "{found}");
     let base = Transcriber::load(Bundle::open(&dir)?, &Device::Cpu)?;
     let bundle = Bundle::open(&dir)?.with_language("xx", "fa")?;
     let n_tokens = base.architecture().n_vocab();
@@ -568,6 +575,11 @@ fn another_vocabulary_starts_as_the_old_one_spelled_it() -> Result<()> {
         let rows = bundle.weights().read_all(&Device::Cpu)?[name].dim(0)?;
         ensure!(rows == architecture.n_vocab(), "{rows}");
     }
+
+    // Another library's list of the old tokens is left behind.
+    fs::write(written.path().join("tokenizer.model"), "sentencepiece")?;
+    let other = Bundle::open(written.path())?.with_vocabulary(&learn(&["ps"], 30.0)?)?;
+    ensure!(!other.description().source().has("tokenizer.model"));
 
     // Its own vocabulary changes nothing.
     let again = Bundle::open(written.path())?.with_vocabulary(&vocabulary)?;

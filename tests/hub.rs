@@ -124,6 +124,24 @@ fn a_pull_leaves_the_layout_that_python_reads() {
 }
 
 #[test]
+fn a_model_of_sentencepiece_is_fetched_where_it_is_the_only_tokenizer() {
+    let mut files = bundle_files();
+    files.insert("tokenizer.model".to_owned(), b"sentencepiece".to_vec());
+    let both = Fixture::with_files(files.clone(), Behaviour::default());
+    let snapshot = both.pull().expect("pulled");
+    assert!(snapshot.join("tokenizer.json").is_file() && !snapshot.join("tokenizer.model").exists());
+    files.remove("tokenizer.json");
+    let alone = Fixture::with_files(files.clone(), Behaviour::default());
+    let snapshot = alone.pull().expect("pulled");
+    assert!(snapshot.join("tokenizer.model").is_file());
+    let offline = Hub::new(HubOptions { offline: true, ..hub("http://127.0.0.1:9", alone.cache.path()) });
+    assert_eq!(offline.resolve(&repository(ID), &mut |_| ()).expect("complete"), snapshot);
+    files.remove("tokenizer.model");
+    let message = Fixture::with_files(files, Behaviour::default()).pull().expect_err("refused").to_string();
+    assert!(message.contains("neither tokenizer.json nor tokenizer.model"), "{message}");
+}
+
+#[test]
 fn what_is_in_the_cache_needs_no_network() {
     let fixture = Fixture::new(Behaviour::default());
     let pulled = fixture.pull().expect("pulled");

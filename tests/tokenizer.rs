@@ -1,7 +1,7 @@
 //! Ids, words and the non-speech set equal the reference tokenizer's: `tests/oracle/tokenizer.py`.
 
 use anyhow::{Context, Result, ensure};
-use models::Tokenizer;
+use models::{BundleSource, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::support::{data, fixture, json as read_json, numbers, reference_model};
@@ -211,6 +211,10 @@ fn models_of_sentencepiece_spell_and_read_as_it_does() -> Result<()> {
         let dir = tempfile::tempdir()?;
         std::fs::copy(&path, dir.path().join("tokenizer.model"))?;
         ensure_sentencepiece(&Tokenizer::open(dir.path())?, &expected, key)?;
+        let source = BundleSource::from(dir.path());
+        ensure!(source.tokenizer_file() == "tokenizer.model");
+        std::fs::write(dir.path().join("tokenizer.json"), "{}")?;
+        ensure!(source.tokenizer_file() == "tokenizer.json");
     }
     Ok(())
 }

@@ -7,12 +7,8 @@ use std::path::Path;
 use tokenizers::{AddedToken, DecoderWrapper};
 
 use crate::Error;
-use crate::bundle::BundleSource;
-use crate::sentencepiece::{HIDDEN, SentencePiece};
-
-const FILE: &str = "tokenizer.json";
-/// What Hugging Face calls a model of SentencePiece.
-const SENTENCEPIECE: &str = "tokenizer.model";
+use crate::bundle::{BundleSource, SENTENCEPIECE};
+use crate::sentencepiece::{HIDDEN, SPACE, SentencePiece};
 
 /// A tokenizer and the vocabulary of special tokens, which are found by name.
 pub struct Tokenizer {
@@ -35,9 +31,6 @@ const NOTES: &str = "♩ ♪ ♫ ♬ ♭ ♮ ♯";
 /// `()` is, and the nothing that is left of a line break.
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
-/// What SentencePiece writes a space with.
-const SPACE: char = '\u{2581}';
-
 /// Languages written without spaces between words: their words are split by character.
 const UNSPACED_LANGUAGES: [&str; 6] = ["zh", "ja", "th", "lo", "my", "yue"];
 
@@ -55,14 +48,15 @@ impl Tokenizer {
     /// # Errors
     /// A missing or invalid file.
     pub fn from_source(source: &BundleSource) -> Result<Self, Error> {
-        let path = source.path(FILE);
-        if !source.has(FILE) && source.has(SENTENCEPIECE) {
-            return Self::from_sentencepiece(&source.read(SENTENCEPIECE)?, &source.path(SENTENCEPIECE));
+        let file = source.tokenizer_file();
+        let path = source.path(file);
+        if file == SENTENCEPIECE {
+            return Self::from_sentencepiece(&source.read(file)?, &path);
         }
-        if !source.has(FILE) {
+        if !source.has(file) {
             return Err(Error::file(&path, "no such file: a bundle keeps its tokenizer in tokenizer.json"));
         }
-        Self::from_text(&source.read_text(FILE)?).map_err(|error| Error::file(&path, error))
+        Self::from_text(&source.read_text(file)?).map_err(|error| Error::file(&path, error))
     }
 
     /// Reads the contents of SentencePiece's `.model` file `path`: ids and texts are those of its own library, but that special tokens,

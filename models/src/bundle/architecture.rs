@@ -66,7 +66,7 @@ impl Architecture {
         source: &BundleSource,
         tokenizer: &Tokenizer,
     ) -> Result<(GenerationConfig, SpecialTokens), Error> {
-        let path = source.path("tokenizer.json");
+        let path = source.path(source.tokenizer_file());
         let (generation, special) = match self {
             Self::Whisper(config) => {
                 let generation = GenerationConfig::read(source, config, tokenizer)?;

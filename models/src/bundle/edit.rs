@@ -79,7 +79,7 @@ impl Bundle {
     ///
     /// # Errors
     /// A code that is none or that the model has a token for, a model of one language, files that do not say which its
-    /// languages are.
+    /// languages are, a tokenizer that is no `tokenizer.json`.
     pub fn with_language(self, code: &str, like: &str) -> Result<Self, Error> {
         if !(2..=8).contains(&code.len())
             || !code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
@@ -89,6 +89,10 @@ impl Bundle {
         let (description, weights) = self.into_parts();
         let source = description.source();
         description.architecture().require_whisper("a new language")?;
+        if source.tokenizer_file() != "tokenizer.json" {
+            let message = "no such file: a language is added to it, and to a tokenizer.model none can be; save it with transformers";
+            return Err(Error::file(&source.path("tokenizer.json"), message));
+        }
         let (_, _, special) = description.vocabulary()?;
         if !special.is_multilingual {
             let message = "this model names no languages in its prompts; train it as it is";

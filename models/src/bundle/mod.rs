@@ -25,8 +25,8 @@ pub use architecture::Architecture;
 pub(crate) use conformer_files::{Files, Names, canary_files, ctc_files};
 pub use new::{NewVocabulary, NewWhisper, TextUnit};
 pub use new_conformer::NewConformer;
-pub(crate) use source::ReadSeek;
 pub use source::{BundleSource, MemoryBundle};
+pub(crate) use source::{ReadSeek, SENTENCEPIECE};
 
 /// An opened model.
 pub struct Bundle {

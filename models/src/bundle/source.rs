@@ -15,8 +15,8 @@ pub(super) const DESCRIBING: [&str; 12] = [
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
+    TOKENIZER,
+    SENTENCEPIECE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -24,6 +24,11 @@ pub(super) const DESCRIBING: [&str; 12] = [
     "vocab.json",
     "merges.txt",
 ];
+
+/// The tokenizer, as Hugging Face's library has it.
+const TOKENIZER: &str = "tokenizer.json";
+/// What Hugging Face calls a model of SentencePiece.
+pub(crate) const SENTENCEPIECE: &str = "tokenizer.model";
 
 /// Where a bundle's files are. A clone is another handle to them.
 #[derive(Debug, Clone)]
@@ -94,6 +99,11 @@ impl BundleSource {
             Self::Memory(bundle) => bundle.files.contains_key(name),
             Self::Adapted { base, adapter } => is_own(adapter, name) || base.has(name),
         }
+    }
+
+    /// The file that its tokenizer is in: `tokenizer.json`, or SentencePiece's `tokenizer.model` where there is that alone.
+    pub fn tokenizer_file(&self) -> &'static str {
+        if !self.has(TOKENIZER) && self.has(SENTENCEPIECE) { SENTENCEPIECE } else { TOKENIZER }
     }
 
     /// The whole file `name`.

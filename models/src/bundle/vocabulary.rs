@@ -9,7 +9,8 @@ use crate::special_tokens::{SpecialTokens, TIMESTAMP_SECS};
 use crate::tokenizer::Tokenizer;
 
 /// Files that list the tokens of the old vocabulary and say nothing that `tokenizer.json` does not.
-const LISTS: [&str; 4] = ["special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"];
+const LISTS: [&str; 5] =
+    ["special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"];
 
 impl Bundle {
     /// The same model with another vocabulary, the contents of a `tokenizer.json` as [`NewVocabulary::learn`] makes it for the
@@ -24,7 +25,7 @@ impl Bundle {
         let source = description.source();
         let invalid = |error: serde_json::Error| Error::Tokenizer(error.to_string());
         let contents: Value = serde_json::from_str(tokenizer).map_err(invalid)?;
-        if contents == read_json(source, "tokenizer.json")? {
+        if source.has("tokenizer.json") && contents == read_json(source, "tokenizer.json")? {
             return Ok(Self { description, weights });
         }
         let (old, before, special) = description.vocabulary()?;

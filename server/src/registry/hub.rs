@@ -57,12 +57,16 @@ pub struct Hub {
 
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// What a bundle has in the place of the other.
+const SENTENCEPIECE: &str = "tokenizer.model";
 /// What a bundle consists of beside its weights; everything else in a repository is left there.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
-    "tokenizer.json",
+    TOKENIZER,
+    SENTENCEPIECE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "normalizer.json",
@@ -131,7 +135,9 @@ impl Hub {
         let present: BTreeSet<String> =
             listing.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         let weights = check_contents(id, &present)?;
-        for file in FILES.into_iter().filter(|file| present.contains(*file)).chain([weights]) {
+        let is_wanted =
+            |file: &&str| present.contains(*file) && (*file != SENTENCEPIECE || !present.contains(TOKENIZER));
+        for file in FILES.into_iter().filter(is_wanted).chain([weights]) {
             self.fetch(id, &commit, file, progress)?;
         }
         let snapshot = self.cache.snapshot_path(id, &commit);
@@ -223,9 +229,9 @@ fn check_contents(id: &str, present: &BTreeSet<String>) -> Result<&'static str, 
     if !present.contains("config.json") {
         return Err(refuse("has no config.json at its root, so it is not a bundle"));
     }
-    if !present.contains("tokenizer.json") {
+    if !present.contains(TOKENIZER) && !present.contains(SENTENCEPIECE) {
         return Err(refuse(
-            "has no tokenizer.json; make one in Python with \
+            "has neither tokenizer.json nor tokenizer.model; make the first in Python with \
              transformers.AutoTokenizer.from_pretrained(ID).save_pretrained(DIR), beside the other files",
         ));
     }
@@ -262,5 +268,5 @@ pub(crate) fn weights_files(bundle: &Path) -> Option<Vec<PathBuf>> {
 
 fn is_complete(snapshot: &Path) -> bool {
     let has = |file: &str| snapshot.join(file).is_file();
-    has("config.json") && has("tokenizer.json") && weights_files(snapshot).is_some()
+    has("config.json") && (has(TOKENIZER) || has(SENTENCEPIECE)) && weights_files(snapshot).is_some()
 }

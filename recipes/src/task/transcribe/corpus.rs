@@ -77,7 +77,8 @@ impl Corpus {
     ) -> Result<(Self, EpochPadding), Error> {
         let Capacity { limits, memory } = *capacity;
         let (_, _, special) = description.vocabulary()?;
-        let tokenizer = &*description.source().read("tokenizer.json")?;
+        let source = description.source();
+        let tokenizer = &*source.read(source.tokenizer_file())?;
         let sampler = SamplerConfig { limits, ..SamplerConfig::new(constraint(&config.sampler)) };
         let mut corpus = Self {
             recordings,
