@@ -14,7 +14,11 @@ use super::pickle::{Id, Object, Pickle};
 use crate::Error;
 
 /// What describes tensors takes some hundred bytes for each.
-const MAX_PICKLE_BYTES: u64 = 64 << 20;
+const MAX_PICKLE_BYTES: u64 = 16 << 20;
+/// More tensors than this are no model: the largest published ones have some ten thousand.
+const MAX_TENSORS: usize = 1 << 16;
+/// Nor are more axes: weights of convolutions have four.
+const MAX_RANK: usize = 8;
 
 /// A state dictionary.
 pub(super) struct Checkpoint<'a> {
@@ -22,6 +26,7 @@ pub(super) struct Checkpoint<'a> {
     zip: ZipArchive<BufReader<Member<'a>>>,
     /// The folder in the zip.
     root: String,
+    pickle: Pickle,
     tensors: BTreeMap<String, Stored>,
     /// Bytes that may still be read: a forged file may name the same numbers a million times.
     n_bytes_left: u64,
@@ -29,10 +34,10 @@ pub(super) struct Checkpoint<'a> {
 
 #[derive(Debug, Clone)]
 struct Stored {
-    /// The file of its numbers.
-    key: String,
+    /// The file of its numbers, a text of the pickle.
+    key: Id,
     /// How torch calls their type.
-    kind: String,
+    kind: Id,
     offset: usize,
     shape: Vec<usize>,
 }
@@ -71,12 +76,15 @@ impl<'a> Checkpoint<'a> {
         for (key, value) in state_dictionary(&pickle) {
             let Some(name) = pickle.text(key) else { continue };
             let Some(arguments) = rebuilt(&pickle, value) else { continue };
+            if tensors.len() >= MAX_TENSORS {
+                return Err(Error::file(&path, format!("has more than {MAX_TENSORS} tensors")));
+            }
             let stored = stored(&pickle, arguments)
                 .ok_or_else(|| Error::key(&path, name, "is not described as a tensor without gaps is"))?;
             tensors.insert(name.to_owned(), stored);
         }
-        // Tied weights are read twice.
-        Ok(Self { path, zip, root, tensors, n_bytes_left: n_bytes.saturating_mul(2) })
+        // Tied weights are read once under each name and once to be compared, which for an embedding may be most of the file.
+        Ok(Self { path, zip, root, pickle, tensors, n_bytes_left: n_bytes.saturating_mul(3) })
     }
 
     /// Where it lies.
@@ -103,13 +111,14 @@ impl<'a> Checkpoint<'a> {
         let refuse = |message: String| Error::key(&path, name, message);
         let stored =
             self.tensors.get(name).cloned().ok_or_else(|| refuse("the tensor is missing".to_owned()))?;
-        let (n_value_bytes, convert): (usize, fn(&[u8]) -> f32) = match stored.kind.as_str() {
-            "torch.FloatStorage" => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            "torch.HalfStorage" => (2, |b| f16::from_le_bytes([b[0], b[1]]).to_f32()),
-            "torch.BFloat16Storage" => (2, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-            other => {
+        let kind = self.pickle.global(stored.kind).unwrap_or_default();
+        let (n_value_bytes, convert): (usize, fn(&[u8]) -> f32) = match kind {
+            ("torch", "FloatStorage") => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            ("torch", "HalfStorage") => (2, |b| f16::from_le_bytes([b[0], b[1]]).to_f32()),
+            ("torch", "BFloat16Storage") => (2, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            (module, name) => {
                 let known = "torch.FloatStorage, HalfStorage and BFloat16Storage are read";
-                return Err(refuse(format!("is stored as {other}; {known}")));
+                return Err(refuse(format!("is stored as {module}.{name}; {known}")));
             }
         };
         let n_bytes = |n: usize| n.checked_mul(n_value_bytes).map(|n| n as u64);
@@ -117,7 +126,8 @@ impl<'a> Checkpoint<'a> {
         let (Some(skipped), Some(n_read)) = (n_bytes(stored.offset), n_values.and_then(n_bytes)) else {
             return Err(refuse(format!("has shape {:?}, which no file holds", stored.shape)));
         };
-        let file = format!("{}data/{}", self.root, stored.key);
+        let key = self.pickle.text(stored.key).unwrap_or_default();
+        let file = format!("{}data/{key}", self.root);
         let mut entry = self.zip.by_name(&file).map_err(|error| refuse(format!("{file}: {error}")))?;
         let end = skipped.checked_add(n_read);
         if entry.compression() != CompressionMethod::Stored || end.is_none_or(|end| end > entry.size()) {
@@ -129,8 +139,11 @@ impl<'a> Checkpoint<'a> {
             .checked_sub(n_read)
             .ok_or_else(|| refuse("names the numbers of other tensors again".to_owned()))?;
         let mut bytes = Vec::with_capacity(n_read as usize);
+        // The sum of what is read whole is checked at its end, which has to be reached.
+        let is_whole = skipped == 0 && n_read == entry.size();
+        let n_asked = n_read + u64::from(is_whole);
         io::copy(&mut entry.by_ref().take(skipped), &mut io::sink())
-            .and_then(|_| entry.take(n_read).read_to_end(&mut bytes))
+            .and_then(|_| entry.take(n_asked).read_to_end(&mut bytes))
             .map_err(|error| refuse(format!("{file}: {error}")))?;
         if bytes.len() as u64 != n_read {
             return Err(refuse(format!("{file} is cut off")));
@@ -169,15 +182,18 @@ fn state_dictionary(pickle: &Pickle) -> Vec<(Id, Id)> {
     }
 }
 
+/// What torch makes tensors with.
+const REBUILD: (&str, &str) = ("torch._utils", "_rebuild_tensor_v2");
+
 /// What a tensor is rebuilt from, if `value` is one.
 fn rebuilt(pickle: &Pickle, value: Id) -> Option<&[Id]> {
     let Object::Call(callable, arguments) = pickle.object(value) else { return None };
     let arguments = pickle.items(*arguments)?;
     match pickle.global(*callable)? {
-        "torch._utils._rebuild_tensor_v2" => Some(arguments),
-        "torch._utils._rebuild_parameter" => match pickle.object(*arguments.first()?) {
+        REBUILD => Some(arguments),
+        ("torch._utils", "_rebuild_parameter") => match pickle.object(*arguments.first()?) {
             Object::Call(callable, arguments) => {
-                (pickle.global(*callable)? == "torch._utils._rebuild_tensor_v2").then_some(())?;
+                (pickle.global(*callable)? == REBUILD).then_some(())?;
                 pickle.items(*arguments)
             }
             _ => None,
@@ -191,8 +207,8 @@ fn stored(pickle: &Pickle, arguments: &[Id]) -> Option<Stored> {
     let &[storage, offset, size, stride, ..] = arguments else { return None };
     let Object::Persistent(storage) = pickle.object(storage) else { return None };
     let &[label, kind, key, ..] = pickle.items(*storage)? else { return None };
-    let shape = pickle.counts(size)?;
-    let strides = pickle.counts(stride)?;
+    let shape = pickle.counts(size, MAX_RANK)?;
+    let strides = pickle.counts(stride, MAX_RANK)?;
     let mut step = Some(1usize);
     let is_dense = shape.iter().zip(&strides).rev().all(|(dim, stride)| {
         let is_next = *dim <= 1 || Some(*stride) == step;
@@ -200,6 +216,6 @@ fn stored(pickle: &Pickle, arguments: &[Id]) -> Option<Stored> {
         is_next
     });
     (pickle.text(label) == Some("storage") && shape.len() == strides.len() && is_dense).then_some(())?;
-    let key = pickle.text(key)?.to_owned();
-    Some(Stored { key, kind: pickle.global(kind)?.to_owned(), offset: pickle.count(offset)?, shape })
+    (pickle.text(key).is_some() && pickle.global(kind).is_some()).then_some(())?;
+    Some(Stored { key, kind, offset: pickle.count(offset)?, shape })
 }

@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 
 /// Values above this are no state dictionary: the largest published ones have some ten thousand tensors of some twenty values each.
+/// What is kept for later counts, too.
 const MAX_VALUES: usize = 1 << 22;
+/// A longer text is no name of a tensor, a class or a file: published ones stay under a hundred bytes.
+const MAX_TEXT_BYTES: usize = 1024;
 
 /// Place of a value.
 pub(super) type Id = usize;
@@ -19,8 +22,8 @@ pub(super) enum Object {
     Int(i64),
     /// A text.
     Text(String),
-    /// A class or a function, by module and name.
-    Global(String),
+    /// A class or a function, by the texts of its module and its name.
+    Global(Id, Id),
     /// Values in order, in a tuple or a list.
     Items(Vec<Id>),
     /// Keys and values in order.
@@ -84,10 +87,10 @@ impl Pickle {
         }
     }
 
-    /// The name of a class or a function.
-    pub fn global(&self, id: Id) -> Option<&str> {
+    /// The module and the name of a class or a function.
+    pub fn global(&self, id: Id) -> Option<(&str, &str)> {
         match self.object(id) {
-            Object::Global(name) => Some(name),
+            Object::Global(module, name) => Some((self.text(*module)?, self.text(*name)?)),
             _ => None,
         }
     }
@@ -100,9 +103,10 @@ impl Pickle {
         }
     }
 
-    /// Whole numbers that are not negative.
-    pub fn counts(&self, id: Id) -> Option<Vec<usize>> {
-        self.items(id)?.iter().map(|id| self.count(*id)).collect()
+    /// Whole numbers that are not negative, `max` of them at most.
+    pub fn counts(&self, id: Id, max: usize) -> Option<Vec<usize>> {
+        let items = self.items(id).filter(|items| items.len() <= max)?;
+        items.iter().map(|id| self.count(*id)).collect()
     }
 }
 
@@ -125,7 +129,10 @@ impl Machine<'_> {
             0x80 => drop(self.take::<1>()?),
             0x95 => drop(self.take::<8>()?),
             b'.' => return Ok(true),
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => {
+                self.make_room()?;
+                self.marks.push(self.stack.len());
+            }
             b'0' => drop(self.pop()?),
             b'N' | 0x88 | 0x89 => self.push(Object::Other)?,
             b'G' => {
@@ -155,7 +162,9 @@ impl Machine<'_> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Object::Global(format!("{module}.{name}")))?;
+                self.push(Object::Text(module))?;
+                self.push(Object::Text(name))?;
+                self.stack_global()?;
             }
             0x93 => self.stack_global()?,
             b')' | b']' => self.push(Object::Items(Vec::new()))?,
@@ -202,12 +211,14 @@ impl Machine<'_> {
                     _ => self.memo.len() as u32,
                 };
                 let top = self.top()?;
+                self.make_room()?;
                 self.memo.insert(place, top);
             }
             b'h' | b'j' => {
                 let place =
                     if code == b'h' { self.take::<1>()?[0].into() } else { u32::from_le_bytes(self.take()?) };
                 let id = *self.memo.get(&place).ok_or_else(|| format!("nothing was kept as {place}"))?;
+                self.make_room()?;
                 self.stack.push(id);
             }
             other => return Err(format!("instruction {other:#04x} is not one that a checkpoint needs")),
@@ -228,13 +239,17 @@ impl Machine<'_> {
     }
 
     fn text(&mut self, n_bytes: usize) -> Result<(), String> {
+        if n_bytes > MAX_TEXT_BYTES {
+            return Err(format!("a text has {n_bytes} bytes; names have at most {MAX_TEXT_BYTES}"));
+        }
         let text = std::str::from_utf8(self.slice(n_bytes)?).map_err(|_| "a text is not UTF-8")?.to_owned();
         self.push(Object::Text(text))
     }
 
     fn line(&mut self) -> Result<String, String> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let n = rest.iter().position(|byte| *byte == b'\n').ok_or("a name does not end")?;
+        let n = rest.iter().take(MAX_TEXT_BYTES + 1).position(|byte| *byte == b'\n');
+        let n = n.ok_or_else(|| format!("a name does not end within {MAX_TEXT_BYTES} bytes"))?;
         let line = std::str::from_utf8(&rest[..n]).map_err(|_| "a name is not UTF-8")?.to_owned();
         self.at += n + 1;
         Ok(line)
@@ -255,10 +270,7 @@ impl Machine<'_> {
     fn stack_global(&mut self) -> Result<(), String> {
         let (name, module) = (self.pop()?, self.pop()?);
         match (&self.objects[module], &self.objects[name]) {
-            (Object::Text(module), Object::Text(name)) => {
-                let name = format!("{module}.{name}");
-                self.push(Object::Global(name))
-            }
+            (Object::Text(_), Object::Text(_)) => self.push(Object::Global(module, name)),
             _ => Err("a class has no name".to_owned()),
         }
     }
@@ -266,18 +278,28 @@ impl Machine<'_> {
     fn call(&mut self) -> Result<(), String> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
         let is_empty = matches!(&self.objects[arguments], Object::Items(items) if items.is_empty());
-        let is_dict =
-            matches!(&self.objects[callable], Object::Global(name) if name == "collections.OrderedDict");
+        let is_text = |id: Id, known: &str| matches!(&self.objects[id], Object::Text(text) if text == known);
+        let is_dict = matches!(
+            self.objects[callable],
+            Object::Global(module, name) if is_text(module, "collections") && is_text(name, "OrderedDict")
+        );
         self.push(match is_dict && is_empty {
             true => Object::Dict(Vec::new()),
             false => Object::Call(callable, arguments),
         })
     }
 
-    fn push(&mut self, object: Object) -> Result<(), String> {
-        if self.objects.len() >= MAX_VALUES {
+    /// Makes sure that one value more may be kept, wherever that is.
+    fn make_room(&self) -> Result<(), String> {
+        let n_kept = self.objects.len() + self.stack.len() + self.marks.len() + self.memo.len();
+        if n_kept >= MAX_VALUES {
             return Err(format!("there are more than {MAX_VALUES} values"));
         }
+        Ok(())
+    }
+
+    fn push(&mut self, object: Object) -> Result<(), String> {
+        self.make_room()?;
         self.stack.push(self.objects.len());
         self.objects.push(object);
         Ok(())
@@ -335,7 +357,7 @@ mod tests {
         let Object::Call(callable, arguments) = pickle.object(pairs[1].1) else {
             return Err("no call".to_owned());
         };
-        assert_eq!(pickle.global(*callable), Some("os.system"));
+        assert_eq!(pickle.global(*callable), Some(("os", "system")));
         assert_eq!(pickle.items(*arguments).map(<[Id]>::len), Some(1));
         Ok(())
     }
@@ -359,6 +381,25 @@ mod tests {
         ] {
             assert!(Pickle::read(bytes).is_err(), "{bytes:?}");
         }
+        let long = "a".repeat(MAX_TEXT_BYTES + 1);
+        let text = |n: u32| [&b"X"[..], &n.to_le_bytes(), &long.as_bytes()[..n as usize]].concat();
+        let (named, twice) = (text(MAX_TEXT_BYTES as u32), b"h\0h\0\x93".repeat(9));
+        for (bytes, what) in [
+            (text(MAX_TEXT_BYTES as u32 + 1), "a text has 1025 bytes"),
+            (format!("c{long}\nb\n.").into_bytes(), "a name does not end within 1024 bytes"),
+            ([&b"K\x01q\0"[..], &b"h\0".repeat(MAX_VALUES)].concat(), "more than 4194304 values"),
+            (b"(".repeat(MAX_VALUES + 1), "more than 4194304 values"),
+            ([&b"K\x01"[..], &b"\x94".repeat(MAX_VALUES)].concat(), "more than 4194304 values"),
+        ] {
+            let found = Pickle::read(&bytes).map(|_| ()).expect_err(what);
+            assert!(found.contains(what), "{what}: {found}");
+        }
+        // A name that is used again takes no room again.
+        let pickle = Pickle::read(&[&named[..], b"q\0", &twice, b"."].concat()).expect("names");
+        assert_eq!(pickle.objects.iter().filter(|object| matches!(object, Object::Text(_))).count(), 1);
+        assert_eq!(pickle.global(pickle.top), Some((&long[1..], &long[1..])));
+        let pickle = Pickle::read(b"(K\x01K\x02t.").expect("a tuple");
+        assert_eq!((pickle.counts(pickle.top, 2), pickle.counts(pickle.top, 1)), (Some(vec![1, 2]), None));
         assert_eq!(Pickle::read(b"\x8a\x01\xff.").map(|pickle| pickle.count(0)), Ok(None), "negative");
         assert_eq!(Pickle::read(b"\x8a\x02\x00\x01.").map(|pickle| pickle.count(0)), Ok(Some(256)));
     }
