@@ -30,18 +30,19 @@ struct Place {
 }
 
 impl Archive {
-    /// Opens `path` and looks at the names in it.
+    /// Opens `path` and looks at the names in it. One that is compressed is uncompressed into a file without a name in the
+    /// directory `scratch`.
     ///
     /// # Errors
-    /// A file that is no tar; members that are no plain files beside each other.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// A file that is no tar; members that are no plain files beside each other; no room in `scratch`.
+    pub fn open(path: &Path, scratch: &Path) -> Result<Self, Error> {
         let wrong = |error: io::Error| Error::file(path, format!("is no .nemo archive: {error}"));
         let mut file = File::open(path).map_err(|error| Error::file(path, error))?;
         let mut start = [0u8; 2];
         let n_read = file.read(&mut start).map_err(wrong)?;
         file.rewind().map_err(wrong)?;
         if n_read == 2 && start == [0x1F, 0x8B] {
-            file = unpacked(file, path)?;
+            file = unpacked(file, path, scratch)?;
         }
         let n_file_bytes = file.metadata().map_err(wrong)?.len();
         let mut members = BTreeMap::new();
@@ -128,7 +129,12 @@ impl Read for Member<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.place.n_bytes.saturating_sub(self.at);
         let n = (buffer.len() as u64).min(left) as usize;
-        self.file.seek(SeekFrom::Start(self.place.start + self.at))?;
+        // Behind its end, which a zip's directory may well point to, there is nothing.
+        if n == 0 {
+            return Ok(0);
+        }
+        let start = self.place.start.checked_add(self.at);
+        self.file.seek(SeekFrom::Start(start.ok_or(io::ErrorKind::InvalidInput)?))?;
         let n_read = self.file.read(&mut buffer[..n])?;
         self.at += n_read as u64;
         Ok(n_read)
@@ -160,18 +166,20 @@ fn plain_name(name: &str, is_dir: bool) -> Option<String> {
     }
 }
 
-/// What a compressed archive holds, in a file without a name.
-fn unpacked(file: File, path: &Path) -> Result<File, Error> {
+/// What a compressed archive holds, in a file without a name in the directory `scratch`.
+fn unpacked(file: File, path: &Path, scratch: &Path) -> Result<File, Error> {
     let limit = file.metadata().map(|data| data.len()).unwrap_or_default().saturating_mul(MAX_GROWTH);
     let limit = limit.max(MIN_UNPACKED_BYTES);
     let unpack = || {
-        let mut unpacked = tempfile::tempfile()?;
+        let mut unpacked = tempfile::tempfile_in(scratch)?;
         let n_bytes = io::copy(&mut MultiGzDecoder::new(file).take(limit + 1), &mut unpacked)?;
         unpacked.rewind()?;
         Ok((unpacked, n_bytes))
     };
-    let (unpacked, n_bytes) =
-        unpack().map_err(|error: io::Error| Error::file(path, format!("cannot be uncompressed: {error}")))?;
+    let (unpacked, n_bytes) = unpack().map_err(|error: io::Error| {
+        let next = "where there is no room, write elsewhere, or uncompress it first: gzip -dc";
+        Error::file(path, format!("cannot be uncompressed into {}: {error}; {next}", scratch.display()))
+    })?;
     if n_bytes > limit {
         return Err(Error::file(path, format!("is more than {limit} bytes when it is uncompressed")));
     }

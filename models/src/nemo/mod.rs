@@ -49,7 +49,7 @@ pub fn is_nemo(path: &Path) -> bool {
 /// A file that is no such archive; a model whose configuration, tokenizer or weights ask for what our models do not do, by the
 /// key and the value; what the disk refuses.
 pub fn import_nemo(path: &Path, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
-    let archive = Archive::open(path)?;
+    let archive = Archive::open(path, dir)?;
     let config_path = archive.path(CONFIG);
     let yaml = archive.read(CONFIG, MAX_CONFIG_BYTES)?;
     let yaml = String::from_utf8(yaml).map_err(|_| Error::file(&config_path, "is not UTF-8 text"))?;
@@ -72,7 +72,18 @@ pub fn import_nemo(path: &Path, dir: &Path, dtype: WeightDtype) -> Result<(), Er
     }
     write_weights(dir, &tensors, dtype)?;
     drop(tensors);
-    check(dir)
+    check(dir).map_err(|error| of_archive(error, path))
+}
+
+/// An error about what was written, which is gone when somebody reads it, as one about the archive `path`.
+fn of_archive(error: Error, path: &Path) -> Error {
+    let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
+    let what = match error {
+        Error::File { path, message } => format!("{}: {message}", name(&path)),
+        Error::Key { path, key, message } => format!("{}: `{key}`: {message}", name(&path)),
+        other => other.to_string(),
+    };
+    Error::file(path, format!("what was made of it does not load: {what}"))
 }
 
 /// Loads what was written: all weights are there, in the shapes that the configuration says.
