@@ -31,6 +31,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from transformers import CanaryConfig, CanaryForConditionalGeneration, ParakeetCTCConfig, ParakeetForCTC
+from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging as hf_logging
 
 from common import FIXTURES, synthetic_mel, versions, write_json
@@ -116,7 +117,8 @@ def weights(model, table, prefix=""):
             continue
         state[renamed(name.removeprefix(prefix), table)] = value.clone()
     state["preprocessor.featurizer.window"] = torch.hann_window(400, periodic=False)
-    state["preprocessor.featurizer.fb"] = torch.zeros(1, 80, 257)
+    filters = mel_filter_bank(257, 80, 0, 8000, 16000, norm="slaney", mel_scale="slaney")
+    state["preprocessor.featurizer.fb"] = torch.from_numpy(filters).float().T.unsqueeze(0).contiguous()
     return state
 
 
@@ -263,7 +265,11 @@ def canary(expected, report):
                 "hidden_act": "relu", "pre_ln": True, "vocab_size": "None",
             },
         },
-        "head": {"num_layers": 1, "activation": "relu", "log_softmax": True, "hidden_size": width, "num_classes": n_vocab},
+        "head": {
+            "_target_": "nemo.collections.asr.parts.submodules.token_classifier.TokenClassifier", "num_layers": 1,
+            "activation": "relu", "log_softmax": True, "hidden_size": width, "num_classes": n_vocab, "dropout": 0.0,
+            "use_transformer_init": True,
+        },
         "target": "nemo.collections.asr.models.aed_multitask_models.EncDecMultiTaskModel",
     }  # fmt: skip
     state = weights(model, ENCODER_NAMES | DECODER_NAMES, "model.")

@@ -40,6 +40,11 @@ impl LogMel {
         &self.filters
     }
 
+    /// What each frame is multiplied by: `n_fft` values, the window among zeros.
+    pub fn window(&self) -> &[f64] {
+        self.stft.window()
+    }
+
     /// Features of samples at the spec's sample rate: (`n_mels`, [`FeatureSpec::n_frames`]).
     ///
     /// Whatever looks at the whole array (the dynamic range's maximum, the per-bin normaliser) looks at exactly

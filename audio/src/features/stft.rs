@@ -38,6 +38,11 @@ impl Stft {
         }
     }
 
+    /// The window, centred in the transform.
+    pub(super) fn window(&self) -> &[f64] {
+        &self.window
+    }
+
     pub(super) fn scratch(&self) -> Scratch {
         Scratch {
             frame: self.fft.make_input_vec(),

@@ -36,12 +36,12 @@ impl Target {
 /// Makes sure that features are those that our encoders hear; how many bins they have.
 pub(super) fn n_mels(whole: &mut Settings<'_>) -> Result<usize, Error> {
     let mut part = whole.below("preprocessor");
+    part.class("AudioToMelSpectrogramPreprocessor")?;
     for (key, default, known) in [
         ("sample_rate", json!(16_000), json!(16_000)),
         ("window_size", json!(0.02), json!(0.025)),
         ("window_stride", json!(0.01), json!(0.01)),
         ("window", json!("hann"), json!("hann")),
-        ("n_fft", json!(512), json!(512)),
         ("normalize", json!("per_feature"), json!("per_feature")),
         ("preemph", json!(0.97), json!(0.97)),
         ("log", json!(true), json!(true)),
@@ -50,17 +50,18 @@ pub(super) fn n_mels(whole: &mut Settings<'_>) -> Result<usize, Error> {
         ("mag_power", json!(2.0), json!(2.0)),
         ("mel_norm", json!("slaney"), json!("slaney")),
         ("lowfreq", json!(0), json!(0)),
-        ("highfreq", json!(8000), json!(8000)),
         ("frame_splicing", json!(1), json!(1)),
         ("exact_pad", json!(false), json!(false)),
         ("pad_value", json!(0), json!(0)),
     ] {
         part.known(key, &default, &[known])?;
     }
+    // Where they are null they follow from the window and from the rate.
+    part.known("n_fft", &Value::Null, &[json!(512), Value::Null])?;
+    part.known("highfreq", &Value::Null, &[json!(8000), Value::Null])?;
     let n_mels = part.count("features", Some(64))?;
     // Noise and masks of training, what frames are padded to behind a recording's end, and how it is computed.
     part.ignore(&[
-        "_target_",
         "dither",
         "pad_to",
         "nb_augmentation_prob",
@@ -79,9 +80,10 @@ pub(super) fn n_mels(whole: &mut Settings<'_>) -> Result<usize, Error> {
 pub(super) fn encoder(whole: &mut Settings<'_>) -> Result<FastConformerConfig, Error> {
     let n_mels = n_mels(whole)?;
     let mut part = whole.below("encoder");
+    part.class("ConformerEncoder")?;
     part.known("feat_in", &json!(n_mels), &[json!(n_mels)])?;
     let width = part.count("d_model", None)?;
-    let everything = [json!([-1, -1]), json!([[-1, -1]])];
+    let everything = [Value::Null, json!([-1, -1]), json!([[-1, -1]])];
     part.known("att_context_size", &everything[0], &everything)?;
     for (key, default, known) in [
         ("subsampling", json!("striding"), json!("dw_striding")),
@@ -119,7 +121,6 @@ pub(super) fn encoder(whole: &mut Settings<'_>) -> Result<FastConformerConfig, E
     };
     // What training drops, where a reduction that is off would be, how it is computed.
     part.ignore(&[
-        "_target_",
         "att_context_probs",
         "dropout",
         "dropout_pre_encoder",
@@ -140,12 +141,23 @@ pub(super) fn encoder(whole: &mut Settings<'_>) -> Result<FastConformerConfig, E
     Ok(config)
 }
 
+/// Makes sure that the head of a CTC model is one projection of what its encoder says.
+pub(super) fn ctc_head(whole: &mut Settings<'_>) -> Result<(), Error> {
+    let mut part = whole.below("decoder");
+    part.class("ConvASRDecoder")?;
+    part.known("add_blank", &json!(true), &[json!(true)])?;
+    // How it is initialised; its sizes and pieces, which weights and tokenizer have.
+    part.ignore(&["feat_in", "num_classes", "init_mode", "vocabulary"]);
+    part.finish()
+}
+
 /// The decoder of a Canary, as wide as its encoder, whose embedding has `n_vocab` rows.
 pub(super) fn decoder(
     whole: &mut Settings<'_>,
     encoder_width: usize,
     n_vocab: usize,
 ) -> Result<CanaryDecoderConfig, Error> {
+    // What else is said about an encoder of no blocks says nothing.
     let n_more = whole.below("transf_encoder").count("num_layers", Some(0))?;
     if n_more != 0 {
         let message =
@@ -153,13 +165,19 @@ pub(super) fn decoder(
         return Err(whole.refuse("transf_encoder.num_layers", message));
     }
     let mut head = whole.below("head");
+    head.class("TokenClassifier")?;
     for (key, known) in [("num_layers", json!(1)), ("log_softmax", json!(true))] {
         head.known(key, &known, std::slice::from_ref(&known))?;
     }
+    // What is between several projections; sizes, which the weights have; training.
+    head.ignore(&["activation", "hidden_size", "num_classes", "dropout", "use_transformer_init"]);
+    head.finish()?;
     let mut outer = whole.below("transf_decoder");
+    outer.class("get_nemo_transformer")?;
     outer.known("library", &json!("nemo"), &[json!("nemo")])?;
     outer.known("pre_ln_final_layer_norm", &json!(true), &[json!(true)])?;
     let mut part = outer.below("config_dict");
+    outer.finish()?;
     for (key, default, known) in [
         ("hidden_act", json!("relu"), json!("relu")),
         ("pre_ln", json!(false), json!(true)),

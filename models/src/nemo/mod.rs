@@ -3,6 +3,7 @@
 mod archive;
 mod checkpoint;
 mod config;
+mod features;
 mod names;
 mod pickle;
 mod settings;
@@ -63,6 +64,7 @@ pub fn import_nemo(path: &Path, dir: &Path, dtype: WeightDtype) -> Result<(), Er
         Target::EncDecCtcModelBpe => Imported::ctc(&mut whole, &checkpoint, &vocabulary, &config_path)?,
         Target::EncDecMultiTaskModel => Imported::canary(&mut whole, &checkpoint, &vocabulary, &config_path)?,
     };
+    features::check(&mut checkpoint, &model.features)?;
     let tensors = model.tensors(&mut checkpoint)?;
     let tokenizer = ("tokenizer.json", model.tokenizer);
     for (name, contents) in model.files.into_iter().chain([tokenizer]) {
@@ -97,6 +99,7 @@ fn check(dir: &Path) -> Result<(), Error> {
 /// All of a bundle but its weights, and what their names depend on.
 struct Imported {
     layout: Layout,
+    features: audio::FeatureSpec,
     files: Files,
     tokenizer: Value,
     n_encoder_layers: usize,
@@ -111,6 +114,7 @@ impl Imported {
         path: &Path,
     ) -> Result<Self, Error> {
         let encoder_config = config::encoder(whole)?;
+        config::ctc_head(whole)?;
         let n_vocab = n_rows(checkpoint, CTC_HEAD)?;
         let n_pieces = vocabulary.pieces().len();
         if n_pieces + 1 != n_vocab {
@@ -133,7 +137,8 @@ impl Imported {
         let names = Names { end: blank, pad: blank, unknown: vocabulary.unknown() };
         let files = ctc_files(&config, 1, max_tokens, names)?;
         let tokenizer = vocabulary.tokenizer(&[blank]);
-        Ok(Self { layout: Layout::Ctc, files, tokenizer, n_encoder_layers, n_decoder_layers: 0 })
+        let features = config.encoder_config.feature_spec();
+        Ok(Self { layout: Layout::Ctc, features, files, tokenizer, n_encoder_layers, n_decoder_layers: 0 })
     }
 
     fn canary(
@@ -180,7 +185,8 @@ impl Imported {
         let pad = if pad == end { "<|endoftext|>" } else { "<pad>" };
         let names = Names { end: "<|endoftext|>", pad, unknown: vocabulary.unknown() };
         let files = canary_files(&config, begin, 1, names)?;
-        Ok(Self { layout: Layout::Canary, files, tokenizer, n_encoder_layers, n_decoder_layers })
+        let features = config.encoder_config.feature_spec();
+        Ok(Self { layout: Layout::Canary, features, files, tokenizer, n_encoder_layers, n_decoder_layers })
     }
 
     /// All weights under their names in a bundle.

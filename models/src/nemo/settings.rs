@@ -27,10 +27,22 @@ impl<'a> Settings<'a> {
         Self { path: self.path, name: self.full(key), keys, seen: BTreeSet::new() }
     }
 
-    /// A value that says something: null is as if it was not there.
+    /// A value, if there is one: null is one, and turns off what is on where there is none.
     pub fn get(&mut self, key: &str) -> Option<&'a Value> {
         self.seen.insert(key.to_owned());
-        self.keys?.get(key).filter(|value| !value.is_null())
+        self.keys?.get(key)
+    }
+
+    /// Makes sure that the class of a part, where it names one, is the one that is known.
+    ///
+    /// # Errors
+    /// Another class.
+    pub fn class(&mut self, known: &str) -> Result<(), Error> {
+        match self.get("_target_") {
+            None => Ok(()),
+            Some(Value::String(target)) if target.rsplit('.').next() == Some(known) => Ok(()),
+            Some(target) => Err(self.refuse("_target_", format!("{target} is not known; {known} is"))),
+        }
     }
 
     /// An error that names the key.

@@ -1,6 +1,9 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use audio::{FeatureSpec, WindowKind};
+
+use super::features::{FILTERS, WINDOW};
 use super::*;
 
 fn fixture(name: &str) -> PathBuf {
@@ -130,6 +133,51 @@ fn what_no_model_of_ours_does_is_refused_by_key_and_value() {
             "`transf_decoder.config_dict.hidden_size`: 32 is not encoder.d_model = 16",
         ),
         ("canary.nemo", "  num_layers: 0", "  num_layers: 4", "transf_encoder.num_layers"),
+        // What is off where it is null, and on where it is absent.
+        (
+            "ctc.nemo",
+            "normalize: per_feature",
+            "normalize: null",
+            "`preprocessor.normalize`: null is not known; \"per_feature\" is",
+        ),
+        ("ctc.nemo", "  log: true", "  log: null", "`preprocessor.log`: null"),
+        ("ctc.nemo", "  n_fft: 512", "  preemph: null", "`preprocessor.preemph`: null"),
+        ("ctc.nemo", "  n_fft: 512", "  mel_norm: null", "`preprocessor.mel_norm`: null"),
+        ("ctc.nemo", "  xscaling: true", "  xscaling: null", "`encoder.xscaling`: null"),
+        (
+            "ctc.nemo",
+            "modules.AudioToMelSpectrogramPreprocessor",
+            "modules.AudioToMFCCPreprocessor",
+            "`preprocessor._target_`: \"nemo.collections.asr.modules.AudioToMFCCPreprocessor\" is not known; AudioToMel",
+        ),
+        (
+            "ctc.nemo",
+            "modules.ConformerEncoder",
+            "modules.SqueezeformerEncoder",
+            "`encoder._target_`: \"nemo.collections.asr.modules.SqueezeformerEncoder\"",
+        ),
+        ("ctc.nemo", "modules.ConvASRDecoder", "modules.LSTMDecoder", "`decoder._target_`"),
+        ("ctc.nemo", "  num_classes:", "  add_blank: false\n  num_classes:", "`decoder.add_blank`: false"),
+        (
+            "ctc.nemo",
+            "  num_classes:",
+            "  n_hidden: 8\n  num_classes:",
+            "`decoder.n_hidden`: is not known, and is 8",
+        ),
+        (
+            "canary.nemo",
+            "transformer.get_nemo_transformer",
+            "transformer.get_huggingface_transformer",
+            "`transf_decoder._target_`",
+        ),
+        ("canary.nemo", "  model_name: null", "  model_name: x", "`transf_decoder.model_name`: is not known"),
+        (
+            "canary.nemo",
+            "token_classifier.TokenClassifier",
+            "x.Y",
+            "`head._target_`: \"nemo.collections.asr.parts.submodules.x.Y\"",
+        ),
+        ("canary.nemo", "  log_softmax: true", "  scale: 2", "`head.scale`: is not known, and is 2"),
     ] {
         let mut members = members(archive);
         let yaml = String::from_utf8(members[0].1.clone()).expect("text");
@@ -137,6 +185,43 @@ fn what_no_model_of_ours_does_is_refused_by_key_and_value() {
         members[0].1 = yaml.replace(before, after).into_bytes();
         let found = imported(&members).expect_err(after);
         assert!(found.contains(message), "{after}: {found}");
+    }
+}
+
+#[test]
+fn null_is_the_default_where_nemo_reads_it_so() {
+    for (before, after) in [
+        ("  n_fft: 512", "  n_fft: null\n  highfreq: null"),
+        ("  reduction: null", "  reduction: null"),
+        ("  conv_context_size: null", "  conv_context_size: null"),
+    ] {
+        let mut members = members("ctc.nemo");
+        let yaml = String::from_utf8(members[0].1.clone()).expect("text");
+        assert!(yaml.contains(before), "{before} in {yaml}");
+        members[0].1 = yaml.replace(before, after).into_bytes();
+        assert_eq!(imported(&members), Ok(()), "{after}");
+    }
+}
+
+#[test]
+fn features_are_those_that_an_archive_has_tables_of() {
+    for name in ["ctc.nemo", "canary.nemo"] {
+        let archive = opened(name);
+        let spec = FeatureSpec { n_fft: 512, window: WindowKind::HannSymmetric, ..FeatureSpec::whisper(80) };
+        for (spec, expected) in [
+            (spec.clone(), None),
+            (FeatureSpec { max_hz: 7_800.0, ..spec.clone() }, Some(FILTERS)),
+            (FeatureSpec { n_mels: 128, ..spec.clone() }, Some(FILTERS)),
+            (FeatureSpec { window: WindowKind::HannPeriodic, ..spec.clone() }, Some(WINDOW)),
+            (FeatureSpec { window_samples: 320, ..spec }, Some(WINDOW)),
+        ] {
+            let mut checkpoint = Checkpoint::open(&archive, WEIGHTS).expect("a checkpoint");
+            let found = features::check(&mut checkpoint, &spec).map_err(|error| error.to_string());
+            match expected {
+                None => assert_eq!(found, Ok(()), "{name}"),
+                Some(table) => assert!(found.as_ref().is_err_and(|found| found.contains(table)), "{found:?}"),
+            }
+        }
     }
 }
 
@@ -157,13 +242,13 @@ fn all_tensors_may_be_read_three_times() {
     let mut checkpoint = Checkpoint::open(&archive, WEIGHTS).expect("a checkpoint");
     let names = checkpoint.names();
     let mut read_all = || {
-        let floats = names.iter().filter(|name| !name.ends_with("num_batches_tracked"));
-        floats.map(|name| checkpoint.read(name).map(|_| ())).collect::<Result<(), _>>()
+        let mut floats = names.iter().filter(|name| !name.ends_with("num_batches_tracked"));
+        floats.try_for_each(|name| checkpoint.read(name).map(|_| ()))
     };
     for n in 0..3 {
         read_all().unwrap_or_else(|error| panic!("the {n}th time: {error}"));
     }
-    let found = (0..9).map(|_| read_all()).collect::<Result<(), _>>().map_err(|error| error.to_string());
+    let found = (0..9).try_for_each(|_| read_all()).map_err(|error| error.to_string());
     assert!(
         found.as_ref().is_err_and(|found| found.contains("names the numbers of other tensors again")),
         "{found:?}"
