@@ -204,7 +204,7 @@ impl RunConfig {
     }
 
     /// Figures that the task's evaluation gives and that a better model has less of.
-    fn figures(&self) -> Vec<&'static str> {
+    pub fn figures(&self) -> Vec<&'static str> {
         let TaskKind::Transcribe = self.task;
         let mut figures = vec!["wer", "cer", "loss"];
         figures.extend(

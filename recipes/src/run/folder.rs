@@ -32,7 +32,7 @@ pub(super) fn keep_settings(config: &RunConfig, dir: &Path) -> Result<(), Error>
         // Both from text: a number of single precision has more digits as a value.
         let now = parse(&text)?;
         let may_change = |key: &str| may_change(key) || (key == PERIODS && appends(&kept, &now));
-        if let Some(key) = first_difference("", &kept, &now, &may_change) {
+        if let Some(key) = first_difference(&kept, &now, &may_change) {
             let message = format!(
                 "the run that is here was begun with another {key}; give this one another folder (--out), or remove it"
             );
@@ -119,15 +119,20 @@ fn appends(kept: &Value, now: &Value) -> bool {
     is_fixed && !kept.is_empty() && ends(now).starts_with(&kept)
 }
 
-/// The first key that differs in a way that matters.
-fn first_difference(at: &str, a: &Value, b: &Value, may_change: &dyn Fn(&str) -> bool) -> Option<String> {
+/// The first key by which settings differ that may not: `train.max_steps`. Both from text, as a number of single precision has more
+/// digits as a value.
+pub fn first_difference(kept: &Value, now: &Value, may_change: &dyn Fn(&str) -> bool) -> Option<String> {
+    difference("", kept, now, may_change)
+}
+
+fn difference(at: &str, a: &Value, b: &Value, may_change: &dyn Fn(&str) -> bool) -> Option<String> {
     if let (Value::Object(a), Value::Object(b)) = (a, b) {
         let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
         return keys.into_iter().find_map(|key| {
             let name = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
             let null = Value::Null;
             let (a, b) = (a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null));
-            first_difference(&name, a, b, may_change)
+            difference(&name, a, b, may_change)
         });
     }
     (a != b && !may_change(at)).then(|| at.to_owned())
@@ -177,8 +182,8 @@ mod tests {
         let kept = serde_json::json!({ "evaluate": { "beam_size": 1 }, "train": { "keep": 3, "parts": 2 } });
         let mut now = kept.clone();
         (now["evaluate"]["beam_size"], now["train"]["keep"]) = (5.into(), 0.into());
-        assert_eq!(first_difference("", &kept, &now, &may_change), None);
+        assert_eq!(first_difference(&kept, &now, &may_change), None);
         now["train"]["parts"] = 1.into();
-        assert_eq!(first_difference("", &kept, &now, &may_change).as_deref(), Some("train.parts"));
+        assert_eq!(first_difference(&kept, &now, &may_change).as_deref(), Some("train.parts"));
     }
 }

@@ -19,6 +19,7 @@ use models::{Architecture, BundleSource, DeviceChoice, Transcriber};
 
 pub use self::forecast::{Forecast, forecast};
 
+pub use self::folder::first_difference;
 use self::folder::{keep_settings, lock};
 pub use self::manifests::{Place, find, force_language, manifest_of};
 use self::manifests::{read_cuts, sources};
@@ -42,9 +43,10 @@ use crate::task::Figures;
 use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Teacher, Transcribe, ctc_vocabulary};
 use crate::train::{Ending, Event, Run, StepReport, train};
 
-/// Where things are in a run's folder.
+/// Where the model is in a run's folder.
+pub const MODEL: &str = "model";
+/// Where other things are.
 const CHECKPOINTS: &str = "checkpoints";
-const MODEL: &str = "model";
 const ADAPTER: &str = "adapter";
 pub(crate) const CARD: &str = "card.html";
 const DATA: &str = "data";

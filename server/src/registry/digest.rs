@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use recipes::data::hex;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -83,10 +84,6 @@ fn read_all(mut file: File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
             n => take(&buffer[..n]),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
