@@ -39,7 +39,7 @@ pub struct Depths {
 }
 
 impl Depths {
-    /// None where runs don't say their depths, or differ in width, too.
+    /// None where runs don't say their depths, or differ in width, too: then a line misses them, or has less than nothing at one block.
     pub(super) fn of(runs: &[ShapeRun]) -> Option<Self> {
         let line = |of: &dyn Fn(&ShapeRun) -> (Option<usize>, u64)| {
             let points: Option<Vec<_>> = runs
@@ -50,7 +50,7 @@ impl Depths {
                 })
                 .collect();
             let points = points?;
-            let line = Line::through(&points).filter(|line| line.slope > 0.0)?;
+            let line = Line::through(&points).filter(|line| line.slope > 0.0 && line.at(1.0) > 0.0)?;
             points
                 .iter()
                 .all(|(layers, params)| (line.at(*layers) - params).abs() < 1e-3 * params)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Failure of planning a shape.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A table of runs cannot be read.
@@ -33,6 +33,14 @@ pub enum Error {
         /// The budget, as it was asked for.
         budget: String,
         /// Why not, and what is the least.
+        message: String,
+    },
+    /// The law splits nothing.
+    #[error("{budget}: no split is recommended: {message}")]
+    Unsplit {
+        /// The budget, as it was asked for.
+        budget: String,
+        /// Why not, and what to do.
         message: String,
     },
     /// Times say nothing about sizes.

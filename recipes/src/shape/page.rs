@@ -39,6 +39,9 @@ pub fn shape_page(title: &str, figure: &str, plan: &ShapePlan) -> Result<String,
         count(plan.normalisers[0]),
         count(plan.normalisers[1])
     );
+    for failure in &plan.failures {
+        let _ = writeln!(body, "<p><strong>Failed:</strong> {}</p>", escape(&failure.to_string()));
+    }
     for line in &plan.warnings {
         let _ = writeln!(body, "<p><strong>Mind:</strong> {}</p>", escape(line));
     }

@@ -1,6 +1,6 @@
 //! The plan: a law with intervals, and for each budget the split that it recommends.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::cost::{Depths, Latency};
 use super::law::Law;
@@ -8,6 +8,9 @@ use super::scaling::{HoldOut, Noise, Scaling};
 use super::split::{Budget, Constraint, Shape, best_depths, best_share};
 use super::{Error, ShapeRun, warning};
 use crate::metrics::{Interval, Resampling};
+
+/// Share of the variance below which the law is not what losses follow, and splits nothing.
+const LEAST_R_SQUARED: f64 = 0.5;
 
 /// How a shape is planned.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -54,8 +57,11 @@ pub struct ShapePlan {
     pub depths: Option<Depths>,
     /// Seconds by size.
     pub latency: Option<Latency>,
-    /// For each budget, in the order in which they were asked for.
+    /// For each budget that can be split, in the order in which they were asked for.
     pub recommendations: Vec<Recommendation>,
+    /// Why the others cannot.
+    #[serde(serialize_with = "as_texts")]
+    pub failures: Vec<Error>,
     /// What makes it less sure than it looks.
     pub warnings: Vec<String>,
     /// What it was fitted to.
@@ -63,6 +69,10 @@ pub struct ShapePlan {
     /// Laws of the runs drawn anew.
     #[serde(skip)]
     pub(super) drawn: Vec<Law<2>>,
+}
+
+fn as_texts<S: Serializer>(failures: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(failures.iter().map(ToString::to_string))
 }
 
 /// The best split of a budget.
@@ -103,10 +113,10 @@ impl ShapePlan {
     }
 }
 
-/// Fits the law to runs and splits budgets by it.
+/// Fits the law to runs and splits budgets by it. A budget that cannot be split costs nothing but itself: it is among the failures.
 ///
 /// # Errors
-/// Runs that cannot be fitted or do not determine the law, and budgets that hold no model.
+/// Runs that cannot be fitted or do not determine the law.
 pub fn plan_shape(
     runs: &[ShapeRun],
     budgets: &[Budget],
@@ -120,7 +130,10 @@ pub fn plan_shape(
         value: of(&fitted.law),
         interval: resampling.interval(drawn.iter().map(of).collect()),
     };
-    let (depths, latency) = (Depths::of(runs), Latency::of(runs)?);
+    let (latency, no_latency) = match Latency::of(runs) {
+        Ok(latency) => (latency, None),
+        Err(error) => (None, Some(error)),
+    };
     let mut plan = ShapePlan {
         normalisers: fitted.law.normalisers,
         alpha: estimate(&|law| law.alpha),
@@ -132,41 +145,74 @@ pub fn plan_shape(
         huber_delta: fitted.huber_delta,
         hold_out: scaling.hold_out,
         noise: scaling.noise,
-        depths,
+        depths: Depths::of(runs),
         latency,
         recommendations: Vec::new(),
+        failures: Vec::new(),
         warnings: Vec::new(),
         runs: runs.to_vec(),
         drawn: scaling.drawn.clone(),
     };
     for budget in budgets {
-        let constraint = Constraint::of(*budget, latency.as_ref())?;
-        plan.recommendations.extend(recommendation(&plan, *budget, constraint, &resampling)?);
+        let is_latency = matches!(budget, Budget::Latency { .. });
+        let split = match &no_latency {
+            Some(error) if is_latency => Err(error.clone()),
+            _ => Constraint::of(*budget, latency.as_ref())
+                .and_then(|constraint| recommendation(&plan, *budget, constraint, &resampling)),
+        };
+        match split {
+            Ok(one) => plan.recommendations.push(one),
+            Err(error) => plan.failures.push(error),
+        }
     }
     plan.warnings = warning::warnings(&plan);
+    // Times that nobody asked about are no reason to fail.
+    plan.warnings.extend(no_latency.filter(|error| !plan.failures.contains(error)).map(|it| it.to_string()));
     Ok(plan)
 }
 
-/// None where the loss falls with neither size.
-fn recommendation(
+/// The share of a budget that a law is good enough to name.
+fn share_of(plan: &ShapePlan, budget: Budget) -> Result<f64, Error> {
+    let refuse = |message: String| Err(Error::Unsplit { budget: budget.to_string(), message });
+    let todo = "train longer (train.max_steps), on more data, or over wider ranges of depth";
+    if plan.r_squared.is_nan() || plan.r_squared < LEAST_R_SQUARED {
+        return refuse(format!(
+            "the law explains {:.1} % of the losses' variance, and less than {:.0} % says nothing; {todo}, with more seeds",
+            100.0 * plan.r_squared.max(0.0),
+            100.0 * LEAST_R_SQUARED
+        ));
+    }
+    let Some(share) = best_share(&plan.law()) else {
+        return refuse(format!("by these runs the loss falls with neither size; {todo}"));
+    };
+    let (useless, other) = if share > 0.5 { ("decoder", "encoder") } else { ("encoder", "decoder") };
+    if plan.depths.is_none() && (share == 0.0 || share == 1.0) {
+        return refuse(format!(
+            "by these runs the loss does not fall with the size of the {useless}, so the {other} would be all of the model; {todo}, or say the runs' depths (encoder_layers, decoder_layers), so that each keeps a layer"
+        ));
+    }
+    Ok(share)
+}
+
+pub(super) fn recommendation(
     plan: &ShapePlan,
     budget: Budget,
     constraint: Constraint,
     resampling: &Resampling,
-) -> Result<Option<Recommendation>, Error> {
+) -> Result<Recommendation, Error> {
     let law = plan.law();
     // A budget that holds no model is told whatever the law says.
     let shape = plan.depths.map(|depths| best_depths(&law, &depths, &constraint, budget)).transpose()?;
-    let Some(share) = best_share(&law) else { return Ok(None) };
-    // Where drawn runs say that nothing matters, any split is as good.
-    let shares: Vec<f64> = plan.drawn.iter().map(|law| best_share(law).unwrap_or(share)).collect();
-    let estimate = |of: &dyn Fn(f64) -> f64| Estimate {
-        value: of(share),
-        interval: resampling.interval(shares.iter().map(|share| of(*share)).collect()),
+    let share = share_of(plan, budget)?;
+    // Where drawn runs say that no size matters, there is no share to tell an interval by.
+    let shares: Option<Vec<f64>> = plan.drawn.iter().map(best_share).collect();
+    let interval = |of: &dyn Fn(f64) -> f64| {
+        resampling.interval(shares.as_ref()?.iter().map(|share| of(*share)).collect())
     };
+    let estimate = |of: &dyn Fn(f64) -> f64| Estimate { value: of(share), interval: interval(of) };
     let sizes = constraint.sizes(share);
     let loss = |law: &Law<2>| law.loss(shape.map_or(sizes, |shape| shape.sizes()));
-    let layers_intervals = plan.depths.and_then(|depths| {
+    let layers_intervals = plan.depths.filter(|_| shares.is_some()).and_then(|depths| {
         let shapes: Option<Vec<Shape>> =
             plan.drawn.iter().map(|law| best_depths(law, &depths, &constraint, budget).ok()).collect();
         let shapes = shapes?;
@@ -181,7 +227,7 @@ fn recommendation(
         }
         _ => None,
     };
-    Ok(Some(Recommendation {
+    Ok(Recommendation {
         budget,
         encoder_share: estimate(&|share| share),
         encoder_params: estimate(&|share| constraint.sizes(share)[0]),
@@ -195,5 +241,5 @@ fn recommendation(
         layers_intervals,
         secs,
         constraint,
-    }))
+    })
 }

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
+/// Sizes from which on not every number is one of double precision, 2^53.
+const MAX_PARAMS: u64 = 1 << 53;
+
 /// A trained model and its loss. Tables may have further columns, which are passed over.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -19,6 +22,9 @@ pub struct ShapeRun {
     pub decoder_params: u64,
     /// What it lost on held-out speech. JSON has no number for what is not finite.
     pub loss: Option<f64>,
+    /// Which figure of held-out speech that is, such as `cross_entropy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figure: Option<String>,
     /// Seed of its weights and of the order of its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -93,6 +99,11 @@ pub(super) fn check(runs: &[ShapeRun]) -> Result<(), Error> {
             if params == 0 {
                 return refuse(format!(
                     "its {what} has no parameters ({what}_params); a split is between an encoder and a decoder"
+                ));
+            }
+            if params > MAX_PARAMS {
+                return refuse(format!(
+                    "its {what} has {params} parameters ({what}_params), and models have {MAX_PARAMS} at most; correct the table"
                 ));
             }
         }

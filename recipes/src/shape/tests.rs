@@ -3,8 +3,10 @@ mod input;
 use serde_json::Value;
 
 use super::cost::Line;
+use super::plan::recommendation;
 use super::scaling::Scaling;
 use super::split::{Constraint, best_depths, best_share};
+use super::warning::warnings;
 use super::*;
 use crate::fixtures::committed;
 use crate::metrics::Resampling;
@@ -302,10 +304,95 @@ fn a_size_that_does_not_matter_stays_at_its_bound_and_is_told() {
     worse.iter_mut().for_each(|run| run.loss = run.loss.map(|loss| 5.0 - loss));
     let worse = plan(&worse, &[Budget::Params(2e7)]);
     assert!(worse.recommendations.is_empty());
-    for part in ["size of the encoder", "size of the decoder", "no split is recommended"] {
+    for part in ["size of the encoder", "size of the decoder"] {
         assert!(worse.warnings.iter().any(|line| line.contains(part)), "{part}: {:?}", worse.warnings);
     }
-    assert!(shape_page("worse", "loss", &worse).is_ok());
+    let [failure] = &worse.failures[..] else { panic!("{:?}", worse.failures) };
+    assert!(failure.to_string().starts_with("20.00 M parameters: no split is recommended"), "{failure}");
+    let page = shape_page("worse", "loss", &worse).expect("a page");
+    assert!(page.contains("no split is recommended"));
+    // No part of it is there for who asked for none.
+    assert!(plan(&exact(0.8, [0.35, 0.2], 1.4), &[]).failures.is_empty());
+}
+
+#[test]
+fn what_splits_nothing_fails_and_keeps_the_law() {
+    let budget = Budget::Params(2e7);
+    let failure = |runs: &[ShapeRun]| {
+        let plan = plan(runs, &[budget]);
+        assert!(plan.recommendations.is_empty(), "{:?}", plan.recommendations);
+        let [failure @ Error::Unsplit { .. }] = &plan.failures[..] else { panic!("{:?}", plan.failures) };
+        assert!(plan.warnings.iter().all(|line| !line.contains("inf times")), "{:?}", plan.warnings);
+        serde_json::to_value(&plan).expect("JSON")["failures"][0].as_str().map(str::to_owned).expect("a text")
+            + &failure.to_string()
+    };
+    let without_depths = |mut runs: Vec<ShapeRun>| {
+        runs.iter_mut().for_each(|run| (run.encoder_layers, run.decoder_layers) = (None, None));
+        runs
+    };
+    // A decoder that makes it worse, and no depths that would leave it a layer.
+    let mut worse = without_depths(exact(0.8, [0.4, 0.0], 1.4));
+    for run in &mut worse {
+        run.loss = run.loss.map(|loss| loss + 0.01 * (run.decoder_params as f64).ln());
+    }
+    let message = failure(&worse);
+    assert!(message.contains("size of the decoder") && message.contains("train.max_steps"), "{message}");
+    // Losses that follow nothing.
+    let mut deviates = Deviates(5);
+    let mut noise = exact(0.8, [0.35, 0.2], 1.4);
+    noise.iter_mut().for_each(|run| run.loss = Some(2.0 + 0.1 * deviates.normal()));
+    let message = failure(&noise);
+    assert!(message.contains("% of the losses' variance") && message.contains("more seeds"), "{message}");
+}
+
+#[test]
+fn a_split_without_an_answer_in_some_drawings_has_no_interval() {
+    let budget = Budget::Params(2e7);
+    let constraint = Constraint { costs: [1.0; 2], available: 2e7 };
+    let mut plan = plan(&grid(0.8, [0.35, 0.2], 1.4, 0.01, &mut Deviates(3)), &[]);
+    let again = |plan: &ShapePlan| {
+        recommendation(plan, budget, constraint, &Resampling::default()).expect("a recommendation")
+    };
+    let intervals =
+        |one: &Recommendation| (one.encoder_share.interval.is_some(), one.layers_intervals.is_some());
+    let is_told = |plan: &ShapePlan| warnings(plan).iter().any(|line| line.contains("by 1 of 100 drawings"));
+    assert_eq!((intervals(&again(&plan)), is_told(&plan)), ((true, true), false));
+    plan.drawn[7].exponents = [0.0; 2];
+    assert_eq!((intervals(&again(&plan)), is_told(&plan)), ((false, false), true));
+}
+
+#[test]
+fn times_that_say_nothing_cost_the_split_by_time_alone() {
+    let mut slow = timed(exact(0.8, [0.35, 0.2], 1.4));
+    slow.iter_mut().for_each(|run| run.token_secs = run.token_secs.map(|secs| 1.0 - secs));
+    let params = Budget::Params(2e7);
+    let one = plan(&slow, &[params]);
+    assert!(one.failures.is_empty() && one.latency.is_none() && one.recommendations.len() == 1);
+    assert!(one.warnings.iter().any(|line| line.contains("does not grow")), "{:?}", one.warnings);
+    let both = plan(&slow, &[params, Budget::Latency { secs: 0.1, n_tokens: 20.0 }]);
+    assert_eq!(both.recommendations[0].encoder_params, one.recommendations[0].encoder_params);
+    assert!(matches!(&both.failures[..], [Error::Latency(_)]), "{:?}", both.failures);
+    assert!(!both.warnings.iter().any(|line| line.contains("does not grow")), "{:?}", both.warnings);
+}
+
+#[test]
+fn lines_below_nothing_are_no_depths_and_times_below_nothing_are_told() {
+    // By these parameters a single layer has less than none, as if widths differed.
+    let mut runs = exact(0.8, [0.35, 0.2], 1.4);
+    for run in &mut runs {
+        let layers = run.encoder_layers.map_or(0, |layers| 2 * layers);
+        (run.encoder_layers, run.encoder_params) = (Some(layers), 1_000_000 * layers as u64 - 1_500_000);
+    }
+    let plan = plan(&runs, &[Budget::Params(2e7)]);
+    assert_eq!((plan.depths, plan.recommendations[0].shape), (None, None));
+    let mut early = timed(exact(0.8, [0.35, 0.2], 1.4));
+    early.iter_mut().for_each(|run| run.token_secs = run.token_secs.map(|secs| secs - 1e-3));
+    let plan = self::plan(&early, &[Budget::Params(2e7)]);
+    assert!(
+        plan.warnings.iter().any(|line| line.contains("`token_secs` is -0.600 ms")),
+        "{:?}",
+        plan.warnings
+    );
 }
 
 #[test]

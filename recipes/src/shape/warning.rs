@@ -1,6 +1,7 @@
 //! What makes a plan less sure than it looks.
 
 use super::plan::{Estimate, Recommendation, ShapePlan};
+use super::split::best_share;
 use super::{ShapeRun, count};
 
 /// Beyond the smallest and the largest of the grid, as a factor.
@@ -29,8 +30,12 @@ pub(super) fn warnings(plan: &ShapePlan) -> Vec<String> {
             ));
         }
     }
-    if plan.encoder_exponent.value + plan.decoder_exponent.value == 0.0 {
-        lines.push("no split is recommended: by these runs none is better than another".to_owned());
+    let n_without = plan.drawn.iter().filter(|law| best_share(law).is_none()).count();
+    if n_without > 0 {
+        lines.push(format!(
+            "by {n_without} of {} drawings of the runs the loss falls with neither size, so splits have no intervals: more seeds, or wider ranges of depth, would tell",
+            plan.drawn.len()
+        ));
     }
     if plan.floor.value == 0.0 {
         lines.push(
@@ -42,6 +47,19 @@ pub(super) fn warnings(plan: &ShapePlan) -> Vec<String> {
         lines.push(
             "no model was trained with two seeds: the noise is taken from what the law leaves".to_owned(),
         );
+    }
+    if let Some(latency) = plan.latency {
+        let parts = [
+            ("encoder_secs", latency.encoder_secs),
+            ("listen_secs", latency.listen_secs),
+            ("token_secs", latency.token_secs),
+        ];
+        for (what, line) in parts.into_iter().filter(|(_, line)| line.fixed < 0.0) {
+            lines.push(format!(
+                "latency: by its line `{what}` is {:.3} ms without any parameter, so small models are told too fast; measure again, with more runs (--bench-runs) or more depths",
+                1e3 * line.fixed
+            ));
+        }
     }
     lines.extend(plan.recommendations.iter().flat_map(|one| of_recommendation(plan, one)));
     lines
@@ -64,7 +82,7 @@ fn of_recommendation(plan: &ShapePlan, one: &Recommendation) -> Vec<String> {
     for ((what, size), params) in ["encoder", "decoder"].into_iter().zip(sizes).zip(params) {
         let known = || plan.runs.iter().map(|run| params(run) as f64);
         let (least, most) = (known().fold(f64::INFINITY, f64::min), known().fold(0.0, f64::max));
-        let (beyond, from) = if size > most { (size / most, most) } else { (least / size, least) };
+        let (beyond, from) = if size > most { (size / most, most) } else { (least / size.max(1.0), least) };
         if beyond > MAX_EXTRAPOLATION {
             lines.push(format!(
                 "{}: the {what} of {} is {beyond:.1} times beyond the grid's {}: laws of small models say little there, so train one of this size before you rely on it",

@@ -7,9 +7,10 @@ fn what_says_nothing_is_refused_and_named() {
     let runs = exact(0.8, [0.35, 0.2], 1.4);
     let refused = |runs: &[ShapeRun], budgets: &[Budget]| {
         let resampling = Resampling { n_samples: 10, ..Resampling::default() };
-        plan_shape(runs, budgets, &ShapeOptions { resampling, ..ShapeOptions::default() })
-            .expect_err("refused")
-            .to_string()
+        match plan_shape(runs, budgets, &ShapeOptions { resampling, ..ShapeOptions::default() }) {
+            Err(error) => error.to_string(),
+            Ok(plan) => plan.failures.first().expect("refused").to_string(),
+        }
     };
     let with = |change: &dyn Fn(usize, &mut ShapeRun)| {
         let mut runs = runs.clone();
@@ -48,6 +49,11 @@ fn what_says_nothing_is_refused_and_named() {
             ["run 3", "inf"],
         ),
         (with(&|_, run| run.decoder_params = 0), Budget::Params(1e7), ["decoder_params", "decoder"]),
+        (
+            with(&|_, run| run.encoder_params = u64::MAX - run.decoder_params / 2),
+            Budget::Params(1e7),
+            ["encoder_params", "9007199254740992 at most"],
+        ),
         (with(&|_, run| run.loss = Some(2.0)), Budget::Params(1e7), ["all losses are 2", "train longer"]),
         (runs.clone(), Budget::Params(1e6), ["1.00 M parameters", "a layer each"]),
         (runs.clone(), Budget::Params(f64::NAN), ["NaN", "positive"]),
