@@ -4,20 +4,20 @@
 use std::{
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
-    time::Instant,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use models::Bundle;
 use recipes::{
     config::{ModelKind, RunConfig},
-    run::{self, Progress},
+    run::{self, Progress, first_difference},
     shape::{ShapeRun, count_params, last_figures},
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 
 use super::super::{Usage, output::write_file, progress::Style, train::Teller};
+use crate::registry::sha256;
 
 /// Depths that each stack needs for its exponent and the floor to be told apart.
 const MIN_DEPTHS: usize = 3;
@@ -25,12 +25,18 @@ const MIN_DEPTHS: usize = 3;
 const RUNS: &str = "runs";
 /// What says that a run is finished, and by which settings.
 const FINISHED: &str = "finished.json";
+/// Where that has the digests of manifests, beside the settings.
+const CONTENTS: &str = "contents";
+/// Settings that change no loss.
+const FREE: [&str; 4] = ["train.device", "train.loader_threads", "data.cache_mb", "strategy.distil.cache_mb"];
 
 /// A grid that is not trained yet.
 pub(super) struct Grid {
     name: String,
     dir: PathBuf,
     runs: Vec<GridRun>,
+    /// Digests of the manifests, by the setting that names them.
+    contents: Value,
 }
 
 /// One of its runs.
@@ -43,14 +49,14 @@ pub(super) struct GridRun {
 impl GridRun {
     /// Where its model is.
     pub(super) fn model(&self) -> PathBuf {
-        self.dir.join("model")
+        self.dir.join(run::MODEL)
     }
 }
 
 #[derive(Serialize, Deserialize)]
 struct Finished {
-    /// Digest of all settings.
-    settings: String,
+    /// All of them, and what was in the manifests.
+    settings: Value,
 }
 
 impl Grid {
@@ -64,8 +70,14 @@ impl Grid {
         dir: &Path,
         [encoder_layers, decoder_layers]: [&[usize]; 2],
         n_seeds: u64,
+        figure: &str,
     ) -> Result<Self, Usage> {
         check(config)?;
+        let figures = config.figures();
+        if !figures.contains(&figure) {
+            let known = figures.join(", ");
+            return Err(Usage(format!("--figure {figure}: evaluations have none; they have {known}")));
+        }
         let encoder_layers = depths("--encoder-layers", encoder_layers)?;
         let decoder_layers = depths("--decoder-layers", decoder_layers)?;
         let mut runs = Vec::new();
@@ -82,7 +94,7 @@ impl Grid {
                 runs.push(GridRun { dir: dir.join(RUNS).join(&name), name, config });
             }
         }
-        Ok(Self { name, dir: dir.to_owned(), runs })
+        Ok(Self { name, dir: dir.to_owned(), runs, contents: Value::Null })
     }
 
     pub(super) fn runs(&self) -> &[GridRun] {
@@ -92,28 +104,40 @@ impl Grid {
     /// Corpora that are known by name become manifests once, in the grid's folder, and not in that of each run.
     fn prepare(&mut self, style: Style) -> anyhow::Result<()> {
         let Some(first) = self.runs.first() else { return Ok(()) };
+        // A manifest's path is part of what a run is; the same folder may be spelled in other ways.
+        let dir = std::path::absolute(&self.dir)?;
         let mut data = first.config.data.clone();
         let mut teller = Teller::new(style);
+        // What is switched off is not read.
+        let augment = &first.config.augment;
         let lists = [
-            ("data.train", &mut data.train),
-            ("data.dev", &mut data.dev),
-            ("data.noises", &mut data.noises),
-            ("data.rooms", &mut data.rooms),
+            ("data.train", &mut data.train, true),
+            ("data.dev", &mut data.dev, true),
+            ("data.noises", &mut data.noises, augment.noise.probability > 0.0),
+            ("data.rooms", &mut data.rooms, augment.reverb.probability > 0.0),
         ];
-        for (what, entries) in lists {
+        let mut contents = serde_json::Map::new();
+        for (what, entries, _) in lists.into_iter().filter(|(.., is_read)| *is_read) {
+            let mut digests = Vec::new();
             for entry in entries {
                 let mut tell = |progress: Progress<'_>| teller.tell(&progress);
                 let language = &first.config.data.language;
-                let path = run::manifest_of(entry, what, language, &self.dir, &mut tell)?;
+                let path = run::manifest_of(entry, what, language, &dir, &mut tell)?;
+                digests.push(sha256(&path).with_context(|| format!("{what}: {}", path.display()))?);
                 *entry = path.to_string_lossy().into_owned();
             }
+            contents.insert(what.to_owned(), digests.into());
         }
         teller.end();
+        self.contents = contents.into();
         self.runs.iter_mut().for_each(|run| run.config.data = data.clone());
         Ok(())
     }
 
     /// Trains what is not trained yet, and says what each run lost. None where it was stopped.
+    ///
+    /// # Errors
+    /// Finished runs of other settings or data, before anything is trained, and what training refuses.
     pub(super) fn train(
         &mut self,
         figure: &str,
@@ -121,12 +145,18 @@ impl Grid {
         style: Style,
     ) -> anyhow::Result<Option<Vec<ShapeRun>>> {
         self.prepare(style)?;
-        let (n_runs, mut n_trained, began) = (self.runs.len(), 0, Instant::now());
-        let mut results = Vec::new();
-        for (index, run) in self.runs.iter().enumerate() {
+        let mut todo = Vec::new();
+        for run in &self.runs {
+            let settings = settings(&run.config, &self.contents)?;
+            todo.push((run, !is_finished(run, &settings)?, settings));
+        }
+        let n_runs = todo.len();
+        let mut n_left = todo.iter().filter(|(_, is_left, _)| *is_left).count();
+        let mut results: Vec<ShapeRun> = Vec::new();
+        let mut evaluated = None;
+        for (index, (run, is_left, settings)) in todo.into_iter().enumerate() {
             let place = format!("run {} of {n_runs}", index + 1);
-            let settings = digest(&run.config)?;
-            if is_finished(run, &settings) {
+            if !is_left {
                 style.note(&format!("{place}: {} is there already", run.name));
             } else {
                 style.note(&format!("{place}: {}", run.name));
@@ -142,53 +172,83 @@ impl Grid {
                 }
                 let text = serde_json::to_string(&Finished { settings })? + "\n";
                 write_file(&run.dir.join(FINISHED), &text)?;
-                n_trained += 1;
-                let n_left = n_runs - index - 1;
+                n_left -= 1;
                 if n_left > 0 {
-                    let left_secs = began.elapsed().as_secs_f64() / f64::from(n_trained) * n_left as f64;
-                    style.note(&format!("{place}: done; the others take about {:.0} min", left_secs / 60.0));
+                    style.note(&format!("{place}: done; {n_left} more to train"));
                 }
             }
-            results.push(result(run, figure)?);
+            let (step, result) = result(run, figure)?;
+            let (first, first_step) = *evaluated.get_or_insert((run.name.as_str(), step));
+            if step != first_step {
+                bail!(
+                    "the last evaluation of run {first} is after update {first_step}, and that of {} after {step}, and losses are compared at equal updates; remove {} to train it again",
+                    run.name,
+                    run.dir.display()
+                );
+            }
+            results.push(result);
         }
         Ok(Some(results))
     }
 }
 
-/// What a finished run says: sizes as they lie in its bundle, and the figure of its last evaluation. The last and not the best: all
+/// What a finished run says, and after which update: sizes as they lie in its bundle, and the figure of its last evaluation. The last and not the best: all
 /// runs were then shown the same.
-fn result(run: &GridRun, figure: &str) -> anyhow::Result<ShapeRun> {
+fn result(run: &GridRun, figure: &str) -> anyhow::Result<(u64, ShapeRun)> {
     let (encoder_params, decoder_params) = count_params(&Bundle::open(&run.model())?);
-    let (_, figures) = last_figures(&run.dir)?;
+    let (step, figures) = last_figures(&run.dir)?;
     let Some(loss) = figures.get(figure).copied() else {
         let known: Vec<_> = figures.keys().map(String::as_str).collect();
         return Err(
             Usage(format!("--figure {figure}: runs have none; they have {}", known.join(", "))).into()
         );
     };
-    Ok(ShapeRun {
+    let result = ShapeRun {
         name: run.name.clone(),
         encoder_params,
         decoder_params,
         loss: Some(loss),
+        figure: Some(figure.to_owned()),
         seed: Some(run.config.seed),
         encoder_layers: Some(run.config.model.encoder_layers),
         decoder_layers: Some(run.config.model.decoder_layers),
         wer: figures.get("wer").copied(),
         ..ShapeRun::default()
-    })
+    };
+    Ok((step, result))
 }
 
-fn is_finished(run: &GridRun, settings: &str) -> bool {
+/// # Errors
+/// One that was finished with other settings or data: a run would go on with some of these, and its loss would not be compared with
+/// the others' any more.
+fn is_finished(run: &GridRun, settings: &Value) -> anyhow::Result<bool> {
     // One that cannot be read is as good as none: the run finds out itself that nothing is left to do.
     let text = std::fs::read_to_string(run.dir.join(FINISHED)).ok();
     let finished: Option<Finished> = text.and_then(|text| serde_json::from_str(&text).ok());
-    finished.is_some_and(|finished| finished.settings == settings) && run.model().is_dir()
+    let Some(finished) = finished else { return Ok(false) };
+    // As it would be read, which may differ from it by the last digit of a number.
+    let settings = serde_json::from_str(&settings.to_string())?;
+    if let Some(key) = first_difference(&finished.settings, &settings, &|key| FREE.contains(&key)) {
+        let contents = key.strip_prefix(CONTENTS).and_then(|key| key.strip_prefix('.'));
+        let what = match contents {
+            Some(key) => format!("when there was something else in {key}"),
+            None if key.is_empty() => "with other settings".to_owned(),
+            None => format!("with another {key}"),
+        };
+        bail!(
+            "run {} was finished {what}, and the runs of a grid differ in nothing but depth and seed; give this grid another folder (--out), or remove {}",
+            run.name,
+            run.dir.display()
+        );
+    }
+    Ok(run.model().is_dir())
 }
 
-fn digest(config: &RunConfig) -> anyhow::Result<String> {
-    let digest = Sha256::digest(serde_json::to_string(config)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+/// All that decides the loss of a run. From text: a number of single precision has more digits as a value.
+fn settings(config: &RunConfig, contents: &Value) -> anyhow::Result<Value> {
+    let mut settings: Value = serde_json::from_str(&serde_json::to_string(config)?)?;
+    settings[CONTENTS] = contents.clone();
+    Ok(settings)
 }
 
 fn depths(flag: &str, layers: &[usize]) -> Result<Vec<usize>, Usage> {
@@ -229,6 +289,12 @@ fn check(config: &RunConfig) -> Result<(), Usage> {
             "data.dev: is empty; name held-out speech, by whose loss models are compared".to_owned(),
         );
     }
+    if config.train.max_epochs > 0 {
+        return refuse(format!(
+            "train.max_epochs = {}: another seed makes other batches, and so another number of updates; set it to 0, and train.max_steps",
+            config.train.max_epochs
+        ));
+    }
     if config.sampler.memory_gb > 0.0 {
         return refuse(format!(
             "sampler.memory_gb = {}: larger models would see other batches; set it to 0, and sampler.batch_secs",
@@ -249,7 +315,7 @@ mod tests {
     }
 
     fn grid(config: &RunConfig, encoder: &[usize], decoder: &[usize]) -> Result<Grid, Usage> {
-        Grid::new("tones".to_owned(), config, Path::new("out"), [encoder, decoder], 2)
+        Grid::new("tones".to_owned(), config, Path::new("out"), [encoder, decoder], 2, "cross_entropy")
     }
 
     #[test]
@@ -279,6 +345,7 @@ mod tests {
             "model.architecture=parakeet_ctc",
             "data.dev=[]",
             "sampler.memory_gb=8",
+            "train.max_epochs=2",
             "loss.cross_entropy.weight=0",
         ] {
             let key = setting.split('=').next().unwrap_or_default();
@@ -289,5 +356,88 @@ mod tests {
             let error = grid(&config(&settings), &depths, &depths).err().expect("refused").to_string();
             assert!(error.contains(key), "{setting}: {error}");
         }
+    }
+
+    #[test]
+    fn a_figure_that_no_evaluation_has_is_refused_before_training() {
+        let figure = |name: &str| {
+            let (config, depths) = (config(&[]), [&[1, 2, 4][..]; 2]);
+            Grid::new("tones".to_owned(), &config, Path::new("out"), depths, 1, name).err()
+        };
+        assert!(["cross_entropy", "loss", "wer", "cer"].into_iter().all(|name| figure(name).is_none()));
+        // There is none where it weighs nothing.
+        for name in ["ctc", "bleu"] {
+            let error = figure(name).expect("refused").to_string();
+            assert!(error.contains(name) && error.contains("cross_entropy"), "{error}");
+        }
+    }
+
+    #[test]
+    fn corpora_have_one_path_however_the_folder_is_spelled_and_what_is_off_is_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data/fsdd");
+        std::fs::create_dir_all(&data).expect("made");
+        for part in ["train", "dev"] {
+            std::fs::write(data.join(part).with_extension("jsonl"), part).expect("written");
+        }
+        let prepared = |spelled: &Path, probability: &str| {
+            let config = config(&[
+                "data.language=",
+                "data.train=[\"fsdd:train\"]",
+                "data.dev=[\"fsdd:dev\"]",
+                "data.noises=[\"nowhere:train\"]",
+                "augment.noise.kinds=[\"recorded\"]",
+                &format!("augment.noise.probability={probability}"),
+            ]);
+            let depths = [&[1, 2, 4][..]; 2];
+            let mut grid =
+                Grid::new("tones".to_owned(), &config, spelled, depths, 1, "loss").expect("a grid");
+            grid.prepare(Style::new(true))?;
+            Ok::<_, anyhow::Error>(grid)
+        };
+        let [one, other] = [folder.path().to_owned(), folder.path().join(".")]
+            .map(|spelled| prepared(&spelled, "0.0").expect("prepared"));
+        assert_eq!(one.runs[0].config.data, other.runs[0].config.data);
+        assert_eq!(one.runs[0].config.data.noises, ["nowhere:train"]);
+        let digests = &one.contents["data.train"];
+        assert_eq!(digests[0], sha256(&data.join("train.jsonl")).expect("a digest"));
+        let error = prepared(folder.path(), "0.5").err().expect("refused").to_string();
+        assert!(error.contains("nowhere"), "{error}");
+    }
+
+    #[test]
+    fn a_run_that_was_finished_otherwise_is_refused_by_what_differs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = |more: &[&str]| GridRun {
+            name: "e1-d1-s0".to_owned(),
+            dir: folder.path().to_owned(),
+            config: config(more),
+        };
+        let contents = serde_json::json!({ "data.train": ["a"], "data.dev": ["b"] });
+        let is_finished = |run: &GridRun, contents: &Value| {
+            is_finished(run, &settings(&run.config, contents).expect("settings"))
+                .map_err(|error| error.to_string())
+        };
+        let first = run(&["optimizer.learning_rate=3e-4"]);
+        assert_eq!(is_finished(&first, &contents), Ok(false));
+        let finished = Finished { settings: settings(&first.config, &contents).expect("settings") };
+        std::fs::write(folder.path().join(FINISHED), serde_json::to_string(&finished).expect("JSON"))
+            .expect("written");
+        assert_eq!(is_finished(&first, &contents), Ok(false));
+        std::fs::create_dir(first.model()).expect("made");
+        assert_eq!(is_finished(&first, &contents), Ok(true));
+        let same = ["optimizer.learning_rate=3e-4", "train.loader_threads=7", "data.cache_mb=1"];
+        assert_eq!(is_finished(&run(&same), &contents), Ok(true));
+        for setting in
+            ["train.max_steps=20001", "evaluate.max_utterances=3", "evaluate.beam_size=2", "bundle.average=2"]
+        {
+            let key = setting.split('=').next().unwrap_or_default();
+            let other = run(&["optimizer.learning_rate=3e-4", setting]);
+            let message = is_finished(&other, &contents).expect_err(setting);
+            assert!(message.contains(key) && message.contains("--out"), "{message}");
+        }
+        let others = serde_json::json!({ "data.train": ["a"], "data.dev": ["c"] });
+        let message = is_finished(&first, &others).expect_err("refused");
+        assert!(message.contains("something else in data.dev"), "{message}");
     }
 }

@@ -14,11 +14,12 @@ use recipes::{
         runs_jsonl, shape_page,
     },
 };
+use serde::Serialize;
 
 use super::{
     super::{
         Usage,
-        output::{print, status_line, table, write_file},
+        output::{error_line, print, status_line, table, write_file},
         progress::Style,
         signals::stop_flag,
         train::STOPPED,
@@ -33,6 +34,12 @@ const RESULT: &str = "shape.json";
 const PAGE: &str = "shape.html";
 /// Sound by which models are timed, where nobody says how much and the window holds it.
 const AUDIO_SECS: f64 = 10.0;
+/// The shortest; below, a model has nothing to hear.
+const MIN_AUDIO_SECS: f64 = 0.1;
+/// Drawings beyond which intervals gain nothing and take long.
+const MAX_BOOTSTRAP: usize = 100_000;
+/// What the folder of a grid ends in, where nobody says which.
+const SUFFIX: &str = "-shape";
 /// Settings that the grid decides.
 const OWN: [(&str, &str); 3] = [
     ("model.encoder_layers", "--encoder-layers"),
@@ -51,7 +58,7 @@ was stopped, and trains nothing twice. What is fitted is the last evaluation of 
   L(N_e, N_d) = \u{3b1} (N\u{304}_e/N_e)^p_e (N\u{304}_d/N_d)^p_d + L_\u{221e}
 with the parameters of encoder and decoder, embeddings left out. Parameters are split by the exponents; a latency too, but
 in time, so that the encoder, which runs once, gets more of them than the decoder, which runs for every token.
-Exit code: 0 planned, 1 failed, 2 wrong arguments or settings, 3 stopped by a signal after saving.";
+Exit code: 0 planned, 1 failed or a budget that cannot be split, 2 wrong arguments or settings, 3 stopped by a signal after saving.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -65,7 +72,8 @@ pub(super) struct Args {
     /// Change a setting of all runs, such as train.max_steps=2000
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "from")]
     settings: Vec<String>,
-    /// The folder of runs, table, page and result [default: runs/RECIPE-shape]
+    /// The folder of runs, table, page and result [default: runs/RECIPE-shape; with --from the folder of a grid's losses.jsonl, or
+    /// runs/TABLE-shape of another table]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -93,14 +101,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "U", value_parser = positive, requires = "latency_ms", help_heading = "Budgets")]
     tokens: Option<f64>,
     /// Length of the recording by which models are timed [default: 10, or the model's window]
-    #[arg(long, value_name = "SECS", value_parser = positive, conflicts_with = "from", requires = "latency_ms", help_heading = "Budgets")]
+    #[arg(long, value_name = "SECS", value_parser = audio_secs, conflicts_with = "from", requires = "latency_ms", help_heading = "Budgets")]
     audio_secs: Option<f64>,
     /// Times that each is timed, of which the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "from", help_heading = "Budgets")]
     bench_runs: u32,
 
     /// Times that runs are drawn anew for the intervals; 0 leaves them out
-    #[arg(long, value_name = "N", default_value_t = Resampling::default().n_samples)]
+    #[arg(long, value_name = "N", default_value_t = Resampling::default().n_samples, value_parser = bootstrap)]
     bootstrap: usize,
     /// Print JSON
     #[arg(long)]
@@ -120,6 +128,16 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
+fn audio_secs(text: &str) -> Result<f64, String> {
+    let secs = positive(text).ok().filter(|secs| *secs >= MIN_AUDIO_SECS);
+    secs.ok_or_else(|| format!("expected {MIN_AUDIO_SECS} seconds or more"))
+}
+
+fn bootstrap(text: &str) -> Result<usize, String> {
+    let n_samples = text.parse().ok().filter(|n_samples| *n_samples <= MAX_BOOTSTRAP);
+    n_samples.ok_or_else(|| format!("expected a number from 0 to {MAX_BOOTSTRAP}"))
+}
+
 /// `20M`, `1.5G`, `800k`, `2e7`.
 fn params(text: &str) -> Result<f64, String> {
     let units = [('k', 1e3), ('K', 1e3), ('M', 1e6), ('G', 1e9), ('B', 1e9)];
@@ -129,11 +147,18 @@ fn params(text: &str) -> Result<f64, String> {
     number.map_err(|_| "expected a number of parameters such as 20M, 800k or 2e7".to_owned())
 }
 
+/// What is written as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    /// What was fitted.
+    figure: &'a str,
+    #[serde(flatten)]
+    plan: &'a ShapePlan,
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let style = Style::new(args.quiet);
-    let source = args.from.as_ref().or(args.recipe.as_ref());
-    let name = source.and_then(|path| path.file_stem()).unwrap_or_default().to_string_lossy().into_owned();
-    let dir = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{name}-shape")));
+    let (name, dir) = args.place();
     let runs = match &args.from {
         Some(table) => read_runs(table)?,
         None => match train(args, &name, &dir, style)? {
@@ -147,20 +172,41 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let resampling = Resampling { n_samples: args.bootstrap, ..Resampling::default() };
     let options = ShapeOptions { resampling, ..ShapeOptions::default() };
     let plan = plan_shape(&runs, &args.budgets(), &options)?;
-    let title = format!("The shape of {name}");
-    write_file(&dir.join(PAGE), &shape_page(&title, args.figure(), &plan)?)?;
-    let json = serde_json::to_string_pretty(&plan)? + "\n";
+    let (title, figure) = (format!("The shape of {name}"), figure_of(&runs));
+    write_file(&dir.join(PAGE), &shape_page(&title, figure, &plan)?)?;
+    let json = serde_json::to_string_pretty(&Document { figure, plan: &plan })? + "\n";
     write_file(&dir.join(RESULT), &json)?;
     plan.warnings.iter().for_each(|line| status_line(&format!("mind: {line}")));
-    print(&if args.json { json } else { describe(&plan, args.figure(), &dir) })?;
-    Ok(ExitCode::SUCCESS)
+    print(&if args.json { json } else { describe(&plan, figure, &dir) })?;
+    // What could be planned is there by now; that something could not is for the exit code to say, too.
+    let Some((last, others)) = plan.failures.split_last() else { return Ok(ExitCode::SUCCESS) };
+    others.iter().for_each(|failure| error_line(&failure.to_string()));
+    Err(last.clone().into())
+}
+
+/// What the runs' losses are; of a table that does not say nobody knows more than its column does.
+fn figure_of(runs: &[ShapeRun]) -> &str {
+    let first = runs.first().and_then(|run| run.figure.as_deref());
+    first.filter(|figure| runs.iter().all(|run| run.figure.as_deref() == Some(figure))).unwrap_or("loss")
 }
 
 impl Args {
-    /// What is fitted; of a table nobody knows more than its column says.
-    fn figure(&self) -> &str {
-        let own = if self.from.is_some() { "loss" } else { "cross_entropy" };
-        self.figure.as_deref().unwrap_or(own)
+    /// What is planned, and the folder of everything. The table of a grid lies in the grid's.
+    fn place(&self) -> (String, PathBuf) {
+        let source = self.from.as_ref().or(self.recipe.as_ref());
+        let grid = self.from.as_deref().filter(|table| table.file_name().is_some_and(|name| name == TABLE));
+        let grid = grid.and_then(Path::parent);
+        let named = grid.and_then(Path::file_name).or(source.and_then(|path| path.file_stem()));
+        let mut name = named.unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(recipe) = name.strip_suffix(SUFFIX).filter(|_| grid.is_some()) {
+            name = recipe.to_owned();
+        }
+        let own = || match grid {
+            Some(dir) => dir.to_owned(),
+            None => PathBuf::from("runs").join(format!("{name}{SUFFIX}")),
+        };
+        let dir = self.out.clone().unwrap_or_else(own);
+        (name, dir)
     }
 
     fn budgets(&self) -> Vec<Budget> {
@@ -192,20 +238,41 @@ fn train(args: &Args, name: &str, dir: &Path, style: Style) -> anyhow::Result<Op
         return Err(Usage(message).into());
     }
     let depths = [args.encoder_layers.as_slice(), args.decoder_layers.as_slice()];
-    let mut grid = Grid::new(name.to_owned(), &config, dir, depths, args.seeds)?;
+    let figure = args.figure.as_deref().unwrap_or("cross_entropy");
+    let mut grid = Grid::new(name.to_owned(), &config, dir, depths, args.seeds, figure)?;
     if config.train.patience > 0 {
         style.note("train.patience counts for nothing in a grid: losses are compared at equal updates");
     }
-    let stop = stop_flag("stopping after this update; a second signal ends it at once, without saving")?;
-    let Some(mut runs) = grid.train(args.figure(), &stop, style)? else { return Ok(None) };
+    let stop = stop_flag(
+        "stopping after this update, or after this model's times; a second signal ends it at once, without saving",
+    )?;
+    let Some(mut runs) = grid.train(figure, &stop, style)? else { return Ok(None) };
+    // A table that is not there, or broken, has no times either.
+    let before = read_runs(&dir.join(TABLE)).unwrap_or_default();
+    runs.iter_mut().for_each(|run| carry_times(run, &before));
     // Before anything else can fail.
     keep(&runs, dir)?;
     if args.latency_ms.is_some() {
-        let precision = timing::time(grid.runs(), &mut runs, audio_secs, args.bench_runs, style)?;
+        // Times of another length of sound, or of another day, are not mixed with these.
+        runs.iter_mut().for_each(|run| carry_times(run, &[]));
+        let (n_repeats, grid) = (args.bench_runs, grid.runs());
+        let Some(precision) = timing::time(grid, &mut runs, audio_secs, n_repeats, &stop, style)? else {
+            return Ok(None);
+        };
         style.note(&format!("timed in {precision}, as speechd transcribe computes here"));
         keep(&runs, dir)?;
     }
     Ok(Some(runs))
+}
+
+/// Gives a run the times that it had in an earlier table; it has none where that had none.
+fn carry_times(run: &mut ShapeRun, before: &[ShapeRun]) {
+    let key = |run: &ShapeRun| (run.name.clone(), run.encoder_params, run.decoder_params);
+    let was = before.iter().find(|was| key(was) == key(run)).cloned().unwrap_or_default();
+    run.audio_secs = was.audio_secs;
+    run.encoder_secs = was.encoder_secs;
+    run.listen_secs = was.listen_secs;
+    run.token_secs = was.token_secs;
 }
 
 fn keep(runs: &[ShapeRun], dir: &Path) -> anyhow::Result<()> {
@@ -292,6 +359,61 @@ mod tests {
         }
         for text in ["", "M", "-1M", "many", "inf", "1T"] {
             assert!(params(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_stay_with_the_model_that_they_are_of() {
+        let timed = ShapeRun {
+            name: "e1-d1-s0".to_owned(),
+            encoder_params: 10,
+            decoder_params: 20,
+            audio_secs: Some(1.0),
+            encoder_secs: Some(2.0),
+            listen_secs: Some(3.0),
+            token_secs: Some(4.0),
+            ..ShapeRun::default()
+        };
+        let untimed = ShapeRun { encoder_secs: Some(9.0), ..ShapeRun::default() };
+        for (name, decoder_params, is_same) in
+            [("e1-d1-s0", 20, true), ("e1-d1-s0", 21, false), ("e1-d1-s1", 20, false)]
+        {
+            let mut run = ShapeRun {
+                name: name.to_owned(),
+                encoder_params: 10,
+                decoder_params,
+                loss: Some(5.0),
+                ..untimed.clone()
+            };
+            carry_times(&mut run, std::slice::from_ref(&timed));
+            let times = (run.audio_secs, run.encoder_secs, run.listen_secs, run.token_secs);
+            let expected =
+                if is_same { (Some(1.0), Some(2.0), Some(3.0), Some(4.0)) } else { (None, None, None, None) };
+            assert_eq!((times, run.loss), (expected, Some(5.0)), "{name} {decoder_params}");
+        }
+    }
+
+    #[test]
+    fn a_grid_s_table_lies_in_the_grid_s_folder() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: Args,
+        }
+        let place = |arguments: &[&str]| {
+            let arguments = [&["shape"], arguments].concat();
+            let (name, dir) = <Cli as clap::Parser>::parse_from(arguments).args.place();
+            (name, dir.to_string_lossy().into_owned())
+        };
+        for (arguments, name, dir) in [
+            (&["my.toml"][..], "my", "runs/my-shape"),
+            (&["--from", "mine.csv"], "mine", "runs/mine-shape"),
+            (&["--from", "runs/my-shape/losses.jsonl"], "my", "runs/my-shape"),
+            (&["--from", "grid/losses.jsonl"], "grid", "grid"),
+            (&["--from", "losses.jsonl"], "losses", ""),
+            (&["--from", "grid/losses.jsonl", "--out", "there"], "grid", "there"),
+        ] {
+            assert_eq!(place(arguments), (name.to_owned(), dir.to_owned()), "{arguments:?}");
         }
     }
 }
