@@ -33,7 +33,8 @@ fn a_ctc_model_of_nemo_hears_what_transformers_hears() -> Result<()> {
         let head = transcriber.model().ctc_head().context("a head")?;
         for (clip, n_frames) in numbers::<usize>(&expected["frames"]).into_iter().enumerate() {
             let encoded = transcriber.encode(features(clip, 80, n_frames))?;
-            let worst = difference(&head.linear().forward(&encoded)?, &tensors[&format!("ctc.logits.{clip}")])?;
+            let worst =
+                difference(&head.linear().forward(&encoded)?, &tensors[&format!("ctc.logits.{clip}")])?;
             ensure!(worst < 1e-3, "clip {clip}: {worst}");
             let ids = transcriber.ctc(&encoded)?.context("what is heard")?.read(1);
             ensure!(ids == numbers::<u32>(&expected["ctc_greedy"][clip]), "{ids:?}");
