@@ -415,7 +415,7 @@ fn a_canary_keeps_the_head_that_knows_when_words_were_said() {
     let home = workplace();
     let canary = [
         "model.architecture=canary",
-        "model.subsampling=4",
+        "model.subsampling=2",
         "model.conv_channels=8",
         "train.average_decay=0.0",
     ];
