@@ -107,13 +107,7 @@ mod tests {
     use candle_core::Var;
 
     use super::*;
-    use crate::nn::test_support::{assert_close, noise};
-
-    fn loss_and_gradient(loss: &Tensor, logits: &Var) -> candle_core::Result<(f32, Tensor)> {
-        let gradients = (loss * 0.7)?.backward()?;
-        let Some(gradient) = gradients.get(logits) else { candle_core::bail!("no gradient") };
-        Ok((loss.to_scalar()?, gradient.clone()))
-    }
+    use crate::nn::test_support::{assert_close, loss_and_gradient, noise};
 
     #[test]
     fn kernel_and_composed_forms_agree_in_values_and_gradients() -> candle_core::Result<()> {

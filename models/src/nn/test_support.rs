@@ -46,3 +46,10 @@ pub fn assert_close(a: &Tensor, b: &Tensor, tolerance: f32) -> candle_core::Resu
     }
     Ok(())
 }
+
+/// A loss, and its gradient in `logits` where it counts 0.7 in what is minimised.
+pub(crate) fn loss_and_gradient(loss: &Tensor, logits: &Var) -> candle_core::Result<(f32, Tensor)> {
+    let gradients = (loss * 0.7)?.backward()?;
+    let Some(gradient) = gradients.get(logits) else { candle_core::bail!("no gradient") };
+    Ok((loss.to_scalar()?, gradient.clone()))
+}
