@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from transformers import ParakeetEncoder, ParakeetEncoderConfig, ParakeetFeatureExtractor
 
 from common import FIXTURES, synthetic_mel, synthetic_waveform, versions, write_json
+from conformer_weights import randomise
 
 OUT = FIXTURES / "fast-conformer"
 SHAPE = dict(
@@ -47,19 +48,7 @@ def model():
         **SHAPE, dropout=0.0, dropout_positions=0.0, layerdrop=0.0, activation_dropout=0.0, attention_dropout=0.0
     )
     encoder = ParakeetEncoder(config)
-    with torch.no_grad():
-        for name, value in [*encoder.named_parameters(), *encoder.named_buffers()]:
-            if not value.is_floating_point() or "inv_freq" in name:
-                continue
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2.0)
-            elif name.endswith("running_mean") or "bias" in name:
-                value.normal_(0, 0.2)
-            elif value.dim() == 1:
-                value.uniform_(0.5, 1.5)
-            else:
-                value.normal_(0, (1.5 / value[0].numel()) ** 0.5)
-            value.copy_(value.half().float())
+    randomise(encoder, lambda name, n_inputs: (1.5 / n_inputs) ** 0.5)
     return encoder
 
 

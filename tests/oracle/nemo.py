@@ -35,6 +35,7 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging as hf_logging
 
 from common import FIXTURES, synthetic_mel, versions, write_json
+from conformer_weights import randomise
 from sentencepiece_models import LINES, train
 
 hf_logging.set_verbosity_error()
@@ -90,23 +91,9 @@ def renamed(name, table):
     return name
 
 
-def randomise(model, seed):
+def with_random_weights(model, seed):
     torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            if not value.is_floating_point() or "inv_freq" in name or "positional_embedding" in name:
-                continue
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2.0)
-            elif name.endswith("running_mean") or "bias" in name:
-                value.normal_(0, 0.2)
-            elif value.dim() == 1:
-                value.uniform_(0.5, 1.5)
-            elif "embed_tokens" in name:
-                value.normal_(0, 0.5)
-            else:
-                value.normal_(0, (3.0 / value[0].numel()) ** 0.5)
-            value.copy_(value.half().float())
+    randomise(model, lambda name, n_inputs: 0.5 if "embed_tokens" in name else (3.0 / n_inputs) ** 0.5)
     return model.eval()
 
 
@@ -171,7 +158,7 @@ def ctc(expected, report):
         ),
         vocab_size=blank + 1, pad_token_id=blank,
     )  # fmt: skip
-    model = randomise(ParakeetForCTC(config), 5)
+    model = with_random_weights(ParakeetForCTC(config), 5)
     report["ctc_greedy"], report["ctc_texts"] = [], []
     with torch.no_grad():
         for clip, frames in enumerate(FRAMES):
@@ -220,7 +207,7 @@ def canary(expected, report):
         ),
         vocab_size=n_vocab,
     )  # fmt: skip
-    model = randomise(CanaryForConditionalGeneration(config), 7)
+    model = with_random_weights(CanaryForConditionalGeneration(config), 7)
     waves = torch.exp(torch.arange(0.0, width, 2) * -(math.log(10000.0) / width))
     angles = torch.arange(0.0, n_positions).unsqueeze(1) * waves
     table = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)  # a sine, its cosine, the next sine

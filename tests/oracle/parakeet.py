@@ -22,6 +22,7 @@ from transformers import ParakeetCTCConfig, ParakeetForCTC, PreTrainedTokenizerF
 from transformers.utils import logging as hf_logging
 
 from common import FIXTURES, synthetic_mel, versions, write_json
+from conformer_weights import randomise
 
 hf_logging.set_verbosity_error()
 OUT = FIXTURES / "parakeet"
@@ -56,19 +57,7 @@ def main():
         ctc_loss_reduction="sum",
     )  # fmt: skip
     model = ParakeetForCTC(config).eval()
-    with torch.no_grad():
-        for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            if not value.is_floating_point() or "inv_freq" in name:
-                continue
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2.0)
-            elif name.endswith("running_mean") or "bias" in name:
-                value.normal_(0, 0.2)
-            elif value.dim() == 1:
-                value.uniform_(0.5, 1.5)
-            else:
-                value.normal_(0, (3.0 / value[0].numel()) ** 0.5)
-            value.copy_(value.half().float())
+    randomise(model, lambda name, n_inputs: (3.0 / n_inputs) ** 0.5)
     model.config.save_pretrained(OUT)
     weights = {n: v.half().contiguous() for n, v in model.state_dict().items() if v.is_floating_point() and "inv_freq" not in n}
     save_file(weights, OUT / "model.safetensors")
