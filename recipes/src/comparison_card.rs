@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::page::{escape, table};
+use crate::page::table_with_notes;
 use crate::run::CARD;
 
 /// The table, in the run's folder.
@@ -42,14 +42,8 @@ impl ComparisonCard {
     /// # Errors
     /// What the disk refuses.
     pub fn put<const N: usize>(&self, rows: &[[String; N]], notes: &[String]) -> Result<(), Error> {
-        let mut section = format!("{START}<h2>Beside other models</h2>\n");
-        if let Some((heading, rows)) = rows.split_first() {
-            section += &table(heading.each_ref().map(String::as_str), rows);
-        }
-        for note in notes {
-            section += &format!("<p>{}</p>\n", escape(note));
-        }
-        section += END;
+        let table = table_with_notes(rows, notes);
+        let section = format!("{START}<h2>Beside other models</h2>\n{table}{END}");
         let write = |name: &str, text: &str| {
             let path = self.dir.join(name);
             fs::write(&path, text).map_err(|error| Error::file(&path, error))

@@ -37,6 +37,16 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     text + "</table>\n"
 }
 
+/// A table whose first row names the columns, and notes below it.
+pub(crate) fn table_with_notes<const N: usize>(rows: &[[String; N]], notes: &[String]) -> String {
+    let table = rows.split_first().map(|(heading, rows)| table(heading.each_ref().map(String::as_str), rows));
+    let mut text = table.unwrap_or_default();
+    for note in notes {
+        let _ = writeln!(text, "<p>{}</p>", escape(note));
+    }
+    text
+}
+
 /// A page that is a table, whose first row names the columns; notes and links (text and address) stand below it.
 pub fn table_page<const N: usize>(
     title: &str,
@@ -44,13 +54,7 @@ pub fn table_page<const N: usize>(
     notes: &[String],
     links: &[(String, String)],
 ) -> String {
-    let mut body = format!("<h1>{}</h1>\n", escape(title));
-    if let Some((heading, rows)) = rows.split_first() {
-        body += &table(heading.each_ref().map(String::as_str), rows);
-    }
-    for note in notes {
-        let _ = writeln!(body, "<p>{}</p>", escape(note));
-    }
+    let mut body = format!("<h1>{}</h1>\n{}", escape(title), table_with_notes(rows, notes));
     for (text, address) in links {
         let _ = writeln!(body, "<p><a href=\"{}\">{}</a></p>", escape(address), escape(text));
     }

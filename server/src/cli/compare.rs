@@ -1,6 +1,11 @@
 //! `speechd compare`: several models by what they hear in the same recordings and by the time that it takes them.
 
-use std::{path::PathBuf, slice, sync::atomic::AtomicBool};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::PathBuf,
+    slice,
+    sync::atomic::AtomicBool,
+};
 
 use anyhow::bail;
 use audio::{DecodeAudio, Waveform};
@@ -194,6 +199,15 @@ fn options(args: &Args, transcriber: &Transcriber, cuts: &[Cut]) -> DecodeOption
 /// Times the models in turn, so that what else the machine does meets all of them.
 fn time(args: &Args, cuts: &[Cut], candidates: &mut [Candidate], style: Style) -> anyhow::Result<()> {
     let n_runs = (args.runs as usize + 1) * args.batch.len() * candidates.len();
+    // Once for each rate at which a model hears.
+    let mut recordings: BTreeMap<u32, Vec<Waveform>> = BTreeMap::new();
+    for candidate in &*candidates {
+        let sample_rate = candidate.transcriber.feature_spec().sample_rate;
+        if let Entry::Vacant(place) = recordings.entry(sample_rate) {
+            let read = |cut: &Cut| read_cut_at(cut, sample_rate, &DecodeAudio::default());
+            place.insert(cuts.iter().map(read).collect::<Result<_, _>>()?);
+        }
+    }
     let mut progress = Items::start(style, "timing", Some(n_runs));
     let mut n_done = 0;
     for run in 0..=args.runs {
@@ -203,10 +217,8 @@ fn time(args: &Args, cuts: &[Cut], candidates: &mut [Candidate], style: Style) -
                 n_done += 1;
                 let options = options(args, &candidate.transcriber, cuts);
                 let sample_rate = candidate.transcriber.feature_spec().sample_rate;
-                let read = |cut: &Cut| read_cut_at(cut, sample_rate, &DecodeAudio::default());
-                let recordings = cuts.iter().map(read).collect::<Result<Vec<Waveform>, _>>()?;
                 let mut secs = 0.0;
-                for some in recordings.chunks(usize::from(*batch)) {
+                for some in recordings[&sample_rate].chunks(usize::from(*batch)) {
                     let some: Vec<&Waveform> = some.iter().collect();
                     secs += transcribe_together(&candidate.transcriber, &some, &options, usize::MAX)?.secs;
                 }

@@ -1,29 +1,22 @@
 //! Hidden states of an encoder that does not learn: each recording is encoded once, as long as there is room to keep what came out.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::{DType, Tensor};
 use models::Encoder;
 use sha2::{Digest as _, Sha256};
 
 use super::Batch;
+use super::kept::Kept;
 use crate::Error;
 
-/// States by the features that they are of, kept until the room is used up: those that came first stay.
+/// States by the features that they are of.
 pub(super) struct EncoderStates {
-    kept: Mutex<Kept>,
-}
-
-struct Kept {
-    by_features: HashMap<[u8; 32], Tensor>,
-    free_bytes: usize,
+    kept: Kept<[u8; 32], Tensor>,
 }
 
 impl EncoderStates {
     /// Keeps so many bytes at most.
     pub fn new(max_bytes: usize) -> Self {
-        Self { kept: Mutex::new(Kept { by_features: HashMap::new(), free_bytes: max_bytes }) }
+        Self { kept: Kept::new(max_bytes) }
     }
 
     /// What `encoder` makes of a batch, (B, T, D), rows beyond their positions zeros. Each row is what it is alone, to the bit,
@@ -47,25 +40,18 @@ impl EncoderStates {
     /// Of a recording that is heard again.
     fn states(&self, encoder: &Encoder, mel: &Tensor) -> Result<Tensor, Error> {
         let digest = digest(mel)?;
-        if let Some(states) = self.lock().by_features.get(&digest) {
-            return Ok(states.clone());
+        if let Some(states) = self.kept.get(&digest) {
+            return Ok(states);
         }
         let states = states(encoder, mel)?;
         let n_bytes = states.elem_count() * DType::F32.size_in_bytes();
-        let mut kept = self.lock();
-        if n_bytes <= kept.free_bytes && kept.by_features.insert(digest, states.clone()).is_none() {
-            kept.free_bytes -= n_bytes;
-        }
+        self.kept.keep(digest, states.clone(), n_bytes);
         Ok(states)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
     pub fn n_kept(&self) -> usize {
-        self.lock().by_features.len()
+        self.kept.len()
     }
 }
 

@@ -3,6 +3,7 @@
 mod batch;
 mod corpus;
 mod encoder_states;
+mod kept;
 mod recordings;
 mod teacher;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From utterances to waveforms and rows of a batch: read, join, augment, compute features, write tokens.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use audio::augment::{Augmenter, NoiseColor, change_gain, colored_noise, cut_rng};
 use audio::{DecodeAudio, Waveform};
@@ -10,6 +10,7 @@ use models::{Task, Tokenizer, Transcriber};
 use rand_chacha::ChaCha8Rng;
 
 use super::batch::{Row, Tokens};
+use super::kept::Kept;
 use crate::Error;
 use crate::config::TargetConfig;
 use crate::data::shuffle::{below, between, uniform};
@@ -27,13 +28,8 @@ pub struct Recordings {
     transcriber: Transcriber,
     /// Tokens of each cut's text, counted when they are first asked for.
     n_text_tokens: Vec<OnceLock<u32>>,
-    cache: Mutex<Cache>,
-}
-
-/// Waveforms at the model's rate, kept until the room is used up: those that came first stay.
-struct Cache {
-    by_cut: HashMap<usize, Arc<Waveform>>,
-    free_bytes: usize,
+    /// Waveforms at the model's rate.
+    cache: Kept<usize, Arc<Waveform>>,
 }
 
 /// How a row is drawn.
@@ -52,9 +48,8 @@ impl Recordings {
         transcriber: Transcriber,
         cache_bytes: usize,
     ) -> Self {
-        let cache = Cache { by_cut: HashMap::new(), free_bytes: cache_bytes };
         let n_text_tokens = vec![OnceLock::new(); cuts.len()];
-        Self { cuts, language, transcriber, n_text_tokens, cache: Mutex::new(cache) }
+        Self { cuts, language, transcriber, n_text_tokens, cache: Kept::new(cache_bytes) }
     }
 
     /// The sample rate at which the model hears.
@@ -64,21 +59,13 @@ impl Recordings {
 
     /// A cut at the model's sample rate.
     fn waveform(&self, index: usize) -> Result<Arc<Waveform>, Error> {
-        if let Some(waveform) = self.lock().by_cut.get(&index) {
-            return Ok(waveform.clone());
+        if let Some(waveform) = self.cache.get(&index) {
+            return Ok(waveform);
         }
         let cut = &self.cuts[index];
         let waveform = Arc::new(read_cut_at(cut, self.sample_rate(), &DecodeAudio::default())?);
-        let n_bytes = size_of_val(waveform.samples.as_slice());
-        let mut cache = self.lock();
-        if n_bytes <= cache.free_bytes && cache.by_cut.insert(index, waveform.clone()).is_none() {
-            cache.free_bytes -= n_bytes;
-        }
+        self.cache.keep(index, waveform.clone(), size_of_val(waveform.samples.as_slice()));
         Ok(waveform)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An utterance as it was recorded, its cuts joined. `rng` draws the noise in silence.

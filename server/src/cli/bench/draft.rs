@@ -1,15 +1,13 @@
 //! What a draft saves: a window written with and without its guesses, token for token.
 
-use std::sync::Arc;
-
 use audio::Features;
 use models::{
-    CrossCache, DecodeOptions, DraftWindow, Transcriber,
-    decode::{Attempt, Session, Strategy, Thresholds, WindowRequest},
+    DecodeOptions, Transcriber,
+    decode::{Session, WindowRequest},
 };
 use serde::Serialize;
 
-use super::{middle, parts::first_language, seconds_of};
+use super::{middle, parts::greedy_window, seconds_of};
 
 /// A window written greedily, with a draft and without.
 #[derive(Debug, Serialize)]
@@ -55,8 +53,8 @@ pub(super) fn measure(
         };
         let draft_tokens = if guesses == Guesses::None { 0 } else { DecodeOptions::default().draft_tokens };
         let mut session = transcriber.session()?;
-        let request = request(transcriber, &cross, heard, max_new_tokens)?;
-        session.join(0, WindowRequest { draft_tokens, ..request })?;
+        let request = greedy_window(transcriber, &cross, transcriber.rules(false), max_new_tokens)?;
+        session.join(0, WindowRequest { draft: heard, draft_tokens, ..request })?;
         run(&mut session)
     };
     let (mut by_draft, mut without, mut by_lookup) = (Vec::new(), Vec::new(), Vec::new());
@@ -80,30 +78,6 @@ pub(super) fn measure(
         secs_by_lookup,
         times_as_fast: secs_without / secs,
     }))
-}
-
-fn request(
-    transcriber: &Transcriber,
-    cross: &Arc<CrossCache>,
-    draft: Option<Arc<DraftWindow>>,
-    max_new_tokens: usize,
-) -> anyhow::Result<WindowRequest> {
-    let language = first_language(transcriber);
-    let special = transcriber.special_tokens();
-    let (prompt, start_index) =
-        special.prompt_after(&[], language.as_deref(), models::Task::Transcribe, false)?;
-    Ok(WindowRequest {
-        cross: cross.clone(),
-        draft_tokens: 0,
-        draft,
-        prompt,
-        start_index,
-        rules: Arc::new(transcriber.rules(false)),
-        attempts: vec![Attempt { temperature: 0.0, strategy: Strategy::Greedy }],
-        thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
-        max_new_tokens,
-        seed: 0,
-    })
 }
 
 /// Steps that a session of one window takes, and what it writes.

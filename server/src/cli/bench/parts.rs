@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use audio::{Features, Waveform};
 use models::{
-    Transcriber,
+    CrossCache, Task, Transcriber,
     decode::{Attempt, Rules, Strategy, Thresholds, WindowRequest},
 };
 use serde::Serialize;
@@ -47,35 +47,46 @@ pub(in crate::cli) fn encoder_secs(
     })
 }
 
+/// A window that is written greedily, without guesses and whatever comes of it: at most so many tokens as there is room for.
+pub(in crate::cli) fn greedy_window(
+    transcriber: &Transcriber,
+    cross: &Arc<CrossCache>,
+    rules: Rules,
+    max_new_tokens: usize,
+) -> anyhow::Result<WindowRequest> {
+    let language = first_language(transcriber);
+    let special = transcriber.special_tokens();
+    let (prompt, start_index) = special.prompt_after(&[], language.as_deref(), Task::Transcribe, false)?;
+    let room = transcriber.architecture().max_target_positions() - prompt.len();
+    Ok(WindowRequest {
+        cross: cross.clone(),
+        draft: None,
+        prompt,
+        start_index,
+        rules: Arc::new(rules),
+        attempts: vec![Attempt { temperature: 0.0, strategy: Strategy::Greedy }],
+        thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
+        max_new_tokens: max_new_tokens.min(room),
+        draft_tokens: 0,
+        seed: 0,
+    })
+}
+
 /// Decodes a row of a fixed number of tokens for each window: the end of text is suppressed. A step reads
 /// `bytes_per_step`.
 pub(in crate::cli) fn decoder_speed(
     transcriber: &Transcriber,
-    windows: &[Arc<models::CrossCache>],
+    windows: &[Arc<CrossCache>],
     runs: u32,
     bytes_per_step: f64,
 ) -> anyhow::Result<DecoderSpeed> {
-    let special = transcriber.special_tokens();
-    let language = first_language(transcriber);
-    let (prompt, start_index) =
-        special.prompt_after(&[], language.as_deref(), models::Task::Transcribe, false)?;
-    let n_tokens = TOKENS.min(transcriber.architecture().max_target_positions() - prompt.len());
-    let mut seconds = Vec::new();
+    let no_end = Rules { suppress: vec![transcriber.special_tokens().end], ..Rules::default() };
+    let (mut seconds, mut n_tokens) = (Vec::new(), 0);
     for _ in 0..=runs {
         let mut session = transcriber.session()?;
         for (id, cross) in (0..).zip(windows) {
-            let request = WindowRequest {
-                cross: cross.clone(),
-                draft: None,
-                prompt: prompt.clone(),
-                start_index,
-                rules: Arc::new(Rules { suppress: vec![special.end], ..Rules::default() }),
-                attempts: vec![Attempt { temperature: 0.0, strategy: Strategy::Greedy }],
-                thresholds: Thresholds { compression_ratio: None, logprob: None, no_speech: None },
-                max_new_tokens: n_tokens,
-                draft_tokens: 0,
-                seed: 0,
-            };
+            let request = greedy_window(transcriber, cross, no_end.clone(), TOKENS)?;
+            n_tokens = request.max_new_tokens;
             session.join(id, request)?;
         }
         let mut steps = Vec::with_capacity(n_tokens);
