@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use models::decode::{Attempt, Strategy, Thresholds, WindowRequest};
 use models::nn::{Targets, backward, cross_entropy, squared_norm};
 use models::params::Params;
-use models::{Bundle, CrossCache, DecodeOptions, SpeechModel, StepRow, Task, Timestamps, Transcriber};
+use models::{Bundle, CrossCache, DecodeOptions, SpeechModel, StepRow, Task, Timestamps, Told, Transcriber};
 use serde_json::Value;
 
 use crate::parity::features;
@@ -76,7 +76,8 @@ fn searches_find_transformers_tokens_together_as_alone() -> Result<()> {
     for device in devices() {
         let fixture = open(device)?;
         let special = fixture.transcriber.special_tokens();
-        let (prompt, start_index) = special.prompt_after(&[], Some("ps"), Task::Transcribe, false)?;
+        let (prompt, start_index) =
+            special.prompt_after(&[], Told { language: Some("ps"), ..Told::default() })?;
         ensure!(prompt == numbers::<u32>(&fixture.expected["prompt"]) && start_index == 1);
         let beam = Strategy::Beam { size: 3, patience: None, length_penalty: 1.0 };
         for (key, strategy) in [("greedy", Strategy::Greedy), ("beams", beam)] {
@@ -183,6 +184,69 @@ fn recordings_are_transcribed_as_long_as_they_are_with_all_kinds_of_times() -> R
     Ok(())
 }
 
+/// The fixture with tokens that tell times, and weights that are drawn.
+fn canary_of_times(dir: &std::path::Path) -> Result<Transcriber> {
+    let from = fixture("canary");
+    let (mut tokenizer, mut config) = (json(&from.join("tokenizer.json"))?, json(&from.join("config.json"))?);
+    let n_vocab = config["vocab_size"].as_u64().context("vocab_size")?;
+    let times = (0..125u64).map(|position| {
+        serde_json::json!({
+            "id": n_vocab + position, "content": format!("<|{position}|>"), "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true,
+        })
+    });
+    tokenizer["added_tokens"].as_array_mut().context("added_tokens")?.extend(times);
+    config["vocab_size"] = (n_vocab + 125).into();
+    config["decoder_config"]["vocab_size"] = (n_vocab + 125).into();
+    std::fs::write(dir.join("tokenizer.json"), tokenizer.to_string())?;
+    std::fs::write(dir.join("config.json"), config.to_string())?;
+    let description = models::Description::open(models::BundleSource::Dir(dir.to_owned()))?;
+    let params = Params::seeded(3, &Device::Cpu);
+    SpeechModel::load(&params, description.architecture())?;
+    Ok(Transcriber::with_params(&description, &params.detached())?)
+}
+
+#[test]
+fn times_that_a_canary_writes_are_those_of_its_words() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let transcriber = canary_of_times(dir.path())?;
+    let samples: Vec<f32> = (0..400_000).map(|t| (t as f32 * 0.05).sin() * 0.3).collect();
+    let waveform = audio::Waveform { samples, sample_rate: 16_000 };
+    let hear = |timestamps| {
+        let options = DecodeOptions {
+            language: Some("ps".to_owned()),
+            timestamps,
+            fallback: false,
+            vad: Some(false),
+            // Drawn, or a random model repeats itself.
+            temperature: 1.0,
+            best_of: 1,
+            max_new_tokens: Some(24),
+            ..DecodeOptions::default()
+        };
+        transcriber.transcribe(waveform.clone(), &options, &mut |_| {})
+    };
+    // Times are not written unless they are wanted, and are no text.
+    let (plain, timed) = (hear(Timestamps::None)?, hear(Timestamps::Word)?);
+    ensure!(plain.segments.len() == 1 && plain.segments[0].end_secs == 25.0, "{:?}", plain.segments);
+    let words: Vec<_> = timed.segments.iter().flat_map(|segment| segment.words.iter().flatten()).collect();
+    ensure!(words.len() > 3, "{words:?}");
+    // Windows of ten seconds, a second of which two hear, and times of 80 ms.
+    let seeks: std::collections::BTreeSet<_> =
+        timed.segments.iter().map(|segment| (segment.seek_secs * 100.0).round() as i64).collect();
+    ensure!(seeks.len() == 4, "{seeks:?}");
+    for segment in &timed.segments {
+        ensure!(segment.token_ids.iter().all(|id| transcriber.special_tokens().is_text(*id)), "{segment:?}");
+    }
+    let mut latest = 0.0;
+    for word in words {
+        ensure!(word.start_secs >= latest && word.end_secs >= word.start_secs, "{word:?} after {latest}");
+        latest = word.end_secs;
+    }
+    ensure!(latest <= 25.0);
+    Ok(())
+}
+
 #[test]
 fn what_canary_cannot_be_told_is_refused_by_name() -> Result<()> {
     let transcriber = transcriber(&fixture("canary"))?;
@@ -199,8 +263,33 @@ fn what_canary_cannot_be_told_is_refused_by_name() -> Result<()> {
     ensure!(refused(language("fr")).contains("`fr`"));
     ensure!(refused(language("de")) == "accepted");
     ensure!(refused(DecodeOptions { task: Task::Translate, ..language("ps") }) == "accepted");
-    let (prompt, _) = transcriber.special_tokens().prompt_after(&[], Some("ps"), Task::Translate, false)?;
+    let (prompt, _) = transcriber
+        .special_tokens()
+        .prompt_after(&[], Told { language: Some("ps"), task: Task::Translate, ..Told::default() })?;
     // Spoken Pashto, written English.
     ensure!(prompt[3..5] == [17, 15], "{prompt:?}");
+    // Spoken German, written Pashto and without punctuation.
+    let other = DecodeOptions {
+        task: Task::Translate,
+        to_language: Some("ps".to_owned()),
+        punctuation: Some(false),
+        ..language("de")
+    };
+    ensure!(refused(other.clone()) == "accepted");
+    let (prompt, _) = transcriber.special_tokens().prompt_after(&[], Told::by(&other, Some("de"), false))?;
+    ensure!(prompt[3..6] == [16, 17, 6], "{prompt:?}");
+    let unknown = refused(DecodeOptions { to_language: Some("fr".to_owned()), ..other });
+    ensure!(unknown.starts_with("to_language: `fr`") && unknown.contains("en, de, ps"), "{unknown}");
+    let whisper = crate::support::transcriber(&fixture("whisper-80"))?;
+    for (options, start) in [
+        (DecodeOptions { punctuation: Some(true), ..language("ps") }, "punctuation: "),
+        (
+            DecodeOptions { task: Task::Translate, to_language: Some("de".to_owned()), ..language("ps") },
+            "to_language: `de` is not possible",
+        ),
+    ] {
+        let Err(error) = whisper.check(&options) else { anyhow::bail!("{start} is accepted") };
+        ensure!(error.to_string().starts_with(start), "{error}");
+    }
     Ok(())
 }

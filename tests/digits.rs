@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use audio::VadOptions;
 use models::decode::{Attempt, Strategy, Thresholds, WindowRequest, WindowResult};
-use models::{DecodeOptions, Timestamps, Transcriber, Transcript};
+use models::{DecodeOptions, Timestamps, Told, Transcriber, Transcript};
 use serde_json::Value;
 
 use crate::support::{data, fixture, floats, json, numbers, recording, reference_model, transcriber};
@@ -26,7 +26,8 @@ fn decode_batch(
     strategy: Strategy,
     timestamps: bool,
 ) -> Result<Vec<WindowResult>> {
-    let prompt = transcriber.special_tokens().prompt(Some("en"), models::Task::Transcribe, timestamps)?;
+    let prompt =
+        transcriber.special_tokens().prompt(Told { language: Some("en"), timestamps, ..Told::default() })?;
     let mut session = transcriber.session()?;
     for (id, encoded) in encoded.iter().enumerate() {
         let request = WindowRequest {

@@ -27,7 +27,7 @@ fn every_refusal_has_the_shape_of_the_api() {
             Some("file"),
         ),
         (transcription(&[("model", MODEL), ("beams", "3")]), 400, "unknown_parameter", Some("beams")),
-        (translation, 400, "unsupported_parameter", Some("to_language")),
+        (translation, 400, "invalid_value", Some("to_language")),
         (post(TRANSCRIPTIONS, b"--b0undary\r\n"), 400, "invalid_form", None),
         (post(TRANSCRIPTIONS, &form(&[("model", MODEL)], Some(b""))), 400, "invalid_audio", Some("file")),
         (transcription(&[("model", "whisper-1")]), 404, "model_not_found", Some("model")),

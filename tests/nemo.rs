@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use models::{Task, Transcriber, WeightDtype, import_nemo};
+use models::{Told, Transcriber, WeightDtype, import_nemo};
 use serde_json::Value;
 
 use crate::cli::{home, run, speechd};
@@ -50,7 +50,8 @@ fn a_canary_of_nemo_computes_what_its_own_weights_say() -> Result<()> {
     let (expected, tensors) = expected()?;
     let (transcriber, _dir) = imported("canary.nemo", WeightDtype::F32)?;
     let special = transcriber.special_tokens();
-    let (prompt, start_index) = special.prompt_after(&[], Some("ps"), Task::Transcribe, false)?;
+    let (prompt, start_index) =
+        special.prompt_after(&[], Told { language: Some("ps"), ..Told::default() })?;
     ensure!(prompt == numbers::<u32>(&expected["prompt"]) && start_index == 1, "{prompt:?}");
     let decoder = transcriber.model().decoder()?;
     for (clip, n_frames) in numbers::<usize>(&expected["frames"]).into_iter().enumerate() {

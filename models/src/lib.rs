@@ -53,7 +53,7 @@ pub use lora::{ADAPTER_CONFIG, Adapter, Lora, add_updates, is_factor, write_adap
 pub use nemo::{import_nemo, is_nemo};
 pub use options::{DecodeOptions, Task, Timestamps};
 pub use precision::Precision;
-pub use special_tokens::{SpecialTokens, TIMESTAMP_SECS};
+pub use special_tokens::{SpecialTokens, TIMESTAMP_SECS, Told, WordTimes};
 pub use speech_model::SpeechModel;
 pub use tokenizer::Tokenizer;
 pub use transcriber::{Progress, TextToken, Transcriber};

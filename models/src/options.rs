@@ -11,13 +11,13 @@ use crate::decode::MAX_DRAFT;
 pub(crate) const MAX_BEAMS: usize = 64;
 
 /// What the decoder is asked to write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// Text in the language that is spoken.
     #[default]
     Transcribe,
-    /// Text in English.
+    /// Text in another language.
     Translate,
 }
 
@@ -42,8 +42,12 @@ pub struct DecodeOptions {
     pub language: Option<String>,
     /// ISO codes among which the language is detected; empty for all that the model knows.
     pub languages: Vec<String>,
-    /// Transcribe, or translate into English.
+    /// Transcribe, or translate.
     pub task: Task,
+    /// ISO code of the language to translate into; `None` is English. Models that cannot reach it refuse it.
+    pub to_language: Option<String>,
+    /// Whether punctuation and capitals are written, for models that can be told; `None` is what they do by default.
+    pub punctuation: Option<bool>,
     /// Which times the result carries.
     pub timestamps: Timestamps,
     /// Hypotheses kept by beam search at temperature 0; 1 is greedy. `None` is what the checkpoint's generation_config.json
@@ -97,6 +101,8 @@ impl Default for DecodeOptions {
             language: None,
             languages: Vec::new(),
             task: Task::Transcribe,
+            to_language: None,
+            punctuation: None,
             timestamps: Timestamps::None,
             beam_size: None,
             best_of: 5,

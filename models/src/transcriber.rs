@@ -16,7 +16,7 @@ use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_co
 use crate::worker::{Update, Worker};
 use crate::{
     Architecture, Bundle, CrossCache, DecodeOptions, Description, Error, Precision, Segment, SpeechModel,
-    Timestamps, Transcript, padded_cost,
+    Timestamps, Told, Transcript, padded_cost,
 };
 
 /// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
@@ -292,8 +292,12 @@ impl Transcriber {
             no_timestamps,
             max_initial: self.generation.max_initial_timestamp_index,
         };
+        let mut suppress = self.generation.suppress_tokens.clone().unwrap_or_default();
+        if let Some(times) = self.special.word_times().filter(|_| timestamps) {
+            suppress.retain(|id| times.secs(*id).is_none());
+        }
         Rules {
-            suppress: self.generation.suppress_tokens.clone().unwrap_or_default(),
+            suppress,
             begin_suppress: self.generation.begin_suppress_tokens.clone().unwrap_or_default(),
             timestamps: self.special.no_timestamps.filter(|_| timestamps).map(timestamp_rules),
         }
@@ -344,9 +348,11 @@ impl Transcriber {
         outcome.unwrap_or(Err(Error::Cancelled))
     }
 
-    /// Whether the decoder is asked for times. Models that write none still know when a window was, and some when a word was.
+    /// Whether the decoder is asked for times. Models that write none still know when a window was, and those that read by CTC when a
+    /// word was: better than a decoder that writes its words' times (Canary v2 does so: arXiv 2509.14128).
     pub(crate) fn asks_for_times(&self, options: &DecodeOptions) -> bool {
-        options.timestamps > Timestamps::None && self.special.writes_times()
+        let writes_words = self.special.word_times().is_some() && self.model.ctc_head().is_none();
+        options.timestamps > Timestamps::None && (self.special.writes_times() || writes_words)
     }
 
     /// Refuses options that this model cannot follow, before any audio is looked at.
@@ -365,7 +371,7 @@ impl Transcriber {
             }
             let detected = self.languages().next().filter(|_| self.special.detects_languages());
             let language = options.language.as_deref().or(detected);
-            self.special.prompt(language, options.task, self.asks_for_times(options))?;
+            self.special.prompt(Told::by(options, language, self.asks_for_times(options)))?;
         } else {
             if let Some(only) = &self.special.only_language {
                 let is_other = |code: &&str| *code != only.as_str();
@@ -379,7 +385,7 @@ impl Transcriber {
                     return Err(Error::option("languages", message));
                 }
             }
-            self.special.prompt(None, options.task, self.asks_for_times(options))?;
+            self.special.prompt(Told::by(options, None, self.asks_for_times(options)))?;
         }
         check_context(options, &self.tokenizer, &self.special, self.max_context())?;
         let limit = self.architecture.max_target_positions();

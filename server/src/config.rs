@@ -58,6 +58,8 @@ pub struct Transcribe {
     pub precision: Precision,
     pub language: String,
     pub task: Task,
+    pub to_language: String,
+    pub punctuation: Punctuation,
     pub format: Format,
     pub beam_size: BeamSize,
     pub best_of: usize,
@@ -149,6 +151,18 @@ pub enum Vad {
     /// Cut at silences, leave them out and decode the windows together
     On,
     /// Hear everything, window after window
+    Off,
+}
+
+/// Whether a text has punctuation and capitals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Punctuation {
+    /// As the model writes
+    Model,
+    /// With them
+    On,
+    /// Without
     Off,
 }
 
@@ -333,6 +347,13 @@ impl Transcribe {
             languages: Vec::new(),
             vad_options: audio::VadOptions::default(),
             task: self.task,
+            // A target that is configured is one of translations.
+            to_language: text(&self.to_language).filter(|_| self.task == Task::Translate),
+            punctuation: match self.punctuation {
+                Punctuation::Model => None,
+                Punctuation::On => Some(true),
+                Punctuation::Off => Some(false),
+            },
             timestamps: match (words, self.format.has_times()) {
                 (true, _) => Timestamps::Word,
                 (false, true) => Timestamps::Segment,

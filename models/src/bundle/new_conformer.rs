@@ -158,7 +158,7 @@ impl NewConformer {
 mod tests {
     use super::super::new::TextUnit;
     use super::*;
-    use crate::{Architecture, Task};
+    use crate::{Architecture, Task, Told};
 
     fn new(decoder_layers: usize, unit: TextUnit) -> NewConformer {
         NewConformer {
@@ -193,7 +193,8 @@ mod tests {
         assert!(matches!(description.architecture(), Architecture::Canary(_)));
         assert_eq!(description.languages()?, ["ps", "en"]);
         assert_eq!(description.window_secs(), 8.0);
-        let (prompt, start) = special.prompt_after(&[], Some("ps"), Task::Translate, false)?;
+        let (prompt, start) = special
+            .prompt_after(&[], Told { language: Some("ps"), task: Task::Translate, ..Told::default() })?;
         let names: Vec<_> = prompt.iter().map(|id| tokenizer.token_bytes(*id)).collect();
         let expected = ["startofcontext", "startoftranscript", "emo:undefined", "ps", "en", "pnc", "noitn"];
         for (name, expected) in names.iter().zip(expected) {

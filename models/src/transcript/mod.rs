@@ -7,6 +7,7 @@ mod coverage;
 mod longform;
 mod running_text;
 mod segment;
+mod stamps;
 mod transcription;
 mod words;
 mod worker;
@@ -31,6 +32,8 @@ pub struct Transcript {
     pub language_probability: Option<f32>,
     /// Transcription or translation.
     pub task: Task,
+    /// ISO code of the language that a translation is written in.
+    pub to_language: Option<String>,
     /// Length of the audio.
     pub duration_secs: f64,
     /// In order of time. One per window when timestamps were not asked for.
@@ -66,6 +69,13 @@ pub struct Segment {
     pub no_speech_prob: f32,
     /// Words with times, when asked for.
     pub words: Option<Vec<Word>>,
+}
+
+impl Transcript {
+    /// ISO code of the language of the text, where it is known.
+    pub fn written_language(&self) -> Option<&str> {
+        self.to_language.as_deref().or(self.language.as_deref())
+    }
 }
 
 impl Segment {

@@ -10,13 +10,15 @@ use audio::window::{Profile, cut_at_silences, energy_profile};
 use audio::{Features, Span, Vad, VadOptions, Waveform};
 
 use super::TextPart;
-use super::longform::{LongForm, Plan, WindowTask};
+use super::longform::{LongForm, OVERLAP_SECS, Plan, Stretch, WindowTask, overlapping};
+use super::stamps::stamped;
 use crate::decode::{
     AlignedLabel, Attempt, CtcHeard, LADDER, Strategy, Thresholds, WindowRequest, WindowResult,
     compression_ratio,
 };
 use crate::{
-    CrossCache, DecodeOptions, DraftWindow, Error, Progress, Timestamps, Tokenizer, Transcriber, Transcript,
+    CrossCache, DecodeOptions, DraftWindow, Error, Progress, Timestamps, Tokenizer, Told, Transcriber,
+    Transcript, WordTimes,
 };
 
 /// The state of one transcription.
@@ -24,7 +26,7 @@ pub struct Transcription {
     transcriber: Transcriber,
     waveform: Waveform,
     /// Stretches of the recording that are decoded on their own: the tracks of the long form.
-    stretches: Vec<Span>,
+    stretches: Vec<Stretch>,
     /// Features of the tracks that are longer than a window, until they are decoded.
     features: BTreeMap<usize, Features>,
     long_form: LongForm,
@@ -71,33 +73,38 @@ impl Transcription {
             spans_from_probabilities(&probabilities, waveform.duration_secs(), options)
         };
         let speech = spans(&options.vad_options)?;
-        let window_frames = transcriber.architecture().window_frames();
+        let special = transcriber.special_tokens();
+        let asks_for_times = transcriber.asks_for_times(options);
+        let mut window_secs = transcriber.window_secs();
+        if asks_for_times && !special.writes_times() {
+            window_secs = window_secs.min(WordTimes::WINDOW_SECS);
+        }
+        let window_frames = (window_secs * spec.frame_rate()).round() as usize;
         // In whole frames: a rest that is none does not make a recording longer than the window.
         let n_frames = |samples: &[f32]| samples.len() / spec.hop_samples;
         let is_long = n_frames(&waveform.samples) > window_frames;
         // Where a model tells no times, only pauses say where one window may end and the next begin.
-        let special = transcriber.special_tokens();
         let is_cut = options.vad.unwrap_or(is_long) || (is_long && !special.writes_times());
         let stretches = if is_cut {
             let all = [Span { start_secs: 0.0, end_secs: waveform.duration_secs() }];
             // Without a detector everything is heard.
             let spans = if options.vad == Some(false) { all.as_slice() } else { &speech };
-            cut(&waveform, spans, transcriber.window_secs())?
+            cut(&waveform, spans, window_secs, !special.writes_times())?
         } else if waveform.samples.is_empty() {
             Vec::new()
         } else {
-            vec![Span { start_secs: 0.0, end_secs: waveform.duration_secs() }]
+            vec![Stretch::alone(Span { start_secs: 0.0, end_secs: waveform.duration_secs() })]
         };
         let mut features = BTreeMap::new();
         for (track, stretch) in stretches.iter().enumerate() {
-            let samples = samples_of(&waveform, *stretch);
+            let samples = samples_of(&waveform, stretch);
             if n_frames(samples) > window_frames {
                 features.insert(track, transcriber.padded_features(samples, keep_going)?);
             }
         }
         // Seeking through a long track needs timestamps, also when nobody wants to see them.
         let seeks = !features.is_empty() && special.writes_times();
-        let predicts_timestamps = transcriber.asks_for_times(options) || seeks;
+        let predicts_timestamps = asks_for_times || seeks;
         let plan = Plan {
             options: options.clone(),
             tokenizer: transcriber.tokenizer().clone(),
@@ -107,13 +114,15 @@ impl Transcription {
             frame_secs: spec.frame_rate().recip(),
             position_frames: transcriber.architecture().frames_per_position(),
             max_context: transcriber.max_context(),
+            knows_times: transcriber.model().ctc_head().is_some()
+                || (predicts_timestamps && special.word_times().is_some()),
             language: special.only_language.clone().or_else(|| options.language.clone()),
         };
         // Held against the usual idea of speech: whatever the request's own leaves out is a gap.
         let mut long_form = LongForm::new(plan, spans(&VadOptions::default())?)?;
         for stretch in &stretches {
             // A last frame that is not full holds nothing, unless it is all there is.
-            long_form.add_track(stretch.start_secs, n_frames(samples_of(&waveform, *stretch)).max(1));
+            long_form.add_track(*stretch, n_frames(samples_of(&waveform, stretch)).max(1));
         }
         Ok(Self {
             transcriber: transcriber.clone(),
@@ -180,7 +189,9 @@ impl Transcription {
         let encoded = transcriber.encode_while(features, keep_going)?;
         let draft = features_of_draft.and_then(|features| transcriber.listen_by_draft(features, &encoded));
         let has_decoder = transcriber.model().decoder().is_ok();
-        let asks_ctc = !has_decoder || plan.options.timestamps == Timestamps::Word;
+        // Where windows overlap, times say which of them tells a word.
+        let is_timed = plan.options.timestamps > Timestamps::None || self.long_form.is_overlapped(task.track);
+        let asks_ctc = !has_decoder || is_timed;
         let ctc = if asks_ctc { transcriber.ctc(&encoded)? } else { None };
         let cross = if has_decoder { Some(transcriber.listen(&encoded)?) } else { None };
         let language = match (&plan.language, &cross) {
@@ -211,7 +222,7 @@ impl Transcription {
         let features = match self.features.get(&task.track) {
             Some(features) => Cow::Borrowed(features),
             None => {
-                let samples = samples_of(&self.waveform, self.stretches[task.track]);
+                let samples = samples_of(&self.waveform, &self.stretches[task.track]);
                 Cow::Owned(self.transcriber.padded_features(samples, keep_going)?)
             }
         };
@@ -228,16 +239,16 @@ impl Transcription {
         let plan = &self.long_form.plan;
         let options = &plan.options;
         let context = self.long_form.context(task);
-        let language = plan.language.as_deref();
-        let (prompt, start_index) =
-            plan.special.prompt_after(&context, language, options.task, self.predicts_timestamps)?;
+        let told = Told::by(options, plan.language.as_deref(), self.predicts_timestamps);
+        let (prompt, start_index) = plan.special.prompt_after(&context, told)?;
         let max_positions = self.transcriber.architecture().max_target_positions();
         // Half of a Whisper's positions are for what was said before; others have only the prompt to leave room for.
         let most = if plan.special.writes_times() { max_positions / 2 } else { max_positions };
         let mut max_new_tokens = options.max_new_tokens.unwrap_or(most);
         if options.timestamps == Timestamps::Word {
             // The alignment reads the text once more, between its own prompt and the end of text.
-            let n_around = plan.special.prompt_after(&[], language, options.task, false)?.0.len() + 1;
+            let told = Told { timestamps: false, ..told };
+            let n_around = plan.special.prompt_after(&[], told)?.0.len() + 1;
             max_new_tokens = max_new_tokens.min(max_positions.saturating_sub(n_around));
         }
         // By place, not by order: the same window draws the same numbers whatever the batch size.
@@ -296,15 +307,21 @@ impl Transcription {
         let transcriber = &self.transcriber;
         let plan = &self.long_form.plan;
         let (position_frames, position_secs) = (plan.position_frames, plan.position_secs());
-        let (special, asked) = (plan.special.clone(), plan.options.task);
+        let heard_secs = task.n_frames as f64 * plan.frame_secs;
+        let (special, options) = (plan.special.clone(), plan.options.clone());
         let language = plan.language.clone();
+        let word_times = special.word_times().filter(|_| self.predicts_timestamps);
         let align = |text_ids: &[u32]| {
+            if let Some(times) = word_times {
+                return Ok(stamped(&result.tokens, times, &special, heard_secs));
+            }
             // By CTC where it can: it knows when, while attention only looks somewhere near.
             let labels = heard.ctc.as_ref().and_then(|ctc| ctc.align(text_ids));
             let places: Vec<(usize, usize)> = match (labels, &heard.cross) {
                 (Some(labels), _) => spoken(&labels, transcriber.tokenizer()),
                 (None, Some(cross)) => {
-                    let (prompt, _) = special.prompt_after(&[], language.as_deref(), asked, false)?;
+                    let (prompt, _) =
+                        special.prompt_after(&[], Told::by(&options, language.as_deref(), false))?;
                     let n_audio = (task.n_frames / position_frames).max(1);
                     // Where attention moves on, one token ends and the next begins.
                     let starts = transcriber.align(cross, &prompt, text_ids, n_audio)?;
@@ -367,15 +384,28 @@ fn attempts(options: &DecodeOptions, beam_size: usize) -> Vec<Attempt> {
     }
 }
 
-/// The recording's speech in windows that begin and end at pauses.
-fn cut(waveform: &Waveform, speech: &[Span], window_secs: f64) -> Result<Vec<Span>, Error> {
+/// The recording's speech in windows that begin and end at pauses. Where there is none, `overlaps` says whether two hear the same
+/// second.
+fn cut(
+    waveform: &Waveform,
+    speech: &[Span],
+    window_secs: f64,
+    overlaps: bool,
+) -> Result<Vec<Stretch>, Error> {
     let frame_samples = (waveform.sample_rate / 50).max(1);
     let energy = energy_profile(waveform, frame_samples as usize);
     let frame_secs = f64::from(frame_samples) / f64::from(waveform.sample_rate);
     let profile = Profile { values: &energy, frame_secs };
-    Ok(cut_at_silences(speech, waveform.duration_secs(), window_secs, &profile)?)
+    let room_secs = if overlaps { OVERLAP_SECS } else { 0.0 };
+    // Windows of no more than that are cut as they are.
+    let room_secs = if window_secs > 4.0 * room_secs { room_secs } else { 0.0 };
+    let windows = cut_at_silences(speech, waveform.duration_secs(), window_secs - room_secs, &profile)?;
+    Ok(match room_secs > 0.0 {
+        true => overlapping(&windows),
+        false => windows.into_iter().map(Stretch::alone).collect(),
+    })
 }
 
-fn samples_of(waveform: &Waveform, stretch: Span) -> &[f32] {
-    waveform.between(stretch.start_secs, stretch.end_secs)
+fn samples_of<'a>(waveform: &'a Waveform, stretch: &Stretch) -> &'a [f32] {
+    waveform.between(stretch.heard.start_secs, stretch.heard.end_secs)
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     compute::Compute,
-    config::{BeamSize, Config, Precision, Threshold, Vad},
+    config::{BeamSize, Config, Precision, Punctuation, Threshold, Vad},
     render::{self, Format},
 };
 
@@ -58,9 +58,15 @@ pub(super) struct Args {
     /// Language spoken, as a code or an English name; auto detects it [default: auto]
     #[arg(short, long, value_parser = parse_language)]
     language: Option<String>,
-    /// Write what is said, or translate it into English [default: transcribe]
+    /// Write what is said, or translate it [default: transcribe]
     #[arg(long, value_enum)]
     task: Option<TaskArg>,
+    /// Language that a translation is written in, as far as the model reaches it [default: English]
+    #[arg(long, value_name = "CODE", value_parser = parse_target)]
+    to_language: Option<String>,
+    /// Whether punctuation and capitals are written, by models that can be told, such as Canary [default: as the model does]
+    #[arg(long, value_enum)]
+    punctuation: Option<Punctuation>,
     /// How the result is written [default: text]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
@@ -122,7 +128,7 @@ pub(super) struct Args {
 enum TaskArg {
     /// Text in the language that is spoken
     Transcribe,
-    /// Text in English
+    /// Text in another language
     Translate,
 }
 
@@ -136,12 +142,16 @@ fn parse_channel(text: &str) -> Result<ChannelChoice, String> {
 }
 
 fn parse_language(text: &str) -> Result<String, String> {
-    if text == "auto" {
-        return Ok(text.to_owned());
+    match text {
+        "auto" => Ok(text.to_owned()),
+        text => parse_target(text).map_err(|allowed| allowed.replace("expected", "expected auto,")),
     }
+}
+
+fn parse_target(text: &str) -> Result<String, String> {
     render::parse_language(text).ok_or_else(|| {
         let codes: Vec<_> = render::LANGUAGES.iter().map(|(code, _)| *code).collect();
-        format!("expected auto, an English name such as pashto, or a code: {}", codes.join(" "))
+        format!("expected an English name such as pashto, or a code: {}", codes.join(" "))
     })
 }
 
@@ -165,6 +175,8 @@ impl Args {
                 TaskArg::Translate => Task::Translate,
             };
         }
+        set(&mut settings.to_language, self.to_language.as_ref());
+        set(&mut settings.punctuation, self.punctuation.as_ref());
         set(&mut settings.format, self.format.as_ref());
         set(&mut settings.beam_size, self.beam_size.map(BeamSize::Of).as_ref());
         set(&mut settings.best_of, self.best_of.as_ref());
@@ -181,6 +193,13 @@ impl Args {
         // The file and the environment may hold names too.
         settings.language = parse_language(&settings.language)
             .map_err(|allowed| Usage(format!("language `{}`: {allowed}", settings.language)))?;
+        if !settings.to_language.is_empty() {
+            settings.to_language = parse_target(&settings.to_language)
+                .map_err(|allowed| Usage(format!("to_language `{}`: {allowed}", settings.to_language)))?;
+            if self.to_language.is_some() && settings.task == Task::Transcribe {
+                return Err(Usage("--to-language is that of a translation; add --task translate".to_owned()));
+            }
+        }
         settings.model = named_or_own(&settings.model)?.to_owned();
         Ok(config)
     }

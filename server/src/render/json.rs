@@ -1,6 +1,6 @@
 //! `response_format=json` of the OpenAI audio API.
 
-use models::{Segment, Task, TextToken, Transcript};
+use models::{Segment, TextToken, Transcript};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -83,10 +83,7 @@ impl<'a> From<&'a Transcript> for Json<'a> {
 impl<'a> LanguageJson<'a> {
     /// What the text of a transcript is written in.
     pub(super) fn of(transcript: &'a Transcript) -> Vec<Self> {
-        let code = match transcript.task {
-            Task::Translate => Some("en"),
-            Task::Transcribe => transcript.language.as_deref(),
-        };
+        let code = transcript.written_language();
         code.map(|code| Self { code }).into_iter().collect()
     }
 }

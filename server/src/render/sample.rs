@@ -26,6 +26,7 @@ pub(crate) fn transcript(segments: Vec<Segment>) -> Transcript {
         language: Some("ps".to_owned()),
         language_probability: Some(0.9),
         task: Task::Transcribe,
+        to_language: None,
         duration_secs: 3.3,
         segments,
         coverage: Coverage {

@@ -87,11 +87,9 @@ impl<'a> VerboseJson<'a> {
         let all_words = transcript.segments.iter().filter_map(|segment| segment.words.as_ref()).flatten();
         Self {
             task: transcript.task,
-            language: match (transcript.task, &transcript.language) {
-                (Task::Translate, _) => "english",
-                (Task::Transcribe, Some(code)) => language_name(code).unwrap_or(code),
-                (Task::Transcribe, None) => "unknown",
-            },
+            language: transcript
+                .written_language()
+                .map_or("unknown", |code| language_name(code).unwrap_or(code)),
             duration: secs(transcript.duration_secs),
             text: &transcript.text,
             segments: segments.then(|| transcript.segments.iter().map(SegmentJson::from).collect()),
@@ -194,7 +192,7 @@ mod tests {
         strange.avg_logprob = f32::NEG_INFINITY;
         strange.compression_ratio = f32::NAN;
         let mut transcript = transcript(vec![strange]);
-        transcript.task = Task::Translate;
+        (transcript.task, transcript.to_language) = (Task::Translate, Some("en".to_owned()));
         let value = verbose_json(&transcript);
         assert!(value.get("words").is_none());
         assert_eq!((&value["task"], &value["language"]), (&"translate".into(), &"english".into()));

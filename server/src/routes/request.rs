@@ -14,7 +14,7 @@ use super::{
     form::{Field, shown_name},
 };
 use crate::{
-    config::{BeamSize, Transcribe, Vad},
+    config::{BeamSize, Punctuation, Transcribe, Vad},
     error::{Error, quoted},
     render::{self, Format},
 };
@@ -174,13 +174,10 @@ impl TranscriptionRequest {
                 }
             }
             Task::Translate => {
-                if let Some(language) = fields.text("to_language")?
-                    && render::parse_language(language).as_deref() != Some("en")
-                {
-                    let message =
-                        format!("{} is not english, into which alone is translated", quoted(language));
-                    return Err(Error::unsupported("to_language", message));
-                }
+                // Which languages it reaches, the model knows.
+                let to_language = fields.text("to_language")?.filter(|language| !language.is_empty());
+                let to_language = to_language.map(|language| known_language("to_language", language));
+                set(&mut settings.to_language, to_language.transpose()?);
             }
         }
         if !hotwords.is_empty() {
@@ -240,6 +237,11 @@ fn decoding(fields: &mut Fields<'_>, settings: &mut Transcribe) -> Result<(), Er
     set(&mut settings.logprob_threshold, fields.threshold("logprob_threshold", LOGPROBS)?);
     set(&mut settings.no_speech_threshold, fields.threshold("no_speech_threshold", PROBABILITIES)?);
     set(&mut settings.condition_on_previous_text, fields.switch("condition_on_previous_text")?);
+    let punctuation = fields.switch("punctuation")?;
+    set(
+        &mut settings.punctuation,
+        punctuation.map(|is_on| if is_on { Punctuation::On } else { Punctuation::Off }),
+    );
     set(&mut settings.max_new_tokens, fields.number("max_new_tokens")?);
     set(&mut settings.seed, fields.number("seed")?);
     Ok(())

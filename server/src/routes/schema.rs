@@ -99,8 +99,13 @@ impl PartialSchema for TranscriptionForm {
 impl PartialSchema for TranslationForm {
     fn schema() -> RefOr<Schema> {
         let form =
-            form("A recording to translate into English. Lists may also be spelled without the brackets.")
-                .property("to_language", words(&["en", "english"], "The language to translate into."));
+            form("A recording to translate. Lists may also be spelled without the brackets.").property(
+                "to_language",
+                text(
+                    "The language to translate into: a code such as `ps` or an English name; without it, English. \
+                     Refused where the model cannot reach it.",
+                ),
+            );
         decoding(form).into()
     }
 }
@@ -180,6 +185,10 @@ fn decoding(form: ObjectBuilder) -> ObjectBuilder {
         .property(
             "condition_on_previous_text",
             switch("The text of a window precedes the next one; only where windows follow each other: `vad` off."),
+        )
+        .property(
+            "punctuation",
+            switch("Write punctuation and capitals, or none: for models that can be told, such as Canary. Refused by others."),
         )
         .property("max_new_tokens", integer(0, 1 << 20, "Tokens that a window may produce; 0: half of the context."))
         .property("seed", integer(0, u64::MAX as usize, "Of the sampler: the same seed gives the same text."))

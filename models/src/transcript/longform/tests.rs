@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Bundle;
-use crate::decode::TimestampRules;
+use crate::decode::{TimestampRules, WindowResult};
+use crate::transcript::GapReason;
+use crate::{Bundle, Timestamps};
 
 type Outcome = Result<(), Error>;
 
@@ -84,11 +85,15 @@ impl Stage {
             frame_secs: 0.01,
             position_frames: 2,
             max_context: 223,
+            knows_times: false,
             language: Some("ps".to_owned()),
         };
         let mut form = LongForm::new(plan, speech.to_vec())?;
         for &(start_secs, secs) in tracks {
-            form.add_track(start_secs, (secs * 100.0).round() as usize);
+            form.add_track(
+                Stretch::alone(span(start_secs, start_secs + secs)),
+                (secs * 100.0).round() as usize,
+            );
         }
         Ok(form)
     }
@@ -588,4 +593,71 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+/// Three windows of a speaker who does not pause, of which each two hear a second together, in the order `order`.
+fn overlapped(
+    options: DecodeOptions,
+    knows_times: bool,
+    texts: [&str; 3],
+    order: [usize; 3],
+) -> Result<(Transcript, Vec<String>), Error> {
+    let stage = Stage::new(options, false)?;
+    let spoken = [span(0.0, 10.0), span(10.0, 20.0), span(20.0, 24.0)];
+    let mut form = stage.tracks(&[], &[span(0.0, 24.0)])?;
+    form.plan.knows_times = knows_times;
+    let stretches = overlapping(&spoken);
+    for stretch in &stretches {
+        form.add_track(*stretch, (stretch.heard.duration_secs() * 100.0).round() as usize);
+    }
+    let tasks: Vec<_> = (0..3).filter_map(|_| form.next_window()).collect();
+    let mut told = Vec::new();
+    for at in order {
+        let ids = stage.say(texts[at]);
+        // As many tokens a second everywhere.
+        let secs = stretches[at].heard.duration_secs() / ids.len() as f64;
+        let align =
+            |ids: &[u32]| Ok((0..ids.len()).map(|i| (i as f64 * secs, (i + 1) as f64 * secs)).collect());
+        form.accept(tasks[at], &result(&ids), &align)?;
+        told.extend(form.take_text().into_iter().map(|part| part.delta));
+    }
+    assert!(form.is_all_done());
+    Ok((form.finish(24.0, None), told))
+}
+
+#[test]
+fn windows_that_overlap_tell_what_both_heard_once_in_any_order() -> Outcome {
+    let texts = [" one two three four fi", " hree four five six seven", " six seven eight"];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]] {
+        let (transcript, told) = overlapped(DecodeOptions::default(), false, texts, order)?;
+        assert_eq!(transcript.text, "one two three four five six seven eight", "{order:?}");
+        assert_eq!(told.concat(), transcript.text);
+        assert_eq!(
+            times(&transcript).iter().map(|(start, end, _)| (*start, *end)).collect::<Vec<_>>(),
+            [(0.0, 10.0), (10.0, 20.0), (20.0, 24.0)]
+        );
+        assert_eq!(transcript.coverage.gaps, []);
+    }
+    Ok(())
+}
+
+#[test]
+fn words_of_windows_that_overlap_have_their_times_and_sentences_end() -> Outcome {
+    let options = DecodeOptions { timestamps: Timestamps::Word, ..DecodeOptions::default() };
+    let texts = [" One two. Three four", " four five six. Seven", " seven eight."];
+    let (transcript, _) = overlapped(options, true, texts, [2, 0, 1])?;
+    assert_eq!(transcript.text, "One two. Three four five six. Seven eight.");
+    let segments: Vec<_> = transcript.segments.iter().map(|segment| segment.text.as_str()).collect();
+    assert_eq!(segments, [" One two.", " Three four", " five six.", " Seven", " eight."]);
+    let mut latest = 0.0;
+    for segment in &transcript.segments {
+        let words = segment.words.as_deref().unwrap_or_default();
+        assert_eq!(words.iter().map(|word| word.text.as_str()).collect::<String>(), segment.text);
+        for word in words {
+            assert!(word.start_secs >= latest && word.end_secs >= word.start_secs, "{word:?}");
+            latest = word.end_secs;
+        }
+    }
+    assert!(latest <= 24.0);
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use audio::augment::{Augmenter, NoiseColor, change_gain, colored_noise, cut_rng};
 use audio::{DecodeAudio, Waveform};
 use models::TIMESTAMP_SECS;
-use models::{Task, Tokenizer, Transcriber};
+use models::{Told, Tokenizer, Transcriber};
 use rand_chacha::ChaCha8Rng;
 
 use super::batch::{Row, Tokens};
@@ -129,7 +129,7 @@ impl Recordings {
         let (timed, preceded) = (uniform(rng) < target.timestamps, uniform(rng) < target.previous);
         let begin = special.timestamp_begin().filter(|_| timed);
         let language = self.language_of(utterance);
-        let prompt = special.prompt(language, Task::Transcribe, begin.is_some())?;
+        let prompt = special.prompt(Told { language, timestamps: begin.is_some(), ..Told::default() })?;
         let times = begin.map(|begin| {
             let (start, end) = utterance.speech_secs(&self.cuts).unwrap_or((0.0, 0.0));
             let last = (duration_secs / TIMESTAMP_SECS).floor() as u32;
@@ -189,7 +189,7 @@ impl Recordings {
     /// Tokens of prompt and end.
     fn n_around(&self, language: Option<&str>) -> Result<u32, Error> {
         let special = self.transcriber.special_tokens();
-        let (prompt, _) = special.prompt_after(&[], language, Task::Transcribe, false)?;
+        let (prompt, _) = special.prompt_after(&[], Told { language, ..Told::default() })?;
         Ok(prompt.len() as u32 + 1)
     }
 

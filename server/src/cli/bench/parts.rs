@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use audio::{Features, Waveform};
 use models::{
-    CrossCache, Task, Transcriber,
+    CrossCache, Told, Transcriber,
     decode::{Attempt, Rules, Strategy, Thresholds, WindowRequest},
 };
 use serde::Serialize;
@@ -56,7 +56,8 @@ pub(in crate::cli) fn greedy_window(
 ) -> anyhow::Result<WindowRequest> {
     let language = first_language(transcriber);
     let special = transcriber.special_tokens();
-    let (prompt, start_index) = special.prompt_after(&[], language.as_deref(), Task::Transcribe, false)?;
+    let (prompt, start_index) =
+        special.prompt_after(&[], Told { language: language.as_deref(), ..Told::default() })?;
     let room = transcriber.architecture().max_target_positions() - prompt.len();
     Ok(WindowRequest {
         cross: cross.clone(),

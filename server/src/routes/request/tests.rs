@@ -78,6 +78,7 @@ fn every_field_arrives_where_it_belongs() {
         ("logprob_threshold", "off"),
         ("no_speech_threshold", "0.25"),
         ("condition_on_previous_text", "false"),
+        ("punctuation", "false"),
         ("vad", "off"),
         ("max_new_tokens", "100"),
         ("seed", "18446744073709551615"),
@@ -86,6 +87,8 @@ fn every_field_arrives_where_it_belongs() {
         language: Some("ps".to_owned()),
         languages: Vec::new(),
         task: Task::Transcribe,
+        to_language: None,
+        punctuation: Some(false),
         timestamps: Timestamps::Word,
         beam_size: Some(3),
         best_of: 2,
@@ -295,12 +298,15 @@ fn hotwords_that_are_too_many_are_refused_under_the_name_they_came_in() {
 }
 
 #[test]
-fn translations_go_into_english_and_have_no_words() {
-    for text in ["en", "english", "English"] {
-        assert!(translate(&[("to_language", text), ("language", "ps")]).is_ok(), "{text}");
+fn translations_name_their_language_and_have_no_words() {
+    for (text, code) in
+        [("en", Some("en")), ("English", Some("en")), ("ps", Some("ps")), ("Pashto", Some("ps")), ("", None)]
+    {
+        let request = translate(&[("to_language", text), ("language", "ps")]).expect("a request");
+        assert_eq!(request.options.to_language.as_deref(), code, "{text}");
     }
     for (pairs, code) in [
-        ([("to_language", "ps")], "unsupported_parameter"),
+        ([("to_language", "klingon")], "invalid_value"),
         ([("timestamp_granularities[]", "word")], "unknown_parameter"),
         ([("stream", "true")], "unknown_parameter"),
         ([("include[]", "logprobs")], "unknown_parameter"),
