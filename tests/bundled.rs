@@ -37,7 +37,7 @@ fn listen(references: Vec<Reference>) -> Result<Evaluation> {
 }
 
 fn reference(name: &str, text: &str, waveform: Waveform) -> Reference {
-    Reference { name: name.to_owned(), waveform, text: text.to_owned(), language: None }
+    Reference { name: name.to_owned(), waveform, text: text.to_owned(), language: None, to_language: None }
 }
 
 /// Prints the word error rate of `what` and gives it.

@@ -14,7 +14,7 @@ use models::{DecodeOptions, TextUnit, WeightDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::data::{Fit, JoinConfig};
+use crate::data::{Fit, JoinConfig, Translations};
 use crate::loss::LossConfig;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleConfig};
@@ -116,6 +116,7 @@ pub struct DataConfig {
     pub language: String,
     pub force_language: bool,
     pub keep_empty: bool,
+    pub translations: Translations,
     pub clean_epochs: u64,
     pub noises: Vec<String>,
     pub rooms: Vec<String>,
@@ -147,6 +148,7 @@ pub struct SamplerSettings {
 pub struct TargetConfig {
     pub timestamps: f64,
     pub previous: f64,
+    pub unpunctuated: f64,
 }
 
 /// `[evaluate]`
@@ -238,6 +240,14 @@ impl RunConfig {
                 "does not count what a teacher and its encoder's states take; set sampler.batch_secs instead",
             );
         }
+        if is_student && (self.data.translations != Translations::Off || self.target.unpunctuated > 0.0) {
+            let key =
+                if self.target.unpunctuated > 0.0 { "target.unpunctuated" } else { "data.translations" };
+            return refuse(
+                key,
+                "a student learns to transcribe as its teacher does, which is asked for nothing else",
+            );
+        }
         if is_student && !self.model.tokenizer.is_empty() {
             return refuse("model.tokenizer", "a student speaks its teacher's tokens");
         }
@@ -251,6 +261,7 @@ impl RunConfig {
         };
         share("target.timestamps", self.target.timestamps)?;
         share("target.previous", self.target.previous)?;
+        share("target.unpunctuated", self.target.unpunctuated)?;
         if self.data.train.is_empty() {
             return Err(Error::config("data.train", "names no manifest: there is nothing to learn from"));
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use audio::Waveform;
-use models::{DecodeOptions, Transcriber, Transcription, TranscriptionWorker, Update, Worker};
+use models::{DecodeOptions, Task, Transcriber, Transcription, TranscriptionWorker, Update, Worker};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -25,6 +25,8 @@ pub struct Reference {
     pub text: String,
     /// The language, where the model has to be told.
     pub language: Option<String>,
+    /// The language that `text` is a translation into, where it is one.
+    pub to_language: Option<String>,
 }
 
 /// A recording that could not be listened to.
@@ -194,7 +196,11 @@ fn transcribe(transcriber: &Transcriber, batch: &[Reference], options: &DecodeOp
     let mut texts: BTreeMap<u64, Result<String, models::Error>> = BTreeMap::new();
     for (id, reference) in (0..).zip(batch) {
         let language = reference.language.clone().or_else(|| options.language.clone());
-        let options = DecodeOptions { language, ..options.clone() };
+        let to_language = reference.to_language.clone();
+        let options = match to_language.is_some() {
+            true => DecodeOptions { language, task: Task::Translate, to_language, ..options.clone() },
+            false => DecodeOptions { language, ..options.clone() },
+        };
         match Transcription::prepare(transcriber, reference.waveform.clone(), &options, &|| true) {
             Ok(transcription) => worker.join(id, transcription),
             Err(error) => {

@@ -33,6 +33,7 @@ pub(crate) mod shuffle;
 pub mod stats;
 mod table;
 pub mod tokens;
+mod translations;
 mod utterance;
 
 pub use admission::{Admission, LanguageAdmission, LengthLimits, Rejection, TokensPerPosition};
@@ -52,6 +53,7 @@ pub use plan::{Comparison, PlanOptions, Strategy, StrategyPadding, compare};
 pub use recording::{read_cut, read_cut_at};
 pub use sampler::{Sampler, SamplerConfig};
 pub use tokens::Tokens;
+pub use translations::Translations;
 pub use utterance::{JoinConfig, TokenRoom, Utterance, weighted};
 
 use serde::{Deserialize, Serialize};

@@ -64,8 +64,8 @@ pub struct TokenRoom<'a> {
     pub max: u32,
 }
 
-/// Language and speaker that the cuts before and after it must have, if any, and the cut's index.
-type Candidate<'a> = ((Option<&'a str>, Option<&'a str>), usize);
+/// Language, language of the text where that is another, and speaker that the cuts before and after it must have, if any, and the cut's index.
+type Candidate<'a> = ((Option<&'a str>, Option<&'a str>, Option<&'a str>), usize);
 
 impl JoinConfig {
     /// Cuts as they are.
@@ -167,7 +167,7 @@ impl JoinConfig {
             .into_iter()
             .map(|index| {
                 let speaker = cuts[index].speaker.as_deref().filter(|_| uniform(rng) < self.same_speaker);
-                ((cuts[index].language.as_deref(), speaker), index)
+                ((cuts[index].language.as_deref(), cuts[index].target_language.as_deref(), speaker), index)
             })
             .collect();
         // Stable: within a group the order stays drawn.
@@ -283,6 +283,12 @@ impl Utterance {
     pub fn language<'a>(&self, cuts: &'a [Cut]) -> Option<&'a str> {
         let (index, _) = self.parts.first()?;
         cuts[*index].language.as_deref()
+    }
+
+    /// The language that it is translated into, where it is.
+    pub fn target_language<'a>(&self, cuts: &'a [Cut]) -> Option<&'a str> {
+        let (index, _) = self.parts.first()?;
+        cuts[*index].target_language.as_deref()
     }
 
     /// Where speech begins and ends, seconds: the edges of the first and the last cut that have a text.

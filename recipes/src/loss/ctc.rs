@@ -96,8 +96,9 @@ impl CtcVocabulary {
 impl Ctc {
     /// What the sum is divided by: the tokens of the texts that have positions enough. The others add nothing to it.
     pub fn weight(targets: &CtcTargets) -> f64 {
-        let feasible = targets.labels.iter().enumerate().filter(|(row, _)| targets.is_feasible(*row));
-        feasible.map(|(_, labels)| labels.len().max(1) as f64).sum()
+        let rows = targets.labels.iter().zip(&targets.weights).enumerate();
+        let feasible = rows.filter(|(row, _)| targets.is_feasible(*row));
+        feasible.map(|(_, (labels, weight))| f64::from(*weight) * labels.len().max(1) as f64).sum()
     }
 
     /// The sum over utterances, given hidden states (B, T, D) and a head that writes what `targets` call by number.
@@ -123,6 +124,9 @@ mod tests {
         assert_eq!((targets.weights.as_slice(), targets.blank), ([1.0; 4].as_slice(), 3));
         // The last has too few positions: equal tokens need a blank between them.
         assert_eq!(Ctc::weight(&targets), 5.0);
+        // Neither does a row that does not count.
+        let targets = CtcTargets { weights: vec![0.0, 1.0, 1.0, 1.0], ..targets };
+        assert_eq!(Ctc::weight(&targets), 2.0);
         // What a head writes is read by the same numbers.
         let [a, b, c, blank] = [0, 1, 2, 3].map(|at| (0..4).map(move |i| if i == at { 1.0 } else { 0.0 }));
         let logits: Vec<f32> =

@@ -28,8 +28,9 @@ pub(super) fn read_cuts(
         let path = manifest_of(entry, what, &config.data.language, dir, tell)?;
         let read = manifest::read(&path, needs)?;
         read.rejected.iter().for_each(|rejected| tell(Progress::Rejected(rejected)));
-        counts.push(read.cuts.len());
-        cuts.extend(read.cuts);
+        let learnt = config.data.translations.apply(read.cuts);
+        counts.push(learnt.len());
+        cuts.extend(learnt);
     }
     if config.data.force_language {
         force_language(&mut cuts, &config.data.language);

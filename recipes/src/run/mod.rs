@@ -285,6 +285,7 @@ fn assemble(
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)
         })?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
+    recordings.check(&config.target)?;
     let capacity = Capacity { limits: limits(&config, task.live()), memory: memory(&config, &task)? };
     let sources = sources(&config, task.live().feature_spec().sample_rate, dir, tell)?;
     let augmenter = Augmenter::new(config.augment.clone(), sources)?;

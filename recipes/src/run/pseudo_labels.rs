@@ -222,7 +222,7 @@ fn hear(cuts: &[Cut], some: &[usize], teacher: &Transcriber, config: &RunConfig)
         let waveform = read_cut_at(cut, sample_rate, &DecodeAudio::default())
             .map_err(|error| Unheard::new(&name, &error))?;
         let language = language_of(cut, config).filter(|_| is_told).map(str::to_owned);
-        Ok(Reference { name, waveform, text: cut.text.to_string(), language })
+        Ok(Reference { name, waveform, text: cut.text.to_string(), language, to_language: None })
     });
     // Greedy is as good as a beam here (Distil-Whisper, section 4), and nothing is drawn.
     let options = DecodeOptions { beam_size: Some(1), fallback: false, ..DecodeOptions::default() };

@@ -97,3 +97,16 @@ pub(super) fn remove_symbols_and_diacritics(text: &str, keep: &str) -> String {
     }
     clean
 }
+
+/// A text as somebody writes it who does not care: small letters, nothing but letters, marks, numbers and symbols, single spaces. What
+/// stands within a word, as in `don't` or `3.5`, stays.
+pub(crate) fn unpunctuated(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let is_word = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|c| is_word(*c));
+    let kept = chars.iter().enumerate().map(|(at, c)| {
+        let is_inside = is_word(at.checked_sub(1)) && is_word(Some(at + 1));
+        let is_punctuation = c.general_category_group() == GeneralCategoryGroup::Punctuation;
+        if is_punctuation && !is_inside { ' ' } else { *c }
+    });
+    squeeze(&kept.collect::<String>().to_lowercase()).trim().to_owned()
+}

@@ -10,7 +10,7 @@ pub use basic::Basic;
 pub use english::English;
 pub use script::{Row, Script};
 
-pub(crate) use characters::{is_space, words};
+pub(crate) use characters::{is_space, unpunctuated, words};
 
 use std::{borrow::Cow, fmt, str::FromStr};
 

@@ -261,7 +261,7 @@ pub(super) fn listen(
     let mut progress = Items::start(style, "listening", Some(cuts.len()));
     let is_told = transcriber.special_tokens().is_multilingual;
     let wanted = cuts.iter().take_while(|_| !stop.load(Ordering::Relaxed));
-    let references = wanted.map(|cut| reference(cut, text_of(cut, is_translation), is_told));
+    let references = wanted.map(|cut| reference(cut, is_translation, is_told));
     let evaluation = evaluate(transcriber, references, options, &mut |n_done| progress.update(n_done));
     progress.clear();
     evaluation
@@ -320,10 +320,12 @@ fn text_of(cut: &Cut, is_translation: bool) -> &str {
 }
 
 /// A cut as a recording of its own.
-fn reference(cut: &Cut, text: &str, is_told_language: bool) -> Result<Reference, Unheard> {
+fn reference(cut: &Cut, is_translation: bool, is_told_language: bool) -> Result<Reference, Unheard> {
     let waveform = read_cut(cut, &DecodeAudio::default()).map_err(|error| Unheard::new(&cut.id, &error))?;
     let language = cut.language.as_deref().filter(|_| is_told_language).map(str::to_owned);
-    Ok(Reference { name: cut.id.to_string(), waveform, text: text.to_owned(), language })
+    let to_language = cut.target_language.as_deref().filter(|_| is_translation).map(str::to_owned);
+    let text = text_of(cut, is_translation).to_owned();
+    Ok(Reference { name: cut.id.to_string(), waveform, text, language, to_language })
 }
 
 fn describe(reports: &[Report], evaluation: &Evaluation) -> String {

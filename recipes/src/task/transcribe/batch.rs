@@ -24,6 +24,8 @@ pub struct Batch {
     pub are_repeated: Vec<bool>,
     /// Tokens of text of each row.
     pub texts: Vec<Vec<u32>>,
+    /// Whether the text of a row is what is heard, in this order.
+    pub are_transcripts: Vec<bool>,
     /// What it is made of.
     pub extent: Extent,
 }
@@ -51,6 +53,8 @@ pub(super) struct Tokens {
     pub weights: Vec<f32>,
     /// Text alone.
     pub text: Vec<u32>,
+    /// Whether it is what is heard.
+    pub is_transcript: bool,
 }
 
 impl Tokens {
@@ -97,7 +101,7 @@ impl Tokens {
         {
             *weight = 0.0;
         }
-        Self { sequence, labels, weights, text: text.to_vec() }
+        Self { sequence, labels, weights, text: text.to_vec(), is_transcript: true }
     }
 }
 
@@ -165,6 +169,7 @@ impl Batch {
             labels,
             weights,
             are_repeated: rows.iter().map(|row| row.is_repeated).collect(),
+            are_transcripts: rows.iter().map(|row| row.tokens.is_transcript).collect(),
             texts: rows.into_iter().map(|row| row.tokens.text).collect(),
             extent,
         })
@@ -196,8 +201,13 @@ mod tests {
     use super::*;
 
     fn row(n_frames: usize) -> Row {
-        let tokens =
-            Tokens { sequence: Vec::new(), labels: Vec::new(), weights: Vec::new(), text: Vec::new() };
+        let tokens = Tokens {
+            sequence: Vec::new(),
+            labels: Vec::new(),
+            weights: Vec::new(),
+            text: Vec::new(),
+            is_transcript: true,
+        };
         let features = Features { n_frames, ..Features::default() };
         Row { features, tokens, duration_secs: 0.0, heard_secs: 0.0, is_repeated: true }
     }

@@ -110,7 +110,7 @@ impl Corpus {
         if let Some(mut memory) = memory {
             let positions = description.architecture().max_target_positions() as u32;
             // What may stand around a text, as `Recordings::row` draws it.
-            let TargetConfig { timestamps, previous } = config.target;
+            let TargetConfig { timestamps, previous, .. } = config.target;
             let context = if previous > 0.0 { positions / 2 } else { 0 };
             let search = BatchSizeSearch {
                 extra_tokens: context + u32::from(timestamps > 0.0),

@@ -105,6 +105,7 @@ impl HeldOut {
                 waveform: waveform.map_err(|error| Unheard::new(&utterance.id, &error))?,
                 text: self.recordings.text(utterance),
                 language: self.recordings.language_of(utterance).map(str::to_owned),
+                to_language: self.recordings.told(utterance).to_language.map(str::to_owned),
             })
         })
     }
@@ -233,7 +234,13 @@ impl Transcribe {
     }
 
     fn ctc_targets(&self, batch: &Batch) -> CtcTargets {
-        self.ctc_vocabulary.targets(&batch.texts, &batch.n_positions(&self.live.model().encoder))
+        let n_positions = batch.n_positions(&self.live.model().encoder);
+        let mut targets = self.ctc_vocabulary.targets(&batch.texts, &n_positions);
+        // Nobody hears a translation word for word.
+        for (weight, is_transcript) in targets.weights.iter_mut().zip(&batch.are_transcripts) {
+            *weight = if *is_transcript { 1.0 } else { 0.0 };
+        }
+        targets
     }
 
     /// What CTC reads in a recording: in its first window, if it is longer.
@@ -290,7 +297,7 @@ impl Transcribe {
     fn held_out_loss(&self, figures: &mut Figures) -> Result<(), Error> {
         let draw = Draw {
             augmenter: None,
-            target: &TargetConfig { timestamps: 0.0, previous: 0.0 },
+            target: &TargetConfig { timestamps: 0.0, previous: 0.0, unpunctuated: 0.0 },
             seed: self.held_out.seed,
             epoch: HELD_OUT_EPOCH,
         };
@@ -368,7 +375,8 @@ pub fn ctc_vocabulary(
         _ => (),
     }
     let tokenizer = Tokenizer::from_source(description.source())?;
-    let texts = cuts.iter().map(|cut| cut_ids(&tokenizer, cut, language)).collect::<Result<Vec<_>, _>>()?;
+    let heard = cuts.iter().filter(|cut| cut.target_language.is_none());
+    let texts = heard.map(|cut| cut_ids(&tokenizer, cut, language)).collect::<Result<Vec<_>, _>>()?;
     Ok(CtcVocabulary::of(texts.iter().flatten().copied()))
 }
 

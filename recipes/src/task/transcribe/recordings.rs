@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use audio::augment::{Augmenter, NoiseColor, change_gain, colored_noise, cut_rng};
 use audio::{DecodeAudio, Waveform};
-use models::TIMESTAMP_SECS;
-use models::{Told, Tokenizer, Transcriber};
+use models::{TIMESTAMP_SECS, Task, Tokenizer, Told, Transcriber};
 use rand_chacha::ChaCha8Rng;
 
 use super::batch::{Row, Tokens};
@@ -15,6 +14,7 @@ use crate::Error;
 use crate::config::TargetConfig;
 use crate::data::shuffle::{below, between, uniform};
 use crate::data::{Cut, JoinConfig, LengthLimits, TokenRoom, Utterance, read_cut_at};
+use crate::text::unpunctuated;
 
 /// Levels of noise in silence, decibels below full scale.
 const SILENCE_DB: [f64; 2] = [-75.0, -30.0];
@@ -108,7 +108,7 @@ impl Recordings {
             features = augmenter.apply_to_features(features, n_frames, &mut rng);
         }
         let tempo = if recorded_secs > 0.0 { duration_secs / recorded_secs } else { 1.0 };
-        let tokens = self.tokens(utterance, draw.target, tempo, duration_secs, &mut own)?;
+        let tokens = self.tokens(utterance, draw, tempo, duration_secs, &mut own)?;
         let heard_secs = features.n_frames as f64 / self.transcriber.feature_spec().frame_rate();
         let is_single = matches!(utterance.parts.as_slice(), [(_, 0.0)]) && utterance.rest_secs == 0.0;
         let is_repeated = is_single && draw.augmenter.is_none_or(|augmenter| augmenter.settings().is_off());
@@ -118,18 +118,23 @@ impl Recordings {
     fn tokens(
         &self,
         utterance: &Utterance,
-        target: &TargetConfig,
+        draw: &Draw<'_>,
         tempo: f64,
         duration_secs: f64,
         rng: &mut ChaCha8Rng,
     ) -> Result<Tokens, Error> {
+        let Draw { target, seed, epoch, .. } = draw;
         let special = self.transcriber.special_tokens();
-        let text = self.text_ids(utterance)?;
+        // By numbers of its own, so that nobody else draws others.
+        let mut style = cut_rng(seed.wrapping_add(2), *epoch, &utterance.id);
+        let is_unpunctuated = uniform(&mut style) < target.unpunctuated;
+        let text = self.text_ids(utterance, is_unpunctuated)?;
         // Both are drawn always, so that neither setting changes what the other draws.
         let (timed, preceded) = (uniform(rng) < target.timestamps, uniform(rng) < target.previous);
         let begin = special.timestamp_begin().filter(|_| timed);
-        let language = self.language_of(utterance);
-        let prompt = special.prompt(Told { language, timestamps: begin.is_some(), ..Told::default() })?;
+        let told = self.told(utterance);
+        let punctuation = is_unpunctuated.then_some(false);
+        let prompt = special.prompt(Told { timestamps: begin.is_some(), punctuation, ..told })?;
         let times = begin.map(|begin| {
             let (start, end) = utterance.speech_secs(&self.cuts).unwrap_or((0.0, 0.0));
             let last = (duration_secs / TIMESTAMP_SECS).floor() as u32;
@@ -151,17 +156,20 @@ impl Recordings {
             None => Vec::new(),
         };
         let context = if context.is_empty() { special.opening().into_iter().collect() } else { context };
-        Ok(Tokens::new(special, &context, &prompt, &text, times))
+        let tokens = Tokens::new(special, &context, &prompt, &text, times);
+        Ok(Tokens { is_transcript: told.task == Task::Transcribe, ..tokens })
     }
 
     /// Tokens of what an utterance should become.
-    fn text_ids(&self, utterance: &Utterance) -> Result<Vec<u32>, Error> {
-        encode(self.transcriber.tokenizer(), &self.text(utterance), self.spoken_in(utterance))
+    fn text_ids(&self, utterance: &Utterance, is_unpunctuated: bool) -> Result<Vec<u32>, Error> {
+        let text = self.text(utterance);
+        let text = if is_unpunctuated { unpunctuated(&text) } else { text };
+        encode(self.transcriber.tokenizer(), &text, self.written_in(utterance))
     }
 
     /// What an utterance should become.
     pub(super) fn text(&self, utterance: &Utterance) -> String {
-        let is_unspaced = self.spoken_in(utterance).is_some_and(Tokenizer::is_unspaced);
+        let is_unspaced = self.written_in(utterance).is_some_and(Tokenizer::is_unspaced);
         let separator = if is_unspaced { "" } else { " " };
         utterance.text(&self.cuts, separator)
     }
@@ -169,6 +177,18 @@ impl Recordings {
     /// The language of an utterance, whether the model can be told it or not.
     fn spoken_in<'a>(&'a self, utterance: &Utterance) -> Option<&'a str> {
         utterance.language(&self.cuts).or(self.language.as_deref())
+    }
+
+    /// The language of the text of an utterance.
+    fn written_in<'a>(&'a self, utterance: &Utterance) -> Option<&'a str> {
+        utterance.target_language(&self.cuts).or_else(|| self.spoken_in(utterance))
+    }
+
+    /// What a decoder is told of an utterance.
+    pub(super) fn told<'a>(&'a self, utterance: &Utterance) -> Told<'a> {
+        let to_language = utterance.target_language(&self.cuts);
+        let task = if to_language.is_some() { Task::Translate } else { Task::Transcribe };
+        Told { language: self.language_of(utterance), task, to_language, ..Told::default() }
     }
 
     /// What a prompt calls the language of an utterance; `None` where it names none.
@@ -179,7 +199,7 @@ impl Recordings {
     /// Tokens that the decoder will be asked for: text, prompt and end. Each cut's are counted once: what joined texts become
     /// together differs from that at most where a language has no spaces.
     pub(super) fn n_tokens(&self, utterance: &Utterance) -> Result<u32, Error> {
-        let mut n_tokens = self.n_around(self.language_of(utterance))?;
+        let mut n_tokens = self.n_around(self.told(utterance))?;
         for (index, _) in &utterance.parts {
             n_tokens += self.n_text_tokens(*index)?;
         }
@@ -187,9 +207,9 @@ impl Recordings {
     }
 
     /// Tokens of prompt and end.
-    fn n_around(&self, language: Option<&str>) -> Result<u32, Error> {
+    fn n_around(&self, told: Told<'_>) -> Result<u32, Error> {
         let special = self.transcriber.special_tokens();
-        let (prompt, _) = special.prompt_after(&[], Told { language, ..Told::default() })?;
+        let (prompt, _) = special.prompt_after(&[], told)?;
         Ok(prompt.len() as u32 + 1)
     }
 
@@ -217,13 +237,27 @@ impl Recordings {
         let n_tokens =
             (0..self.cuts.len()).map(|index| self.n_text_tokens(index)).collect::<Result<Vec<_>, _>>()?;
         // By the longest prompt of all languages that there are.
-        let is_told = self.transcriber.special_tokens().is_multilingual;
-        let language = |cut| language_or(cut, self.language.as_deref()).filter(|_| is_told);
-        let languages: BTreeSet<_> = self.cuts.iter().map(language).collect();
-        let n_around = languages.into_iter().map(|language| self.n_around(language));
+        let n_around = self.prompts().into_iter().map(|told| self.n_around(told));
         let n_around = n_around.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
         let room = TokenRoom { n_tokens: &n_tokens, max: max_tokens.saturating_sub(n_around) };
         Ok(join.utterances(&self.cuts, indices, Some(room), seed, epoch))
+    }
+
+    /// All that a decoder is told of some cut.
+    fn prompts(&self) -> BTreeSet<Told<'_>> {
+        (0..self.cuts.len()).map(|index| self.told(&Utterance::of(index, &self.cuts[index]))).collect()
+    }
+
+    /// Refuses what the model cannot be asked for, before hours are spent.
+    ///
+    /// # Errors
+    /// Languages, translations and texts without punctuation that the model has no tokens for.
+    pub fn check(&self, target: &TargetConfig) -> Result<(), Error> {
+        for told in self.prompts() {
+            let punctuation = (target.unpunctuated > 0.0).then_some(false);
+            self.transcriber.special_tokens().prompt(Told { punctuation, ..told })?;
+        }
+        Ok(())
     }
 
     /// Whether recordings are heard as long as they are.
@@ -244,7 +278,8 @@ fn language_or<'a>(cut: &'a Cut, language: Option<&'a str>) -> Option<&'a str> {
 
 /// Tokens of a cut's text; `language` is that of cuts that state none.
 pub(super) fn cut_ids(tokenizer: &Tokenizer, cut: &Cut, language: Option<&str>) -> Result<Vec<u32>, Error> {
-    encode(tokenizer, &cut.text, language_or(cut, language))
+    let written_in = cut.target_language.as_deref().or_else(|| language_or(cut, language));
+    encode(tokenizer, &cut.text, written_in)
 }
 
 /// Words begin with their space, the first one too, where a language has spaces at all: so do Whisper's texts.

@@ -17,7 +17,7 @@ use super::recordings::Draw;
 use super::*;
 use crate::checkpoint::Checkpoints;
 use crate::config::{ModelKind, RunConfig};
-use crate::data::{Cut, JoinConfig, LengthLimits};
+use crate::data::{Cut, JoinConfig, LengthLimits, Translations};
 use crate::loader::{Position, Source};
 use crate::pass::{Pass, Workers};
 use crate::train::{Event, Run, train};
@@ -57,11 +57,14 @@ fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
 }
 
 fn description() -> Description {
-    describe(ModelKind::Whisper)
+    describe(ModelKind::Whisper, &[])
 }
 
-fn describe(architecture: ModelKind) -> Description {
-    let languages = if architecture == ModelKind::Whisper { Vec::new() } else { vec!["en".to_owned()] };
+fn describe(architecture: ModelKind, languages: &[String]) -> Description {
+    let languages = match architecture {
+        ModelKind::Whisper => Vec::new(),
+        ModelKind::Canary | ModelKind::ParakeetCtc => languages.to_vec(),
+    };
     let vocabulary =
         NewVocabulary { n_text_tokens: 270, unit: TextUnit::Pieces, languages, window_secs: 2.0 };
     let texts: Vec<_> = WORDS.iter().cycle().take(12).map(|word| format!(" {word}")).collect();
@@ -110,6 +113,7 @@ fn config(settings: &[&str]) -> RunConfig {
         "augment.spec_augment.probability=0.5",
         "target.previous=0.3",
         "loss.ctc.weight=0.3",
+        "model.languages=[\"en\"]",
         "schedule.warmup_steps=2",
         "optimizer.learning_rate=1e-3",
         "evaluate.max_utterances=4",
@@ -123,10 +127,15 @@ fn task(folder: &Path, config: &RunConfig) -> Transcribe {
     let params = params.with_checkpointing(config.model.gradient_checkpointing);
     Transcribe::new(
         params,
-        describe(config.model.architecture),
+        describe(config.model.architecture, &config.model.languages),
         &config.loss,
         config.seed,
-        ctc_vocabulary(&describe(config.model.architecture), &cuts(folder, 20), None).unwrap(),
+        ctc_vocabulary(
+            &describe(config.model.architecture, &config.model.languages),
+            &cuts(folder, 20),
+            None,
+        )
+        .unwrap(),
         None,
         |live| {
             let recordings = Recordings::new(cuts(folder, 8), None, live.clone(), 0);
@@ -251,7 +260,7 @@ fn rows_of_a_batch_have_the_loss_and_gradients_that_they_have_alone() {
     let recordings = Recordings::new(cuts(folder.path(), 20), None, task.live().clone(), 0);
     let utterances =
         config.join.utterances(&recordings.cuts, (0..recordings.cuts.len()).collect(), None, 1, 0);
-    let target = TargetConfig { timestamps: 0.5, previous: 0.5 };
+    let target = TargetConfig { timestamps: 0.5, previous: 0.5, unpunctuated: 0.0 };
     let draw = Draw { augmenter: None, target: &target, seed: 1, epoch: 0 };
     let rows: Vec<Row> =
         utterances.iter().map(|utterance| recordings.row(utterance, &draw).unwrap()).collect();
@@ -453,7 +462,8 @@ fn what_a_conformer_is_trained_to_is_the_bundle_that_it_is_written_to() {
 #[test]
 fn a_model_that_reads_by_ctc_alone_is_trained_by_that_alone() {
     let config = config(&[CTC[0]]);
-    let refused = check_loss(describe(ModelKind::ParakeetCtc).architecture(), &config.loss);
+    let refused =
+        check_loss(describe(ModelKind::ParakeetCtc, &["en".to_owned()]).architecture(), &config.loss);
     assert!(refused.is_err_and(|error| error.to_string().contains("loss.cross_entropy.weight")));
 }
 
@@ -496,6 +506,55 @@ fn prompts_are_given_silence_is_told_and_the_rest_is_learnt() {
     let after = Tokens::new(&special, &[5, 6], &[start, 9, no_times], &[7], None);
     assert_eq!(after.sequence, [5, 6, start, 9, no_times, 7, end]);
     assert_eq!(after.weights, [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
+}
+
+#[test]
+fn a_canary_is_asked_for_what_each_row_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let canary = config(&["model.architecture=canary", "model.languages=[\"en\", \"ps\"]"]);
+    let task = task(folder.path(), &canary);
+    let mut cuts = cuts(folder.path(), 2);
+    cuts[0].text = "One, two.".into();
+    (cuts[0].target_text, cuts[0].target_language) = (Some("یو".into()), Some("ps".into()));
+    let recordings = Recordings::new(Translations::Both.apply(cuts), None, task.live().clone(), 0);
+    let special = task.live().special_tokens();
+    let rows = |unpunctuated: f64| -> Vec<Row> {
+        let target = &TargetConfig { timestamps: 0.0, previous: 0.0, unpunctuated };
+        let draw = Draw { augmenter: None, target, seed: 0, epoch: 0 };
+        let utterance = |(index, cut): (usize, &Cut)| Utterance::of(index, cut);
+        let utterances = recordings.cuts.iter().enumerate().map(utterance);
+        utterances.map(|utterance| recordings.row(&utterance, &draw).unwrap()).collect()
+    };
+    let [translation, transcript, other] = <[Row; 3]>::try_from(rows(0.0)).unwrap();
+    let token = |name: &str| task.live().tokenizer().special(name).unwrap();
+    let languages = |row: &Row| row.tokens.sequence[3..5].to_vec();
+    assert_eq!(languages(&translation), [token("en"), token("ps")]);
+    assert_eq!(languages(&transcript), [token("en"), token("en")]);
+    let text = |row: &Row| task.live().tokenizer().decode(&row.tokens.text).unwrap();
+    assert_eq!((text(&translation).trim(), text(&transcript).trim()), ("یو", "One, two."));
+    // What both say is what the prompt asks for; numbers that others draw stay theirs.
+    let [_, small, same] = <[Row; 3]>::try_from(rows(1.0)).unwrap();
+    assert_eq!(text(&small).trim(), "one two");
+    assert!(
+        small.tokens.sequence.contains(&token("nopnc"))
+            && !transcript.tokens.sequence.contains(&token("nopnc"))
+    );
+    assert_eq!((text(&other), other.features.data), (text(&same), same.features.data));
+    // CTC hears transcripts alone.
+    let batch = Batch::new(vec![translation, transcript], special.end, &Device::Cpu).unwrap();
+    let targets = task.ctc_targets(&batch);
+    assert_eq!(targets.weights, [0.0, 1.0]);
+    let heard = task.terms(&batch).iter().find(|term| term.name == "ctc").unwrap().weight;
+    assert_eq!(heard, targets.labels[1].len() as f64);
+    // A model that cannot be asked is refused before it is trained.
+    let config = config(&["model.architecture=parakeet_ctc", "loss.cross_entropy.weight=0.0"]);
+    let reader = self::task(folder.path(), &config);
+    let translations = Recordings::new(recordings.cuts.clone(), None, reader.live().clone(), 0);
+    assert!(translations.check(&config.target).unwrap_err().to_string().starts_with("task: "));
+    let target = TargetConfig { unpunctuated: 0.5, ..config.target.clone() };
+    let plain = Recordings::new(self::cuts(folder.path(), 2), None, reader.live().clone(), 0);
+    assert!(plain.check(&config.target).is_ok());
+    assert!(plain.check(&target).unwrap_err().to_string().starts_with("punctuation: "));
 }
 
 #[test]
