@@ -81,6 +81,8 @@ pub struct RelativeAttention {
     content_bias: Tensor,  // (H, D / H)
     position_bias: Tensor, // (H, D / H)
     n_heads: usize,
+    /// Positions before and after one that it attends to; all where there are none given.
+    context: Option<[usize; 2]>,
     /// Projected positions, where the projection does not change any more.
     projected: Option<Mutex<Option<Tensor>>>,
 }
@@ -102,12 +104,24 @@ impl RelativeAttention {
             content_bias: bias("bias_u")?,
             position_bias: bias("bias_v")?,
             n_heads,
+            context: None,
             projected: scope.sub("relative_k_proj").is_frozen().then(Mutex::default),
         })
     }
 
+    /// Lets each position attend to so many before and after it alone (NeMo's `conformer_encoder.py: _create_masks`).
+    pub fn limited_to(self, context: Option<[usize; 2]>) -> Self {
+        Self { context, ..self }
+    }
+
+    /// Positions in one direction, itself among them, that one of `t` positions attends to at most.
+    fn n_met(&self, t: usize) -> usize {
+        self.context.map_or(t, |[before, after]| t.min(before.max(after).saturating_add(1)))
+    }
+
     /// `x + attention(norm(x))` of x (B, T, D), each position over the first `lengths` ones of its row; of all where there are none
-    /// given. Differentiable. `encoding` is what positions look like.
+    /// given; in either case within its context. What comes out for positions beyond `lengths` means nothing. Differentiable.
+    /// `encoding` is what positions look like.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -123,7 +137,8 @@ impl RelativeAttention {
             candle_core::bail!("attention: lengths {lengths:?} for {b} rows of {t} positions")
         }
         let [query, key, value] = normed(norm, x, [&self.query, &self.key, &self.value])?;
-        let positions = self.positions(encoding, t, x.device())?; // (2 P - 1, D)
+        let n_met = self.n_met(t);
+        let positions = self.positions(encoding, n_met, x.device())?; // (2 P - 1, D)
         let tensors = [&query, &key, &value, &positions, &self.content_bias, &self.position_bias];
         let has_kernel = width / self.n_heads <= AttentionShape::MAX_HEAD;
         let mixed = if on_cpu(&tensors) && has_kernel && !tensors.iter().any(|x| x.track_op()) {
@@ -131,7 +146,7 @@ impl RelativeAttention {
             let [query, key, value] = [query.contiguous()?, key.contiguous()?, value.contiguous()?];
             query.apply_op3_no_bwd(&key, &value, &attention)?
         } else {
-            self.composed(&query, &key, &value, &middle(&positions, t)?, lengths)?
+            self.composed(&query, &key, &value, &middle(&positions, n_met)?, lengths)?
         };
         add(x, &self.out, &mixed)
     }
@@ -161,7 +176,8 @@ impl RelativeAttention {
         Ok(made)
     }
 
-    /// With plain tensor operations: the path of training and of other devices, and the kernel's oracle. `positions` (2 T - 1, D).
+    /// With plain tensor operations: the path of training and of other devices, and the kernel's oracle. `positions` (2 M - 1, D) of
+    /// the M positions that may be met.
     fn composed(
         &self,
         query: &Tensor,
@@ -179,8 +195,11 @@ impl RelativeAttention {
         let scale = (head as f64).powf(-0.5);
         let query = |bias: &Tensor| heads(&(query.broadcast_add(&bias.flatten_all()?)? * scale)?);
         let content = query(&self.content_bias)?.matmul(&heads(key)?.t()?)?; // (B, H, T, T)
-        let positions = heads(&positions.unsqueeze(0)?)?.broadcast_as((b, n_heads, 2 * t - 1, head))?;
-        let by_distance = query(&self.position_bias)?.matmul(&positions.contiguous()?.t()?)?; // (B, H, T, 2 T - 1)
+        let n_met = n_known(positions);
+        let positions = heads(&positions.unsqueeze(0)?)?.broadcast_as((b, n_heads, 2 * n_met - 1, head))?;
+        let by_distance = query(&self.position_bias)?.matmul(&positions.contiguous()?.t()?)?; // (B, H, T, 2 M - 1)
+        // What lies further away is hidden.
+        let by_distance = by_distance.pad_with_zeros(D::Minus1, t - n_met, t - n_met)?; // (B, H, T, 2 T - 1)
         let mut scores = (content + shifted(&by_distance)?)?;
         if let Some(lengths) = lengths {
             let hidden = |t: usize, n: usize| if n > 0 && t >= n { f32::NEG_INFINITY } else { 0.0 };
@@ -188,9 +207,21 @@ impl RelativeAttention {
             let hidden = Tensor::from_vec::<_, f32>(hidden, (b, 1, 1, t), scores.device())?;
             scores = scores.broadcast_add(&hidden)?;
         }
+        if let Some(context) = self.context {
+            scores = scores.broadcast_add(&band(t, context, scores.device())?)?;
+        }
         let mixed = softmax(&scores)?.matmul(&heads(value)?)?; // (B, H, T, D/H)
         mixed.transpose(1, 2)?.flatten(2, D::Minus1) // (B, T, D)
     }
+}
+
+/// What hides keys outside of a context when it is added to scores, (T, T). It is finite: a query beyond a recording's end may see
+/// none of its keys, and what comes out must be numbers, for later layers multiply it by zero.
+fn band(t: usize, [before, after]: [usize; 2], device: &candle_core::Device) -> candle_core::Result<Tensor> {
+    let is_seen = |i: usize, j: usize| j.saturating_add(before) >= i && j <= i.saturating_add(after);
+    let hidden = |i, j| if is_seen(i, j) { 0.0 } else { -1e30 };
+    let hidden = (0..t).flat_map(|i| (0..t).map(move |j| hidden(i, j))).collect();
+    Tensor::from_vec::<_, f32>(hidden, (t, t), device)
 }
 
 /// Scores by distance (B, H, T, 2 T - 1), as `positions` are ordered, to scores by key (B, H, T, T): each query's begin one
@@ -239,7 +270,8 @@ impl CustomOp3 for Relative<'_> {
         let mut out = zeros(query.len());
         let RelativeAttention { content_bias, position_bias, .. } = self.layer;
         with_floats([self.positions, content_bias, position_bias], |[keys, content_bias, position_bias]| {
-            let positions = RelativePositions { keys, content_bias, position_bias };
+            let context = self.layer.context;
+            let positions = RelativePositions { keys, context, content_bias, position_bias };
             relative_attention(shape, positions, query, key, value, &mut out);
         })?;
         Ok((CpuStorage::F32(out), query_layout.shape().clone()))
@@ -248,7 +280,7 @@ impl CustomOp3 for Relative<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::nn::test_support::{assert_close, composed as without_kernels, noise};
@@ -290,16 +322,47 @@ mod tests {
             let run = || layer.residual(&norm, &x, &encoding, lengths);
             assert_close(&run()?, &without_kernels(run)??, 1e-5)?;
         }
-        let padded = layer.residual(&norm, &x, &encoding, Some(&[90, 41]))?;
-        let alone = layer.residual(
-            &norm,
-            &x.narrow(0, 1, 1)?.narrow(1, 0, 41)?,
-            &RelativeEncoding::new(width),
-            None,
-        )?;
-        let same = padded.narrow(0, 1, 1)?.narrow(1, 0, 41)?;
-        assert_eq!(same.flatten_all()?.to_vec1::<f32>()?, alone.flatten_all()?.to_vec1::<f32>()?);
+        for context in [None, Some([90, 200]), Some([17, 5]), Some([0, 30]), Some([0, 0])] {
+            // Their positions are projected anew.
+            let layer = load(&params.detached())?.1.limited_to(context);
+            let run = |x: &Tensor, lengths: Option<&[usize]>| {
+                layer.residual(&norm, x, &RelativeEncoding::new(width), lengths)
+            };
+            let padded = run(&x, Some(&[90, 41]))?;
+            let composed = without_kernels(|| run(&x, Some(&[90, 41])))??;
+            for (row, n) in [90, 41].into_iter().enumerate() {
+                let alone = run(&x.narrow(0, row, 1)?.narrow(1, 0, n)?, None)?;
+                let of = |x: &Tensor| x.narrow(0, row, 1)?.narrow(1, 0, n);
+                assert_close(&of(&padded)?, &of(&composed)?, 1e-5)?;
+                let values = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
+                assert_eq!(values(&of(&padded)?)?, values(&alone)?, "row {row}, {context:?}");
+            }
+            assert!(
+                composed.sum_all()?.to_scalar::<f32>()?.is_finite(),
+                "{context:?}: no numbers in padding"
+            );
+        }
         assert!(layer.residual(&norm, &x, &encoding, Some(&[91, 1])).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_context_hides_what_lies_outside_of_it() -> Result<(), Error> {
+        let params = Params::seeded(2, &Device::Cpu);
+        let width = 8;
+        let norm = LayerNorm::load(&params.root().sub("norm"), width, 1e-5)?;
+        let layer = RelativeAttention::load(&params.root(), width, 2, false)?.limited_to(Some([2, 1]));
+        let encoding = RelativeEncoding::new(width);
+        let x = Var::from_tensor(&noise((1, 9, width), 3)?)?;
+        let y = layer.residual(&norm, x.as_tensor(), &encoding, None)?;
+        for i in 0..9 {
+            let found = y.narrow(1, i, 1)?.sum_all()?.backward()?;
+            let gradient = found.get(&x).map(|gradient| gradient.abs()?.sum(2)?.get(0)?.to_vec1::<f32>());
+            let is_met: Vec<_> =
+                gradient.transpose()?.unwrap_or_default().iter().map(|size| *size > 0.0).collect();
+            let expected: Vec<_> = (0..9).map(|j| j + 2 >= i && j <= i + 1).collect();
+            assert_eq!(is_met, expected, "position {i}");
+        }
         Ok(())
     }
 }

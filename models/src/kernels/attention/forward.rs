@@ -1,11 +1,12 @@
 //! Dense attention: a few queries at a time over all keys, so that their scores stay in the cache.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::relative::{self, RelativePositions};
-use super::{AttentionShape, HeadRows};
+use super::{AttentionShape, HeadRows, Sight};
 use crate::kernels::functions::{exp, max, sum};
 use crate::kernels::gemm::{Columns, FactorRows, MAX_BLOCK, MAX_ROWS, N_COLUMNS, ROW_STRIDE, Sum};
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
@@ -28,7 +29,8 @@ pub fn attention(
     attention_with(InstructionSet::best(), shape, None, queries, keys, values, out)
 }
 
-/// [`attention`] of queries to keys of the same recording, that tells apart how far before or after a query a key lies.
+/// [`attention`] of queries to keys of the same recording, that tells apart how far before or after a query a key lies. What it
+/// takes grows with the keys that are seen: with T where the positions have a context.
 ///
 /// # Panics
 /// When the slices' lengths do not fit `shape`, or a head has more than `AttentionShape::MAX_HEAD` numbers.
@@ -71,12 +73,15 @@ pub(super) fn attention_with(
         },
     );
     let tasks: Vec<_> = tasks.collect();
+    let everything = [usize::MAX, if shape.causal { 0 } else { usize::MAX }];
+    let context = positions.and_then(|positions| positions.context).unwrap_or(everything);
     tasks.into_par_iter().for_each(|(i, first_query, out, log_sums)| {
+        let sight = Sight { n_keys: shape.n_keys_of(i / shape.n_heads), context };
         let task = Task {
             set,
-            shape,
-            positions: positions.map(|positions| positions.of_head(&shape, i % shape.n_heads)),
-            n_keys: shape.n_keys_of(i / shape.n_heads),
+            scale: shape.scale,
+            sight,
+            positions: positions.map(|positions| positions.of_head(&shape, i % shape.n_heads, sight)),
             queries: HeadRows::new(&shape, queries, shape.n_queries, i),
             keys: HeadRows::new(&shape, keys, shape.n_keys, i),
             values: HeadRows::new(&shape, values, shape.n_keys, i),
@@ -90,9 +95,9 @@ pub(super) fn attention_with(
 /// Some queries of one head of one row of the batch.
 struct Task<'a> {
     set: InstructionSet,
-    shape: AttentionShape<'a>,
+    scale: f32,
+    sight: Sight,
     positions: Option<relative::OfHead<'a>>,
-    n_keys: usize,
     queries: HeadRows<'a>,
     keys: HeadRows<'a>,
     values: HeadRows<'a>,
@@ -103,7 +108,7 @@ struct Task<'a> {
 #[derive(Default)]
 struct Scratch {
     keys: Vec<Columns>,   // (key panels, head)
-    values: Vec<Columns>, // (head panels, T)
+    values: Vec<Columns>, // (head panels, keys)
     queries: Vec<f32>,    // (MAX_ROWS, ROW_STRIDE)
     scores: Vec<f32>,     // (key blocks, MAX_ROWS, ROW_STRIDE)
     relative: relative::Scratch,
@@ -118,40 +123,43 @@ pub(super) const BLOCK: usize = MAX_ROWS * ROW_STRIDE;
 
 impl Task<'_> {
     fn run(&self, scratch: &mut Scratch, out: &mut [&mut [f32]], log_sums: &mut [f32]) {
-        let n_keys = self.shape.n_visible(self.first_query + out.len() - 1, self.n_keys);
-        if n_keys == 0 {
+        let queries = self.first_query..self.first_query + out.len();
+        let packed = self.sight.of_any(&queries);
+        if packed.is_empty() {
             out.iter_mut().for_each(|out| out.fill(0.0));
             return;
         }
-        self.keys.pack_transposed(self.set, 0..n_keys, &mut scratch.keys);
-        self.values.pack(self.set, 0..n_keys, &mut scratch.values);
+        self.keys.pack_transposed(self.set, packed.clone(), &mut scratch.keys);
+        self.values.pack(self.set, packed.clone(), &mut scratch.values);
         if let Some(positions) = self.positions {
-            positions.pack(
-                self.set,
-                self.first_query..self.first_query + out.len(),
-                n_keys,
-                &mut scratch.relative,
-            );
+            positions.pack(self.set, queries, &mut scratch.relative);
         }
         scratch.queries.resize(BLOCK, 0.0);
-        scratch.scores.resize(n_keys.div_ceil(MAX_BLOCK) * BLOCK, 0.0);
         let tiles = out.chunks_mut(MAX_ROWS).zip(log_sums.chunks_mut(MAX_ROWS));
         for ((out, log_sums), first) in tiles.zip((self.first_query..).step_by(MAX_ROWS)) {
-            self.tile(scratch, n_keys, first, out, log_sums);
+            self.tile(scratch, &packed, first, out, log_sums);
         }
     }
 
-    /// At most `MAX_ROWS` queries, `first` and those after it, of whose keys `n_packed` are packed.
+    /// At most `MAX_ROWS` queries, `first` and those after it; their keys are among those that are packed. Where the scores of their
+    /// keys begin depends on `first` alone, so that sums over them are the same in any batch.
     fn tile(
         &self,
         scratch: &mut Scratch,
-        n_packed: usize,
+        packed: &Range<usize>,
         first: usize,
         out: &mut [&mut [f32]],
         log_sums: &mut [f32],
     ) {
-        let Scratch { keys, values, queries, scores, relative } = scratch;
-        let (head, n_rows, scale) = (self.queries.head, out.len(), self.shape.scale);
+        let (head, n_rows, scale) = (self.queries.head, out.len(), self.scale);
+        let keys = self.sight.of_any(&(first..first + n_rows));
+        if keys.is_empty() {
+            out.iter_mut().for_each(|out| out.fill(0.0));
+            return;
+        }
+        let (n_keys, skipped) = (keys.len(), keys.start - packed.start);
+        let Scratch { keys: panels, values, queries, scores, relative } = scratch;
+        scores.resize(n_keys.div_ceil(MAX_BLOCK) * BLOCK, 0.0);
         let rows = (first..first + n_rows).map(|i| self.queries.row(i));
         match self.positions {
             Some(positions) => relative::scaled(queries, rows.clone(), positions.content_bias, scale),
@@ -161,39 +169,43 @@ impl Task<'_> {
                 }
             }
         }
-        let n_keys = self.shape.n_visible(first + n_rows - 1, self.n_keys);
-        for (panel, key) in keys.chunks(head).zip((0..n_keys).step_by(N_COLUMNS)) {
+        let panels = panels.chunks(head).skip(skipped / N_COLUMNS);
+        for (panel, key) in panels.zip((0..n_keys).step_by(N_COLUMNS)) {
             let scores = &mut scores[key / MAX_BLOCK * BLOCK + key % MAX_BLOCK..];
             self.set.multiply(queries, panel, Sum::default(), FactorRows { values: scores, n_rows });
         }
         if let Some(positions) = self.positions {
             relative::scaled(queries, rows, positions.position_bias, scale);
-            positions.add(self.set, (first..first + n_rows, n_keys), queries, scores, relative);
+            positions.add(self.set, first..first + n_rows, queries, scores, relative);
         }
         let mut scales = [0f32; MAX_ROWS];
         for (i, (scale, log_sum)) in scales.iter_mut().zip(log_sums).enumerate() {
-            let n_visible = self.shape.n_visible(first + i, self.n_keys);
+            let seen = self.sight.of(first + i);
             let blocks = scores.chunks_mut(BLOCK).zip((0..n_keys).step_by(MAX_BLOCK));
-            let mut rows: Vec<(&mut [f32], usize)> = blocks
+            let mut rows: Vec<(&mut [f32], Range<usize>)> = blocks
                 .map(|(block, key)| {
                     let n = MAX_BLOCK.min(n_keys - key);
-                    (&mut block[i * ROW_STRIDE..][..n], n_visible.saturating_sub(key).min(n))
+                    let place = |at: usize| (at - keys.start).saturating_sub(key).min(n);
+                    (&mut block[i * ROW_STRIDE..][..n], place(seen.start)..place(seen.end))
                 })
                 .collect();
-            let max = rows.iter().fold(f32::NEG_INFINITY, |max, (row, n)| {
-                let other = largest(self.set, &row[..*n]);
+            let max = rows.iter().fold(f32::NEG_INFINITY, |max, (row, seen)| {
+                let other = largest(self.set, &row[seen.clone()]);
                 if other > max { other } else { max }
             });
             let mut sum = 0.0;
-            for (row, n) in &mut rows {
-                let (visible, hidden) = row.split_at_mut(*n);
-                sum += exponentials(self.set, visible, max);
-                hidden.fill(0.0);
+            for (row, seen) in &mut rows {
+                sum += exponentials(self.set, &mut row[seen.clone()], max);
+                row[..seen.start].fill(0.0);
+                row[seen.end..].fill(0.0);
             }
-            *scale = 1.0 / sum;
-            *log_sum = max + sum.ln();
+            if !seen.is_empty() {
+                *scale = 1.0 / sum;
+                *log_sum = max + sum.ln();
+            }
         }
-        for (panel, column) in values.chunks(n_packed).zip((0..head).step_by(N_COLUMNS)) {
+        for (panel, column) in values.chunks(packed.len()).zip((0..head).step_by(N_COLUMNS)) {
+            let panel = &panel[skipped..];
             let mut sums = [Columns::ZERO; MAX_ROWS];
             for (rows, key) in scores.chunks(BLOCK).zip((0..n_keys).step_by(MAX_BLOCK)) {
                 let panel = &panel[key..n_keys.min(key + MAX_BLOCK)];

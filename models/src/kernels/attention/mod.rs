@@ -12,6 +12,8 @@ pub use keys_values::KeysValues;
 pub use ragged::{AttentionRow, attend};
 pub use relative::RelativePositions;
 
+use std::ops::Range;
+
 use super::gemm::{Columns, MAX_BLOCK, Matrix, N_COLUMNS};
 use super::instruction_set::InstructionSet;
 
@@ -90,6 +92,33 @@ impl AttentionShape<'_> {
     }
 }
 
+/// Which keys queries see.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    n_keys: usize,
+    /// Positions before and after a query.
+    context: [usize; 2],
+}
+
+impl Sight {
+    /// Those that `query` sees: later ones than an earlier query does, or as many.
+    fn of(&self, query: usize) -> Range<usize> {
+        let [before, after] = self.context;
+        let end = self.n_keys.min(query.saturating_add(after).saturating_add(1));
+        query.saturating_sub(before).min(end)..end
+    }
+
+    /// Those that one of `queries` sees, from the beginning of a panel on, which depends on the first query alone.
+    fn of_any(&self, queries: &Range<usize>) -> Range<usize> {
+        let first = self.of(queries.start);
+        if first.is_empty() {
+            // Nor do later ones see any.
+            return first;
+        }
+        first.start / N_COLUMNS * N_COLUMNS..self.of(queries.end - 1).end
+    }
+}
+
 /// Rows of one head, which begin every `step` values.
 #[derive(Clone, Copy)]
 pub(super) struct HeadRows<'a> {
@@ -119,18 +148,18 @@ impl<'a> HeadRows<'a> {
     }
 
     /// Rows as columns: panels of `N_COLUMNS` rows, one place of the head after the other, filled up with zeros.
-    fn pack_transposed(&self, set: InstructionSet, rows: std::ops::Range<usize>, panels: &mut Vec<Columns>) {
+    fn pack_transposed(&self, set: InstructionSet, rows: Range<usize>, panels: &mut Vec<Columns>) {
         panels.resize(rows.len().div_ceil(N_COLUMNS) * self.head, Columns::ZERO);
         self.matrix(rows.end).t().copy_panels(set, 0..self.head, rows, panels);
     }
 
     /// At most `N_COLUMNS` rows as the first of columns, one place of the head after the other.
-    fn transpose(&self, set: InstructionSet, rows: std::ops::Range<usize>, columns: &mut [Columns]) {
+    fn transpose(&self, set: InstructionSet, rows: Range<usize>, columns: &mut [Columns]) {
         self.matrix(rows.end).t().copy(set, 0..self.head, rows, Columns::flatten_mut(columns), N_COLUMNS);
     }
 
     /// Panels of `N_COLUMNS` places of the head, one row after the other, filled up with zeros.
-    fn pack(&self, set: InstructionSet, rows: std::ops::Range<usize>, panels: &mut Vec<Columns>) {
+    fn pack(&self, set: InstructionSet, rows: Range<usize>, panels: &mut Vec<Columns>) {
         panels.resize(self.head.div_ceil(N_COLUMNS) * rows.len(), Columns::ZERO);
         self.matrix(rows.end).copy_panels(set, rows, 0..self.head, panels);
     }

@@ -4,15 +4,17 @@
 use std::ops::Range;
 
 use super::forward::BLOCK;
-use super::{AttentionShape, HeadRows};
+use super::{AttentionShape, HeadRows, Sight};
 use crate::kernels::gemm::{Columns, FactorRows, MAX_BLOCK, N_COLUMNS, ROW_STRIDE, Sum};
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
 
 /// What tells positions apart.
 #[derive(Debug, Clone, Copy)]
 pub struct RelativePositions<'a> {
-    /// (2 P - 1, D), heads side by side, for any P from T on: row `P - 1 - d` is `r_d`.
+    /// (2 P - 1, D), heads side by side, for any P from T on, or above both numbers of `context`: row `P - 1 - d` is `r_d`.
     pub keys: &'a [f32],
+    /// Positions before and after a query that it sees, as NeMo's `att_context_size`. `None`: all.
+    pub context: Option<[usize; 2]>,
     /// `u` of all heads, (D).
     pub content_bias: &'a [f32],
     /// `v` of all heads, (D).
@@ -22,27 +24,30 @@ pub struct RelativePositions<'a> {
 impl<'a> RelativePositions<'a> {
     pub(super) fn check(&self, shape: &AttentionShape<'_>) {
         let n_rows = self.keys.len() / shape.width.max(1);
+        let furthest = self.context.map_or(usize::MAX, |[before, after]| before.max(after));
         assert!(
             self.keys.len() == n_rows * shape.width
                 && n_rows % 2 == 1
-                && n_rows.div_ceil(2) >= shape.n_keys
+                && n_rows.div_ceil(2) > furthest.min(shape.n_keys.saturating_sub(1))
                 && shape.n_queries == shape.n_keys
                 && !shape.causal
                 && self.content_bias.len() == shape.width
                 && self.position_bias.len() == shape.width,
-            "relative attention: {} values of positions, biases of {} and {}, for {shape:?}",
+            "relative attention: {} values of positions, biases of {} and {}, context {:?}, for {shape:?}",
             self.keys.len(),
             self.content_bias.len(),
-            self.position_bias.len()
+            self.position_bias.len(),
+            self.context
         );
     }
 
-    pub(super) fn of_head(self, shape: &AttentionShape<'_>, h: usize) -> OfHead<'a> {
+    pub(super) fn of_head(self, shape: &AttentionShape<'_>, h: usize, sight: Sight) -> OfHead<'a> {
         let (width, head) = (shape.width, shape.head());
         let part = |bias: &'a [f32]| &bias[h * head..][..head];
         OfHead {
             keys: HeadRows::of(self.keys, width, head, h),
             n_positions: (self.keys.len() / width.max(1)).div_ceil(2),
+            sight,
             content_bias: part(self.content_bias),
             position_bias: part(self.position_bias),
         }
@@ -55,6 +60,7 @@ pub(super) struct OfHead<'a> {
     keys: HeadRows<'a>,
     /// P.
     n_positions: usize,
+    sight: Sight,
     pub content_bias: &'a [f32],
     pub position_bias: &'a [f32],
 }
@@ -69,28 +75,33 @@ pub(super) struct Scratch {
 }
 
 impl OfHead<'_> {
-    /// The rows that `queries` meet in `n_keys` keys, one more for each key than for the one before it.
-    fn rows(&self, queries: &Range<usize>, n_keys: usize) -> Range<usize> {
-        self.n_positions - queries.end..self.n_positions - 1 - queries.start + n_keys
+    /// The rows that `queries` meet in `keys`, one more for each key than for the one before it; none that the context hides from all.
+    fn rows(&self, queries: &Range<usize>, keys: &Range<usize>) -> Range<usize> {
+        let (middle, [before, after]) = (self.n_positions - 1, self.sight.context);
+        let first = (self.n_positions + keys.start).saturating_sub(queries.end);
+        let end = middle + keys.end - queries.start;
+        first.max(middle.saturating_sub(before))..end.min(self.n_positions.saturating_add(after))
     }
 
-    pub fn pack(&self, set: InstructionSet, queries: Range<usize>, n_keys: usize, scratch: &mut Scratch) {
-        let rows = self.rows(&queries, n_keys);
+    /// Packs what `queries`, the first of which sees keys, meet.
+    pub fn pack(&self, set: InstructionSet, queries: Range<usize>, scratch: &mut Scratch) {
+        let rows = self.rows(&queries, &self.sight.of_any(&queries));
         scratch.first = rows.start;
         self.keys.pack_transposed(set, rows, &mut scratch.panels);
     }
 
-    /// Adds the scores of positions to those of a tile: of its queries, which are packed with their bias in `rows`, and all keys.
+    /// Adds the scores of positions to those of a tile: of its queries, which are packed with their bias in `rows`, and of the keys
+    /// that they see.
     pub fn add(
         &self,
         set: InstructionSet,
-        (queries, n_keys): (Range<usize>, usize),
+        queries: Range<usize>,
         rows: &[f32],
         scores: &mut [f32],
         scratch: &mut Scratch,
     ) {
-        let n_rows = queries.len();
-        let met = self.rows(&queries, n_keys);
+        let (n_rows, keys) = (queries.len(), self.sight.of_any(&queries));
+        let met = self.rows(&queries, &keys);
         // From the panel on in which the first of them is.
         let (panel, lead) =
             ((met.start - scratch.first) / N_COLUMNS, (met.start - scratch.first) % N_COLUMNS);
@@ -101,15 +112,16 @@ impl OfHead<'_> {
             let values = &mut scratch.scores[place(at)..];
             set.multiply(rows, panel, Sum::default(), FactorRows { values, n_rows });
         }
-        for i in 0..n_rows {
-            // The last query meets the first of them with its first key.
-            let (first, mut key) = (lead + n_rows - 1 - i, 0);
-            while key < n_keys {
-                let (to, from) = (key % MAX_BLOCK, (first + key) % MAX_BLOCK);
-                let n = (n_keys - key).min(MAX_BLOCK - to).min(MAX_BLOCK - from);
+        for (i, query) in queries.enumerate() {
+            let seen = self.sight.of(query);
+            let mut key = seen.start;
+            while key < seen.end {
+                let to = key - keys.start;
+                let from = lead + (self.n_positions - 1 + key - query - met.start);
+                let n = (seen.end - key).min(MAX_BLOCK - to % MAX_BLOCK).min(MAX_BLOCK - from % MAX_BLOCK);
                 let row = i * ROW_STRIDE;
-                let found = &scratch.scores[place(first + key) + row..][..n];
-                add_to(set, &mut scores[place(key) + row..][..n], found);
+                let found = &scratch.scores[place(from) + row..][..n];
+                add_to(set, &mut scores[place(to) + row..][..n], found);
                 key += n;
             }
         }
@@ -169,12 +181,16 @@ mod tests {
                     };
                     f64::from(shape.scale) * (0..head).map(term).sum::<f64>()
                 };
-                let scores: Vec<f64> = (0..*n).map(score).collect();
-                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
-                for (j, score) in scores.iter().enumerate() {
+                let is_seen = |j: &usize| match positions.context {
+                    Some([before, after]) => *j + before >= i && *j <= i + after,
+                    None => true,
+                };
+                let scores: Vec<_> = (0..*n).filter(is_seen).map(|j| (j, score(j))).collect();
+                let max = scores.iter().fold(f64::NEG_INFINITY, |max, (_, score)| score.max(max));
+                let sum: f64 = scores.iter().map(|(_, score)| (score - max).exp()).sum();
+                for (j, score) in &scores {
                     for d in 0..head {
-                        out[at(i) + d] += (score - max).exp() / sum * f64::from(v[at(j) + d]);
+                        out[at(i) + d] += (score - max).exp() / sum * f64::from(v[at(*j) + d]);
                     }
                 }
             }
@@ -182,67 +198,144 @@ mod tests {
         out
     }
 
-    #[test]
-    fn outputs_are_the_formula_with_every_instruction_set_and_any_table() {
-        // Rows of the batch, frames, heads, their width, positions beyond the frames; tiles, panels and blocks in part.
-        let cases = [
-            (1, 1, 1, 1, 0),
-            (2, 7, 2, 3, 0),
-            (1, 13, 2, 8, 5),
-            (2, 70, 2, 16, 1),
-            (1, 520, 1, 24, 0),
-            (1, 200, 2, 33, 400),
-        ];
-        for (n_rows, n_frames, n_heads, head, more) in cases {
+    /// Numbers of a batch, and what it looks like.
+    struct Case {
+        shape: AttentionShape<'static>,
+        /// Of the batch's rows.
+        lengths: Vec<usize>,
+        qkv: [Vec<f32>; 3],
+        /// For more positions than there are frames.
+        table: Vec<f32>,
+        biases: [Vec<f32>; 2],
+    }
+
+    impl Case {
+        fn new(n_rows: usize, n_frames: usize, n_heads: usize, head: usize, more: usize) -> Self {
             let width = n_heads * head;
-            let n = n_rows * n_frames * width;
-            let [q, k, v] = [1, 2, 3].map(|seed| noise(n, seed));
-            let table = noise((2 * (n_frames + more) - 1) * width, 4);
-            let [content_bias, position_bias] = [5, 6].map(|seed| noise(width, seed));
-            let positions = RelativePositions {
-                keys: &table,
-                content_bias: &content_bias,
-                position_bias: &position_bias,
-            };
-            let lengths: Vec<usize> = (0..n_rows).map(|b| n_frames - b * (n_frames / 3)).collect();
-            let shape = AttentionShape {
-                n_queries: n_frames,
-                n_keys: n_frames,
-                width,
-                n_heads,
-                scale: 0.7,
-                causal: false,
-                key_lengths: Some(&lengths),
-            };
-            let expected = twin(shape, positions, [&q, &k, &v], &lengths);
+            Self {
+                shape: AttentionShape {
+                    n_queries: n_frames,
+                    n_keys: n_frames,
+                    width,
+                    n_heads,
+                    scale: 0.7,
+                    causal: false,
+                    key_lengths: None,
+                },
+                lengths: (0..n_rows).map(|b| n_frames - b * (n_frames / 3)).collect(),
+                qkv: [1, 2, 3].map(|seed| noise(n_rows * n_frames * width, seed)),
+                table: noise((2 * (n_frames + more) - 1) * width, 4),
+                biases: [5, 6].map(|seed| noise(width, seed)),
+            }
+        }
+
+        fn positions(&self, context: Option<[usize; 2]>) -> RelativePositions<'_> {
+            let [content_bias, position_bias] = &self.biases;
+            RelativePositions { keys: &self.table, context, content_bias, position_bias }
+        }
+
+        /// With a table of `n_positions` alone.
+        fn positions_of(&self, n_positions: usize, context: Option<[usize; 2]>) -> RelativePositions<'_> {
+            let n_known = (self.table.len() / self.shape.width).div_ceil(2);
+            let middle = (n_known - n_positions) * self.shape.width;
+            RelativePositions {
+                keys: &self.table[middle..self.table.len() - middle],
+                ..self.positions(context)
+            }
+        }
+
+        fn run(&self, set: InstructionSet, positions: RelativePositions<'_>) -> Vec<f32> {
+            let shape = AttentionShape { key_lengths: Some(&self.lengths), ..self.shape };
+            let [q, k, v] = &self.qkv;
+            let mut out = vec![f32::NAN; q.len()];
+            attention_with(set, shape, Some(positions), q, k, v, &mut out);
+            out
+        }
+
+        /// The last row of the batch without padding, and where it begins.
+        fn last_alone(&self, positions: RelativePositions<'_>) -> (Vec<f32>, usize) {
+            let Self { shape, lengths, qkv, .. } = self;
+            let first = (lengths.len() - 1) * shape.n_keys * shape.width;
+            let n = lengths[lengths.len() - 1];
+            let [q, k, v] = [0, 1, 2].map(|i| &qkv[i][first..][..n * shape.width]);
+            let shape = AttentionShape { n_queries: n, n_keys: n, ..*shape };
+            let mut out = vec![f32::NAN; q.len()];
+            attention_with(InstructionSet::best(), shape, Some(positions), q, k, v, &mut out);
+            (out, first)
+        }
+
+        fn check(&self, context: Option<[usize; 2]>) {
+            let shape = self.shape;
+            let [q, k, v] = &self.qkv;
+            let expected = twin(shape, self.positions(context), [q, k, v], &self.lengths);
+            let what = format!("{} frames, heads of {}, {context:?}", shape.n_keys, shape.head());
             let mut first: Option<Vec<f32>> = None;
             for set in InstructionSet::available() {
-                let mut out = vec![f32::NAN; n];
-                attention_with(set, shape, Some(positions), &q, &k, &v, &mut out);
+                let out = self.run(set, self.positions(context));
                 for (out, expected) in out.iter().zip(&expected) {
-                    assert!((f64::from(*out) - expected).abs() < 1e-5, "{set:?}: {out}, not {expected}");
+                    let error = (f64::from(*out) - expected).abs();
+                    assert!(error < 1e-5, "{what}, {set:?}: {out}, not {expected}");
                 }
-                assert_eq!(first.get_or_insert_with(|| out.clone()), &out, "{set:?}");
+                assert_eq!(first.get_or_insert_with(|| out.clone()), &out, "{what}, {set:?}");
             }
-            // A row alone, with a table of its own length.
-            let last = (n_rows - 1) * n_frames * width;
-            let n_own = lengths[n_rows - 1];
-            let own = [&q, &k, &v].map(|x| &x[last..][..n_own * width]);
-            let middle = (n_frames + more - n_own) * width;
-            let keys = &table[middle..table.len() - middle];
-            let mut alone = vec![f32::NAN; own[0].len()];
-            let shape = AttentionShape { n_queries: n_own, n_keys: n_own, key_lengths: None, ..shape };
-            let positions = RelativePositions { keys, ..positions };
-            attention_with(
-                InstructionSet::best(),
-                shape,
-                Some(positions),
-                own[0],
-                own[1],
-                own[2],
-                &mut alone,
-            );
-            assert_eq!(alone, first.unwrap_or_default()[last..][..alone.len()]);
+            let first = first.unwrap_or_default();
+            // Alone, with the shortest table that there may be.
+            let furthest = context.map_or(usize::MAX, |[before, after]| before.max(after));
+            let n_own = self.lengths[self.lengths.len() - 1];
+            let (alone, from) = self.last_alone(self.positions_of(furthest.min(n_own - 1) + 1, context));
+            assert_eq!(alone, first[from..][..alone.len()], "{what}: another one alone");
         }
+    }
+
+    /// Rows of the batch, frames, heads, their width, positions beyond the frames; tiles, panels and blocks in part.
+    const CASES: [(usize, usize, usize, usize, usize); 6] = [
+        (1, 1, 1, 1, 0),
+        (2, 7, 2, 3, 0),
+        (1, 13, 2, 8, 5),
+        (2, 70, 2, 16, 1),
+        (1, 520, 1, 24, 0),
+        (1, 200, 2, 33, 400),
+    ];
+
+    #[test]
+    fn outputs_are_the_formula_with_every_instruction_set_and_any_table() {
+        for (n_rows, n_frames, n_heads, head, more) in CASES {
+            Case::new(n_rows, n_frames, n_heads, head, more).check(None);
+        }
+    }
+
+    #[test]
+    fn so_they_are_in_any_context() {
+        // Nothing, one side, odd numbers, more than a tile, a panel and a block, and more than there are frames.
+        let contexts =
+            [[0, 0], [0, 3], [5, 0], [1, 1], [13, 11], [37, 0], [0, 40], [64, 65], [450, 10], [2000, 9]];
+        // Two tasks, the second beyond the first row's end; queries that see nothing, for they lie far beyond their row's.
+        for (n_rows, n_frames, n_heads, head, more) in CASES.into_iter().chain([(3, 300, 1, 8, 0)]) {
+            let case = Case::new(n_rows, n_frames, n_heads, head, more);
+            contexts.into_iter().for_each(|context| case.check(Some(context)));
+        }
+    }
+
+    #[test]
+    fn a_context_of_all_positions_changes_no_bit() {
+        for (n_rows, n_frames, n_heads, head, more) in CASES {
+            let case = Case::new(n_rows, n_frames, n_heads, head, more);
+            let run = |context| case.run(InstructionSet::best(), case.positions(context));
+            for context in [[n_frames - 1; 2], [n_frames + 7, usize::MAX]] {
+                assert_eq!(run(None), run(Some(context)), "{n_frames} frames, {context:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit_in_a_context() -> Result<(), rayon::ThreadPoolBuildError> {
+        let case = Case::new(2, 400, 1, 16, 0);
+        let run = || case.run(InstructionSet::best(), case.positions_of(51, Some([50, 20])));
+        let expected = run();
+        for n_threads in [1, 2, 7] {
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?;
+            assert!(threads.install(run) == expected, "{n_threads} threads");
+        }
+        Ok(())
     }
 }
