@@ -10,6 +10,9 @@ from the rounded weights), expected.safetensors and expected.json.
     trained            of both clips cut to the same length, in training: batch statistics, no dropout
     gradient.<name>    of the sum of `trained` times synthetic_mel(D, T', 7) over that of clip 0 and clip 1 together
     running.<name>     running statistics after that one batch
+    limited.<any of these>
+                       where every position attends to CONTEXT alone, as NeMo's masks have it (conformer_encoder.py: _create_masks);
+                       without the running statistics, and fewer gradients
     features.<bins>    of synthetic_waveform(21000), frames x bins
 
 Made with torch 2.15.0, transformers 5.24.0.
@@ -31,6 +34,7 @@ SHAPE = dict(
 )  # fmt: skip
 FRAMES = [203, 100]
 TRAINED_FRAMES = 96
+CONTEXT = [3, 2]  # positions before and after
 GRADIENTS = [
     "subsampling.layers.0.weight", "subsampling.layers.2.weight", "subsampling.layers.3.weight", "layers.0.self_attn.bias_u",
     "layers.0.self_attn.bias_v", "layers.0.self_attn.relative_k_proj.weight", "layers.0.conv.norm.weight",
@@ -52,13 +56,21 @@ def model():
     return encoder
 
 
-def main():
-    OUT.mkdir(parents=True, exist_ok=True)
-    encoder = model().eval()
-    weights = {n: v.half() for n, v in encoder.state_dict().items() if v.is_floating_point() and "inv_freq" not in n}
-    save_file(weights, OUT / "model.safetensors")
-    (OUT / "config.json").write_text(json.dumps({"encoder_config": SHAPE}, indent=1) + "\n")
+def limit(encoder, before, after):
+    """Hides from every position what lies more than so many before and after it."""
 
+    def banded(module, args, kwargs):
+        t = kwargs["hidden_states"].shape[1]
+        band = torch.ones(t, t, dtype=torch.bool).triu(-before).tril(after)
+        mask = kwargs["attention_mask"]
+        return args, kwargs | {"attention_mask": band if mask is None else mask & band}
+
+    for layer in encoder.layers:
+        layer.self_attn.register_forward_pre_hook(banded, with_kwargs=True)
+
+
+def encoded(encoder):
+    """What clips become alone and in a padded batch, and how many positions each has."""
     expected = {}
     with torch.no_grad():
         for clip, frames in enumerate(FRAMES):
@@ -70,20 +82,41 @@ def main():
             mask[clip, :frames] = True
         out = encoder(batch, attention_mask=mask)
         expected["padded"] = out.last_hidden_state * out.attention_mask.unsqueeze(-1)
-        lengths = out.attention_mask.sum(-1).tolist()
+    return expected, out.attention_mask.sum(-1).tolist()
 
+
+def trained(encoder, gradients):
+    """A training step: what comes out, these of its gradients, and the norms of all of them."""
     encoder.train()
     out = encoder(torch.cat([features(clip, TRAINED_FRAMES) for clip in range(2)])).last_hidden_state
     target = torch.from_numpy(synthetic_mel(SHAPE["hidden_size"], out.shape[1], 7)).T
     (out * target).sum().backward()
-    expected["trained"] = out.detach()
+    expected = {"trained": out.detach()}
     norms = {name: value.grad.double().norm().item() for name, value in encoder.named_parameters()}
     for name, value in encoder.named_parameters():
-        if name in GRADIENTS:
+        if name in gradients:
             expected[f"gradient.{name}"] = value.grad
+    return expected, norms
+
+
+def main():
+    OUT.mkdir(parents=True, exist_ok=True)
+    encoder = model().eval()
+    weights = {n: v.half() for n, v in encoder.state_dict().items() if v.is_floating_point() and "inv_freq" not in n}
+    save_file(weights, OUT / "model.safetensors")
+    (OUT / "config.json").write_text(json.dumps({"encoder_config": SHAPE}, indent=1) + "\n")
+
+    expected, lengths = encoded(encoder)
+    more, norms = trained(encoder, GRADIENTS)
+    expected |= more
     for name, value in encoder.named_buffers():
         if "running" in name:
             expected[f"running.{name}"] = value
+    limited = model().eval()
+    limit(limited, *CONTEXT)
+    found, _ = encoded(limited)
+    more, limited_norms = trained(limited, [name for name in GRADIENTS if "self_attn" in name])
+    expected |= {f"limited.{name}": value for name, value in (found | more).items()}
     for bins in [80, 128]:
         extractor = ParakeetFeatureExtractor(feature_size=bins)
         found = extractor(synthetic_waveform(21000), sampling_rate=16000, return_tensors="pt")
@@ -93,7 +126,7 @@ def main():
     write_json(
         OUT / "expected.json",
         {"made_with": versions(), "frames": FRAMES, "positions": lengths, "trained_frames": TRAINED_FRAMES,
-         "gradient_norms": norms},
+         "gradient_norms": norms, "context": CONTEXT, "limited_gradient_norms": limited_norms},
     )  # fmt: skip
 
 

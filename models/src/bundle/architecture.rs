@@ -129,7 +129,7 @@ impl Architecture {
     /// Widths, depths and lengths, under the names that `config.json` gives them.
     pub fn dimensions(&self) -> Vec<(&'static str, usize)> {
         let encoder = |config: &FastConformerConfig| {
-            vec![
+            let mut dimensions = vec![
                 ("encoder_config.hidden_size", config.hidden_size),
                 ("encoder_config.num_hidden_layers", config.num_hidden_layers),
                 ("encoder_config.num_attention_heads", config.num_attention_heads),
@@ -137,7 +137,12 @@ impl Architecture {
                 ("encoder_config.conv_kernel_size", config.conv_kernel_size),
                 ("encoder_config.subsampling_factor", config.subsampling_factor),
                 ("encoder_config.subsampling_conv_channels", config.subsampling_conv_channels),
-            ]
+            ];
+            if let Some([before, after]) = config.attention_context {
+                dimensions.push(("encoder_config.attention_context[0]", before));
+                dimensions.push(("encoder_config.attention_context[1]", after));
+            }
+            dimensions
         };
         match self {
             Self::Whisper(config) => vec![

@@ -35,7 +35,8 @@ impl Block {
         Ok(Self {
             first_half: half("feed_forward1")?,
             attention_norm: LayerNorm::load(&scope.sub("norm_self_att"), width, EPS)?,
-            attention: RelativeAttention::load(&attention, width, config.num_attention_heads, has_bias)?,
+            attention: RelativeAttention::load(&attention, width, config.num_attention_heads, has_bias)?
+                .limited_to(config.attention_context),
             convolution: Convolution::load(scope, config)?,
             second_half: half("feed_forward2")?,
             norm: LayerNorm::load(&scope.sub("norm_out"), width, EPS)?,

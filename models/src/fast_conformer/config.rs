@@ -42,6 +42,10 @@ pub struct FastConformerConfig {
     pub max_position_embeddings: usize,
     /// Whether what enters the blocks is multiplied by the square root of the width.
     pub scale_input: bool,
+    /// Positions before and after one that it attends to; all where there are none given. transformers knows no such key, and lets a
+    /// position attend to all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_context: Option<[usize; 2]>,
 }
 
 impl Default for FastConformerConfig {
@@ -62,6 +66,7 @@ impl Default for FastConformerConfig {
             num_mel_bins: 80,
             max_position_embeddings: 5000,
             scale_input: true,
+            attention_context: None,
         }
     }
 }
@@ -106,6 +111,15 @@ impl FastConformerConfig {
         (0..self.n_stages()).fold(self.num_mel_bins, |n, _| n.div_ceil(2))
     }
 
+    /// Positions that so many attend to, all together.
+    fn n_seen(&self, n_positions: usize) -> f64 {
+        let most = n_positions.saturating_sub(1);
+        let context = self.attention_context.unwrap_or([most; 2]).map(|n| n.min(most) as f64);
+        let n = n_positions as f64;
+        // The first have fewer before them, the last fewer after them.
+        context.into_iter().fold(n, |sum, side| sum + side * n - side * (side + 1.0) / 2.0)
+    }
+
     /// Multiplications and additions that encode so many frames: of linear layers, and of attention and convolutions.
     pub fn ops(&self, n_frames: usize) -> (f64, f64) {
         let [d, inner, layers, channels, kernel] = [
@@ -124,12 +138,13 @@ impl FastConformerConfig {
             convolutions += 9.0 * values;
             linear += if stage > 0 { values * channels } else { 0.0 };
         }
+        let n_seen = self.n_seen(t);
         let t = t as f64;
         linear += t * f as f64 * channels * d;
         // Query, key, value, out, a gate of two halves, its mix, and two feed-forward layers; what tells positions apart is known.
         linear += layers * t * (7.0 * d * d + 4.0 * d * inner);
         // Scores of keys and of positions, and values.
-        let attention = layers * 3.0 * t * t * d;
+        let attention = layers * 3.0 * n_seen * d;
         convolutions += layers * t * d * kernel;
         (2.0 * linear, 2.0 * (attention + convolutions))
     }
@@ -176,6 +191,12 @@ impl FastConformerConfig {
                 format!("{n_positions} is not between 1 and {MAX_POSITIONS}"),
             );
         }
+        if let Some(context) = self.attention_context
+            && context.into_iter().any(|n| n > MAX_POSITIONS)
+        {
+            let message = format!("{context:?} is not two numbers from 0 to {MAX_POSITIONS}");
+            return refuse("attention_context", message);
+        }
         let (width, heads) = (self.hidden_size, self.num_attention_heads);
         if !width.is_multiple_of(heads) {
             return refuse(
@@ -208,5 +229,42 @@ impl FastConformerConfig {
             return refuse("hidden_act", format!("{} is not known; silu is", self.hidden_act));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_costs_what_positions_see() {
+        for n in [0, 1, 2, 7, 40] {
+            for context in [None, Some([0, 0]), Some([3, 2]), Some([0, 9]), Some([7, 6]), Some([100, 8000])] {
+                let config = FastConformerConfig { attention_context: context, ..Default::default() };
+                let [before, after] = context.unwrap_or([n; 2]);
+                let is_seen = |(i, j): &(usize, usize)| *j + before >= *i && *j <= *i + after;
+                let pairs = (0..n).flat_map(|i| (0..n).map(move |j| (i, j)));
+                assert_eq!(config.n_seen(n), pairs.filter(is_seen).count() as f64, "{n}, {context:?}");
+            }
+        }
+        let full = FastConformerConfig::default();
+        let limited = FastConformerConfig { attention_context: Some([128, 128]), ..full.clone() };
+        let (of_full, of_limited) = (full.ops(40_000), limited.ops(40_000));
+        assert!(of_full.0 == of_limited.0 && of_full.1 > 5.0 * of_limited.1, "{of_full:?} {of_limited:?}");
+    }
+
+    #[test]
+    fn a_context_is_written_where_there_is_one_and_refused_by_its_name() {
+        let path = Path::new("config.json");
+        let written = |config: &FastConformerConfig| serde_json::to_value(config).expect("JSON");
+        let full = FastConformerConfig::default();
+        assert!(written(&full).get("attention_context").is_none());
+        let limited = FastConformerConfig { attention_context: Some([0, MAX_POSITIONS]), ..full };
+        assert!(limited.check(path).is_ok());
+        let read: FastConformerConfig = serde_json::from_value(written(&limited)).expect("read");
+        assert_eq!(read.attention_context, limited.attention_context);
+        let forged = FastConformerConfig { attention_context: Some([MAX_POSITIONS + 1, 0]), ..limited };
+        let found = forged.check(path).expect_err("refused").to_string();
+        assert!(found.contains("`encoder_config.attention_context`: [8193, 0] is not"), "{found}");
     }
 }
