@@ -83,11 +83,10 @@ pub(super) fn encoder(whole: &mut Settings<'_>) -> Result<FastConformerConfig, E
     part.class("ConformerEncoder")?;
     part.known("feat_in", &json!(n_mels), &[json!(n_mels)])?;
     let width = part.count("d_model", None)?;
-    let everything = [Value::Null, json!([-1, -1]), json!([[-1, -1]])];
-    part.known("att_context_size", &everything[0], &everything)?;
+    let n_positions = part.count("pos_emb_max_len", Some(5000))?;
+    let attention_context = attention_context(&mut part, n_positions)?;
     for (key, default, known) in [
         ("subsampling", json!("striding"), json!("dw_striding")),
-        ("self_attention_model", json!("rel_pos"), json!("rel_pos")),
         ("att_context_style", json!("regular"), json!("regular")),
         ("conv_norm_type", json!("batch_norm"), json!("batch_norm")),
         ("conv_context_size", Value::Null, Value::Null),
@@ -115,8 +114,9 @@ pub(super) fn encoder(whole: &mut Settings<'_>) -> Result<FastConformerConfig, E
         subsampling_factor: part.count("subsampling_factor", Some(4))?,
         subsampling_conv_channels: channels,
         num_mel_bins: n_mels,
-        max_position_embeddings: part.count("pos_emb_max_len", Some(5000))?,
+        max_position_embeddings: n_positions,
         scale_input: part.is("xscaling", true)?,
+        attention_context,
         ..FastConformerConfig::default()
     };
     // What training drops, where a reduction that is off would be, how it is computed.
@@ -139,6 +139,44 @@ pub(super) fn encoder(whole: &mut Settings<'_>) -> Result<FastConformerConfig, E
     ]);
     part.finish()?;
     Ok(config)
+}
+
+/// Positions before and after one of at most `n_positions` that the encoder's attention sees; none where it sees all. NeMo masks a
+/// whole matrix (`rel_pos`) or computes a band of it (`rel_pos_local_attn`), which is the same.
+fn attention_context(part: &mut Settings<'_>, n_positions: usize) -> Result<Option<[usize; 2]>, Error> {
+    let (full, local) = (json!("rel_pos"), json!("rel_pos_local_attn"));
+    part.known("self_attention_model", &full, &[full.clone(), local.clone()])?;
+    let is_local = part.get("self_attention_model") == Some(&local);
+    part.known("global_tokens", &json!(0), &[json!(0)])?;
+    let everything = json!([-1, -1]);
+    let given = part.get("att_context_size").filter(|value| !value.is_null()).unwrap_or(&everything);
+    // Of several, training draws one.
+    let size = match given.as_array().map(Vec::as_slice) {
+        Some([only]) => only,
+        _ => given,
+    };
+    let sides = match size.as_array().map(Vec::as_slice) {
+        Some([before, after]) => before.as_i64().zip(after.as_i64()),
+        _ => None,
+    };
+    let refuse = |known: &str| part.refuse("att_context_size", format!("{given} is not known; {known}"));
+    match sides {
+        // Otherwise NeMo adds scores of positions to those of other positions (multi_head_attention.py:
+        // RelPositionMultiHeadAttentionLongformer), or refuses it.
+        Some((before, after)) if is_local && !(before == after && before > 0) => {
+            Err(refuse("two numbers above 0 that are the same are, with rel_pos_local_attn"))
+        }
+        Some((-1, -1)) => Ok(None),
+        Some(sides) => {
+            let side = |n: i64| match n {
+                -1 => Some(n_positions),
+                n => usize::try_from(n).ok(),
+            };
+            let context = side(sides.0).zip(side(sides.1)).map(|(before, after)| [before, after]);
+            context.map(Some).ok_or_else(|| refuse("numbers from 0 on are, or -1, which is all"))
+        }
+        None => Err(refuse("two numbers are: positions before and after one")),
+    }
 }
 
 /// Makes sure that the head of a CTC model is one projection of what its encoder says.

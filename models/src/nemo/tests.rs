@@ -2,6 +2,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use audio::{FeatureSpec, WindowKind};
+use serde_json::json;
 
 use super::features::{FILTERS, WINDOW};
 use super::*;
@@ -78,7 +79,19 @@ fn what_no_model_of_ours_does_is_refused_by_key_and_value() {
             "ctc.nemo",
             "self_attention_model: rel_pos",
             "self_attention_model: rel_pos_local_attn",
-            "encoder.self_attention_model",
+            "`encoder.att_context_size`: [-1,-1] is not known; two numbers above 0",
+        ),
+        (
+            "ctc.nemo",
+            "self_attention_model: rel_pos",
+            "self_attention_model: abs_pos",
+            "`encoder.self_attention_model`: \"abs_pos\" is not known; \"rel_pos\" or \"rel_pos_local_attn\" is",
+        ),
+        (
+            "ctc.nemo",
+            "self_attention_model: rel_pos",
+            "self_attention_model: rel_pos_local_attn\n  global_tokens: 1",
+            "`encoder.global_tokens`: 1 is not known; 0 is",
         ),
         ("ctc.nemo", "conv_norm_type: batch_norm", "conv_norm_type: layer_norm", "encoder.conv_norm_type"),
         ("ctc.nemo", "  xscaling: true", "  xscaling: 7", "`encoder.xscaling`: 7"),
@@ -201,6 +214,51 @@ fn null_is_the_default_where_nemo_reads_it_so() {
         members[0].1 = yaml.replace(before, after).into_bytes();
         assert_eq!(imported(&members), Ok(()), "{after}");
     }
+}
+
+#[test]
+fn a_context_of_attention_is_read_as_nemo_reads_it() {
+    let archive = opened("ctc.nemo");
+    let path = archive.path(CONFIG);
+    let yaml = archive.read(CONFIG, MAX_CONFIG_BYTES).expect("a configuration");
+    let written: Value = serde_saphyr::from_str(&String::from_utf8(yaml).expect("text")).expect("YAML");
+    let read = |model: &str, size: Value| {
+        let mut keys = written.clone();
+        keys["encoder"]["self_attention_model"] = model.into();
+        keys["encoder"]["att_context_size"] = size;
+        config::encoder(&mut Settings::new(&path, &keys)).map_err(|error| error.to_string())
+    };
+    for (model, size, expected) in [
+        ("rel_pos", json!(null), None),
+        ("rel_pos", json!([-1, -1]), None),
+        ("rel_pos", json!([[-1, -1]]), None),
+        ("rel_pos", json!([128, 64]), Some([128, 64])),
+        ("rel_pos", json!([[70, 13]]), Some([70, 13])),
+        ("rel_pos", json!([0, 0]), Some([0, 0])),
+        // Whatever its length: the archive says that no recording has more positions than 5000.
+        ("rel_pos", json!([-1, 0]), Some([5000, 0])),
+        ("rel_pos_local_attn", json!([128, 128]), Some([128, 128])),
+    ] {
+        let found = read(model, size.clone()).map(|config| config.attention_context);
+        assert_eq!(found, Ok(expected), "{model}, {size}");
+    }
+    for (model, size, message) in [
+        ("rel_pos", json!([-2, 0]), "[-2,0] is not known; numbers from 0 on"),
+        ("rel_pos", json!([[1, 2], [3, 4]]), "[[1,2],[3,4]] is not known; two numbers are"),
+        ("rel_pos", json!([1, 2, 3]), "[1,2,3] is not known"),
+        ("rel_pos", json!(128), "128 is not known"),
+        ("rel_pos", json!([0.5, 1]), "[0.5,1] is not known"),
+        ("rel_pos_local_attn", json!(null), "[-1,-1] is not known; two numbers above 0 that are the same"),
+        ("rel_pos_local_attn", json!([128, 64]), "[128,64] is not known; two numbers above 0"),
+        ("rel_pos_local_attn", json!([0, 0]), "[0,0] is not known; two numbers above 0"),
+    ] {
+        let found = read(model, size.clone()).map(|config| config.attention_context).expect_err("refused");
+        let named = format!("`encoder.att_context_size`: {message}");
+        assert!(found.contains(&named), "{model}, {size}: {found}");
+    }
+    // Whoever forges a large one is told by our own name.
+    let forged = read("rel_pos", json!([1_000_000, 0])).expect("a number").check(&path);
+    assert!(forged.is_err_and(|error| error.to_string().contains("attention_context")));
 }
 
 #[test]
