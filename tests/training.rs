@@ -417,6 +417,7 @@ fn a_canary_keeps_the_head_that_knows_when_words_were_said() {
         "model.architecture=canary",
         "model.subsampling=2",
         "model.conv_channels=8",
+        "model.attention_context=[20, 10]",
         "train.average_decay=0.0",
     ];
     let with = |more: &[&'static str]| [&canary[..], more].concat();
@@ -426,6 +427,7 @@ fn a_canary_keeps_the_head_that_knows_when_words_were_said() {
         let path = home.path().join(run).join("model/config.json");
         serde_json::from_str(&fs::read_to_string(path).expect("written")).expect("JSON")
     };
+    assert_eq!(config("run")["encoder_config"]["attention_context"], serde_json::json!([20, 10]));
     let head = |run: &str| {
         let path = home.path().join(run).join("model/model.safetensors");
         let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu).expect("weights");

@@ -97,6 +97,7 @@ pub struct ModelConfig {
     pub subsampling: usize,
     pub conv_channels: usize,
     pub conv_kernel: usize,
+    pub attention_context: Option<[usize; 2]>,
     pub n_text_tokens: usize,
     pub text_unit: TextUnit,
     pub tokenizer: String,
@@ -355,6 +356,14 @@ impl RunConfig {
             let message = format!("{} is not between 1 and {MAX_PARTS}", self.train.parts);
             return Err(Error::config("train.parts", message));
         }
+        let model = &self.model;
+        if model.base.is_empty()
+            && model.architecture == ModelKind::Whisper
+            && model.attention_context.is_some()
+        {
+            let message = "a whisper attends to all positions; canary and parakeet_ctc may attend to fewer";
+            return Err(Error::config("model.attention_context", message));
+        }
         self.strategy.check(!self.model.base.is_empty())?;
         self.check_distillation()?;
         // Without a rate it follows from the base, which is not known yet; any will do to look at the rest.
@@ -418,8 +427,9 @@ mod tests {
         let written: serde_json::Value = Figment::from(Toml::string(DEFAULTS)).extract().expect("TOML");
         let written = keys(&written, "");
         for key in keys(&serde_json::to_value(&config).expect("settings"), "") {
-            // These two are as in a base where nobody says otherwise, which no line can say.
-            let is_open = ["model.variable_length", "model.beam_size"].contains(&&*key);
+            // These are as in a base where nobody says otherwise, or nothing, which no line can say.
+            let open = ["model.variable_length", "model.beam_size", "model.attention_context"];
+            let is_open = open.contains(&&*key);
             assert!(is_open || written.contains(&key), "{key} is not in defaults.toml");
         }
         // Settings of other crates have defaults of their own there.
@@ -468,6 +478,8 @@ mod tests {
             ("sampler.memory_gb=-1", "sampler.memory_gb"),
             ("evaluate.beam_size=0", "evaluate.beam_size"),
             ("model.beam_size=65", "model.beam_size"),
+            ("model.attention_context=[8, 8]", "model.attention_context"),
+            ("model.attention_context=[8]", "model.attention_context"),
             ("bundle.average=9", "bundle.average"),
             ("data.train=[]", "data.train"),
             ("data.weights=[1, 2]", "data.weights"),

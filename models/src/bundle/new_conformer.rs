@@ -33,6 +33,8 @@ pub struct NewConformer {
     pub conv_channels: usize,
     /// Positions that the convolution in a block looks at.
     pub conv_kernel: usize,
+    /// Positions before and after one that the encoder's attention sees; all where there are none given.
+    pub attention_context: Option<[usize; 2]>,
     /// Most tokens of a text and its prompt.
     pub max_target_positions: usize,
     /// Hypotheses that beam search keeps where nobody says otherwise.
@@ -95,6 +97,7 @@ impl NewConformer {
             num_attention_heads: self.n_heads,
             intermediate_size: 4 * self.d_model,
             conv_kernel_size: self.conv_kernel,
+            attention_context: self.attention_context,
             subsampling_factor: self.subsampling,
             subsampling_conv_channels: self.conv_channels,
             num_mel_bins: self.n_mels,
@@ -171,6 +174,7 @@ mod tests {
             subsampling: 8,
             conv_channels: 4,
             conv_kernel: 9,
+            attention_context: None,
             max_target_positions: 32,
             beam_size: 1,
             vocabulary: NewVocabulary {
@@ -201,6 +205,12 @@ mod tests {
             assert_eq!(*name, format!("<|{expected}|>").into_bytes());
         }
         assert_eq!((prompt.len(), start), (9, 1));
+        let Architecture::Canary(config) = description.architecture() else { panic!("no Canary") };
+        assert_eq!(config.encoder_config.attention_context, None);
+        let near = NewConformer { attention_context: Some([8, 2]), ..new(2, TextUnit::Pieces) };
+        let near = near.describe(&texts())?;
+        let Architecture::Canary(config) = near.architecture() else { panic!("no Canary") };
+        assert_eq!(config.encoder_config.attention_context, Some([8, 2]));
         // Nothing but text and its end is ever written.
         let suppressed = generation.suppress_tokens.unwrap_or_default();
         assert!(suppressed.contains(&special.start) && !suppressed.contains(&special.end));

@@ -129,6 +129,7 @@ pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfi
         subsampling: convolution.map_or(model.subsampling, |encoder| encoder.subsampling_factor),
         conv_channels: convolution.map_or(model.conv_channels, |encoder| encoder.subsampling_conv_channels),
         conv_kernel: convolution.map_or(model.conv_kernel, |encoder| encoder.conv_kernel_size),
+        attention_context: convolution.and_then(|encoder| encoder.attention_context),
         n_text_tokens: architecture
             .whisper()
             .map_or(architecture.n_vocab(), |whisper| whisper.eos_token_id as usize),
@@ -206,6 +207,7 @@ pub(super) fn model(
                 subsampling: model.subsampling,
                 conv_channels: model.conv_channels,
                 conv_kernel: model.conv_kernel,
+                attention_context: model.attention_context,
                 max_target_positions: model.max_target_positions,
                 beam_size: model.beam_size.unwrap_or(1),
                 vocabulary,

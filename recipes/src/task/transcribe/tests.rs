@@ -79,6 +79,7 @@ fn describe(architecture: ModelKind, languages: &[String]) -> Description {
             subsampling: 4,
             conv_channels: 8,
             conv_kernel: 5,
+            attention_context: None,
             max_target_positions: 32,
             beam_size: 1,
             vocabulary,
