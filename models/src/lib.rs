@@ -24,6 +24,7 @@ mod options;
 pub mod parakeet;
 pub mod params;
 mod precision;
+mod row_means;
 mod sentencepiece;
 mod special_tokens;
 mod speech_model;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ctc_head::CTC_HEAD;
 use crate::fast_conformer::{self, FastConformerConfig};
 use crate::nn::Linear;
 use crate::params::Params;
@@ -75,7 +76,7 @@ pub(crate) fn load(params: &Params, config: &ParakeetCtcConfig) -> Result<Speech
     let root = params.root();
     let width = config.encoder_config.hidden_size;
     let encoder = fast_conformer::Encoder::load(&root.sub("encoder"), config.encoder_config.clone())?;
-    let head = Linear::load_pointwise(&root.sub("ctc_head"), width, config.vocab_size, 1, true)?;
+    let head = Linear::load_pointwise(&root.sub(CTC_HEAD), width, config.vocab_size, 1, true)?;
     let head = CtcHead::of_vocabulary(head, config.pad_token_id);
     Ok(SpeechModel::with_ctc(Encoder::FastConformer(encoder), head))
 }

@@ -205,7 +205,11 @@ impl Params {
 
     /// What is read of the checkpoint and not trained.
     fn is_fixed(&self, name: &str) -> bool {
-        self.new_seed(name).is_none() && self.part.is_frozen(name)
+        let is_held = match &self.source {
+            Source::Files { weights, .. } => weights.contains(name),
+            Source::Seed(_) | Source::Detached(_) => false,
+        };
+        (is_held || self.new_seed(name).is_none()) && self.part.is_frozen(name)
     }
 
     /// The seed of what a checkpoint need not hold.

@@ -14,6 +14,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use crate::Error;
 use crate::bundle::{BundleSource, ReadSeek};
 use crate::lora::Adapter;
+use crate::row_means::RowMeans;
 use crate::stored_tensor::StoredTensor;
 
 const SINGLE: &str = "model.safetensors";
@@ -30,12 +31,9 @@ pub struct Weights {
     entries: BTreeMap<String, Entry>,
     /// What some tensors are changed by.
     adapter: Option<Box<Adapter>>,
-    /// Where tokens are others than in the files: for each, the stored rows whose sum its own is, and how much each counts.
-    token_rows: Option<Vec<Vec<(usize, f32)>>>,
+    /// Where rows of a tensor are others than in its file: what becomes of them, one step after the other.
+    rows: BTreeMap<String, Vec<RowMeans>>,
 }
-
-/// Matrices with a row for each token.
-const TOKEN_ROWS: [&str; 2] = ["model.decoder.embed_tokens.weight", "proj_out.weight"];
 
 struct WeightFile {
     path: PathBuf,
@@ -89,34 +87,28 @@ impl Weights {
 
     fn of_files(source: &BundleSource, path: PathBuf, names: &[String]) -> Result<Self, Error> {
         let mut weights =
-            Self { path, files: Vec::new(), entries: BTreeMap::new(), adapter: None, token_rows: None };
+            Self { path, files: Vec::new(), entries: BTreeMap::new(), adapter: None, rows: BTreeMap::new() };
         for name in names {
             weights.add_file(source, name)?;
         }
         Ok(weights)
     }
 
-    /// These weights with the embedding of `token`, the last of all or one that was not used, equal to that of `like`.
+    /// These weights with other rows of some tensors, as far as there are such.
     #[must_use]
-    pub(crate) fn with_token(self, token: usize, like: usize) -> Self {
-        let n_rows = self.n_token_rows().max(token + 1);
-        let rows: Vec<_> = (0..n_rows).map(|row| vec![if row == token { like } else { row }]).collect();
-        self.with_token_rows(&rows)
+    pub(crate) fn with_rows(mut self, names: &[&str], means: &RowMeans) -> Self {
+        for name in names.iter().filter(|name| self.entries.contains_key(**name)) {
+            self.rows.entry((*name).to_owned()).or_default().push(means.clone());
+        }
+        self
     }
 
-    /// These weights with other tokens: for each, those of now whose embeddings' mean it starts with.
+    /// These weights without those of the layer at this place.
     #[must_use]
-    pub(crate) fn with_token_rows(mut self, rows: &[Vec<usize>]) -> Self {
-        let before = self.token_rows.take();
-        let stored = |row: usize| match &before {
-            None => vec![(row, 1.0)],
-            Some(before) => before.get(row).cloned().unwrap_or_default(),
-        };
-        let sum = |row: &Vec<usize>| {
-            let share = 1.0 / row.len() as f32;
-            row.iter().flat_map(|from| stored(*from)).map(|(from, weight)| (from, share * weight)).collect()
-        };
-        self.token_rows = Some(rows.iter().map(sum).collect());
+    pub(crate) fn without(mut self, layer: &str) -> Self {
+        let is_other = |name: &String| name.strip_prefix(layer).is_none_or(|rest| !rest.starts_with('.'));
+        self.entries.retain(|name, _| is_other(name));
+        self.rows.retain(|name, _| is_other(name));
         self
     }
 
@@ -139,15 +131,6 @@ impl Weights {
         });
         self.entries = renamed.collect();
         Ok(self)
-    }
-
-    /// How many tokens have an embedding.
-    fn n_token_rows(&self) -> usize {
-        let stored = || {
-            let entry = TOKEN_ROWS.iter().find_map(|name| self.entries.get(*name));
-            entry.and_then(|entry| entry.shape.first().copied()).unwrap_or_default()
-        };
-        self.token_rows.as_ref().map_or_else(stored, Vec::len)
     }
 
     /// These weights with an adapter's updates added to them.
@@ -217,28 +200,22 @@ impl Weights {
     /// # Errors
     /// A missing tensor, a shape other than `shape`, a type that is no float, a value that is not finite.
     pub fn read(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, Error> {
-        let rows = self.token_rows.as_ref().filter(|_| TOKEN_ROWS.contains(&name));
-        let (Some(rows), Some(entry), &[n_rows, width]) = (rows, self.entries.get(name), shape) else {
+        let (Some(steps), Some(entry), Some((_, row))) =
+            (self.rows.get(name), self.entries.get(name), shape.split_first())
+        else {
             return self.read_stored(name, shape, device);
         };
         let n_stored = entry.shape.first().copied().unwrap_or_default();
-        let is_known =
-            |row: &Vec<(usize, f32)>| !row.is_empty() && row.iter().all(|(from, _)| *from < n_stored);
-        if rows.len() != n_rows || !rows.iter().all(is_known) {
-            let message = format!("has {n_stored} rows, which give no {n_rows} tokens");
-            return Err(Error::key(&self.files[entry.file].path, name, message));
+        let stored = self.read_stored(name, &[&[n_stored], row].concat(), &Device::Cpu)?;
+        let (mut values, mut n) = (stored.flatten_all()?.to_vec1::<f32>()?, n_stored);
+        for means in steps {
+            values = means.of(&values, n).unwrap_or_default();
+            n = means.rows.len();
         }
-        let stored = self.read_stored(name, &[n_stored, width], &Device::Cpu)?;
-        let stored = stored.flatten_all()?.to_vec1::<f32>()?;
-        let mut values = vec![0f32; n_rows * width];
-        for (sum, row) in values.chunks_exact_mut(width.max(1)).zip(rows) {
-            let stored = |from: usize| &stored[from * width..(from + 1) * width];
-            match row[..] {
-                [(from, 1.0)] => sum.copy_from_slice(stored(from)),
-                _ => row.iter().for_each(|(from, weight)| {
-                    sum.iter_mut().zip(stored(*from)).for_each(|(sum, value)| *sum += weight * value);
-                }),
-            }
+        if values.len() != shape.iter().product::<usize>() {
+            let message =
+                format!("has {n_stored} rows, of which {n} are made; config.json asks for {shape:?}");
+            return Err(Error::key(&self.files[entry.file].path, name, message));
         }
         Ok(Tensor::from_vec(values, shape, device)?)
     }
@@ -276,8 +253,8 @@ impl Weights {
         name: &str,
         shape: &[usize],
     ) -> Result<Option<StoredTensor<'_>>, Error> {
-        let has_other_rows = self.token_rows.is_some() && TOKEN_ROWS.contains(&name);
-        if has_other_rows || self.adapter.as_ref().is_some_and(|adapter| adapter.changes(name)) {
+        if self.rows.contains_key(name) || self.adapter.as_ref().is_some_and(|adapter| adapter.changes(name))
+        {
             return Ok(None);
         }
         self.stored(name, shape).map(Some)
@@ -319,8 +296,10 @@ impl Weights {
     pub fn read_all(&self, device: &Device) -> Result<BTreeMap<String, Tensor>, Error> {
         let read = |(name, entry): (&String, &Entry)| {
             let mut shape = entry.shape.clone();
-            if let Some(n_rows) = shape.first_mut().filter(|_| TOKEN_ROWS.contains(&name.as_str())) {
-                *n_rows = self.n_token_rows();
+            if let (Some(n_rows), Some(last)) =
+                (shape.first_mut(), self.rows.get(name).and_then(|steps| steps.last()))
+            {
+                *n_rows = last.rows.len();
             }
             Ok((name.clone(), self.read(name, &shape, device)?))
         };

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{BundleSource, parse, read_json, whisper_features};
 use crate::Error;
 use crate::canary::CanaryConfig;
+use crate::ctc_head::CTC_ROWS;
 use crate::fast_conformer::FastConformerConfig;
 use crate::generation_config::GenerationConfig;
 use crate::parakeet::ParakeetCtcConfig;
@@ -218,6 +219,31 @@ impl Architecture {
             Self::Whisper(config) => config.vocab_size,
             Self::Canary(config) => config.decoder_config.vocab_size,
             Self::ParakeetCtc(config) => config.vocab_size,
+        }
+    }
+
+    /// Tensors with a row for each token of the vocabulary, as far as a checkpoint has them.
+    pub(super) fn token_tensors(&self) -> &'static [&'static str] {
+        match self {
+            Self::Whisper(_) => &["model.decoder.embed_tokens.weight", "proj_out.weight"],
+            Self::Canary(_) => &["model.decoder.embed_tokens.weight", "proj_out.weight", "proj_out.bias"],
+            Self::ParakeetCtc(_) => &CTC_ROWS,
+        }
+    }
+
+    /// Writes into a `config.json` of this kind how many tokens there are.
+    pub(super) fn set_n_vocab(&self, config: &mut Value, n_vocab: usize) {
+        if let Self::Canary(_) = self {
+            config["decoder_config"]["vocab_size"] = n_vocab.into();
+        }
+        config["vocab_size"] = n_vocab.into();
+    }
+
+    /// Tokens that a CTC head beside its decoder tells apart, in ascending order; none where it has no such head.
+    pub fn ctc_tokens(&self) -> &[u32] {
+        match self {
+            Self::Canary(config) => config.ctc_token_ids.as_deref().unwrap_or_default(),
+            Self::Whisper(_) | Self::ParakeetCtc(_) => &[],
         }
     }
 

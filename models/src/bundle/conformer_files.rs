@@ -73,7 +73,8 @@ pub(crate) fn ctc_files(
     Ok(files(keys, generation, &config.encoder_config, tokenizer))
 }
 
-fn tokenizer_config(class: &str, max_tokens: usize, names: Names<'_>) -> Value {
+/// `tokenizer_config.json` of a tokenizer of transformers' `class`.
+pub(super) fn tokenizer_config(class: &str, max_tokens: usize, names: Names<'_>) -> Value {
     json!({
         "tokenizer_class": class, "eos_token": names.end, "pad_token": names.pad, "unk_token": names.unknown,
         "model_max_length": max_tokens, "clean_up_tokenization_spaces": false,

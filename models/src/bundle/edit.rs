@@ -1,4 +1,4 @@
-//! Descriptions that differ from a bundle's own: a language more, or recordings as long as they are.
+//! Bundles that differ in one thing from those that they are made of: a language more, recordings as long as they are, a head.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::source::DESCRIBING;
 use super::{Architecture, Bundle, BundleSource, Description, MemoryBundle, read_json};
 use crate::Error;
+use crate::ctc_head::{CTC_HEAD, CTC_ROWS};
+use crate::row_means::RowMeans;
+use crate::special_tokens::SpecialTokens;
 
 /// Files that list special tokens by name, and where.
 const TOKEN_LISTS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
@@ -17,10 +20,18 @@ impl Bundle {
     /// The same model, taking recordings as long as they are or always a full window.
     ///
     /// # Errors
-    /// Files that cannot be read.
+    /// Files that cannot be read; full windows of a model that knows none.
     pub fn with_variable_length(self, variable_length: bool) -> Result<Self, Error> {
         let (description, weights) = self.into_parts();
-        description.architecture().require_whisper("variable_length")?;
+        let architecture = description.architecture();
+        if architecture.whisper().is_none() {
+            if !variable_length {
+                let message =
+                    format!("false: a {} hears recordings as long as they are", architecture.name());
+                return Err(Error::option("variable_length", message));
+            }
+            return Ok(Self { description, weights });
+        }
         let mut config = read_json(description.source(), "config.json")?;
         config["variable_length"] = json!(variable_length);
         Ok(Self { description: description.with_files(&[], vec![("config.json", config)])?, weights })
@@ -29,15 +40,57 @@ impl Bundle {
     /// The same model, keeping so many hypotheses where nobody says otherwise.
     ///
     /// # Errors
-    /// No generation_config.json, which is where it is said.
+    /// A Whisper without generation_config.json, which is where it is said, beside much else.
     pub fn with_beam_size(self, beam_size: usize) -> Result<Self, Error> {
         let (description, weights) = self.into_parts();
-        let mut generation = read_json(description.source(), "generation_config.json")?;
+        let source = description.source();
+        let is_needed = description.architecture().whisper().is_some();
+        let mut generation = match is_needed || source.has("generation_config.json") {
+            true => read_json(source, "generation_config.json")?,
+            false => json!({}),
+        };
         generation["num_beams"] = json!(beam_size);
         Ok(Self {
             description: description.with_files(&[], vec![("generation_config.json", generation)])?,
             weights,
         })
+    }
+
+    /// The same model as one of this language, where it is of one alone and says so in a word: a CTC model, whatever it was of before.
+    /// Others tell languages by tokens, or are of English, and stay as they are.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn with_only_language(self, code: &str) -> Result<Self, Error> {
+        let (description, weights) = self.into_parts();
+        let Architecture::ParakeetCtc(_) = description.architecture() else {
+            return Ok(Self { description, weights });
+        };
+        let mut config = read_json(description.source(), "config.json")?;
+        config["language"] = json!(code);
+        Ok(Self { description: description.with_files(&[], vec![("config.json", config)])?, weights })
+    }
+
+    /// The same model with a CTC head that tells these tokens apart beside its decoder, each once and in ascending order; of none there
+    /// is no head. What a head that is there knows of them it keeps knowing, and of the others it says what it says of any.
+    ///
+    /// # Errors
+    /// A model that is no Canary, tokens that it does not have.
+    pub fn with_ctc_tokens(self, ids: &[u32]) -> Result<Self, Error> {
+        let (description, weights) = self.into_parts();
+        let known = description.architecture().ctc_tokens().to_vec();
+        let description = description.with_ctc_tokens(ids)?;
+        if known.is_empty() || ids.is_empty() {
+            return Ok(Self { description, weights: weights.without(CTC_HEAD) });
+        }
+        if known == ids {
+            return Ok(Self { description, weights });
+        }
+        let row = |id: &u32| known.binary_search(id).into_iter().collect();
+        let blank = vec![known.len()];
+        let rows = ids.iter().map(row).chain([blank]).collect();
+        let means = RowMeans { rows, typical: (0..known.len()).collect() };
+        Ok(Self { description, weights: weights.with_rows(&CTC_ROWS, &means) })
     }
 
     /// The same model with these of its decoder's blocks alone, in this order: what is left of it says little until it is trained, and
@@ -87,13 +140,12 @@ impl Bundle {
             return Err(Error::option("language", format!("`{code}` is no code such as ps")));
         }
         let (description, weights) = self.into_parts();
-        let source = description.source();
-        description.architecture().require_whisper("a new language")?;
+        let (source, architecture) = (description.source(), description.architecture().clone());
         if source.tokenizer_file() != "tokenizer.json" {
             let message = "no such file: a language is added to it, and to a tokenizer.model none can be; save it with transformers";
             return Err(Error::file(&source.path("tokenizer.json"), message));
         }
-        let (_, _, special) = description.vocabulary()?;
+        let (known, _, special) = description.vocabulary()?;
         if !special.is_multilingual {
             let message = "this model names no languages in its prompts; train it as it is";
             return Err(Error::option("language", message));
@@ -101,42 +153,34 @@ impl Bundle {
         if special.language(code).is_ok() {
             return Err(Error::option("language", format!("the model has a token for `{code}`")));
         }
-        let row = special.language(like)?;
-        let (generation_path, tokenizer_path) =
-            (source.path("generation_config.json"), source.path("tokenizer.json"));
-        if !source.has("generation_config.json") {
-            let message = "no such file: it says which languages the model has, and one is to be added";
-            return Err(Error::file(&generation_path, message));
+        if known.special(code).is_some() {
+            let message = format!("the model has a token <|{code}|> that is no language; take another code");
+            return Err(Error::option("language", message));
         }
+        let row = special.language(like)? as usize;
+        let tokenizer_path = source.path("tokenizer.json");
         let mut config = read_json(source, "config.json")?;
-        let mut generation = read_json(source, "generation_config.json")?;
         let mut tokenizer = read_json(source, "tokenizer.json")?;
-
         let id = next_id(&tokenizer).ok_or_else(|| Error::file(&tokenizer_path, "lists no tokens"))?;
-        let vocab_size = config["vocab_size"].as_u64().unwrap_or_default();
-        if id > vocab_size {
-            let message = format!("has {id} tokens, and config.json a vocabulary of {vocab_size}");
+        let n_vocab = architecture.n_vocab();
+        if id > n_vocab {
+            let message = format!("has {id} tokens, and config.json a vocabulary of {n_vocab}");
             return Err(Error::file(&tokenizer_path, message));
         }
         let name = format!("<|{code}|>");
-        config["vocab_size"] = json!(vocab_size.max(id + 1));
-        // Where the file does not list them, the tokenizer did until now.
-        let languages = special.languages.iter().map(|(code, id)| (format!("<|{code}|>"), json!(id)));
-        let mut languages: serde_json::Map<_, _> = languages.collect();
-        languages.insert(name.clone(), json!(id));
-        generation["lang_to_id"] = Value::Object(languages);
-        push(&mut generation["suppress_tokens"], json!(id));
         let token = json!({
             "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true,
         });
         let mut with_id = token.clone();
         with_id["id"] = json!(id);
         push(&mut tokenizer["added_tokens"], with_id);
-        let mut files = vec![
-            ("config.json", config),
-            ("generation_config.json", generation),
-            ("tokenizer.json", tokenizer),
-        ];
+        // The row may be there: some pad their matrices.
+        let n_rows = n_vocab.max(id + 1);
+        architecture.set_n_vocab(&mut config, n_rows);
+        let mut files = vec![("config.json", config), ("tokenizer.json", tokenizer)];
+        files.extend(
+            generation_with(&description, &special, &name, id)?.map(|file| ("generation_config.json", file)),
+        );
         for file in TOKEN_LISTS.into_iter().filter(|file| source.has(file)) {
             let mut value = read_json(source, file)?;
             if value[TOKEN_LIST].is_array() {
@@ -154,9 +198,48 @@ impl Bundle {
             }
             files.push(("added_tokens.json", value));
         }
-        let weights = weights.with_token(id as usize, row as usize);
-        Ok(Self { description: description.with_files(&[], files)?, weights })
+        let description = description.with_files(&[], files)?;
+        let (_, _, special) = description.vocabulary()?;
+        if special.language(code).ok() != Some(id as u32) {
+            let message =
+                format!("`{code}` is no name that this model tells a language by: two or three letters");
+            return Err(Error::option("language", message));
+        }
+        let rows = (0..n_rows).map(|at| vec![if at == id { row } else { at }]).collect();
+        let means = RowMeans { rows, ..RowMeans::default() };
+        Ok(Self { description, weights: weights.with_rows(architecture.token_tensors(), &means) })
     }
+}
+
+/// `generation_config.json` with a language more; `None` where there is none and none is needed: then what is special is never
+/// written, and a tokenizer says which languages there are.
+fn generation_with(
+    description: &Description,
+    special: &SpecialTokens,
+    name: &str,
+    id: usize,
+) -> Result<Option<Value>, Error> {
+    let (source, file) = (description.source(), "generation_config.json");
+    let lists_languages = description.architecture().whisper().is_some();
+    if !source.has(file) {
+        if lists_languages {
+            let message = "no such file: it says which languages the model has, and one is to be added";
+            return Err(Error::file(&source.path(file), message));
+        }
+        return Ok(None);
+    }
+    let mut generation = read_json(source, file)?;
+    if lists_languages {
+        // Where the file does not list them, the tokenizer did until now.
+        let languages = special.languages.iter().map(|(code, id)| (format!("<|{code}|>"), json!(id)));
+        let mut languages: serde_json::Map<_, _> = languages.collect();
+        languages.insert(name.to_owned(), json!(id));
+        generation["lang_to_id"] = Value::Object(languages);
+    }
+    if lists_languages || generation["suppress_tokens"].is_array() {
+        push(&mut generation["suppress_tokens"], json!(id));
+    }
+    Ok(Some(generation))
 }
 
 impl Description {
@@ -200,11 +283,15 @@ impl Description {
 }
 
 /// The id that a further token gets: after all that the file lists.
-fn next_id(tokenizer: &Value) -> Option<u64> {
+fn next_id(tokenizer: &Value) -> Option<usize> {
     let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
     let ids = added.filter_map(|token| token["id"].as_u64());
-    let vocabulary = tokenizer["model"]["vocab"].as_object().into_iter().flatten();
-    ids.chain(vocabulary.filter_map(|(_, id)| id.as_u64())).max().map(|last| last + 1)
+    let vocabulary = &tokenizer["model"]["vocab"];
+    let named = vocabulary.as_object().into_iter().flatten().filter_map(|(_, id)| id.as_u64());
+    // Unigram models have them in their order.
+    let n_listed = vocabulary.as_array().map_or(0, Vec::len) as u64;
+    let last = ids.chain(named).chain(n_listed.checked_sub(1)).max();
+    last.map(|last| last as usize + 1)
 }
 
 fn push(list: &mut Value, value: Value) {

@@ -7,6 +7,7 @@ mod edit;
 mod new;
 mod new_conformer;
 mod source;
+mod spelling;
 mod vocabulary;
 
 use std::path::Path;

@@ -75,15 +75,16 @@ impl NewVocabulary {
     /// # Errors
     /// Fewer tokens than bytes, a window that is no whole number of seconds.
     pub fn learn(&self, texts: &[String]) -> Result<String, Error> {
+        self.check()?;
         self.learn_beside(texts, &self.control_names())
     }
 
     /// The same with other control tokens, in this order, and nothing else beside text.
     ///
     /// # Errors
-    /// As [`NewVocabulary::learn`].
+    /// Fewer tokens than bytes.
     pub(super) fn learn_beside(&self, texts: &[String], names: &[String]) -> Result<String, Error> {
-        self.check()?;
+        self.check_size()?;
         let refused = |error: tokenizers::Error| Error::Tokenizer(error.to_string());
         let byte_level = ByteLevel::new(false, true, true);
         let mut tokenizer = TokenizerBuilder::<
@@ -130,21 +131,26 @@ impl NewVocabulary {
 
     /// Ids of what is beside text.
     pub(super) fn ids_in(&self, tokenizer: &Tokenizer) -> Result<BTreeMap<String, u32>, Error> {
-        let id = |name: String| {
+        Self::ids_of(&self.control_names(), tokenizer)
+    }
+
+    /// Ids of these tokens, which are all that a vocabulary has after text, in this order.
+    pub(super) fn ids_of(names: &[String], tokenizer: &Tokenizer) -> Result<BTreeMap<String, u32>, Error> {
+        let id = |name: &String| {
             let missing = || {
-                let how = "learn it for this window and these languages (speechd tokenizer train)";
+                let how = "learn it for this window and these languages (speechd tokenizer train), or for a given model by \
+                           speechd finetune --new-vocabulary";
                 Error::Tokenizer(format!("tokenizer.json has no <|{name}|>; {how}"))
             };
-            Ok((name.clone(), tokenizer.special(&name).ok_or_else(missing)?))
+            Ok((name.clone(), tokenizer.special(name).ok_or_else(missing)?))
         };
-        let names = self.control_names();
-        let ids: BTreeMap<String, u32> = names.iter().cloned().map(id).collect::<Result<_, Error>>()?;
+        let ids: BTreeMap<String, u32> = names.iter().map(id).collect::<Result<_, Error>>()?;
         // Text, its end, controls, times: what is told by its place has to be there.
-        let first = ids.get("endoftext").copied().unwrap_or_default();
+        let first = names.first().and_then(|name| ids.get(name)).copied().unwrap_or_default();
         let is_in_order = names.iter().zip(first..).all(|(name, expected)| ids.get(name) == Some(&expected));
         if !is_in_order || tokenizer.n_tokens() != first as usize + names.len() {
             let message = "its control tokens and times are not those of this window and these languages, in their order; \
-                           learn it with the same ones (speechd tokenizer train)";
+                           learn it with the same ones (speechd tokenizer train), or for a given model by speechd finetune --new-vocabulary";
             return Err(Error::Tokenizer(message.to_owned()));
         }
         Ok(ids)
@@ -188,13 +194,18 @@ impl NewVocabulary {
         (self.window_secs / TIMESTAMP_SECS).round() as usize
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Refuses what no model has.
+    pub(super) fn check(&self) -> Result<(), Error> {
         let window_secs = self.window_secs;
         if !(window_secs.fract() == 0.0 && (1.0..=3600.0).contains(&window_secs)) {
             // Hugging Face's feature extractor counts them in whole numbers.
             let message = format!("{window_secs} is not a whole number of seconds from 1 to 3600");
             return Err(Error::option("window_secs", message));
         }
+        self.check_size()
+    }
+
+    fn check_size(&self) -> Result<(), Error> {
         if self.n_text_tokens < N_BYTES {
             let message = format!("{} is less than the {N_BYTES} bytes", self.n_text_tokens);
             return Err(Error::option("n_text_tokens", message));

@@ -10,7 +10,7 @@ use crate::parakeet::ParakeetCtcConfig;
 use crate::tokenizer::Tokenizer;
 
 /// What fills up rows of a batch, and what CTC says where it hears nothing: the last token, as NeMo has it.
-const PAD: &str = "pad";
+pub(super) const PAD: &str = "pad";
 
 /// A FastConformer model to be trained from nothing.
 #[derive(Debug, Clone)]
@@ -74,6 +74,7 @@ impl NewConformer {
     /// # Errors
     /// Sizes that do not fit together, named as in `config.json`; a decoder that is told no language.
     pub fn describe(&self, texts: &[String]) -> Result<Description, Error> {
+        self.vocabulary.check()?;
         self.describe_with(self.vocabulary.learn_beside(texts, &self.control_names())?)
     }
 

@@ -1,22 +1,91 @@
 //! A bundle that writes in another vocabulary: one that was learnt from the texts of what it is trained for.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
+use super::conformer_files::{Names, tokenizer_config};
 use super::new::merge;
-use super::{Bundle, Description, NewVocabulary, TextUnit, read_json};
+use super::new_conformer::PAD;
+use super::spelling::Spelling;
+use super::{Architecture, Bundle, Description, NewVocabulary, TextUnit, read_json};
 use crate::Error;
+use crate::canary::CanaryConfig;
+use crate::ctc_head::CTC_ROWS;
+use crate::generation_config::GenerationConfig;
+use crate::row_means::RowMeans;
 use crate::special_tokens::{SpecialTokens, TIMESTAMP_SECS};
 use crate::tokenizer::Tokenizer;
+use crate::whisper::WhisperConfig;
 
 /// Files that list the tokens of the old vocabulary and say nothing that `tokenizer.json` does not.
 const LISTS: [&str; 5] =
     ["special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"];
+/// Lists of old ids in `generation_config.json`. Without them all is as special tokens are by default.
+const ID_LISTS: [&str; 3] = ["suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids"];
+/// What ends a text.
+const END: &str = "endoftext";
+
+/// A token beside text.
+struct Control {
+    name: String,
+    /// The token that it is in the old vocabulary.
+    was: usize,
+}
+
+impl Description {
+    /// Learns a vocabulary of at most so many tokens of text, the 256 bytes among them, that [`Bundle::with_vocabulary`] takes for this
+    /// model: beside text it has what the model has now, of the languages that its prompts name these. The contents of a
+    /// `tokenizer.json`.
+    ///
+    /// # Errors
+    /// A language that the model has no token for, fewer tokens than bytes.
+    pub fn learn_vocabulary(
+        &self,
+        n_text_tokens: usize,
+        unit: TextUnit,
+        languages: &[String],
+        texts: &[String],
+    ) -> Result<String, Error> {
+        let (old, _, special) = self.vocabulary()?;
+        let languages = if special.is_multilingual { languages.to_vec() } else { Vec::new() };
+        let vocabulary = NewVocabulary { n_text_tokens, unit, languages, window_secs: self.window_secs() };
+        let controls = self.controls(&old, &special, &vocabulary.languages)?;
+        let names: Vec<_> = controls.into_iter().map(|control| control.name).collect();
+        vocabulary.learn_beside(texts, &names)
+    }
+
+    /// What the model needs beside text, in the order in which it has it, with these languages.
+    fn controls(
+        &self,
+        old: &Tokenizer,
+        special: &SpecialTokens,
+        languages: &[String],
+    ) -> Result<Vec<Control>, Error> {
+        for code in languages {
+            special.language(code)?;
+        }
+        match self.architecture() {
+            Architecture::Whisper(config) => {
+                let names = whisper_vocabulary(self, languages.to_vec()).control_names().into_iter();
+                let control =
+                    |name: String| Ok(Control { was: whisper_control(&name, old, special, config)?, name });
+                names.map(control).collect()
+            }
+            Architecture::Canary(config) => Ok(canary_controls(config, old, special, languages)),
+            Architecture::ParakeetCtc(config) => {
+                Ok(vec![Control { name: PAD.to_owned(), was: config.pad_token_id as usize }])
+            }
+        }
+    }
+}
 
 impl Bundle {
-    /// The same model with another vocabulary, the contents of a `tokenizer.json` as [`NewVocabulary::learn`] makes it for the
-    /// languages that the model is to keep and for its window. Control tokens, languages and times keep their embeddings. That
-    /// of a token of text starts as the mean of those that the model has spelled the same text with until now: it is heard
-    /// where they were, and only how it is written has to be learnt again.
+    /// The same model with another vocabulary, the contents of a `tokenizer.json` as [`Description::learn_vocabulary`] makes it, or, for
+    /// a Whisper, [`NewVocabulary::learn`] for languages of the model and for its window. Control tokens, languages and times keep
+    /// their embeddings. That of a token of text starts as the mean of those that the model has spelled the same text with
+    /// until now: it is heard where they were, and only how it is written has to be learnt again. What the model could not spell
+    /// starts as the mean of all. So do the outputs of a CTC head.
     ///
     /// # Errors
     /// A vocabulary without a control token, without any of the model's languages or with others, with times of another window.
@@ -28,61 +97,94 @@ impl Bundle {
         if source.has("tokenizer.json") && contents == read_json(source, "tokenizer.json")? {
             return Ok(Self { description, weights });
         }
+        let architecture = description.architecture().clone();
         let (old, before, special) = description.vocabulary()?;
         let new = Tokenizer::from_text(tokenizer)?;
-        let vocabulary = new_vocabulary(&new, &special, &description)?;
-        let ids = vocabulary.ids_in(&new)?;
-        let whisper = description.architecture().require_whisper("another vocabulary")?;
-        let spelling = Spelling::new(&old, &special, whisper.vocab_size);
-        let mut rows = (0..vocabulary.n_text_tokens as u32)
-            .map(|id| spelling.of_text(&new.token_bytes(id)))
-            .collect::<Result<Vec<_>, _>>()?;
-        for name in vocabulary.control_names() {
-            rows.push(vec![spelling.of_control(&name)?]);
+        let languages = languages_in(&new, &special, &architecture)?;
+        let controls = description.controls(&old, &special, &languages)?;
+        let names: Vec<_> = controls.iter().map(|control| control.name.clone()).collect();
+        let ids = NewVocabulary::ids_of(&names, &new)?;
+        let n_text_tokens = ids.values().min().map_or(0, |first| *first as usize);
+        let n_vocab = n_text_tokens + controls.len();
+
+        let spelling = Spelling::new(&old, &special, architecture.n_vocab());
+        let spelled: Vec<_> = (0..n_text_tokens as u32).map(|id| spelling.of(&new.token_bytes(id))).collect();
+        let kept = controls.iter().map(|control| vec![control.was]);
+        let rows = spelled.iter().cloned().chain(kept).collect();
+        let means = RowMeans { rows, typical: spelling.tokens() };
+        let mut weights = weights.with_rows(architecture.token_tensors(), &means);
+        // A head beside a decoder knows some of the old tokens, and will know all new ones of text.
+        let heard = architecture.ctc_tokens();
+        if !heard.is_empty() {
+            let outputs = |ids: &Vec<usize>| {
+                ids.iter().filter_map(|id| heard.binary_search(&(*id as u32)).ok()).collect()
+            };
+            let rows = spelled.iter().map(outputs).chain([vec![heard.len()]]).collect();
+            let means = RowMeans { rows, typical: (0..heard.len()).collect() };
+            weights = weights.with_rows(&CTC_ROWS, &means);
         }
 
-        let mut generation = vocabulary.generation(&ids, whisper.max_target_positions)?;
-        let mut config = read_json(source, "config.json")?;
-        let changed = json!({
-            "vocab_size": rows.len(), "decoder_start_token_id": generation["decoder_start_token_id"],
-            "eos_token_id": generation["eos_token_id"], "bos_token_id": generation["bos_token_id"],
-            "pad_token_id": generation["pad_token_id"], "begin_suppress_tokens": [], "suppress_tokens": null, "forced_decoder_ids": null,
-        });
-        merge(&mut config, changed);
-        // What has nothing to do with the vocabulary stays.
-        let kept = json!({
-            "max_initial_timestamp_index": before.max_initial_timestamp_index,
-            "alignment_heads": before.alignment_heads, "num_beams": before.num_beams,
-        });
-        merge(&mut generation, kept);
-        if let Value::Object(keys) = &mut generation {
-            keys.retain(|_, value| !value.is_null());
+        let mut files = match &architecture {
+            Architecture::Whisper(config) => {
+                let vocabulary = whisper_vocabulary(&description, languages);
+                whisper_files(&description, config, &vocabulary, (&ids, n_vocab), &before)?
+            }
+            Architecture::Canary(config) => {
+                // What begins a text or fills up a batch may be called anything in the old vocabulary.
+                let id = |was: u32| {
+                    let at = controls.iter().position(|control| control.was == was as usize);
+                    let missing =
+                        || Error::Tokenizer(format!("the model's token {was} is none of its special tokens"));
+                    at.map(|at| (n_text_tokens + at) as u32).ok_or_else(missing)
+                };
+                let named = [
+                    ("bos_token_id", id(special.start)?),
+                    ("eos_token_id", id(config.eos_token_id)?),
+                    ("pad_token_id", id(config.pad_token_id)?),
+                    ("decoder_start_token_id", id(config.decoder_start_token_id)?),
+                ];
+                let (end, has_pad) = ("<|endoftext|>", ids.contains_key(PAD));
+                let pad = if has_pad { "<|pad|>" } else { end };
+                let n_positions = config.decoder_config.max_position_embeddings;
+                let names = Names { end, pad, unknown: end };
+                let tokenizer = tokenizer_config("PreTrainedTokenizerFast", n_positions, names);
+                conformer_files(&description, n_vocab, &named, tokenizer)?
+            }
+            Architecture::ParakeetCtc(_) => {
+                let pad = "<|pad|>";
+                let names = Names { end: pad, pad, unknown: pad };
+                let tokenizer =
+                    tokenizer_config("ParakeetTokenizer", architecture.max_target_positions(), names);
+                conformer_files(&description, n_vocab, &[("pad_token_id", n_text_tokens as u32)], tokenizer)?
+            }
+        };
+        if let (false, Some((_, config))) = (heard.is_empty(), files.first_mut()) {
+            config["ctc_token_ids"] = json!((0..n_text_tokens).collect::<Vec<_>>());
         }
-        let files = vec![
-            ("config.json", config),
-            ("generation_config.json", generation),
-            ("tokenizer.json", contents),
-            ("tokenizer_config.json", NewVocabulary::tokenizer_config(whisper.max_target_positions)),
-        ];
-        let description = description.with_files(&LISTS, files)?;
-        Ok(Self { description, weights: weights.with_token_rows(&rows) })
+        files.push(("tokenizer.json", contents));
+        Ok(Self { description: description.with_files(&LISTS, files)?, weights })
     }
 }
 
-/// What the model needs of a vocabulary, in the languages that this one names.
-fn new_vocabulary(
+/// The model's languages that a vocabulary has tokens for; none where its prompts name none.
+fn languages_in(
     new: &Tokenizer,
     special: &SpecialTokens,
-    description: &Description,
-) -> Result<NewVocabulary, Error> {
-    let place = |name: &str| new.special(name).unwrap_or_default();
-    // By their place: a code may look like anything.
-    let languages = (place("startoftranscript") + 1..place("translate")).map(|id| new.token_bytes(id));
-    let languages: Vec<String> = languages
-        .filter_map(|name| {
-            Some(String::from_utf8(name).ok()?.strip_prefix("<|")?.strip_suffix("|>")?.to_owned())
-        })
-        .collect();
+    architecture: &Architecture,
+) -> Result<Vec<String>, Error> {
+    let languages: Vec<String> = match architecture {
+        Architecture::Whisper(_) => {
+            let place = |name: &str| new.special(name).unwrap_or_default();
+            // By their place: a code may look like anything.
+            let tokens = place("startoftranscript") + 1..place("translate");
+            tokens.filter_map(|id| name_of(new, id)).collect()
+        }
+        Architecture::Canary(_) => {
+            let codes = special.languages.iter().map(|(code, _)| code);
+            codes.filter(|code| new.special(code).is_some()).cloned().collect()
+        }
+        Architecture::ParakeetCtc(_) => Vec::new(),
+    };
     if special.is_multilingual == languages.is_empty() {
         let message = match special.is_multilingual {
             true => "names no language, and the model's prompts do: learn it with --languages",
@@ -90,62 +192,128 @@ fn new_vocabulary(
         };
         return Err(Error::Tokenizer(message.to_owned()));
     }
-    for code in &languages {
-        special.language(code)?;
+    Ok(languages)
+}
+
+/// What stands between `<|` and `|>` in the name of a token.
+fn name_of(tokenizer: &Tokenizer, id: u32) -> Option<String> {
+    let name = String::from_utf8(tokenizer.token_bytes(id)).ok()?;
+    Some(name.strip_prefix("<|")?.strip_suffix("|>")?.to_owned())
+}
+
+/// The special tokens of a Canary that have a name, its end and what fills up its batches; the last of them, as in our own, that.
+fn canary_controls(
+    config: &CanaryConfig,
+    old: &Tokenizer,
+    special: &SpecialTokens,
+    languages: &[String],
+) -> Vec<Control> {
+    let [end, pad] = [config.eos_token_id, config.pad_token_id];
+    let mut ids = old.special_ids();
+    ids.insert(end);
+    let is_left_out = |id: u32| {
+        let language = special.languages.iter().find(|(_, token)| *token == id);
+        id as usize >= config.decoder_config.vocab_size
+            || (id == pad && pad != end)
+            || language.is_some_and(|(code, _)| !languages.contains(code))
+    };
+    let mut controls: Vec<Control> = Vec::new();
+    for id in ids.into_iter().filter(|id| !is_left_out(*id)) {
+        let name = match name_of(old, id) {
+            _ if id == end => END.to_owned(),
+            Some(name) if name != END && name != PAD => name,
+            _ => continue,
+        };
+        controls.push(Control { name, was: id as usize });
     }
-    let end = new.special("endoftext");
-    let n_text_tokens =
-        end.ok_or_else(|| Error::Tokenizer("tokenizer.json has no <|endoftext|>".to_owned()))?;
-    Ok(NewVocabulary {
-        n_text_tokens: n_text_tokens as usize,
-        unit: TextUnit::default(),
-        languages,
-        window_secs: description.window_secs(),
-    })
+    if pad != end {
+        controls.push(Control { name: PAD.to_owned(), was: pad as usize });
+    }
+    controls
 }
 
-/// How the old vocabulary spells what the new one has tokens for.
-struct Spelling<'a> {
-    old: &'a Tokenizer,
-    special: &'a SpecialTokens,
-    n_rows: usize,
-    /// The token of each byte.
-    bytes: Vec<Option<usize>>,
-}
-
-impl<'a> Spelling<'a> {
-    fn new(old: &'a Tokenizer, special: &'a SpecialTokens, n_rows: usize) -> Self {
-        let mut bytes = vec![None; 256];
-        for id in 0..special.end {
-            if let [byte] = old.token_bytes(id)[..] {
-                bytes[usize::from(byte)].get_or_insert(id as usize);
+/// `config.json` first, and what else changes of a FastConformer model, whose tokens in `named` have other ids.
+fn conformer_files(
+    description: &Description,
+    n_vocab: usize,
+    named: &[(&'static str, u32)],
+    tokenizer: Value,
+) -> Result<Vec<(&'static str, Value)>, Error> {
+    let source = description.source();
+    let mut config = read_json(source, "config.json")?;
+    description.architecture().set_n_vocab(&mut config, n_vocab);
+    for (key, id) in named {
+        config[*key] = json!(id);
+        if let Some(value) = config.get_mut("decoder_config").and_then(|decoder| decoder.get_mut(*key)) {
+            *value = json!(id);
+        }
+    }
+    let mut files = vec![("config.json", config), ("tokenizer_config.json", tokenizer)];
+    let name = "generation_config.json";
+    if source.has(name) {
+        let mut generation = read_json(source, name)?;
+        if let Value::Object(keys) = &mut generation {
+            keys.retain(|key, _| !ID_LISTS.contains(&key.as_str()));
+            for (key, id) in named {
+                keys.insert((*key).to_owned(), json!(id));
             }
         }
-        Self { old, special, n_rows, bytes }
+        files.push((name, generation));
     }
+    Ok(files)
+}
 
-    /// Old tokens of some bytes of text, which may begin or end within a character.
-    fn of_text(&self, bytes: &[u8]) -> Result<Vec<usize>, Error> {
-        let ids = match std::str::from_utf8(bytes) {
-            Ok(text) => self.old.encode(text)?.into_iter().map(|id| id as usize).collect(),
-            Err(_) => Vec::new(),
-        };
-        if !ids.is_empty() {
-            return Ok(ids);
-        }
-        let unknown = || Error::Tokenizer(format!("the model has no tokens for the bytes {bytes:02x?}"));
-        bytes.iter().map(|byte| self.bytes[usize::from(*byte)].ok_or_else(unknown)).collect()
-    }
+fn whisper_vocabulary(description: &Description, languages: Vec<String>) -> NewVocabulary {
+    let window_secs = description.window_secs();
+    // What it says of text is in the tokens that were learnt.
+    NewVocabulary { n_text_tokens: 0, unit: TextUnit::default(), languages, window_secs }
+}
 
-    /// The old token of a control, a language or a time. Checkpoints that do not list their times have them by their place, and some
-    /// call silence otherwise.
-    fn of_control(&self, name: &str) -> Result<usize, Error> {
-        let by_place = || match (name, name.parse::<f64>(), self.special.no_timestamps) {
-            ("nospeech", ..) => self.special.no_speech,
-            (_, Ok(secs), Some(before)) => Some(before + 1 + (secs / TIMESTAMP_SECS).round() as u32),
-            _ => None,
-        };
-        let id = self.old.special(name).or_else(by_place).filter(|id| (*id as usize) < self.n_rows);
-        id.map(|id| id as usize).ok_or_else(|| Error::Tokenizer(format!("the model has no token <|{name}|>")))
+/// The old token of a control, a language or a time of a Whisper. Checkpoints that do not list their times have them by their place, and
+/// some call silence otherwise.
+fn whisper_control(
+    name: &str,
+    old: &Tokenizer,
+    special: &SpecialTokens,
+    config: &WhisperConfig,
+) -> Result<usize, Error> {
+    let by_place = || match (name, name.parse::<f64>(), special.no_timestamps) {
+        ("nospeech", ..) => special.no_speech,
+        (_, Ok(secs), Some(before)) => Some(before + 1 + (secs / TIMESTAMP_SECS).round() as u32),
+        _ => None,
+    };
+    let id = old.special(name).or_else(by_place).filter(|id| (*id as usize) < config.vocab_size);
+    id.map(|id| id as usize).ok_or_else(|| Error::Tokenizer(format!("the model has no token <|{name}|>")))
+}
+
+/// What changes of a Whisper.
+fn whisper_files(
+    description: &Description,
+    whisper: &WhisperConfig,
+    vocabulary: &NewVocabulary,
+    (ids, n_vocab): (&BTreeMap<String, u32>, usize),
+    before: &GenerationConfig,
+) -> Result<Vec<(&'static str, Value)>, Error> {
+    let mut generation = vocabulary.generation(ids, whisper.max_target_positions)?;
+    let mut config = read_json(description.source(), "config.json")?;
+    let changed = json!({
+        "vocab_size": n_vocab, "decoder_start_token_id": generation["decoder_start_token_id"],
+        "eos_token_id": generation["eos_token_id"], "bos_token_id": generation["bos_token_id"],
+        "pad_token_id": generation["pad_token_id"], "begin_suppress_tokens": [], "suppress_tokens": null, "forced_decoder_ids": null,
+    });
+    merge(&mut config, changed);
+    // What has nothing to do with the vocabulary stays.
+    let kept = json!({
+        "max_initial_timestamp_index": before.max_initial_timestamp_index,
+        "alignment_heads": before.alignment_heads, "num_beams": before.num_beams,
+    });
+    merge(&mut generation, kept);
+    if let Value::Object(keys) = &mut generation {
+        keys.retain(|_, value| !value.is_null());
     }
+    Ok(vec![
+        ("config.json", config),
+        ("generation_config.json", generation),
+        ("tokenizer_config.json", NewVocabulary::tokenizer_config(whisper.max_target_positions)),
+    ])
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use crate::ctc_head::CTC_HEAD;
 use crate::decoder::{Decoder, DecoderBlock};
 use crate::kernels::Activation;
 use crate::nn::{Embedding, FeedForward, LayerNorm, Linear, MultiHeadAttention, Projections};
@@ -29,7 +30,7 @@ pub(crate) fn load(params: &Params, config: &CanaryConfig) -> Result<SpeechModel
     );
     let width = config.encoder_config.hidden_size;
     let ctc_head = config.ctc_token_ids.as_ref().map(|ids| {
-        let linear = Linear::load(&params.root().sub("ctc_head"), width, ids.len() + 1, true)?;
+        let linear = Linear::load(&params.root().sub(CTC_HEAD), width, ids.len() + 1, true)?;
         Ok::<_, Error>(CtcHead::of_tokens(linear, ids))
     });
     let model = SpeechModel::with_decoder(Encoder::FastConformer(encoder?), decoder?);
