@@ -30,9 +30,11 @@ impl Tokens {
         }
     }
 
-    /// Whether a character comes back when it is written in tokens: what does not, a model can neither learn nor write.
+    /// Whether a character comes back when it is written in tokens: what does not, a model can neither learn nor write. Spaces alone
+    /// say nothing: some vocabularies have one before every text, and leave it out at the beginning.
     pub fn can_spell(&self, character: char) -> bool {
         match self {
+            _ if character.is_whitespace() => true,
             Self::Chars | Self::Bytes | Self::Words => true,
             Self::Model(tokenizer) => {
                 let text = character.to_string();

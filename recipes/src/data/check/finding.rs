@@ -4,6 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
+use super::texts::Spelling;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -143,6 +145,8 @@ pub struct Report {
     pub total_secs: f64,
     /// What was found.
     pub findings: Vec<Finding>,
+    /// How much of the texts can be spelled, where there is a vocabulary that has to.
+    pub spelling: Option<Spelling>,
 }
 
 /// Findings of one kind.

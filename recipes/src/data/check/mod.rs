@@ -14,6 +14,7 @@ use std::{
 };
 
 pub use finding::{Finding, Group, Kind, Report, Severity};
+pub use texts::Spelling;
 
 use super::{
     manifest::{Cut, Error, Needs, Reader, check_any_good},
@@ -108,7 +109,7 @@ pub fn check(
     if !options.skip_audio {
         recordings::check(&corpus, options.stop.as_deref(), progress, &mut report.findings);
     }
-    texts::check(&corpus, options.tokens.as_ref(), &mut report.findings);
+    report.spelling = texts::check(&corpus, options.tokens.as_ref(), &mut report.findings);
     shared::check(&corpus, &mut report.findings);
     Ok(report)
 }

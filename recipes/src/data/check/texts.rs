@@ -1,6 +1,7 @@
 //! Characters that a text should not have.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use unicode_script::{Script, UnicodeScript};
 
@@ -11,8 +12,37 @@ use crate::data::tokens::Tokens;
 const TOGETHER: [&[Script]; 2] =
     [&[Script::Han, Script::Hiragana, Script::Katakana], &[Script::Han, Script::Hangul]];
 
-pub(super) fn check(corpus: &Corpus, tokens: Option<&Tokens>, findings: &mut Vec<Finding>) {
+/// How much of some texts a vocabulary can spell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spelling {
+    /// Characters, spaces left out.
+    pub n_characters: u64,
+    /// Those that it cannot spell, and how often they come.
+    pub unknown: BTreeMap<char, u64>,
+}
+
+impl Spelling {
+    /// The share of the characters that it cannot spell, 0 to 1.
+    pub fn unknown_share(&self) -> f64 {
+        self.unknown.values().sum::<u64>() as f64 / self.n_characters.max(1) as f64
+    }
+
+    /// The most frequent of those that it cannot spell, with their numbers.
+    pub fn most_unknown(&self, n: usize) -> String {
+        let mut unknown: Vec<_> = self.unknown.iter().collect();
+        unknown.sort_by_key(|(_, count)| Reverse(**count)); // stable: of equally frequent ones the first
+        let unknown: Vec<char> = unknown.into_iter().take(n).map(|(c, _)| *c).collect();
+        names(&unknown)
+    }
+}
+
+pub(super) fn check(
+    corpus: &Corpus,
+    tokens: Option<&Tokens>,
+    findings: &mut Vec<Finding>,
+) -> Option<Spelling> {
     let mut spelled = HashMap::<char, bool>::new();
+    let mut spelling = Spelling::default();
     for placed in &corpus.cuts {
         let cut = &placed.cut;
         if cut.output_text().trim().is_empty() {
@@ -32,11 +62,14 @@ pub(super) fn check(corpus: &Corpus, tokens: Option<&Tokens>, findings: &mut Vec
         }
         let Some(tokens) = tokens else { continue };
         let mut unknown: Vec<char> = cut.output_text().chars().collect();
+        spelling.n_characters += unknown.iter().filter(|c| !c.is_whitespace()).count() as u64;
         unknown.retain(|c| !*spelled.entry(*c).or_insert_with(|| tokens.can_spell(*c)));
+        unknown.iter().for_each(|c| *spelling.unknown.entry(*c).or_default() += 1);
         if !unknown.is_empty() {
             findings.push(corpus.finding(Kind::UnknownCharacters, placed, names(&unknown)));
         }
     }
+    tokens.map(|_| spelling)
 }
 
 /// Control characters, private ones, and the mark of bytes that were no text. Line breaks are blanks.
@@ -97,6 +130,15 @@ mod tests {
         assert_eq!(mixed("سلام ok").as_deref(), Some("Arabic (س), Latin (o)"));
         // A Cyrillic letter that looks like a Latin one.
         assert_eq!(mixed("p\u{430}ge").as_deref(), Some("Latin (p), Cyrillic (\u{430})"));
+    }
+
+    #[test]
+    fn what_cannot_be_spelled_is_told_by_its_share_the_most_frequent_first() {
+        let unknown = BTreeMap::from([('ب', 1), ('ت', 3), ('ج', 3)]);
+        let spelling = Spelling { n_characters: 28, unknown };
+        assert_eq!(spelling.unknown_share(), 0.25);
+        assert_eq!(spelling.most_unknown(2), "ت U+062A, ج U+062C");
+        assert_eq!(Spelling::default().unknown_share(), 0.0);
     }
 
     #[test]
