@@ -19,6 +19,7 @@ mod digits;
 mod distil;
 mod fast_conformer;
 mod finetune;
+mod finetune_conformers;
 mod gpu;
 mod gradients;
 mod hostile_bundles;

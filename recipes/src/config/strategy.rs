@@ -1,5 +1,7 @@
 //! What of a base is trained, and in which order.
 
+use std::collections::BTreeSet;
+
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use models::params::TrainedPart;
@@ -92,8 +94,10 @@ pub struct StageConfig {
     pub gate: f64,
 }
 
-/// Linear layers that can have factors beside them.
-const LORA_TARGETS: [&str; 6] = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"];
+/// Linear layers that can have factors beside them: `out_proj` is Whisper's, `o_proj`, `linear1` and `linear2` are FastConformers'. The
+/// projection of relative positions is none of them: an encoder that does not train it projects them once.
+const LORA_TARGETS: [&str; 9] =
+    ["q_proj", "k_proj", "v_proj", "out_proj", "o_proj", "fc1", "fc2", "linear1", "linear2"];
 
 impl StrategyConfig {
     /// All of the model, the rest as the defaults have it.
@@ -122,6 +126,23 @@ impl StrategyConfig {
                 TrainedPart { frozen: stem.chain(layers).collect(), lora: None }
             }
         }
+    }
+
+    /// Makes sure that a base, whose tensors have these names, has all layers that get factors.
+    ///
+    /// # Errors
+    /// Layers that it does not have.
+    pub fn check_layers<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let layers: BTreeSet<_> =
+            names.filter_map(|name| name.strip_suffix(".weight")?.rsplit('.').next()).collect();
+        let missing: Vec<_> =
+            self.lora.targets.iter().filter(|target| !layers.contains(target.as_str())).collect();
+        if self.kind != StrategyKind::Lora || missing.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<_> = LORA_TARGETS.into_iter().filter(|target| layers.contains(target)).collect();
+        let message = format!("the base has no layers {missing:?}; it has {}", known.join(", "));
+        Err(Error::config("strategy.lora.targets", message))
     }
 
     pub(super) fn check(&self, has_base: bool) -> Result<(), Error> {

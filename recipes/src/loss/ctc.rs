@@ -2,7 +2,7 @@
 //! for each position. As an auxiliary loss it keeps an encoder aligned with the speech; alone it trains an encoder first.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Tensor;
 use models::decode::ctc_greedy;
@@ -52,6 +52,13 @@ impl CtcVocabulary {
     /// These tokens, in ascending order, each once.
     pub fn of_tokens(ids: &[u32]) -> Self {
         Self { ids: ids.to_vec() }
+    }
+
+    /// These tokens and those of another one.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Self {
+        let ids: BTreeSet<u32> = self.ids.into_iter().chain(other.ids.iter().copied()).collect();
+        Self { ids: ids.into_iter().collect() }
     }
 
     /// The tokens, in ascending order.
@@ -134,5 +141,6 @@ mod tests {
         assert_eq!(vocabulary.read(&logits), [50, 900, 7]);
         // Of many the most frequent.
         assert_eq!(CtcVocabulary::with_most([9, 9, 3, 3, 1, 5, 5, 5], 2).ids, [3, 5]);
+        assert_eq!(vocabulary.and(&CtcVocabulary::of([8, 7])).ids, [7, 8, 50, 900]);
     }
 }

@@ -3,6 +3,7 @@
 //! Everything lies in the run's folder: `run.json` (all settings), `data/` (manifests of corpora), `checkpoints/`,
 //! `metrics.jsonl` and `tensorboard/`, `model/` (a bundle to be used) and `card.html`. Running it again goes on where it was.
 
+mod base;
 mod folder;
 mod forecast;
 mod manifests;
@@ -15,18 +16,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use audio::augment::Augmenter;
-use models::{Architecture, BundleSource, DeviceChoice, Transcriber};
+use models::{BundleSource, DeviceChoice, Transcriber};
 
-pub use self::forecast::{Forecast, forecast};
-
+pub use self::base::{learn_vocabulary, with_language};
+use self::base::{loss, prepared_base, sizes, student};
 pub use self::folder::first_difference;
 use self::folder::{keep_settings, lock};
+pub use self::forecast::{Forecast, forecast};
 pub use self::manifests::{Place, find, force_language, manifest_of};
 use self::manifests::{read_cuts, sources};
-pub use self::model::with_language;
-use self::model::{
-    keep_model, learning_rate, limits, longest_secs, memory, model, prepared_base, sizes, student,
-};
+use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model};
 use self::pseudo_labels::pseudo_labels;
 pub use self::stage::{FirstStage, check_base};
 use self::stage::{Stage, first_stage};
@@ -36,11 +35,10 @@ use crate::config::{RunConfig, StrategyKind, TaskKind};
 use crate::data::EpochPadding;
 use crate::data::manifest::{Needs, Rejected};
 use crate::loader::Source as _;
-use crate::loss::CtcVocabulary;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
 use crate::run_card::{RunCard, TOO_SHORT};
 use crate::task::Figures;
-use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Teacher, Transcribe, ctc_vocabulary};
+use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Teacher, Transcribe};
 use crate::train::{Ending, Event, Run, StepReport, train};
 
 /// Where the model is in a run's folder.
@@ -108,6 +106,8 @@ pub struct Outcome {
     pub card: PathBuf,
     /// Values that were trained.
     pub n_parameters: usize,
+    /// Those of them that the model which is kept leaves out.
+    pub n_left_out: usize,
 }
 
 /// Runs `config` in the folder `dir` until its end, or until `stop` says so. `base` is the model that `model.base` names.
@@ -194,7 +194,8 @@ pub fn run(
     fs::write(&card, html).map_err(|error| Error::file(&card, error))?;
     // A log that could not be written must not cost the model; it is told when that is there.
     logged?;
-    Ok(Outcome { ending, state, model, card, n_parameters })
+    let n_left_out = task.n_left_out() as usize;
+    Ok(Outcome { ending, state, model, card, n_parameters, n_left_out })
 }
 
 /// A run before its first update.
@@ -230,7 +231,10 @@ fn assemble(
     let teacher = teacher.map(|teacher| Transcriber::load(teacher, &device)).transpose()?;
     // What a base decides is said as it is.
     let mut config = match &base {
-        Some(base) => RunConfig { model: sizes(config, base.description())?, ..config.clone() },
+        Some(base) => {
+            let base = base.description();
+            RunConfig { model: sizes(config, base)?, loss: loss(&config.loss, base), ..config.clone() }
+        }
         None => config.clone(),
     };
     config.train.device = DeviceChoice::of(&device);
@@ -263,22 +267,13 @@ fn assemble(
     let weights = config.data.weights.iter().zip(&counts);
     let weights = weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect();
 
-    let (description, params) = model(name, &config, base, &cuts, &device)?;
+    let (description, params, vocabulary) = model(name, &config, base, &cuts, &device)?;
     let language = (!config.data.language.is_empty()).then(|| config.data.language.clone());
     // For both sets of recordings, which are about as likely to be heard again.
     let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
     let (n_train, n_dev) = (cuts.len(), dev.len());
     let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
     let params = params.with_checkpointing(config.model.gradient_checkpointing);
-    let vocabulary = match config.loss.ctc.weight > 0.0 {
-        true => ctc_vocabulary(&description, &cuts, language.as_deref())?,
-        false => CtcVocabulary::default(),
-    };
-    // A Canary keeps the head, which knows when each token was said; one that is not trained on would know less and less.
-    let description = match description.architecture() {
-        Architecture::Canary(_) => description.with_ctc_tokens(vocabulary.tokens())?,
-        _ => description,
-    };
     let task =
         Transcribe::new(params, description, &config.loss, config.seed, vocabulary, teacher, |live| {
             let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
@@ -297,7 +292,7 @@ fn assemble(
     }
     tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
     if config.optimizer.learning_rate == 0.0 {
-        config.optimizer.learning_rate = learning_rate(config.model.d_model, config.strategy.kind);
+        config.optimizer.learning_rate = learning_rate(&config.model, config.strategy.kind);
     }
     if config.train.max_epochs > 0 {
         config.train.max_steps = (config.train.max_epochs * corpus.n_batches(0) as u64)

@@ -1,4 +1,4 @@
-//! The model of a run: where it comes from, what it has room for, and which of its weights are kept.
+//! The model of a run: what it has room for, and which of its weights are kept.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,151 +7,53 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use models::params::Params;
 use models::{
-    Architecture, Bundle, BundleSource, Description, DeviceChoice, NewConformer, NewVocabulary, NewWhisper,
-    Transcriber,
+    Architecture, Bundle, Description, DeviceChoice, NewConformer, NewVocabulary, NewWhisper, Transcriber,
 };
 
+use super::base::{vocabulary_in, with_ctc_head};
 use super::{ADAPTER, MODEL};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State, set_var, sync_folder};
 use crate::config::{ModelConfig, ModelKind, RunConfig, SamplerSettings, StrategyKind};
 use crate::data::manifest::Cut;
 use crate::data::{LengthLimits, ModelDims, TokensPerPosition, TrainingMemory};
-use crate::task::transcribe::Transcribe;
+use crate::loss::CtcVocabulary;
+use crate::task::transcribe::{Transcribe, ctc_vocabulary};
 use crate::task::{Figures, Task};
 
-/// A base as the run needs it: with a token for its language, with the vocabulary, the beam and windows of the length that are
-/// asked for.
-///
-/// # Errors
-/// A language that the base has no token for and that is like none that it has, a vocabulary that does not suit it, a strategy
-/// that cannot begin with it.
-pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<Bundle, Error> {
-    let is_adapted = matches!(source, BundleSource::Adapted { .. });
-    let base = with_language(config, source)?;
-    let base = match config.model.tokenizer.as_str() {
-        "" => base,
-        dir => base.with_vocabulary(&vocabulary(dir)?)?,
-    };
-    if config.strategy.kind == StrategyKind::Lora {
-        let refuse = |message: &str| Err(Error::config("strategy.kind", message));
-        if is_adapted {
-            return refuse(
-                "lora on an adapter is one on top of another; merge that one first (speechd models merge)",
-            );
-        }
-        let language = config.data.language.as_str();
-        if !config.model.like.is_empty()
-            && base.description().languages()?.last().is_some_and(|last| last == language)
-        {
-            return refuse(
-                "lora leaves embeddings as they are, and a new language's token would never learn; use full",
-            );
-        }
-    }
-    let (frozen, n_layers) = (config.strategy.frozen_layers, base.architecture().n_layers().0);
-    if config.strategy.kind == StrategyKind::FrozenEncoder && frozen > n_layers {
-        let message = format!("{frozen} are more than the encoder's {n_layers}");
-        return Err(Error::config("strategy.frozen_layers", message));
-    }
-    let base = match config.model.beam_size {
-        Some(beam_size) => base.with_beam_size(beam_size)?,
-        None => base,
-    };
-    Ok(match config.model.variable_length {
-        Some(variable_length) => base.with_variable_length(variable_length)?,
-        None => base,
-    })
-}
-
-/// What is trained of a base: a student has some of its decoder's blocks.
-///
-/// # Errors
-/// More blocks than the base has, a base that others' factors lie on.
-pub(super) fn student(config: &RunConfig, base: Bundle) -> Result<Bundle, Error> {
-    if config.strategy.kind != StrategyKind::Distil {
-        return Ok(base);
-    }
-    let (_, n_layers) = base.architecture().n_layers();
-    if n_layers == 0 {
-        let message = "distil makes a smaller decoder, and the base has none";
-        return Err(Error::config("strategy.kind", message));
-    }
-    Ok(base.with_decoder_blocks(&config.strategy.distil.blocks(n_layers)?)?)
-}
-
-/// A base with a token for the run's language.
-///
-/// # Errors
-/// A language that the base has no token for and that is like none that it has.
-pub fn with_language(config: &RunConfig, source: BundleSource) -> Result<Bundle, Error> {
-    let base = Bundle::from_source(source)?;
-    let (code, like) = (config.data.language.as_str(), config.model.like.as_str());
-    let known = base.description().languages()?;
-    let lacks = |code: &str| !known.is_empty() && !known.iter().any(|known| known == code);
-    if code.is_empty() || !lacks(code) {
-        if !like.is_empty() {
-            let message = format!("`{like}` is not needed: the base can be told `{code}` as it is");
-            return Err(Error::config("model.like", message));
-        }
-        return Ok(base);
-    }
-    if like.is_empty() || lacks(like) {
-        let message = format!(
-            "the base has no token for `{code}`; name a language that it is related to (--like, or model.like), one of {}",
-            known.join(", ")
-        );
-        return Err(Error::config("model.like", message));
-    }
-    Ok(base.with_language(code, like)?)
-}
-
-/// The settings of a model as its base has them.
-pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfig, Error> {
-    let architecture = base.architecture();
-    let (encoder_layers, decoder_layers) = architecture.n_layers();
-    let (kind, convolution) = match architecture {
-        Architecture::Whisper(_) => (ModelKind::Whisper, None),
-        Architecture::Canary(canary) => (ModelKind::Canary, Some(&canary.encoder_config)),
-        Architecture::ParakeetCtc(parakeet) => (ModelKind::ParakeetCtc, Some(&parakeet.encoder_config)),
-    };
-    let model = &config.model;
-    Ok(ModelConfig {
-        architecture: kind,
-        d_model: architecture.encoder_width(),
-        n_heads: architecture.n_heads(),
-        encoder_layers,
-        decoder_layers,
-        n_mels: architecture.n_mels(),
-        window_secs: base.window_secs(),
-        max_target_positions: architecture.max_target_positions(),
-        variable_length: Some(model.variable_length.unwrap_or(architecture.is_variable_length())),
-        subsampling: convolution.map_or(model.subsampling, |encoder| encoder.subsampling_factor),
-        conv_channels: convolution.map_or(model.conv_channels, |encoder| encoder.subsampling_conv_channels),
-        conv_kernel: convolution.map_or(model.conv_kernel, |encoder| encoder.conv_kernel_size),
-        attention_context: convolution.and_then(|encoder| encoder.attention_context),
-        n_text_tokens: architecture
-            .whisper()
-            .map_or(architecture.n_vocab(), |whisper| whisper.eos_token_id as usize),
-        languages: base.languages()?,
-        ..model.clone()
-    })
-}
-
-/// The model that is trained: a given one, or a new one that learns its vocabulary from the texts.
+/// The model that is trained, a given one, or a new one that learns its vocabulary from the texts; and the tokens that CTC tells apart.
 pub(super) fn model(
     name: &str,
     config: &RunConfig,
     base: Option<Bundle>,
     cuts: &[Cut],
     device: &Device,
-) -> Result<(Description, Params), Error> {
-    let model = &config.model;
+) -> Result<(Description, Params, CtcVocabulary), Error> {
+    let heard = |description: &Description| match config.loss.ctc.weight > 0.0 {
+        true => {
+            let language = Some(config.data.language.as_str()).filter(|code| !code.is_empty());
+            ctc_vocabulary(description, cuts, language)
+        }
+        false => Ok(CtcVocabulary::default()),
+    };
     if let Some(base) = base {
-        let (description, weights) = base.into_parts();
+        let heard = heard(base.description())?;
+        let (description, weights) = with_ctc_head(base, config.strategy.kind, &heard)?.into_parts();
         let part = config.strategy.part(description.architecture(), config.seed);
-        return Ok((description, Params::trainable(weights, device).with_part(part)));
+        return Ok((description, Params::trainable(weights, device).with_part(part), heard));
     }
+    let description = new_model(name, config, cuts)?;
+    let heard = heard(&description)?;
+    let description = match description.architecture() {
+        Architecture::Canary(_) => description.with_ctc_tokens(heard.tokens())?,
+        _ => description,
+    };
+    Ok((description, Params::seeded(config.seed, device), heard))
+}
+
+/// A model that nobody has trained yet.
+fn new_model(name: &str, config: &RunConfig, cuts: &[Cut]) -> Result<Description, Error> {
+    let model = &config.model;
     let texts: Vec<String> = cuts
         .iter()
         .map(|cut| cut.text.trim())
@@ -174,9 +76,9 @@ pub(super) fn model(
     };
     let learnt = match model.tokenizer.as_str() {
         "" => None,
-        dir => Some(self::vocabulary(dir)?),
+        dir => Some(vocabulary_in(dir)?),
     };
-    let description = match model.architecture {
+    Ok(match model.architecture {
         ModelKind::Whisper => {
             let new = NewWhisper {
                 name: name.to_owned(),
@@ -214,19 +116,17 @@ pub(super) fn model(
             };
             learnt.map_or_else(|| new.describe(&texts), |learnt| new.describe_with(learnt))?
         }
+    })
+}
+
+/// The highest learning rate of fine-tuning: wide models bear less, FastConformers more (NeMo's `speech_to_text_finetune.yaml` has 1e-4),
+/// and factors that begin with nothing more.
+pub(super) fn learning_rate(model: &ModelConfig, kind: StrategyKind) -> f64 {
+    let at_512 = match model.architecture {
+        ModelKind::Whisper => 3e-5,
+        ModelKind::Canary | ModelKind::ParakeetCtc => 1e-4,
     };
-    Ok((description, Params::seeded(config.seed, device)))
-}
-
-/// The vocabulary that `model.tokenizer` names.
-fn vocabulary(dir: &str) -> Result<String, Error> {
-    let path = Path::new(dir).join("tokenizer.json");
-    fs::read_to_string(&path).map_err(|error| Error::file(&path, error))
-}
-
-/// The highest learning rate of fine-tuning: wide models bear less, and factors that begin with nothing more.
-pub(super) fn learning_rate(d_model: usize, kind: StrategyKind) -> f64 {
-    let rate = (3e-5 * (512.0 / d_model.max(1) as f64).powi(2)).clamp(1e-5, 1e-3);
+    let rate = (at_512 * (512.0 / model.d_model.max(1) as f64).powi(2)).clamp(1e-5, 1e-3);
     match kind {
         StrategyKind::Lora => (20.0 * rate).min(2e-3),
         _ => rate,
@@ -389,4 +289,29 @@ fn set_weights(task: &Transcribe, checkpoints: &[PathBuf]) -> Result<(), Error> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_models_learn_slower_than_narrow_ones_and_conformers_faster_than_whispers() {
+        let settings = ["data.train=[\"a.jsonl\"]".to_owned()];
+        let config = RunConfig::load(None, &settings).expect("the defaults");
+        let rate = |architecture, d_model, kind| {
+            learning_rate(&ModelConfig { architecture, d_model, ..config.model.clone() }, kind)
+        };
+        for (architecture, d_model, expected) in [
+            (ModelKind::Whisper, 512, 3e-5),
+            (ModelKind::Whisper, 1280, 1e-5),
+            (ModelKind::Canary, 512, 1e-4),
+            (ModelKind::Canary, 1024, 2.5e-5),
+            (ModelKind::ParakeetCtc, 96, 1e-3),
+        ] {
+            let found = rate(architecture, d_model, StrategyKind::Full);
+            assert!((found - expected).abs() < 1e-9, "{architecture:?} of {d_model}: {found}");
+        }
+        assert!((rate(ModelKind::Canary, 1024, StrategyKind::Lora) - 5e-4).abs() < 1e-9);
+    }
 }

@@ -10,8 +10,8 @@ use models::BundleSource;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::base::prepared_base;
 use super::folder::write_whole;
-use super::model::prepared_base;
 use super::{Outcome, Progress, run};
 use crate::Error;
 use crate::checkpoint::State;

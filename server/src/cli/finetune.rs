@@ -46,6 +46,7 @@ Examples:
   speechd finetune --lang ps --data cv-corpus/ps --data our-recordings/=3            # ours three times as often
   speechd finetune --lang xx --like fa --model openai/whisper-base --data recordings/   # a language that it has no token for
   speechd finetune --lang ps --model ./tiny --data d/ --new-vocabulary 512           # tokens of its own, fewer a word
+  speechd finetune --lang ps --model ./parakeet-ctc --data d/ --new-vocabulary 512   # a CTC model of another language, and letters
   speechd finetune --lang ps --data d/ --strategy full,lora,frozen-encoder            # one after the other, and a table
 
 It imports the data, looks for what is wrong with it, measures the model as it is, trains, measures again, and says how to serve
@@ -62,7 +63,7 @@ pub(super) struct Args {
     /// A language that the model knows and that this one is related to, where the model has no token for this one
     #[arg(long, value_name = "CODE")]
     like: Option<String>,
-    /// The model to start from: a directory or a hub id [default: openai/whisper-base]
+    /// The model to start from, a Whisper, a Canary or a CTC model: a directory or a hub id [default: openai/whisper-base]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
     /// A corpus in any layout that `speechd data import` reads, or a folder of manifests; with =WEIGHT it is heard so many times as

@@ -195,6 +195,17 @@ impl Transcribe {
         (n_trained as u64, (n_trained + n_frozen) as u64)
     }
 
+    /// Values that are trained and that no bundle has: those of a CTC head beside a model that has none of its own.
+    pub fn n_left_out(&self) -> u64 {
+        let vars = self.params.vars().into_iter().filter(|(name, _)| !self.is_kept(name) && !is_factor(name));
+        vars.map(|(_, var)| var.elem_count() as u64).sum()
+    }
+
+    /// Whether a bundle has a tensor: readers of most know no CTC head, and factors are in the weights already.
+    fn is_kept(&self, name: &str) -> bool {
+        (self.model.ctc_head().is_some() || !name.starts_with(CTC_HEAD)) && !is_factor(name)
+    }
+
     /// Writes the model as it is now into `dir`, for use.
     ///
     /// # Errors
@@ -202,9 +213,7 @@ impl Transcribe {
     pub fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
         self.description.source().copy_description(dir)?;
         let mut tensors = self.tensors()?;
-        // Readers of other bundles know no such head, and factors are in the weights already.
-        let has_own_head = self.model.ctc_head().is_some();
-        tensors.retain(|name, _| (has_own_head || !name.starts_with(CTC_HEAD)) && !is_factor(name));
+        tensors.retain(|name, _| self.is_kept(name));
         Ok(write_weights(dir, &tensors, dtype)?)
     }
 
@@ -355,7 +364,8 @@ fn logits(
     Ok(decoder.logits(&hidden.flatten(0, 1)?.index_select(&rows, 0)?)?)
 }
 
-/// The tokens that CTC tells apart when it is trained on `cuts`; those that state no language are in `language`.
+/// The tokens that CTC tells apart when it is trained on `cuts`; those that state no language are in `language`. A head that there is
+/// keeps what it knows, and gets to know the others.
 ///
 /// # Errors
 /// A tokenizer that cannot be read.
@@ -364,20 +374,15 @@ pub fn ctc_vocabulary(
     cuts: &[Cut],
     language: Option<&str>,
 ) -> Result<CtcVocabulary, Error> {
-    match description.architecture() {
-        Architecture::ParakeetCtc(config) => {
-            return CtcVocabulary::whole(config.vocab_size, config.pad_token_id);
-        }
-        // It was trained with one before.
-        Architecture::Canary(config) if let Some(ids) = &config.ctc_token_ids => {
-            return Ok(CtcVocabulary::of_tokens(ids));
-        }
-        _ => (),
+    let architecture = description.architecture();
+    if let Architecture::ParakeetCtc(config) = architecture {
+        return CtcVocabulary::whole(config.vocab_size, config.pad_token_id);
     }
     let tokenizer = Tokenizer::from_source(description.source())?;
     let heard = cuts.iter().filter(|cut| cut.target_language.is_none());
     let texts = heard.map(|cut| cut_ids(&tokenizer, cut, language)).collect::<Result<Vec<_>, _>>()?;
-    Ok(CtcVocabulary::of(texts.iter().flatten().copied()))
+    let of_texts = CtcVocabulary::of(texts.iter().flatten().copied());
+    Ok(of_texts.and(&CtcVocabulary::of_tokens(architecture.ctc_tokens())))
 }
 
 /// Refuses a loss that a model has nothing for.

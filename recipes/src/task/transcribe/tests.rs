@@ -440,6 +440,25 @@ fn runs_of_conformers_go_on_as_if_they_had_not_been_stopped() {
 }
 
 #[test]
+fn every_parameter_of_a_conformer_learns() {
+    for settings in [CANARY, CTC] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&[settings, &[SINGLE]].concat());
+        let task = task(folder.path(), &config);
+        let corpus = corpus(folder.path(), &config, &task);
+        let batch = &corpus.load(Position::default()).unwrap().parts[0];
+        let sums = task.sums(batch).unwrap();
+        let total = sums.iter().skip(1).fold(sums[0].clone(), |total, sum| (total + sum).unwrap());
+        let gradients = models::nn::backward(&total).unwrap();
+        let vars = task.vars();
+        assert!(vars.iter().any(|(name, _)| name == "ctc_head.weight"), "{settings:?}");
+        for (name, var) in vars {
+            assert!(gradients.get(&var).is_some(), "{settings:?}: {name} has no gradient");
+        }
+    }
+}
+
+#[test]
 fn what_a_conformer_is_trained_to_is_the_bundle_that_it_is_written_to() {
     for (settings, has_head) in [(CANARY, false), (CTC, true)] {
         let folder = tempfile::tempdir().unwrap();

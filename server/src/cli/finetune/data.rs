@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::Context;
-use models::{BundleSource, NewVocabulary, TextUnit, Tokenizer};
+use models::{BundleSource, Description, Tokenizer};
 use parking_lot::Mutex;
 use recipes::{
     config::{RunConfig, StrategyKind},
     data::{
-        check::{self, Severity, check},
+        check::{self, Severity, Spelling, check},
         manifest::{Cut, Needs},
         stats::stats,
         tokens::Tokens,
@@ -32,6 +32,12 @@ use super::{
 
 /// Tokens a word above which a vocabulary of one's own is worth a thought: English has 1.3 in Whisper's.
 const MANY_TOKENS: f64 = 3.0;
+
+/// Characters that are told of those that cannot be spelled.
+const MANY_CHARACTERS: usize = 20;
+
+/// Share of the characters that cannot be spelled above which nothing would be learnt: most words have some.
+const UNSPELLABLE: f64 = 0.5;
 
 /// The manifests of a run.
 pub(super) struct Data {
@@ -134,16 +140,11 @@ impl Data {
         base: &BundleSource,
         style: Style,
     ) -> anyhow::Result<()> {
-        let base = run::with_language(config, base.clone())?;
-        let window_secs = base.description().window_secs();
-        let mut languages = vec![config.data.language.clone(), config.strategy.stage.language.clone()];
-        let names_languages = !base.description().languages()?.is_empty();
-        languages.retain(|code| names_languages && !code.is_empty());
-        let vocabulary = NewVocabulary { n_text_tokens, unit: TextUnit::Pieces, languages, window_secs };
         let mut paths = self.train.clone();
         paths.extend_from_slice(&self.related[0]);
         let texts = read_texts(&paths, style)?;
-        let contents = vocabulary.learn(&texts).map_err(|error| Usage(error.to_string()))?;
+        let contents = run::learn_vocabulary(config, base, n_text_tokens, &texts)
+            .map_err(|error| Usage(error.to_string()))?;
         write_file(&Path::new(&config.model.tokenizer).join("tokenizer.json"), &contents)
     }
 
@@ -161,7 +162,11 @@ impl Data {
             style.note("no test set: models are judged by the dev set, which checkpoints are chosen by, too");
         }
         let per_word = look_at(&paths, &config.data.language, config, base, stop, style)?;
-        let is_possible = config.model.tokenizer.is_empty() && config.strategy.kind != StrategyKind::Lora;
+        // Without a decoder a token costs no step.
+        let (_, n_decoder_blocks) = Description::open(base.clone())?.architecture().n_layers();
+        let is_possible = config.model.tokenizer.is_empty()
+            && config.strategy.kind != StrategyKind::Lora
+            && n_decoder_blocks > 0;
         if is_possible && per_word > MANY_TOKENS {
             style.note(
                 "so many are slow and hard to learn: --new-vocabulary gives the model tokens of its own",
@@ -239,6 +244,9 @@ fn look_at(
     progress.lock().clear();
     go_on(stop)?;
     let report = report?;
+    if let Some(spelling) = &report.spelling {
+        told_of(spelling, style)?;
+    }
     for group in report.groups() {
         let severity = if group.severity == Severity::Error { "error" } else { "warning" };
         style.note(&format!("{severity}: {} {}", group.findings.len(), group.kind.describe()));
@@ -248,4 +256,22 @@ fn look_at(
         style.note(&format!("which ones: speechd data check {}", folder.display()));
     }
     Ok(per_word)
+}
+
+/// Tells what of the texts the model's vocabulary cannot spell, and refuses what it would learn nothing of.
+fn told_of(spelling: &Spelling, style: Style) -> anyhow::Result<()> {
+    let share = spelling.unknown_share();
+    if share == 0.0 {
+        return Ok(());
+    }
+    let message = format!(
+        "{:.1} % of the characters cannot be spelled with the model's tokens: {}; --new-vocabulary N gives it tokens of these texts",
+        100.0 * share,
+        spelling.most_unknown(MANY_CHARACTERS)
+    );
+    if share > UNSPELLABLE {
+        return Err(Usage(message).into());
+    }
+    style.note(&format!("warning: {message}. As it is, it learns that something unknown was said there"));
+    Ok(())
 }

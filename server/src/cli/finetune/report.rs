@@ -40,6 +40,8 @@ pub(super) struct Row {
     n_steps: u64,
     /// `None` where no model was trained that could be told.
     n_parameters: Option<usize>,
+    /// Those of them that the model which is kept leaves out.
+    n_left_out: usize,
     hours: f64,
     /// What a stage on a related language took of that.
     first_stage: Option<Stage>,
@@ -80,6 +82,7 @@ impl Row {
             strategy: kind.name(),
             n_steps,
             n_parameters: None,
+            n_left_out: 0,
             hours,
             first_stage,
             test: Vec::new(),
@@ -115,6 +118,7 @@ impl Row {
         Ok(Self {
             n_steps: row.n_steps + outcome.state.step,
             n_parameters: Some(outcome.n_parameters),
+            n_left_out: outcome.n_left_out,
             hours: row.hours + outcome.state.busy_secs / 3600.0,
             test: rates(after),
             difference: difference.map(|words| (words.difference, interval(words))),
@@ -143,17 +147,14 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(config: &RunConfig, before: &[Score]) -> Self {
         let (language, base) = (config.data.language.clone(), config.model.base.clone());
-        let mut notes = Vec::new();
-        if config.loss.ctc.weight > 0.0 {
-            notes.push(
-                "TRAINED counts the head of the CTC loss, which the model that is kept leaves out."
-                    .to_owned(),
-            );
-        }
-        Self { language, base, before: rates(before), strategies: Vec::new(), notes }
+        Self { language, base, before: rates(before), strategies: Vec::new(), notes: Vec::new() }
     }
 
     pub(super) fn add(&mut self, row: Row) {
+        if row.n_left_out > 0 && self.notes.is_empty() {
+            let note = "TRAINED counts the head of the CTC loss, which the model that is kept leaves out.";
+            self.notes.push(note.to_owned());
+        }
         self.strategies.push(row);
     }
 
