@@ -300,3 +300,21 @@ fn push(list: &mut Value, value: Value) {
         other => *other = Value::Array(vec![value]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_token_comes_after_all_that_are_listed_in_either_way() {
+        let added = json!([{ "id": 4, "content": "<|a|>" }]);
+        for (tokenizer, expected) in [
+            (json!({ "model": { "vocab": { "x": 0, "y": 7 } }, "added_tokens": added }), Some(8)),
+            (json!({ "model": { "vocab": [["x", 0.0], ["y", -1.0]] }, "added_tokens": added }), Some(5)),
+            (json!({ "model": { "vocab": [["x", 0.0], ["y", -1.0], ["z", -1.0]] } }), Some(3)),
+            (json!({ "model": { "vocab": [] } }), None),
+        ] {
+            assert_eq!(next_id(&tokenizer), expected, "{tokenizer}");
+        }
+    }
+}

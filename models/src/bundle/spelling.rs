@@ -72,3 +72,41 @@ impl<'a> Spelling<'a> {
         Some(tokens)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{Bundle, Error};
+
+    #[test]
+    fn a_part_of_a_word_is_spelled_without_the_space_that_every_text_gets() -> Result<(), Error> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parakeet");
+        let bundle = Bundle::open(&path)?;
+        let (tokenizer, _, special) = bundle.description().vocabulary()?;
+        let spelling = Spelling::new(&tokenizer, &special, bundle.architecture().n_vocab());
+        // A space is 1, and letters come after it.
+        assert_eq!(spelling.of(b" cab"), [1, 4, 2, 3]);
+        assert_eq!(spelling.of(b"cab"), [4, 2, 3]);
+        assert!(spelling.of("cظ".as_bytes()).is_empty(), "it has no such letter");
+        assert!(spelling.of(b"\xd8").is_empty(), "nor bytes");
+        // All but what is unknown, and the blank.
+        assert_eq!(spelling.tokens(), (1..29).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_within_a_character_are_spelled_by_as_few_tokens_as_there_are() -> Result<(), Error> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper-80");
+        let bundle = Bundle::open(&path)?;
+        let (tokenizer, _, special) = bundle.description().vocabulary()?;
+        let spelling = Spelling::new(&tokenizer, &special, bundle.architecture().n_vocab());
+        for bytes in ["\u{68e}".as_bytes(), &[0x8e, b'a', 0xda], b"\xff\xfe"] {
+            let ids = spelling.of(bytes);
+            let spelled: Vec<u8> = ids.iter().flat_map(|id| tokenizer.token_bytes(*id as u32)).collect();
+            assert!(spelled == bytes && ids.len() <= bytes.len(), "{ids:?}");
+        }
+        Ok(())
+    }
+}
