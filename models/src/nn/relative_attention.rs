@@ -18,6 +18,8 @@ pub struct RelativeEncoding {
     width: usize,
     /// (2 P - 1, D), of the longest that was asked for yet.
     table: Mutex<Option<Tensor>>,
+    /// The last that was asked for, (T, T), and its context: all layers of an encoder ask for the same.
+    band: Mutex<Option<(Tensor, [usize; 2])>>,
 }
 
 /// Tables are made for some more positions than are asked for, so that few are made.
@@ -26,7 +28,7 @@ const STEP: usize = 64;
 impl RelativeEncoding {
     /// Of `width` numbers, an even one.
     pub fn new(width: usize) -> Self {
-        Self { width, table: Mutex::new(None) }
+        Self { width, table: Mutex::new(None), band: Mutex::new(None) }
     }
 
     /// (2 P - 1, D) for some P from `n_positions` on: row `P - 1 - d` is what lies `d` positions before.
@@ -41,6 +43,24 @@ impl RelativeEncoding {
                 let n = n_positions.next_multiple_of(STEP);
                 let made = Tensor::from_vec(self.values(n), (2 * n - 1, self.width), device)?;
                 *table = Some(made.clone());
+                Ok(made)
+            }
+        }
+    }
+
+    /// [`band`], made once for all layers.
+    fn band(
+        &self,
+        t: usize,
+        context: [usize; 2],
+        device: &candle_core::Device,
+    ) -> candle_core::Result<Tensor> {
+        let mut known = self.band.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.as_ref().filter(|(band, of)| *of == context && band.dims() == [t, t]) {
+            Some((band, _)) => Ok(band.clone()),
+            None => {
+                let made = band(t, context, device)?;
+                *known = Some((made.clone(), context));
                 Ok(made)
             }
         }
@@ -146,7 +166,7 @@ impl RelativeAttention {
             let [query, key, value] = [query.contiguous()?, key.contiguous()?, value.contiguous()?];
             query.apply_op3_no_bwd(&key, &value, &attention)?
         } else {
-            self.composed(&query, &key, &value, &middle(&positions, n_met)?, lengths)?
+            self.composed(encoding, [&query, &key, &value], &middle(&positions, n_met)?, lengths)?
         };
         add(x, &self.out, &mixed)
     }
@@ -180,9 +200,8 @@ impl RelativeAttention {
     /// the M positions that may be met.
     fn composed(
         &self,
-        query: &Tensor,
-        key: &Tensor,
-        value: &Tensor,
+        encoding: &RelativeEncoding,
+        [query, key, value]: [&Tensor; 3],
         positions: &Tensor,
         lengths: Option<&[usize]>,
     ) -> candle_core::Result<Tensor> {
@@ -208,7 +227,7 @@ impl RelativeAttention {
             scores = scores.broadcast_add(&hidden)?;
         }
         if let Some(context) = self.context {
-            scores = scores.broadcast_add(&band(t, context, scores.device())?)?;
+            scores = scores.broadcast_add(&encoding.band(t, context, scores.device())?)?;
         }
         let mixed = softmax(&scores)?.matmul(&heads(value)?)?; // (B, H, T, D/H)
         mixed.transpose(1, 2)?.flatten(2, D::Minus1) // (B, T, D)

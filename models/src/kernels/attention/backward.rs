@@ -165,7 +165,7 @@ impl Head<'_> {
         scratch.block.pack(self, first, d_queries.len());
         scratch.d_queries.clear();
         scratch.d_queries.resize(d_queries.len().div_ceil(N_COLUMNS) * head, Columns::ZERO);
-        let n_visible = self.shape.n_visible(first + d_queries.len() - 1, self.n_keys);
+        let n_visible = self.shape.sight(self.n_keys, None).of(first + d_queries.len() - 1).end;
         for key in (0..n_visible).step_by(BLOCK_KEYS) {
             let keys = key..n_visible.min(key + BLOCK_KEYS);
             for tile in keys.clone().step_by(MAX_ROWS) {

@@ -73,10 +73,9 @@ pub(super) fn attention_with(
         },
     );
     let tasks: Vec<_> = tasks.collect();
-    let everything = [usize::MAX, if shape.causal { 0 } else { usize::MAX }];
-    let context = positions.and_then(|positions| positions.context).unwrap_or(everything);
+    let context = positions.and_then(|positions| positions.context);
     tasks.into_par_iter().for_each(|(i, first_query, out, log_sums)| {
-        let sight = Sight { n_keys: shape.n_keys_of(i / shape.n_heads), context };
+        let sight = shape.sight(shape.n_keys_of(i / shape.n_heads), context);
         let task = Task {
             set,
             scale: shape.scale,

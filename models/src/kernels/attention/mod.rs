@@ -51,9 +51,10 @@ impl AttentionShape<'_> {
         self.key_lengths.map_or(self.n_keys, |lengths| lengths[i].min(self.n_keys))
     }
 
-    /// Keys that query `i` sees of `n_keys`.
-    fn n_visible(&self, query: usize, n_keys: usize) -> usize {
-        if self.causal { n_keys.min(query + 1) } else { n_keys }
+    /// Which of `n_keys` queries see, within a context if there is one.
+    fn sight(&self, n_keys: usize, context: Option<[usize; 2]>) -> Sight {
+        let everything = [usize::MAX, if self.causal { 0 } else { usize::MAX }];
+        Sight { n_keys, context: context.unwrap_or(everything) }
     }
 
     /// B.

@@ -19,7 +19,7 @@ fn twin(shape: AttentionShape<'_>, q: &[f32], k: &[f32], v: &[f32], d_out: &[f32
         for h in 0..shape.n_heads {
             for i in 0..u {
                 let query = (b * u + i) * width + h * head;
-                let n = shape.n_visible(i, shape.n_keys_of(b));
+                let n = shape.sight(shape.n_keys_of(b), None).of(i).end;
                 let key = |j: usize| (b * t + j) * width + h * head;
                 let dot = |a: &[f32], at: usize, b: &[f32], bt: usize| -> f64 {
                     (0..head).map(|d| f64::from(a[at + d]) * f64::from(b[bt + d])).sum()
