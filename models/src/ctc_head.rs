@@ -9,7 +9,7 @@ use crate::decode::CtcHeard;
 use crate::nn::Linear;
 
 /// Where the weights of a head beside a decoder are, and of one that stands alone.
-pub(crate) const CTC_HEAD: &str = "ctc_head";
+pub const CTC_HEAD: &str = "ctc_head";
 /// Its tensors, which have a row for each output.
 pub(crate) const CTC_ROWS: [&str; 2] = ["ctc_head.weight", "ctc_head.bias"];
 

@@ -42,7 +42,7 @@ pub use bundle::{
     TextUnit,
 };
 pub use bundled::{BUNDLED, bundled};
-pub use ctc_head::CtcHead;
+pub use ctc_head::{CTC_HEAD, CtcHead};
 pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
 pub use device::{Device, DeviceChoice};
 pub use draft::DraftWindow;
@@ -54,7 +54,7 @@ pub use lora::{ADAPTER_CONFIG, Adapter, Lora, add_updates, is_factor, write_adap
 pub use nemo::{import_nemo, is_nemo};
 pub use options::{DecodeOptions, Task, Timestamps};
 pub use precision::Precision;
-pub use special_tokens::{SpecialTokens, TIMESTAMP_SECS, Told, WordTimes};
+pub use special_tokens::{SpecialTokens, TIMESTAMP_SECS, TRANSLATED_TO, Told, WordTimes};
 pub use speech_model::SpeechModel;
 pub use tokenizer::Tokenizer;
 pub use transcriber::{Progress, TextToken, Transcriber};

@@ -16,7 +16,7 @@ use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_co
 use crate::worker::{Update, Worker};
 use crate::{
     Architecture, Bundle, CrossCache, DecodeOptions, Description, Error, Precision, Segment, SpeechModel,
-    Timestamps, Told, Transcript, padded_cost,
+    Task, Timestamps, Told, Transcript, padded_cost,
 };
 
 /// A model that turns speech into text. Immutable; threads share it, and a clone is another handle to it.
@@ -351,8 +351,13 @@ impl Transcriber {
     /// Whether the decoder is asked for times. Models that write none still know when a window was, and those that read by CTC when a
     /// word was: better than a decoder that writes its words' times (Canary v2 does so: arXiv 2509.14128).
     pub(crate) fn asks_for_times(&self, options: &DecodeOptions) -> bool {
-        let writes_words = self.special.word_times().is_some() && self.model.ctc_head().is_none();
+        let writes_words = self.special.word_times().is_some() && !self.hears_by_ctc(options);
         options.timestamps > Timestamps::None && (self.special.writes_times() || writes_words)
+    }
+
+    /// Whether CTC says when each word was said: of a transcript, for nobody says a translation.
+    pub(crate) fn hears_by_ctc(&self, options: &DecodeOptions) -> bool {
+        self.model.ctc_head().is_some() && options.task == Task::Transcribe
     }
 
     /// Refuses options that this model cannot follow, before any audio is looked at.

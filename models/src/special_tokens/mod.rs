@@ -6,7 +6,7 @@ mod prompt;
 pub use canary::WordTimes;
 #[cfg(test)]
 pub(crate) use canary::tests::canary_of_times;
-pub use prompt::Told;
+pub use prompt::{TRANSLATED_TO, Told};
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -4,7 +4,7 @@ use super::{PromptFormat, SpecialTokens};
 use crate::{DecodeOptions, Error, Task};
 
 /// English for a translation whose language nobody names, as OpenAI's service has it.
-const TRANSLATED_TO: &str = "en";
+pub const TRANSLATED_TO: &str = "en";
 
 /// What a decoder is told before it writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,7 @@ use audio::window::{Profile, cut_at_silences, energy_profile};
 use audio::{Features, Span, Vad, VadOptions, Waveform};
 
 use super::TextPart;
-use super::longform::{LongForm, OVERLAP_SECS, Plan, Stretch, WindowTask, overlapping};
+use super::longform::{LongForm, OVERLAP_SECS, Plan, Stretch, TokenTimes, WindowTask, overlapping};
 use super::stamps::stamped;
 use crate::decode::{
     AlignedLabel, Attempt, CtcHeard, LADDER, Strategy, Thresholds, WindowRequest, WindowResult,
@@ -114,7 +114,7 @@ impl Transcription {
             frame_secs: spec.frame_rate().recip(),
             position_frames: transcriber.architecture().frames_per_position(),
             max_context: transcriber.max_context(),
-            knows_times: transcriber.model().ctc_head().is_some()
+            knows_times: transcriber.hears_by_ctc(options)
                 || (predicts_timestamps && special.word_times().is_some()),
             language: special.only_language.clone().or_else(|| options.language.clone()),
         };
@@ -191,7 +191,7 @@ impl Transcription {
         let has_decoder = transcriber.model().decoder().is_ok();
         // Where windows overlap, times say which of them tells a word.
         let is_timed = plan.options.timestamps > Timestamps::None || self.long_form.is_overlapped(task.track);
-        let asks_ctc = !has_decoder || is_timed;
+        let asks_ctc = !has_decoder || (is_timed && transcriber.hears_by_ctc(&plan.options));
         let ctc = if asks_ctc { transcriber.ctc(&encoded)? } else { None };
         let cross = if has_decoder { Some(transcriber.listen(&encoded)?) } else { None };
         let language = match (&plan.language, &cross) {
@@ -313,12 +313,16 @@ impl Transcription {
         let word_times = special.word_times().filter(|_| self.predicts_timestamps);
         let align = |text_ids: &[u32]| {
             if let Some(times) = word_times {
-                return Ok(stamped(&result.tokens, times, &special, heard_secs));
+                let secs = stamped(&result.tokens, times, &special, heard_secs);
+                return Ok(TokenTimes { secs, are_exact: true });
             }
             // By CTC where it can: it knows when, while attention only looks somewhere near.
             let labels = heard.ctc.as_ref().and_then(|ctc| ctc.align(text_ids));
+            let are_exact = labels.is_some();
             let places: Vec<(usize, usize)> = match (labels, &heard.cross) {
                 (Some(labels), _) => spoken(&labels, transcriber.tokenizer()),
+                // To look where attention lay takes as long as to read a text, and only words are worth it.
+                (None, _) if options.timestamps < Timestamps::Word => return Ok(TokenTimes::default()),
                 (None, Some(cross)) => {
                     let (prompt, _) =
                         special.prompt_after(&[], Told::by(&options, language.as_deref(), false))?;
@@ -330,7 +334,8 @@ impl Transcription {
                 (None, None) => vec![(0, 0); text_ids.len()],
             };
             let secs = |position: usize| position as f64 * position_secs;
-            Ok(places.into_iter().map(|(start, end)| (secs(start), secs(end))).collect())
+            let secs = places.into_iter().map(|(start, end)| (secs(start), secs(end))).collect();
+            Ok(TokenTimes { secs, are_exact })
         };
         self.long_form.accept(task, result, &align)?;
         if self.long_form.is_done(task.track) {

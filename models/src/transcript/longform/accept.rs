@@ -5,8 +5,8 @@ use std::ops::Range;
 use audio::Span;
 
 use super::overlap::{Words, join};
-use super::sentences::sentences;
-use super::{Align, LongForm, WindowTask};
+use super::sentences::{is_mark, sentences};
+use super::{Align, LongForm, TokenTimes, WindowTask};
 use crate::decode::WindowResult;
 use crate::transcript::coverage::Outcome;
 use crate::transcript::segment::{Piece, Split, split};
@@ -27,19 +27,27 @@ const MAX_CONTEXT_TEMPERATURE: f32 = 0.5;
 /// Where timestamps exist, speech further than this from any segment has no text.
 const SEGMENT_MARGIN_SECS: f64 = 0.5;
 
-/// When each of some text tokens begins and ends, in seconds from the start of the window.
-type TokenSecs = Vec<(f64, f64)>;
-
 /// The result of a window that others overlap, until theirs are there too.
 pub(super) struct Read {
     task: WindowTask,
     result: WindowResult,
-    secs: Option<TokenSecs>,
+    times: Option<TokenTimes>,
     words: Words,
     /// Words that are told.
     kept: Range<usize>,
     /// Whether it is still to be joined with the one before it and with the one after it.
     is_open: [bool; 2],
+    /// When the words that are told begin and end, where that lies beside the cut.
+    told: Span,
+}
+
+/// What is left of a window that was joined with others.
+#[derive(Clone, Copy)]
+struct Joined {
+    /// What its text is of.
+    told: Span,
+    /// Whether others tell all that was heard in it.
+    others_tell: bool,
 }
 
 impl LongForm {
@@ -56,27 +64,25 @@ impl LongForm {
     ) -> Result<(), Error> {
         let stretch = self.tracks[task.track].stretch;
         let is_open = [stretch.overlaps_before(), stretch.overlaps_after()];
+        let is_held = is_open.contains(&true);
         let text_only;
-        let (result, secs) = if self.plan.rules.timestamps.is_some() {
+        let (result, times) = if self.plan.rules.timestamps.is_some() {
             (result, None)
         } else {
             text_only = self.text_of(result);
-            let is_timed = self.plan.options.timestamps > Timestamps::None || is_open.contains(&true);
-            let is_needed = self.splits_sentences() || (self.plan.knows_times && is_timed);
-            // Where words are wanted they are aligned before the window is gone.
-            let is_held = self.plan.options.timestamps == Timestamps::Word && is_open.contains(&true);
-            let secs = if is_needed || is_held { Some(align(&text_only.tokens)?) } else { None };
-            (&text_only, secs)
+            let wanted = self.plan.options.timestamps;
+            let is_exact = self.plan.knows_times && (wanted > Timestamps::None || is_held);
+            // Where words are wanted of a window that waits for others, they are aligned before it is gone.
+            let is_needed = is_exact || (is_held && wanted == Timestamps::Word);
+            let times = if is_needed { Some(align(&text_only.tokens)?) } else { None };
+            // Nobody knows.
+            (&text_only, times.filter(|times| times.secs.len() == text_only.tokens.len()))
         };
-        if is_open == [false, false] {
-            let used_frames = self.settle(task, result, secs.as_deref(), align)?;
-            self.advance(task, used_frames);
-        } else {
-            let window_secs = self.window_secs(task);
-            let words = self.words(result, secs.as_deref(), window_secs)?;
-            let kept = 0..words.texts.len();
+        if is_held {
+            let words = self.words(result, times.as_ref(), self.window_secs(task))?;
+            let (kept, told) = (0..words.texts.len(), stretch.told);
             self.tracks[task.track].read =
-                Some(Read { task, result: result.clone(), secs, words, kept, is_open });
+                Some(Read { task, result: result.clone(), times, words, kept, is_open, told });
             self.advance(task, task.n_frames);
             // It may have been what its neighbours waited for.
             let first = task.track.saturating_sub(1);
@@ -84,6 +90,9 @@ impl LongForm {
             for track in first..(task.track + 2).min(self.tracks.len()) {
                 self.settle_joined(track)?;
             }
+        } else {
+            let used_frames = self.settle(task, result, times, None, align)?;
+            self.advance(task, used_frames);
         }
         self.first_open += self.open_tracks().iter().take_while(|track| track.is_done()).count();
         Ok(())
@@ -99,6 +108,16 @@ impl LongForm {
             left.kept.end = kept.max(left.kept.start);
             right.kept.start = left_out.min(right.kept.end);
             (left.is_open[1], right.is_open[0]) = (false, false);
+            // The last word of the one and the first of the other may lie on either side of the cut.
+            let last = left.kept.end.checked_sub(1).and_then(|word| left.words.secs_of(word));
+            let next = right.words.secs_of(right.kept.start);
+            let seam_secs = match (last, next) {
+                (Some((_, end)), Some((start, _))) if end > cut_secs || start < cut_secs => {
+                    f64::midpoint(end, start.max(end))
+                }
+                _ => cut_secs,
+            };
+            (left.told.end_secs, right.told.start_secs) = (seam_secs, seam_secs);
         }
     }
 
@@ -106,13 +125,15 @@ impl LongForm {
     fn settle_joined(&mut self, track: usize) -> Result<(), Error> {
         let is_joined = |read: &mut Read| read.is_open == [false, false];
         let Some(read) = self.tracks[track].read.take_if(is_joined) else { return Ok(()) };
-        let Read { task, mut result, secs, words, kept, .. } = read;
+        let Read { task, mut result, times, words, kept, told, .. } = read;
         let tokens = words.n_tokens_of(kept.start)..words.n_tokens_of(kept.end);
+        let others_tell = kept.is_empty() && !words.texts.is_empty();
         result.tokens = result.tokens[tokens.clone()].to_vec();
         result.logprobs = result.logprobs[tokens.clone()].to_vec();
         result.positions = None;
-        let secs = secs.map(|secs| secs[tokens].to_vec());
-        self.settle(task, &result, secs.as_deref(), &|ids| Ok(vec![(0.0, 0.0); ids.len()]))?;
+        let times = times.map(|times| TokenTimes { secs: times.secs[tokens].to_vec(), ..times });
+        let joined = Joined { told, others_tell };
+        self.settle(task, &result, times, Some(joined), &|_| Ok(TokenTimes::default()))?;
         Ok(())
     }
 
@@ -123,26 +144,25 @@ impl LongForm {
         WindowResult { tokens, logprobs, ..result.clone() }
     }
 
-    /// The words of a result, of which `secs` tell when each token begins and ends.
+    /// The words of a result with the marks at them, of which `times` tell when each token begins and ends.
     fn words(
         &self,
         result: &WindowResult,
-        secs: Option<&[(f64, f64)]>,
+        times: Option<&TokenTimes>,
         window_secs: f64,
     ) -> Result<Words, Error> {
-        let (mut words, mut all) = (Words::default(), Vec::new());
+        // What is not known well does not decide.
+        let exact = times.filter(|times| times.are_exact).map(|times| &times.secs);
+        let mut words = Words { secs: exact.map(|_| Vec::new()), ..Words::default() };
         let mut first = 0;
         for (text, n_tokens) in
-            self.plan.tokenizer.split_words(&result.tokens, self.plan.language.as_deref())?
+            self.plan.tokenizer.split_words(&result.tokens, self.plan.written_language())?
         {
             let end = first + n_tokens;
-            all.extend(secs.map(|secs| (window_secs + secs[first].0, window_secs + secs[end - 1].1)));
-            words.texts.push(text);
-            words.n_tokens.push(n_tokens);
+            let secs = exact.map(|secs| (window_secs + secs[first].0, window_secs + secs[end - 1].1));
+            words.push(&text, n_tokens, secs, is_mark(&text));
             first = end;
         }
-        // What is not known well does not decide.
-        words.secs = secs.filter(|_| self.plan.knows_times).map(|_| all);
         Ok(words)
     }
 
@@ -153,13 +173,14 @@ impl LongForm {
             && self.plan.options.timestamps > Timestamps::None
     }
 
-    /// Makes segments of a window, of whose text tokens `secs` tell when each begins and ends, or `align` where that is wanted. Returns
-    /// the frames after which the next window begins.
+    /// Makes segments of a window, of whose text tokens `times` tell when each begins and ends, or `align` where that is wanted; of what
+    /// is left of one that was joined with others. Returns the frames after which the next window begins.
     fn settle(
         &mut self,
         task: WindowTask,
         result: &WindowResult,
-        secs: Option<&[(f64, f64)]>,
+        times: Option<TokenTimes>,
+        joined: Option<Joined>,
         align: &Align<'_>,
     ) -> Result<usize, Error> {
         let window_secs = self.window_secs(task);
@@ -171,9 +192,10 @@ impl LongForm {
             (piece.start, piece.end) = (start as f64, end as f64);
         }
         let position_secs = self.plan.position_secs();
-        if let Some(secs) = secs.filter(|_| self.splits_sentences()) {
-            let (tokenizer, language) = (&self.plan.tokenizer, self.plan.language.as_deref());
-            pieces = sentences(&result.tokens, secs, position_secs, tokenizer, language)?;
+        let exact = times.as_ref().filter(|times| times.are_exact && self.splits_sentences());
+        if let Some(times) = exact {
+            let (tokenizer, language) = (&self.plan.tokenizer, self.plan.written_language());
+            pieces = sentences(&result.tokens, &times.secs, position_secs, tokenizer, language)?;
         }
         let used_frames = match advance {
             _ if result.is_silence => task.n_frames,
@@ -185,7 +207,7 @@ impl LongForm {
         };
 
         let mut segments = Vec::with_capacity(pieces.len());
-        let mut segment_secs = secs.map(|_| Vec::new());
+        let mut segment_secs = times.as_ref().map(|_| Vec::new());
         if !result.is_silence {
             for piece in pieces {
                 let ids = &result.tokens[piece.tokens.clone()];
@@ -194,8 +216,8 @@ impl LongForm {
                 if text.trim().is_empty() || piece.end <= piece.start {
                     continue;
                 }
-                if let (Some(kept), Some(secs)) = (&mut segment_secs, secs) {
-                    kept.extend_from_slice(&secs[piece.tokens.clone()]);
+                if let (Some(kept), Some(times)) = (&mut segment_secs, &times) {
+                    kept.extend_from_slice(&times.secs[piece.tokens.clone()]);
                 }
                 segments.push((
                     Segment {
@@ -221,12 +243,13 @@ impl LongForm {
         }
         // Half a position of an odd last frame, a word aligned into what the next window will hear again, or one
         // that two segments share: nothing may reach into what comes after it.
-        let told = self.told(task, used_frames);
+        let told = joined.map_or_else(|| self.told(task, used_frames), |joined| joined.told);
         let mut start_secs = told.start_secs;
         for (segment, _) in &mut segments {
             start_secs = segment.keep_within(start_secs, told.end_secs);
         }
-        self.record_outcome(task, result, used_frames, &segments);
+        let others_tell = joined.is_some_and(|joined| joined.others_tell);
+        self.record_outcome(task, result, used_frames, &segments, others_tell);
 
         let track = &mut self.tracks[task.track];
         let spoken = segments.iter().flat_map(|(segment, _)| segment.token_ids.iter().copied());
@@ -298,7 +321,7 @@ impl LongForm {
         &mut self,
         task: WindowTask,
         segments: &mut [(Segment, usize)],
-        secs: Option<TokenSecs>,
+        secs: Option<Vec<(f64, f64)>>,
         align: &Align<'_>,
     ) -> Result<(), Error> {
         let plan = &self.plan;
@@ -308,9 +331,9 @@ impl LongForm {
             scored.filter(|(id, _)| plan.special.is_text(**id)).unzip();
         let secs = match secs {
             Some(secs) => secs,
-            None => align(&text_ids)?,
+            None => align(&text_ids)?.secs,
         };
-        let words = time_words(&text_ids, &logprobs, &secs, &plan.tokenizer, plan.language.as_deref())?;
+        let words = time_words(&text_ids, &logprobs, &secs, &plan.tokenizer, plan.written_language())?;
         let window_secs = self.window_secs(task);
         assign_words(segments, &words, window_secs, &mut self.tracks[task.track].last_speech_secs);
         Ok(())
@@ -323,6 +346,7 @@ impl LongForm {
         result: &WindowResult,
         used_frames: usize,
         segments: &[(Segment, usize)],
+        others_tell: bool,
     ) {
         let Span { start_secs, end_secs } = self.told(task, used_frames);
         let mut note = |start_secs: f64, end_secs: f64, gap| {
@@ -335,7 +359,7 @@ impl LongForm {
             // The text breaks off somewhere: without times nobody can say where.
             Some(GapReason::TokenLimit)
         } else if segments.is_empty() {
-            Some(GapReason::Empty)
+            (!others_tell).then_some(GapReason::Empty)
         } else if self.plan.rules.timestamps.is_none() {
             None
         } else {

@@ -25,7 +25,16 @@ use crate::tokenizer::Tokenizer;
 use crate::{DecodeOptions, Error, SpecialTokens, Told};
 
 /// When each of some text tokens begins and ends, in seconds from the start of the window.
-pub(crate) type Align<'a> = dyn Fn(&[u32]) -> Result<Vec<(f64, f64)>, Error> + 'a;
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct TokenTimes {
+    /// One for each.
+    pub secs: Vec<(f64, f64)>,
+    /// Whether that is when they were said, rather than about when.
+    pub are_exact: bool,
+}
+
+/// Finds out when some text tokens were said.
+pub(crate) type Align<'a> = dyn Fn(&[u32]) -> Result<TokenTimes, Error> + 'a;
 
 /// What the long form needs to know about the model and the request.
 pub(crate) struct Plan {
@@ -41,13 +50,18 @@ pub(crate) struct Plan {
     pub position_frames: usize,
     /// Most tokens of context in a prompt.
     pub max_context: usize,
-    /// Whether what aligns tokens knows when they were said, rather than about when.
+    /// Whether tokens can be aligned exactly.
     pub knows_times: bool,
     /// Language decoded in, once it is known.
     pub language: Option<String>,
 }
 
 impl Plan {
+    /// The language of the text, once it is known: that of a translation, else the one that is spoken.
+    pub fn written_language(&self) -> Option<&str> {
+        Told::by(&self.options, None, false).target().or(self.language.as_deref())
+    }
+
     /// Seconds of a position.
     pub fn position_secs(&self) -> f64 {
         self.position_frames as f64 * self.frame_secs
@@ -197,7 +211,7 @@ impl LongForm {
     /// Text that is new since the last call, in order and never taken back, a part for each segment: what belongs
     /// together does not depend on which window was ready first. All deltas put together are the transcript's text.
     pub fn take_text(&mut self) -> Vec<TextPart> {
-        let is_spaced = !self.plan.language.as_deref().is_some_and(Tokenizer::is_unspaced);
+        let is_spaced = !self.plan.written_language().is_some_and(Tokenizer::is_unspaced);
         let mut parts = Vec::new();
         let (track, place) = &mut self.next_segment;
         while let Some(state) = self.tracks.get(*track) {

@@ -6,8 +6,12 @@ use audio::Span;
 
 /// Seconds that two windows hear (NeMo `speech_to_text_aed_chunked_infer` overlaps its chunks by as much).
 pub(crate) const OVERLAP_SECS: f64 = 1.0;
-/// Words that may be said in them, and some that only one of the two makes of half a word.
+/// Words that may be said in them.
 const MAX_WORDS: usize = 8;
+/// Words at a window's edge that only one of two makes, of half a word.
+const MAX_BROKEN: usize = 2;
+/// What two windows may differ by about when a word was said.
+const MAX_DIFFERENCE_SECS: f64 = 0.3;
 
 /// A stretch of a recording that is decoded on its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,6 +81,25 @@ impl Words {
         near.start.max(by_count.start)..near.end.min(by_count.end).max(near.start.max(by_count.start))
     }
 
+    /// A word more, or what stands at the last one.
+    pub fn push(&mut self, text: &str, n_tokens: usize, secs: Option<(f64, f64)>, is_mark: bool) {
+        if let (true, Some(last), Some(n)) = (is_mark, self.texts.last_mut(), self.n_tokens.last_mut()) {
+            last.push_str(text);
+            *n += n_tokens;
+            return;
+        }
+        self.texts.push(text.to_owned());
+        self.n_tokens.push(n_tokens);
+        if let (Some(all), Some(secs)) = (&mut self.secs, secs) {
+            all.push(secs);
+        }
+    }
+
+    /// When a word begins and ends, where there is one and that is known.
+    pub fn secs_of(&self, word: usize) -> Option<(f64, f64)> {
+        self.secs.as_ref()?.get(word).copied()
+    }
+
     /// Tokens of the first `n` words.
     pub fn n_tokens_of(&self, n: usize) -> usize {
         self.n_tokens.iter().take(n).sum()
@@ -84,19 +107,27 @@ impl Words {
 }
 
 /// How many words of a window are kept, and how many of the next one are left out, which overlaps it around `cut_secs`: both
-/// end in the middle of the longest run of words that they have in common there. Where they have none, a word is told by the
-/// window in whose part it is said; where nobody knows when it was said, by both.
+/// end in the middle of the longest run of words that they have in common there. Common are words that were said at the same time;
+/// where nobody knows when, those with hardly anything behind them in the first window or before them in the second, for half a word
+/// is all that a window may hear alone. Where they have none, a word is told by the window in whose part it is said; where nobody
+/// knows when it was said, by both.
 pub(super) fn join(left: &Words, right: &Words, cut_secs: f64) -> (usize, usize) {
     let heard = Span { start_secs: cut_secs - OVERLAP_SECS / 2.0, end_secs: cut_secs + OVERLAP_SECS / 2.0 };
     let (tail, head) = (left.shared(heard, true), right.shared(heard, false));
-    let is_same = |i: usize, j: usize| same(&left.texts[i], &right.texts[j]);
+    let is_near = |i: usize, j: usize| match (&left.secs, &right.secs) {
+        (Some(left), Some(right)) => (left[i].0 - right[j].0).abs() <= MAX_DIFFERENCE_SECS,
+        _ => true,
+    };
+    let is_timed = left.secs.is_some() && right.secs.is_some();
+    let is_same = |i: usize, j: usize| same(&left.texts[i], &right.texts[j]) && is_near(i, j);
     let mut best: Option<(usize, usize, usize)> = None;
     for i in tail.clone() {
         for j in head.clone() {
             let n = (0..(tail.end - i).min(head.end - j)).take_while(|k| is_same(i + k, j + k)).count();
             // Of equally long ones that which comes last in the left one and first in the right one.
             let is_better = best.is_none_or(|(length, at, _)| n > length || (n == length && i > at));
-            if n > 0 && is_better {
+            let is_at_edges = i + n + MAX_BROKEN >= tail.end && j <= MAX_BROKEN;
+            if n > 0 && is_better && (is_timed || is_at_edges) {
                 best = Some((n, i, j));
             }
         }
@@ -186,6 +217,12 @@ mod tests {
         let left = words("no b c", Some(&[(5.0, 5.5), (9.0, 9.4), (9.8, 10.3)]));
         let right = words("c d no", Some(&[(9.7, 10.2), (10.6, 11.0), (14.0, 15.0)]));
         assert_eq!(join(&left, &right, 10.0), (3, 1));
+        // Nor is one that is far from the edges, or that was said at another time.
+        let left = words("he went home to the market with his brot", None);
+        assert_eq!(join(&left, &words("other and the children came late", None), 10.0), (9, 0));
+        let left = words("the man the", Some(&[(8.0, 8.4), (8.5, 9.0), (9.2, 9.4)]));
+        let right = words("sat the", Some(&[(9.6, 10.1), (10.4, 10.8)]));
+        assert_eq!(join(&left, &right, 10.0), (3, 0));
     }
 
     proptest! {

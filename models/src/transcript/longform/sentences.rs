@@ -26,16 +26,16 @@ pub(super) fn sentences(
     let words = tokenizer.split_words(ids, language)?;
     let mut pieces = Vec::new();
     let (mut first, mut end) = (0, 0);
-    for (i, (text, n_ids)) in words.iter().enumerate() {
+    for (i, (_, n_ids)) in words.iter().enumerate() {
         end += n_ids;
         let next = words.get(i + 1).map(|(text, _)| text.as_str());
         let is_last = match next {
             None => true,
-            // What closes a quotation is not the next sentence's.
-            Some(next) if is_closing(next) => false,
+            // What stands at a word belongs to it.
+            Some(next) if is_mark(next) => false,
             Some(_) => {
                 let pause_secs = secs[end].0 - secs[end - 1].1;
-                ends_sentence(text) || is_closed(text, &words[..i]) || pause_secs >= MIN_PAUSE_SECS
+                ends_sentence(&words[..=i]) || pause_secs >= MIN_PAUSE_SECS
             }
         };
         if is_last {
@@ -52,23 +52,16 @@ pub(super) fn sentences(
     Ok(pieces)
 }
 
-/// An opening one has its space before it.
-fn is_closing(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| CLOSING.contains(c))
+/// Whether a word is but punctuation of the one before it: an opening mark has its space before it.
+pub(super) fn is_mark(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with(' ') && !text.chars().any(char::is_alphanumeric)
 }
 
-fn ends_sentence(text: &str) -> bool {
+/// Whether a sentence ends with the last of some words and the marks at it.
+fn ends_sentence(words: &[(String, usize)]) -> bool {
+    let last = words.iter().rposition(|(text, _)| !is_mark(text)).unwrap_or(0);
+    let text: String = words[last..].iter().map(|(text, _)| text.as_str()).collect();
     text.trim_end_matches(|c: char| c.is_whitespace() || CLOSING.contains(c)).ends_with(|c| ENDS.contains(c))
-}
-
-/// Whether a word is but what closes a sentence that ended before it.
-fn is_closed(text: &str, before: &[(String, usize)]) -> bool {
-    is_closing(text)
-        && before
-            .iter()
-            .rev()
-            .find(|(text, _)| !is_closing(text))
-            .is_some_and(|(text, _)| ends_sentence(text))
 }
 
 #[cfg(test)]
@@ -106,6 +99,10 @@ mod tests {
         assert_eq!(split(" څنګه یې؟ ښه یم۔ مننه", "ps", None)?, [" څنګه یې؟", " ښه یم۔", " مننه"]);
         assert_eq!(split("你好。再见", "zh", None)?, ["你好。", "再见"]);
         assert_eq!(split("", "en", None)?, [] as [&str; 0]);
+        assert_eq!(
+            split(" Wait... What?! Fruit, e.g., pears. (Yes.) No", "en", None)?,
+            [" Wait...", " What?!", " Fruit, e.g., pears.", " (Yes.)", " No"]
+        );
         Ok(())
     }
 

@@ -40,8 +40,13 @@ fn result(tokens: &[u32]) -> WindowResult {
     }
 }
 
-fn no_words(_: &[u32]) -> Result<Vec<(f64, f64)>, Error> {
+fn no_words(_: &[u32]) -> Result<TokenTimes, Error> {
     panic!("nobody asked for words")
+}
+
+/// As attention finds them.
+fn about(secs: impl Iterator<Item = (f64, f64)>) -> TokenTimes {
+    TokenTimes { secs: secs.collect(), are_exact: false }
 }
 
 fn span(start_secs: f64, end_secs: f64) -> Span {
@@ -447,7 +452,7 @@ fn words_get_the_times_of_their_tokens_in_the_recording() -> Outcome {
         *asked.borrow_mut() = text_ids.to_vec();
         // Half a second per token, from 0.2 s on.
         let start = |i: usize| 0.2 + 0.25 * i as f64;
-        Ok((0..text_ids.len()).map(|i| (start(i), start(i + 1))).collect())
+        Ok(about((0..text_ids.len()).map(|i| (start(i), start(i + 1)))))
     })?;
     assert_eq!(*asked.borrow(), stage.say(" a b c."), "text of all segments, no times");
     let transcript = form.finish(110.0, None);
@@ -569,7 +574,7 @@ proptest! {
                         place = (place + whim.steps[i % whim.steps.len()]).min(window);
                         place
                     }).collect();
-                    Ok(starts.windows(2).map(|pair| (pair[0], pair[1])).collect())
+                    Ok(about(starts.windows(2).map(|pair| (pair[0], pair[1]))))
                 }).map_err(fail)?;
             }
             let total: usize = layout.iter().map(|(_, n_frames)| n_frames).sum();
@@ -616,8 +621,10 @@ fn overlapped(
         let ids = stage.say(texts[at]);
         // As many tokens a second everywhere.
         let secs = stretches[at].heard.duration_secs() / ids.len() as f64;
-        let align =
-            |ids: &[u32]| Ok((0..ids.len()).map(|i| (i as f64 * secs, (i + 1) as f64 * secs)).collect());
+        let align = |ids: &[u32]| {
+            let times = about((0..ids.len()).map(|i| (i as f64 * secs, (i + 1) as f64 * secs)));
+            Ok(TokenTimes { are_exact: knows_times, ..times })
+        };
         form.accept(tasks[at], &result(&ids), &align)?;
         told.extend(form.take_text().into_iter().map(|part| part.delta));
     }
@@ -642,13 +649,33 @@ fn windows_that_overlap_tell_what_both_heard_once_in_any_order() -> Outcome {
 }
 
 #[test]
+fn a_translation_has_the_spaces_of_its_own_language() -> Outcome {
+    for (spoken, to, text) in [("ja", "en", "Hello. World."), ("en", "ja", "Hello.World.")] {
+        let options = DecodeOptions {
+            task: crate::Task::Translate,
+            to_language: Some(to.to_owned()),
+            ..DecodeOptions::default()
+        };
+        let stage = Stage::new(options, false)?;
+        let mut form = stage.tracks(&[(0.0, 2.0), (2.0, 2.0)], &[])?;
+        form.plan.language = Some(spoken.to_owned());
+        for text in ["Hello.", "World."] {
+            answer(&mut form, &result(&stage.say(text)))?;
+        }
+        let transcript = form.finish(4.0, None);
+        assert_eq!((transcript.text.as_str(), transcript.written_language()), (text, Some(to)));
+    }
+    Ok(())
+}
+
+#[test]
 fn words_of_windows_that_overlap_have_their_times_and_sentences_end() -> Outcome {
     let options = DecodeOptions { timestamps: Timestamps::Word, ..DecodeOptions::default() };
     let texts = [" One two. Three four", " four five six. Seven", " seven eight."];
     let (transcript, _) = overlapped(options, true, texts, [2, 0, 1])?;
     assert_eq!(transcript.text, "One two. Three four five six. Seven eight.");
     let segments: Vec<_> = transcript.segments.iter().map(|segment| segment.text.as_str()).collect();
-    assert_eq!(segments, [" One two.", " Three four", " five six.", " Seven", " eight."]);
+    assert_eq!(segments, [" One two.", " Three", " four five six.", " Seven", " eight."]);
     let mut latest = 0.0;
     for segment in &transcript.segments {
         let words = segment.words.as_deref().unwrap_or_default();
