@@ -216,6 +216,15 @@ impl RunConfig {
         figures
     }
 
+    /// Refuses a figure that no evaluation gives.
+    pub(crate) fn check_best_by(&self) -> Result<(), Error> {
+        let (best_by, figures) = (self.train.best_by.as_str(), self.figures());
+        if figures.contains(&best_by) {
+            return Ok(());
+        }
+        Err(Error::config("train.best_by", format!("`{best_by}` is none of {}", figures.join(", "))))
+    }
+
     /// A student has one teacher, its base, and does not learn to hear.
     fn check_distillation(&self) -> Result<(), Error> {
         let (is_student, loss) = (self.strategy.kind == StrategyKind::Distil, &self.loss);
@@ -263,6 +272,10 @@ impl RunConfig {
         share("target.timestamps", self.target.timestamps)?;
         share("target.previous", self.target.previous)?;
         share("target.unpunctuated", self.target.unpunctuated)?;
+        if self.data.translations == Translations::Only && self.loss.ctc.weight > 0.0 {
+            let message = "CTC learns what is heard, and nothing else is left than translations; set 0";
+            return Err(Error::config("loss.ctc.weight", message));
+        }
         if self.data.train.is_empty() {
             return Err(Error::config("data.train", "names no manifest: there is nothing to learn from"));
         }
@@ -322,11 +335,7 @@ impl RunConfig {
                 _ => (),
             }
         }
-        let figures = self.figures();
-        if !figures.contains(&self.train.best_by.as_str()) {
-            let message = format!("`{}` is none of {}", self.train.best_by, figures.join(", "));
-            return Err(Error::config("train.best_by", message));
-        }
+        self.check_best_by()?;
         let memory_gb = self.sampler.memory_gb;
         if !(memory_gb.is_finite() && memory_gb >= 0.0) {
             return Err(Error::config("sampler.memory_gb", format!("{memory_gb} is not a number from 0 on")));
@@ -357,12 +366,18 @@ impl RunConfig {
             return Err(Error::config("train.parts", message));
         }
         let model = &self.model;
-        if model.base.is_empty()
-            && model.architecture == ModelKind::Whisper
-            && model.attention_context.is_some()
-        {
-            let message = "a whisper attends to all positions; canary and parakeet_ctc may attend to fewer";
-            return Err(Error::config("model.attention_context", message));
+        if model.attention_context.is_some() {
+            let refuse = |message: &str| Err(Error::config("model.attention_context", message));
+            if !model.base.is_empty() {
+                return refuse(
+                    "is that of a new model; a base has its own, in its config.json: leave this out",
+                );
+            }
+            if model.architecture == ModelKind::Whisper {
+                return refuse(
+                    "a whisper attends to all positions; canary and parakeet_ctc may attend to fewer",
+                );
+            }
         }
         self.strategy.check(!self.model.base.is_empty())?;
         self.check_distillation()?;

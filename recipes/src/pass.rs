@@ -93,7 +93,9 @@ impl Workers {
                 }
             }
         }
-        let terms = totals.iter().map(|(term, sum)| (term.name, sum / term.weight)).collect();
+        // What no row of an update counts for has no mean.
+        let counted = totals.iter().filter(|(term, _)| term.weight > 0.0);
+        let terms = counted.map(|(term, sum)| (term.name, sum / term.weight)).collect();
         Ok(Pass { gradients, loss, terms, extent })
     }
 

@@ -23,10 +23,11 @@ pub struct CtcTargets {
 }
 
 impl CtcTargets {
-    /// Rows that have too few frames for their labels: no path spells them, as two equal labels need a blank between them. They
+    /// Rows that count and have too few frames for their labels: no path spells them, as two equal labels need a blank between them. They
     /// add nothing to the loss and have no gradient (torch's `zero_infinity`).
     pub fn n_infeasible(&self) -> usize {
-        (0..self.labels.len()).filter(|row| !self.is_feasible(*row)).count()
+        let is_counted = |row: &usize| self.weights.get(*row).is_some_and(|weight| *weight != 0.0);
+        (0..self.labels.len()).filter(is_counted).filter(|row| !self.is_feasible(*row)).count()
     }
 
     /// Whether a row has frames enough for its labels.

@@ -1,5 +1,6 @@
 //! What becomes of cuts that come with a translation: each row of a manifest may hold two things to learn.
 
+use models::TRANSLATED_TO;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Cut;
@@ -18,17 +19,16 @@ pub enum Translations {
 }
 
 impl Translations {
-    /// Cuts as they are learnt: the text of each is what is to be written, and one that names a target language is a translation into it.
-    /// Names stay different: a translation's ends with its language.
+    /// Cuts as they are learnt: the text of each is what is to be written, and one that names a target language is a translation into it: into
+    /// English where its row names none. Names stay different: a translation's ends with its language.
     pub fn apply(self, cuts: Vec<Cut>) -> Vec<Cut> {
         let mut learnt = Vec::with_capacity(cuts.len());
         for mut cut in cuts {
             let (target_text, target_language) = (cut.target_text.take(), cut.target_language.take());
-            let translation = target_text.zip(target_language).map(|(text, language)| Cut {
-                id: format!("{} > {language}", cut.id).into(),
-                text,
-                target_language: Some(language),
-                ..cut.clone()
+            let translation = target_text.map(|text| {
+                let language = target_language.unwrap_or_else(|| TRANSLATED_TO.into());
+                let id = format!("{} > {language}", cut.id).into();
+                Cut { id, text, target_language: Some(language), ..cut.clone() }
             });
             let has_translation = translation.is_some();
             if self != Self::Off {

@@ -11,14 +11,15 @@ use super::{DATA, Progress};
 use crate::Error;
 use crate::config::RunConfig;
 use crate::data::manifest::{self, Cut, Needs};
-use crate::data::{hex, read_cut_at};
+use crate::data::{Translations, hex, read_cut_at};
 use crate::prepare::{self, Set, SynthesisOptions};
 
-/// The cuts of manifests, and of parts of corpora that are known by name, and how many there are of each.
+/// The cuts of manifests, and of parts of corpora that are known by name, as they are learnt, and how many there are of each.
 pub(super) fn read_cuts(
     entries: &[String],
     what: &str,
     needs: Needs,
+    translations: Translations,
     config: &RunConfig,
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
@@ -28,7 +29,7 @@ pub(super) fn read_cuts(
         let path = manifest_of(entry, what, &config.data.language, dir, tell)?;
         let read = manifest::read(&path, needs)?;
         read.rejected.iter().for_each(|rejected| tell(Progress::Rejected(rejected)));
-        let learnt = config.data.translations.apply(read.cuts);
+        let learnt = translations.apply(read.cuts);
         counts.push(learnt.len());
         cuts.extend(learnt);
     }
@@ -47,7 +48,7 @@ pub(super) fn sources(
 ) -> Result<Sources, Error> {
     let needs = Needs { text: false, recording: true, ..Needs::default() };
     let mut read = |entries: &[String], what: &str| -> Result<Vec<_>, Error> {
-        let (cuts, _) = read_cuts(entries, what, needs, config, dir, tell)?;
+        let (cuts, _) = read_cuts(entries, what, needs, Translations::Off, config, dir, tell)?;
         let waveform =
             |cut: &Cut| Ok((read_cut_at(cut, sample_rate, &DecodeAudio::default())?, cut.id.clone()));
         cuts.iter().map(waveform).collect()

@@ -31,9 +31,9 @@ pub use self::stage::{FirstStage, check_base};
 use self::stage::{Stage, first_stage};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
-use crate::config::{RunConfig, StrategyKind, TaskKind};
-use crate::data::EpochPadding;
+use crate::config::{RunConfig, StrategyKind, TargetConfig, TaskKind};
 use crate::data::manifest::{Needs, Rejected};
+use crate::data::{EpochPadding, Translations};
 use crate::loader::Source as _;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
 use crate::run_card::{RunCard, TOO_SHORT};
@@ -249,9 +249,15 @@ fn assemble(
     if stop.is_some() {
         keep_settings(&config, dir)?;
     }
-    let needs =
-        Needs { text: !config.data.keep_empty, transcript: true, recording: true, ..Needs::default() };
-    let mut read = |entries: &[String], what: &str| read_cuts(entries, what, needs, &config, dir, tell);
+    let translations = config.data.translations;
+    let needs = Needs {
+        text: !config.data.keep_empty,
+        transcript: translations == Translations::Off,
+        recording: true,
+        ..Needs::default()
+    };
+    let mut read =
+        |entries: &[String], what: &str| read_cuts(entries, what, needs, translations, &config, dir, tell);
     let (cuts, counts) = read(&config.data.train, "data.train")?;
     let (dev, _) = read(&config.data.dev, "data.dev")?;
     let (cuts, counts) = match (&teacher, stop) {
@@ -277,6 +283,7 @@ fn assemble(
     let task =
         Transcribe::new(params, description, &config.loss, config.seed, vocabulary, teacher, |live| {
             let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
+            recordings.check(&TargetConfig { unpunctuated: 0.0, ..config.target.clone() })?;
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)
         })?;
     let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);

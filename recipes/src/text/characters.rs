@@ -98,15 +98,52 @@ pub(super) fn remove_symbols_and_diacritics(text: &str, keep: &str) -> String {
     clean
 }
 
-/// A text as somebody writes it who does not care: small letters, nothing but letters, marks, numbers and symbols, single spaces. What
-/// stands within a word, as in `don't` or `3.5`, stays.
+/// A text as somebody writes it who does not care: small letters, no punctuation, single spaces. What belongs to a word stays, as in
+/// `don't`, `well-known` and `3.5`, and so do signs that are read aloud.
 pub(crate) fn unpunctuated(text: &str) -> String {
+    const READ_ALOUD: &str = "%&@#";
+    const IN_WORDS: &str = "'’-‐";
+    const IN_NUMBERS: &str = ".,:٫٬";
     let chars: Vec<char> = text.chars().collect();
-    let is_word = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|c| is_word(*c));
+    let group = |at: Option<usize>| {
+        at.and_then(|at| chars.get(at))
+            .map(|c| c.general_category_group())
+            .unwrap_or(GeneralCategoryGroup::Other)
+    };
+    // Marks are parts of letters.
+    let is_word = |at| {
+        matches!(
+            group(at),
+            GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number | GeneralCategoryGroup::Mark
+        )
+    };
+    let is_number = |at| group(at) == GeneralCategoryGroup::Number;
     let kept = chars.iter().enumerate().map(|(at, c)| {
-        let is_inside = is_word(at.checked_sub(1)) && is_word(Some(at + 1));
-        let is_punctuation = c.general_category_group() == GeneralCategoryGroup::Punctuation;
-        if is_punctuation && !is_inside { ' ' } else { *c }
+        let (before, after) = (at.checked_sub(1), Some(at + 1));
+        let is_inside = (IN_WORDS.contains(*c) && is_word(before) && is_word(after))
+            || (IN_NUMBERS.contains(*c) && is_number(before) && is_number(after));
+        let is_punctuation = group(Some(at)) == GeneralCategoryGroup::Punctuation;
+        if is_punctuation && !is_inside && !READ_ALOUD.contains(*c) { ' ' } else { *c }
     });
     squeeze(&kept.collect::<String>().to_lowercase()).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn punctuation_goes_and_words_stay() {
+        for (text, expected) in [
+            ("Don't go: it's 3.5 km, well-known.", "don't go it's 3.5 km well-known"),
+            ("one,two (three) -four- \"five\"", "one two three four five"),
+            ("50% of R&D at 10:30!", "50% of r&d at 10:30"),
+            ("سلام،څنګه یې؟", "سلام څنګه یې"),
+            ("你好，世界。", "你好 世界"),
+            ("हिन्दी-भाषा।", "हिन्दी-भाषा"),
+            ("...", ""),
+        ] {
+            assert_eq!(unpunctuated(text), expected, "{text}");
+        }
+    }
 }

@@ -22,8 +22,8 @@ use candle_core::{Tensor, Var};
 use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::{
-    Architecture, CtcHead, DecodeOptions, Decoder, Description, SpeechModel, Tokenizer, Transcriber,
-    WeightDtype, add_updates, is_factor, write_adapter, write_weights,
+    Architecture, CTC_HEAD, CtcHead, DecodeOptions, Decoder, Description, SpeechModel, Tokenizer,
+    Transcriber, WeightDtype, add_updates, is_factor, write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
 
@@ -37,8 +37,6 @@ use crate::evaluate::{Reference, Unheard, evaluate, evaluate_by};
 use crate::loss::{Ctc, CtcVocabulary, LossConfig};
 use crate::metrics::ScoreOptions;
 
-/// Where the weights of the CTC head are in a checkpoint.
-const CTC_HEAD: &str = "ctc_head";
 /// Epoch in which held-out utterances are joined: none that is trained on.
 const HELD_OUT_EPOCH: u64 = u64::MAX;
 /// Held-out utterances whose loss is computed together.
@@ -386,7 +384,7 @@ pub fn ctc_vocabulary(
 }
 
 /// Refuses a loss that a model has nothing for.
-fn check_loss(architecture: &Architecture, loss: &LossConfig) -> Result<(), Error> {
+pub(crate) fn check_loss(architecture: &Architecture, loss: &LossConfig) -> Result<(), Error> {
     if let Architecture::ParakeetCtc(_) = architecture {
         for (key, weight, is_right) in [
             ("loss.cross_entropy.weight", loss.cross_entropy.weight, loss.cross_entropy.weight == 0.0),

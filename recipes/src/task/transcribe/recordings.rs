@@ -128,7 +128,14 @@ impl Recordings {
         // By numbers of its own, so that nobody else draws others.
         let mut style = cut_rng(seed.wrapping_add(2), *epoch, &utterance.id);
         let is_unpunctuated = uniform(&mut style) < target.unpunctuated;
-        let text = self.text_ids(utterance, is_unpunctuated)?;
+        let text = self.text_ids(utterance)?;
+        let small = match is_unpunctuated {
+            true => {
+                let small = unpunctuated(&self.text(utterance));
+                Some(encode(self.transcriber.tokenizer(), &small, self.written_in(utterance))?)
+            }
+            false => None,
+        };
         // Both are drawn always, so that neither setting changes what the other draws.
         let (timed, preceded) = (uniform(rng) < target.timestamps, uniform(rng) < target.previous);
         let begin = special.timestamp_begin().filter(|_| timed);
@@ -156,15 +163,18 @@ impl Recordings {
             None => Vec::new(),
         };
         let context = if context.is_empty() { special.opening().into_iter().collect() } else { context };
-        let tokens = Tokens::new(special, &context, &prompt, &text, times);
-        Ok(Tokens { is_transcript: told.task == Task::Transcribe, ..tokens })
+        let (written, is_transcript) = (small.as_ref().unwrap_or(&text), told.task == Task::Transcribe);
+        // CTC, which is asked for nothing, learns the text as it stands.
+        Ok(Tokens {
+            is_transcript,
+            text: text.clone(),
+            ..Tokens::new(special, &context, &prompt, written, times)
+        })
     }
 
     /// Tokens of what an utterance should become.
-    fn text_ids(&self, utterance: &Utterance, is_unpunctuated: bool) -> Result<Vec<u32>, Error> {
-        let text = self.text(utterance);
-        let text = if is_unpunctuated { unpunctuated(&text) } else { text };
-        encode(self.transcriber.tokenizer(), &text, self.written_in(utterance))
+    fn text_ids(&self, utterance: &Utterance) -> Result<Vec<u32>, Error> {
+        encode(self.transcriber.tokenizer(), &self.text(utterance), self.written_in(utterance))
     }
 
     /// What an utterance should become.

@@ -554,7 +554,11 @@ fn a_canary_is_asked_for_what_each_row_is() {
     assert_eq!((text(&translation).trim(), text(&transcript).trim()), ("یو", "One, two."));
     // What both say is what the prompt asks for; numbers that others draw stay theirs.
     let [_, small, same] = <[Row; 3]>::try_from(rows(1.0)).unwrap();
-    assert_eq!(text(&small).trim(), "one two");
+    let (begin, end) = (small.tokens.sequence.len() - "one two".len() - 2, small.tokens.sequence.len() - 1);
+    let written = task.live().tokenizer().decode(&small.tokens.sequence[begin.min(end)..end]).unwrap();
+    assert!(written.ends_with("one two") && !written.contains(['O', ',']), "{written:?}");
+    // CTC, which is asked for nothing, learns the text as it stands.
+    assert_eq!(text(&small).trim(), "One, two.");
     assert!(
         small.tokens.sequence.contains(&token("nopnc"))
             && !transcript.tokens.sequence.contains(&token("nopnc"))
