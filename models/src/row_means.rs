@@ -11,6 +11,13 @@ pub(crate) struct RowMeans {
 }
 
 impl RowMeans {
+    /// The first row of before that a matrix of `n_before` rows lacks.
+    pub fn missing(&self, n_before: usize) -> Option<usize> {
+        let is_open = self.rows.iter().any(Vec::is_empty);
+        let typical = self.typical.iter().filter(|_| is_open);
+        self.rows.iter().flatten().chain(typical).copied().find(|row| *row >= n_before)
+    }
+
     /// The new rows of a matrix of `n_before` rows; `None` where it lacks some of those that are named. One row alone is copied, to
     /// the bit.
     pub fn of(&self, values: &[f32], n_before: usize) -> Option<Vec<f32>> {
@@ -53,6 +60,8 @@ mod tests {
         assert_eq!(means(&[&[2], &[0, 1], &[]], &[0, 1, 2]), Some(vec![8.0, 80.0, 2.0, 20.0, 4.0, 40.0]));
         assert_eq!(means(&[], &[]), Some(Vec::new()));
         assert_eq!(means(&[&[3]], &[]), None, "there is no such row");
+        let missing = RowMeans { rows: vec![vec![1], vec![2, 5]], typical: vec![9] };
+        assert_eq!((missing.missing(6), missing.missing(3)), (None, Some(5)));
         assert_eq!(means(&[&[]], &[]), None, "nothing is typical");
         assert_eq!(RowMeans::default().of(&[], 0), None);
     }

@@ -209,6 +209,10 @@ impl Weights {
         let stored = self.read_stored(name, &[&[n_stored], row].concat(), &Device::Cpu)?;
         let (mut values, mut n) = (stored.flatten_all()?.to_vec1::<f32>()?, n_stored);
         for means in steps {
+            if let Some(row) = means.missing(n) {
+                let message = format!("has {n} rows, and none of token {row}, which tokenizer.json has");
+                return Err(Error::key(&self.files[entry.file].path, name, message));
+            }
             values = means.of(&values, n).unwrap_or_default();
             n = means.rows.len();
         }

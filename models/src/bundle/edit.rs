@@ -12,6 +12,8 @@ use crate::ctc_head::{CTC_HEAD, CTC_ROWS};
 use crate::row_means::RowMeans;
 use crate::special_tokens::SpecialTokens;
 
+/// What `generation_config.json` repeats of `config.json`.
+const GENERATION_KEYS: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
 /// Files that list special tokens by name, and where.
 const TOKEN_LISTS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 const TOKEN_LIST: &str = "additional_special_tokens";
@@ -47,7 +49,12 @@ impl Bundle {
         let is_needed = description.architecture().whisper().is_some();
         let mut generation = match is_needed || source.has("generation_config.json") {
             true => read_json(source, "generation_config.json")?,
-            false => json!({}),
+            // What others read from it, once it is there, instead of from the model's description.
+            false => {
+                let config = read_json(source, "config.json")?;
+                let kept = GENERATION_KEYS.into_iter().filter(|key| !config[*key].is_null());
+                Value::Object(kept.map(|key| (key.to_owned(), config[key].clone())).collect())
+            }
         };
         generation["num_beams"] = json!(beam_size);
         Ok(Self {

@@ -131,17 +131,21 @@ impl Bundle {
             }
             Architecture::Canary(config) => {
                 // What begins a text or fills up a batch may be called anything in the old vocabulary.
-                let id = |was: u32| {
+                let id = |key: &'static str, was: u32| {
                     let at = controls.iter().position(|control| control.was == was as usize);
-                    let missing =
-                        || Error::Tokenizer(format!("the model's token {was} is none of its special tokens"));
-                    at.map(|at| (n_text_tokens + at) as u32).ok_or_else(missing)
+                    let missing = || {
+                        let message = format!(
+                            "{was} is no special token of its tokenizer.json that is written <|like this|>, and a new vocabulary keeps no others"
+                        );
+                        Error::key(&description.source().path("config.json"), key, message)
+                    };
+                    at.map(|at| (key, (n_text_tokens + at) as u32)).ok_or_else(missing)
                 };
                 let named = [
-                    ("bos_token_id", id(special.start)?),
-                    ("eos_token_id", id(config.eos_token_id)?),
-                    ("pad_token_id", id(config.pad_token_id)?),
-                    ("decoder_start_token_id", id(config.decoder_start_token_id)?),
+                    id("bos_token_id", special.start)?,
+                    id("eos_token_id", config.eos_token_id)?,
+                    id("pad_token_id", config.pad_token_id)?,
+                    id("decoder_start_token_id", config.decoder_start_token_id)?,
                 ];
                 let (end, has_pad) = ("<|endoftext|>", ids.contains_key(PAD));
                 let pad = if has_pad { "<|pad|>" } else { end };

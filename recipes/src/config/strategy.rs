@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use models::params::TrainedPart;
-use models::{Architecture, Lora};
+use models::{Architecture, CTC_HEAD, Lora};
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULTS;
@@ -117,7 +117,9 @@ impl StrategyConfig {
                 TrainedPart { frozen: vec![String::new()], lora: Some((self.lora.clone(), seed)) }
             }
             StrategyKind::Distil => {
-                TrainedPart { frozen: vec![architecture.encoder_scopes().0.to_owned()], lora: None }
+                // What reads the encoder, which does not learn, has nothing to learn either.
+                let frozen = [architecture.encoder_scopes().0, CTC_HEAD].map(str::to_owned);
+                TrainedPart { frozen: frozen.to_vec(), lora: None }
             }
             StrategyKind::FrozenEncoder => {
                 let (encoder, stem) = architecture.encoder_scopes();

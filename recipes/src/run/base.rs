@@ -1,5 +1,6 @@
 //! What a run starts from: a base as its settings ask for it, and what they are with it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -7,7 +8,11 @@ use models::{Architecture, Bundle, BundleSource, Description};
 
 use crate::Error;
 use crate::config::{ModelConfig, ModelKind, RunConfig, StrategyKind};
+use crate::data::Translations;
 use crate::loss::{CtcVocabulary, LossConfig};
+use crate::task::transcribe::check_loss;
+
+use super::model::check_memory;
 
 /// A base as the run needs it: with a token for its language, with the vocabulary, the beam and windows of the length that are
 /// asked for.
@@ -39,6 +44,7 @@ pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<
             );
         }
     }
+    check(config, base.description())?;
     let (frozen, n_layers) = (config.strategy.frozen_layers, base.architecture().n_layers().0);
     if config.strategy.kind == StrategyKind::FrozenEncoder && frozen > n_layers {
         let message = format!("{frozen} are more than the encoder's {n_layers}");
@@ -52,6 +58,15 @@ pub(super) fn prepared_base(config: &RunConfig, source: BundleSource) -> Result<
         Some(variable_length) => base.with_variable_length(variable_length)?,
         None => base,
     })
+}
+
+/// Refuses what training would refuse of a base later, when data have been read.
+fn check(config: &RunConfig, base: &Description) -> Result<(), Error> {
+    let architecture = base.architecture();
+    let trained = RunConfig { loss: loss(&config.loss, base), ..config.clone() };
+    check_loss(architecture, &trained.loss)?;
+    check_memory(config, architecture)?;
+    trained.check_best_by()
 }
 
 /// What is trained of a base: a student has some of its decoder's blocks.
@@ -89,7 +104,8 @@ pub fn with_language(config: &RunConfig, source: BundleSource) -> Result<Bundle,
             };
             return Err(Error::config("model.like", message));
         }
-        return if code.is_empty() { Ok(base) } else { Ok(base.with_only_language(code)?) };
+        // Otherwise it is the language of what states none, and a default.
+        return if config.data.force_language { Ok(base.with_only_language(code)?) } else { Ok(base) };
     }
     if like.is_empty() || lacks(like) {
         let message = format!(
@@ -114,8 +130,13 @@ pub fn learn_vocabulary(
 ) -> Result<String, Error> {
     let base = with_language(config, base.clone())?;
     let mut languages = vec![config.data.language.clone(), config.strategy.stage.language.clone()];
+    if config.data.translations != Translations::Off {
+        // Into which of them is translated, the data say.
+        languages.extend(base.description().languages()?);
+    }
     languages.retain(|code| !code.is_empty());
-    languages.dedup();
+    let mut known = BTreeSet::new();
+    languages.retain(|code| known.insert(code.clone()));
     Ok(base.description().learn_vocabulary(n_text_tokens, config.model.text_unit, &languages, texts)?)
 }
 
@@ -162,16 +183,18 @@ pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfi
 }
 
 /// A base with the CTC head that it will have. A Canary keeps one, which knows when each token was said; one that is not trained on would
-/// know less and less. An adapter is of what its base has: a head that knows all of the tokens, which stays as it is, or none.
+/// know less and less, unless the encoder that it reads does not learn, either. An adapter is of what its base has: a head that
+/// stays as it is, or none.
 pub(super) fn with_ctc_head(
     base: Bundle,
     strategy: StrategyKind,
     heard: &CtcVocabulary,
 ) -> Result<Bundle, Error> {
     let Architecture::Canary(_) = base.architecture() else { return Ok(base) };
-    let is_own = base.architecture().ctc_tokens() == heard.tokens();
-    let tokens = if strategy == StrategyKind::Lora && !is_own { &[] } else { heard.tokens() };
-    Ok(base.with_ctc_tokens(tokens)?)
+    match strategy {
+        StrategyKind::Lora | StrategyKind::Distil => Ok(base),
+        _ => Ok(base.with_ctc_tokens(heard.tokens())?),
+    }
 }
 
 /// The vocabulary that `model.tokenizer` names.

@@ -39,6 +39,12 @@ pub(super) fn model(
     if let Some(base) = base {
         let heard = heard(base.description())?;
         let (description, weights) = with_ctc_head(base, config.strategy.kind, &heard)?.into_parts();
+        let own = description.architecture().ctc_tokens();
+        let heard = match own.is_empty() || heard.tokens().is_empty() {
+            true => heard,
+            // A head that stays as it is tells apart what it always did.
+            false => CtcVocabulary::of_tokens(own),
+        };
         let part = config.strategy.part(description.architecture(), config.seed);
         return Ok((description, Params::trainable(weights, device).with_part(part), heard));
     }
@@ -161,6 +167,17 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
 /// layers, activations took 1.32 and 1.28 times what was planned without it for 1.5 and 3 GB.
 const ACTIVATION_OVERHEAD: f64 = 1.3;
 
+/// Refuses to plan the memory of models that it is not known of.
+pub(super) fn check_memory(config: &RunConfig, architecture: &Architecture) -> Result<(), Error> {
+    let memory_gb = config.sampler.memory_gb;
+    if memory_gb == 0.0 || architecture.whisper().is_some() {
+        return Ok(());
+    }
+    let message =
+        format!("{memory_gb}: is planned for Whispers alone; set sampler.batch_secs for this model");
+    Err(Error::config("sampler.memory_gb", message))
+}
+
 /// The memory that decides how large batches are, where the recipe names one.
 ///
 /// # Errors
@@ -170,11 +187,7 @@ pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Result<Option<Tra
     if memory_gb == 0.0 {
         return Ok(None);
     }
-    if task.description().architecture().whisper().is_none() {
-        let message =
-            format!("{memory_gb}: is planned for Whispers alone; set sampler.batch_secs for this model");
-        return Err(Error::config("sampler.memory_gb", message));
-    }
+    check_memory(config, task.description().architecture())?;
     if config.train.device != DeviceChoice::Cpu {
         let message = format!(
             "{memory_gb}: is planned for the kernels of the processor alone; set sampler.batch_secs for {}",
