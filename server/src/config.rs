@@ -21,10 +21,11 @@ use crate::{registry::HubOptions, render::Format};
 pub const DEFAULTS: &str = include_str!("../speechd.toml");
 
 /// Settings that are text whatever stands in them.
-const TEXT_KEYS: [&str; 7] = [
+const TEXT_KEYS: [&str; 8] = [
     "serve.listen",
     "transcribe.model",
     "transcribe.language",
+    "transcribe.to_language",
     "transcribe.prompt",
     "transcribe.hotwords",
     "hub.endpoint",

@@ -80,7 +80,7 @@ pub(super) struct Args {
     /// Decode again at rising temperatures when a result looks wrong, as transcribe does
     #[arg(long)]
     fallback: bool,
-    /// Translate into English, and take BLEU and chrF too
+    /// Translate, into the language that a recording states or else English, and take BLEU and chrF too
     #[arg(long)]
     translation: bool,
     /// Only the first N recordings
@@ -183,6 +183,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .or_else(|| cuts.iter().find_map(|cut| cut.language.as_deref().map(str::to_owned)));
     let checked = DecodeOptions {
         language: told.filter(|code| transcriber.languages().any(|known| known == code)),
+        to_language: cuts
+            .iter()
+            .find_map(|cut| cut.target_language.as_deref())
+            .filter(|_| args.translation)
+            .map(str::to_owned),
         ..options.clone()
     };
     transcriber.check(&checked).map_err(|error| Usage(format!("model {model}: {error}")))?;
@@ -267,9 +272,12 @@ pub(super) fn listen(
     evaluation
 }
 
-/// The language that was named, or that all cuts state.
+/// The language of the texts: that was named, or that all cuts state.
 fn language_of(cuts: &[Cut], args: &Args) -> Option<String> {
-    let stated = |cut: &Cut| cut.language.as_deref().or(args.language.as_deref()).map(str::to_owned);
+    let stated = |cut: &Cut| match args.translation {
+        true => Some(cut.target_language.as_deref().unwrap_or(models::TRANSLATED_TO).to_owned()),
+        false => cut.language.as_deref().or(args.language.as_deref()).map(str::to_owned),
+    };
     let first = stated(cuts.first()?)?;
     cuts.iter().all(|cut| stated(cut).is_some_and(|language| language == first)).then_some(first)
 }

@@ -116,6 +116,11 @@ impl Args {
             let refuse = || Usage(format!("language `{language}`: neither auto, a code nor an English name"));
             *language = render::parse_language(language).ok_or_else(refuse)?;
         }
+        let to_language = &mut config.transcribe.to_language;
+        if !to_language.is_empty() {
+            let refuse = || Usage(format!("to_language `{to_language}`: neither a code nor an English name"));
+            *to_language = render::parse_language(to_language).ok_or_else(refuse)?;
+        }
         let defaults = config.transcribe.decode_options(false);
         defaults.check().map_err(|error| Usage(error.to_string()))?;
         if let Some((option, n_rows)) = config.serve.too_many_rows(&defaults) {

@@ -237,11 +237,15 @@ fn decoding(fields: &mut Fields<'_>, settings: &mut Transcribe) -> Result<(), Er
     set(&mut settings.logprob_threshold, fields.threshold("logprob_threshold", LOGPROBS)?);
     set(&mut settings.no_speech_threshold, fields.threshold("no_speech_threshold", PROBABILITIES)?);
     set(&mut settings.condition_on_previous_text, fields.switch("condition_on_previous_text")?);
-    let punctuation = fields.switch("punctuation")?;
-    set(
-        &mut settings.punctuation,
-        punctuation.map(|is_on| if is_on { Punctuation::On } else { Punctuation::Off }),
-    );
+    let punctuation = match fields.text("punctuation")? {
+        None | Some("") => None,
+        Some("model") => Some(Punctuation::Model),
+        // As it was given: there is one switch, and one message.
+        Some(_) => {
+            fields.switch("punctuation")?.map(|on| if on { Punctuation::On } else { Punctuation::Off })
+        }
+    };
+    set(&mut settings.punctuation, punctuation);
     set(&mut settings.max_new_tokens, fields.number("max_new_tokens")?);
     set(&mut settings.seed, fields.number("seed")?);
     Ok(())

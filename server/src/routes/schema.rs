@@ -102,7 +102,7 @@ impl PartialSchema for TranslationForm {
             form("A recording to translate. Lists may also be spelled without the brackets.").property(
                 "to_language",
                 text(
-                    "The language to translate into: a code such as `ps` or an English name; without it, English. \
+                    "The language to translate into: a code such as `ps` or an English name; without it, what the service is configured for, else English. \
                      Refused where the model cannot reach it.",
                 ),
             );
@@ -188,7 +188,10 @@ fn decoding(form: ObjectBuilder) -> ObjectBuilder {
         )
         .property(
             "punctuation",
-            switch("Write punctuation and capitals, or none: for models that can be told, such as Canary. Refused by others."),
+            OneOfBuilder::new().item(switch("")).item(words(&["model"], "")).description(Some(
+                "Write punctuation and capitals, or none: for models that can be told, such as Canary; others refuse both. \
+                 `model`: what the model does.",
+            )),
         )
         .property("max_new_tokens", integer(0, 1 << 20, "Tokens that a window may produce; 0: half of the context."))
         .property("seed", integer(0, u64::MAX as usize, "Of the sampler: the same seed gives the same text."))

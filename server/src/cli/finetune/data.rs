@@ -143,8 +143,11 @@ impl Data {
         let mut paths = self.train.clone();
         paths.extend_from_slice(&self.related[0]);
         let texts = read_texts(&paths, style)?;
-        let contents = run::learn_vocabulary(config, base, n_text_tokens, &texts)
-            .map_err(|error| Usage(error.to_string()))?;
+        let contents =
+            run::learn_vocabulary(config, base, n_text_tokens, &texts).map_err(|error| match error {
+                recipes::Error::Config { .. } => Usage(error.to_string()).into(),
+                error => anyhow::Error::from(error),
+            })?;
         write_file(&Path::new(&config.model.tokenizer).join("tokenizer.json"), &contents)
     }
 
@@ -244,9 +247,6 @@ fn look_at(
     progress.lock().clear();
     go_on(stop)?;
     let report = report?;
-    if let Some(spelling) = &report.spelling {
-        told_of(spelling, style)?;
-    }
     for group in report.groups() {
         let severity = if group.severity == Severity::Error { "error" } else { "warning" };
         style.note(&format!("{severity}: {} {}", group.findings.len(), group.kind.describe()));
@@ -255,17 +255,28 @@ fn look_at(
         let folder = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("."));
         style.note(&format!("which ones: speechd data check {}", folder.display()));
     }
+    if let Some(spelling) = &report.spelling {
+        told_of(spelling, config.strategy.kind, style)?;
+    }
     Ok(per_word)
 }
 
 /// Tells what of the texts the model's vocabulary cannot spell, and refuses what it would learn nothing of.
-fn told_of(spelling: &Spelling, style: Style) -> anyhow::Result<()> {
+fn told_of(spelling: &Spelling, strategy: StrategyKind, style: Style) -> anyhow::Result<()> {
     let share = spelling.unknown_share();
     if share == 0.0 {
         return Ok(());
     }
+    let remedy = match strategy {
+        StrategyKind::Lora => {
+            "write the texts as the model does (small letters?), or take --strategy full with --new-vocabulary N"
+        }
+        _ => {
+            "write the texts as the model does (small letters?), or give it tokens of these texts: --new-vocabulary N"
+        }
+    };
     let message = format!(
-        "{:.1} % of the characters cannot be spelled with the model's tokens: {}; --new-vocabulary N gives it tokens of these texts",
+        "{:.1} % of the characters cannot be spelled with the model's tokens: {}; {remedy}",
         100.0 * share,
         spelling.most_unknown(MANY_CHARACTERS)
     );
