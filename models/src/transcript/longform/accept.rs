@@ -91,7 +91,7 @@ impl LongForm {
                 self.settle_joined(track)?;
             }
         } else {
-            let used_frames = self.settle(task, result, times, None, align)?;
+            let used_frames = self.settle(task, result, times.as_ref(), None, align)?;
             self.advance(task, used_frames);
         }
         self.first_open += self.open_tracks().iter().take_while(|track| track.is_done()).count();
@@ -133,7 +133,7 @@ impl LongForm {
         result.positions = None;
         let times = times.map(|times| TokenTimes { secs: times.secs[tokens].to_vec(), ..times });
         let joined = Joined { told, others_tell };
-        self.settle(task, &result, times, Some(joined), &|_| Ok(TokenTimes::default()))?;
+        self.settle(task, &result, times.as_ref(), Some(joined), &|_| Ok(TokenTimes::default()))?;
         Ok(())
     }
 
@@ -179,7 +179,7 @@ impl LongForm {
         &mut self,
         task: WindowTask,
         result: &WindowResult,
-        times: Option<TokenTimes>,
+        times: Option<&TokenTimes>,
         joined: Option<Joined>,
         align: &Align<'_>,
     ) -> Result<usize, Error> {
@@ -192,7 +192,7 @@ impl LongForm {
             (piece.start, piece.end) = (start as f64, end as f64);
         }
         let position_secs = self.plan.position_secs();
-        let exact = times.as_ref().filter(|times| times.are_exact && self.splits_sentences());
+        let exact = times.filter(|times| times.are_exact && self.splits_sentences());
         if let Some(times) = exact {
             let (tokenizer, language) = (&self.plan.tokenizer, self.plan.written_language());
             pieces = sentences(&result.tokens, &times.secs, position_secs, tokenizer, language)?;
@@ -207,7 +207,7 @@ impl LongForm {
         };
 
         let mut segments = Vec::with_capacity(pieces.len());
-        let mut segment_secs = times.as_ref().map(|_| Vec::new());
+        let mut segment_secs = times.map(|_| Vec::new());
         if !result.is_silence {
             for piece in pieces {
                 let ids = &result.tokens[piece.tokens.clone()];
@@ -216,7 +216,7 @@ impl LongForm {
                 if text.trim().is_empty() || piece.end <= piece.start {
                     continue;
                 }
-                if let (Some(kept), Some(times)) = (&mut segment_secs, &times) {
+                if let (Some(kept), Some(times)) = (&mut segment_secs, times) {
                     kept.extend_from_slice(&times.secs[piece.tokens.clone()]);
                 }
                 segments.push((
