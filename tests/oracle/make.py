@@ -10,7 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = sorted(
-    (p.stem for p in HERE.glob("*.py") if p.stem not in ("make", "common", "conformer_weights")),
+    (p.stem for p in HERE.glob("*.py") if p.stem not in ("make", "common", "conformer_weights") and not p.stem.startswith("bench_")),
     key=lambda name: (name != "whisper_tiny", name),  # first: tokenizer.py reads one of its bundles
 )
 
