@@ -19,6 +19,7 @@ CASES = {
     "wide": (31, 12, 48, 1.0, 2, 0.05, 0.5, None, True, 1.0, False),
     "biased": (12, 17, 40, 1.0, 2, 0.5, 0.5, None, False, 2.0, False),
     "distances": (9, 6, 5, 1.0, 1, 0.05, 0.5, None, True, 0.0, True),
+    "wide_distances": (14, 9, 48, 1.0, 1, 0.5, 0.5, None, True, 0.0, False),
     "reach": (10, 8, 20, 0.3, 2, 0.1, 0.6, 0.8, True, 0.5, False),
     "reach_biased": (5, 8, 4, 0.5, 1, 0.2, 0.5, 1.5, False, 0.0, True),
     "one": (1, 6, 4, 1.0, 2, 0.05, 0.5, None, True, 1.0, False),

@@ -101,9 +101,11 @@ impl CustomOp2 for Op {
         let (_, t, _) = y_layout.shape().dims3()?;
         let lengths = [self.counted(&self.rows.lengths), self.counted(&self.rows.other_lengths)];
         let (x, y) = (floats(x, x_layout)?, floats(y, y_layout)?);
-        for (points, step, lengths) in [(x, s, &lengths[0]), (y, t, &lengths[1])] {
-            for (row, n) in lengths.iter().enumerate() {
-                if !kernels::are_finite(&points[row * step * d..][..n * d]) {
+        for (points, step, lengths, others) in
+            [(x, s, &lengths[0], &lengths[1]), (y, t, &lengths[1], &lengths[0])]
+        {
+            for (row, (n, other)) in lengths.iter().zip(others).enumerate() {
+                if *other > 0 && !kernels::are_finite(&points[row * step * d..][..n * d]) {
                     candle_core::bail!("transport: row {row} has states that are no finite numbers")
                 }
             }
@@ -111,6 +113,11 @@ impl CustomOp2 for Op {
         let sets = |points, lengths| PointSets { points, lengths, weights: None };
         let pass = kernels::optimal_transport(sets(x, &lengths[0]), sets(y, &lengths[1]), d, self.transport);
         let TransportPass { pairs, mut gradients } = pass;
+        if let Some(row) = pairs.iter().position(|pair| !pair.value.is_finite()) {
+            candle_core::bail!(
+                "transport: what row {row} costs is no finite number; its states are too far apart"
+            )
+        }
         for (gradients, step) in gradients.iter_mut().zip([s, t]) {
             for (row, weight) in gradients.chunks_mut((step * d).max(1)).zip(&self.rows.weights) {
                 row.iter_mut().for_each(|gradient| *gradient *= weight);
@@ -163,7 +170,7 @@ mod tests {
     fn values_and_gradients_are_geomloss() -> candle_core::Result<()> {
         let fixture = fixture()?;
         let names: Vec<_> = fixture.keys().filter_map(|key| key.strip_suffix(".options")).collect();
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 10);
         for name in names {
             let get = |key: &str| &fixture[&format!("{name}.{key}")];
             let options = get("options").to_vec1::<f32>()?;
@@ -274,6 +281,10 @@ mod tests {
         let broken = (&x * f64::NAN)?;
         let refused = optimal_transport(&broken, &y, &rows, usual).err().map(|error| error.to_string());
         assert!(refused.is_some_and(|message| message.contains("row 0")));
+        // Nothing is moved onto them, so nobody looks.
+        let nobody = TransportRows { other_lengths: vec![0], ..rows.clone() };
+        assert_eq!(optimal_transport(&broken, &y, &nobody, usual)?.0.to_scalar::<f32>()?, 0.0);
+        assert!(optimal_transport(&(&x * 1e25)?, &y, &rows, usual).is_err());
         let longer = TransportRows { lengths: vec![4], ..rows.clone() };
         assert!(optimal_transport(&x, &y, &longer, usual).is_err());
         let other = noise((1, 2, 3), 2)?;

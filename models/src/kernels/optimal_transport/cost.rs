@@ -8,6 +8,8 @@ use crate::kernels::gemm::{Matrix, product};
 const MAX_DIRECT_WIDTH: usize = 16;
 /// Squares of distances are not taken to be below this where a root follows, whose slope has no end at 0 (geomloss `utils.py`).
 const MIN_SQUARE: f64 = 1e-8;
+/// Distances up to here are those: they have no slope.
+pub(super) const FLAT: f32 = 1.000_1e-4;
 
 /// Costs between all points, and the points around their common middle: transport does not see where that is, and rounding does.
 pub(super) struct Costs {

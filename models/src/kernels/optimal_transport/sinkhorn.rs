@@ -1,6 +1,6 @@
 //! Sinkhorn's algorithm in the log domain, with e falling from step to step (geomloss `sinkhorn_divergence.py: sinkhorn_loop`).
 
-use super::cost::Costs;
+use super::cost::{Costs, FLAT};
 use super::{Distance, Transport};
 use crate::kernels::functions::exp;
 use crate::kernels::instruction_set::{InstructionSet, vectorised};
@@ -122,7 +122,8 @@ impl<'a> Problem<'a> {
             let log_sum = -potential / (damping * self.epsilon);
             shares(set, costs, &half.from, self.epsilon.recip(), log_sum, pulls);
             if self.transport.distance == Distance::Euclidean {
-                pulls.iter_mut().zip(costs).for_each(|(pull, cost)| *pull /= cost);
+                let slope = |pull: f32, cost: f32| if cost <= FLAT { 0.0 } else { pull / cost };
+                pulls.iter_mut().zip(costs).for_each(|(pull, cost)| *pull = slope(*pull, *cost));
             }
             pulls.iter_mut().for_each(|share| *share *= pull as f32);
             *sum = pulls.iter().map(|pull| f64::from(*pull)).sum();
