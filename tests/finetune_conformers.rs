@@ -188,7 +188,7 @@ fn a_head_that_is_there_learns_more_tokens_and_is_left_alone_by_an_adapter() -> 
     let ids = json_of(&full.join("config.json"))?["ctc_token_ids"].clone();
     ensure!(ids == json!([18, 19, 20, 21, 22, 23, 24]), "{ids}");
     ensure!(tensors(&full)?["ctc_head.weight"].dims() == [8, 32]);
-    // An adapter goes by the head that is there, and leaves it as it is.
+    // An adapter goes by a head that knows them, and leaves it as it is.
     let lora = ["--strategy", "lora", "--set", "strategy.lora.rank=2"];
     let on = |base: &Path, out: &str| -> Result<Vec<String>> {
         let (code, _, stderr) = finetune_from(base, "ps", &home, &[&lora[..], &["--out", out]].concat());
@@ -202,10 +202,9 @@ fn a_head_that_is_there_learns_more_tokens_and_is_left_alone_by_an_adapter() -> 
     let changed = on(&full, "knowing")?;
     ensure!(!changed.is_empty() && changed.iter().all(|name| name.contains("_proj.")), "{changed:?}");
     ensure!(transcriber(&home.path().join("knowing/model"))?.model().ctc_head().is_some());
-    // One that does not know all of them still knows when it heard the others.
-    let changed = on(&base, "ignorant")?;
-    ensure!(!changed.is_empty() && changed.iter().all(|name| name.contains("_proj.")), "{changed:?}");
-    ensure!(transcriber(&home.path().join("ignorant/model"))?.model().ctc_head().is_some());
+    // One that does not know them would take them for silence: it goes.
+    on(&base, "ignorant")?;
+    ensure!(transcriber(&home.path().join("ignorant/model"))?.model().ctc_head().is_none());
     Ok(())
 }
 

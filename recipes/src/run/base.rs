@@ -183,16 +183,18 @@ pub(super) fn sizes(config: &RunConfig, base: &Description) -> Result<ModelConfi
 }
 
 /// A base with the CTC head that it will have. A Canary keeps one, which knows when each token was said; one that is not trained on would
-/// know less and less, unless the encoder that it reads does not learn, either. An adapter is of what its base has: a head that
-/// stays as it is, or none.
+/// know less and less, unless the encoder that it reads does not learn, either. An adapter is of what its base has: a head that knows all
+/// of the tokens, which stays as it is, or none, for it would take what it does not know for silence.
 pub(super) fn with_ctc_head(
     base: Bundle,
     strategy: StrategyKind,
     heard: &CtcVocabulary,
 ) -> Result<Bundle, Error> {
     let Architecture::Canary(_) = base.architecture() else { return Ok(base) };
+    let is_own = base.architecture().ctc_tokens() == heard.tokens();
     match strategy {
-        StrategyKind::Lora | StrategyKind::Distil => Ok(base),
+        StrategyKind::Distil => Ok(base),
+        StrategyKind::Lora if !is_own => Ok(base.with_ctc_tokens(&[])?),
         _ => Ok(base.with_ctc_tokens(heard.tokens())?),
     }
 }

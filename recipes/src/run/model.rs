@@ -39,12 +39,6 @@ pub(super) fn model(
     if let Some(base) = base {
         let heard = heard(base.description())?;
         let (description, weights) = with_ctc_head(base, config.strategy.kind, &heard)?.into_parts();
-        let own = description.architecture().ctc_tokens();
-        let heard = match own.is_empty() || heard.tokens().is_empty() {
-            true => heard,
-            // A head that stays as it is tells apart what it always did.
-            false => CtcVocabulary::of_tokens(own),
-        };
         let part = config.strategy.part(description.architecture(), config.seed);
         return Ok((description, Params::trainable(weights, device).with_part(part), heard));
     }

@@ -109,14 +109,18 @@ impl LongForm {
             right.kept.start = left_out.min(right.kept.end);
             (left.is_open[1], right.is_open[0]) = (false, false);
             // The last word of the one and the first of the other may lie on either side of the cut.
-            let last = left.kept.end.checked_sub(1).and_then(|word| left.words.secs_of(word));
-            let next = right.words.secs_of(right.kept.start);
+            let last = left.kept.clone().last().and_then(|word| left.words.secs_of(word));
+            let next = right.kept.clone().next().and_then(|word| right.words.secs_of(word));
             let seam_secs = match (last, next) {
                 (Some((_, end)), Some((start, _))) if end > cut_secs || start < cut_secs => {
                     f64::midpoint(end, start.max(end))
                 }
+                (Some((_, end)), None) => end.max(cut_secs),
+                (None, Some((start, _))) => start.min(cut_secs),
                 _ => cut_secs,
             };
+            // A last window may be shorter than what two hear together.
+            let seam_secs = seam_secs.max(left.told.start_secs).min(right.told.end_secs);
             (left.told.end_secs, right.told.start_secs) = (seam_secs, seam_secs);
         }
     }

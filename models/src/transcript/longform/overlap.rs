@@ -10,7 +10,7 @@ pub(crate) const OVERLAP_SECS: f64 = 1.0;
 const MAX_WORDS: usize = 8;
 /// Words at a window's edge that only one of two makes, of half a word.
 const MAX_BROKEN: usize = 2;
-/// What two windows may differ by about when a word was said.
+/// What two windows may differ by about when a word began; more, where they agree that it was said in some of the time.
 const MAX_DIFFERENCE_SECS: f64 = 0.3;
 
 /// A stretch of a recording that is decoded on its own.
@@ -115,7 +115,10 @@ pub(super) fn join(left: &Words, right: &Words, cut_secs: f64) -> (usize, usize)
     let heard = Span { start_secs: cut_secs - OVERLAP_SECS / 2.0, end_secs: cut_secs + OVERLAP_SECS / 2.0 };
     let (tail, head) = (left.shared(heard, true), right.shared(heard, false));
     let is_near = |i: usize, j: usize| match (&left.secs, &right.secs) {
-        (Some(left), Some(right)) => (left[i].0 - right[j].0).abs() <= MAX_DIFFERENCE_SECS,
+        (Some(left), Some(right)) => {
+            let ((from, to), (start, end)) = (left[i], right[j]);
+            (from - start).abs() <= MAX_DIFFERENCE_SECS || (from < end && start < to)
+        }
         _ => true,
     };
     let is_timed = left.secs.is_some() && right.secs.is_some();

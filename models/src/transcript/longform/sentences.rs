@@ -8,6 +8,8 @@ use crate::transcript::segment::Piece;
 const ENDS: &str = ".!?。！？؟۔।…";
 /// What may stand behind it and still belong to it.
 const CLOSING: &str = "\"'”’»)]}」』";
+/// What stands before what it belongs to.
+const OPENING: &str = "「『“‘«([{（【《¿¡";
 /// Nobody speaks for so long: a sentence ends there too, whatever is written.
 const MIN_PAUSE_SECS: f64 = 1.0;
 
@@ -52,9 +54,10 @@ pub(super) fn sentences(
     Ok(pieces)
 }
 
-/// Whether a word is but punctuation of the one before it: an opening mark has its space before it.
+/// Whether a word is but punctuation of the one before it: an opening mark has its space before it, or is one that opens alone.
 pub(super) fn is_mark(text: &str) -> bool {
-    !text.is_empty() && !text.starts_with(' ') && !text.chars().any(char::is_alphanumeric)
+    let is_of_before = |c: char| !c.is_alphanumeric() && !OPENING.contains(c);
+    !text.is_empty() && !text.starts_with(' ') && text.chars().all(is_of_before)
 }
 
 /// Whether a sentence ends with the last of some words and the marks at it.
@@ -98,6 +101,7 @@ mod tests {
         );
         assert_eq!(split(" څنګه یې؟ ښه یم۔ مننه", "ps", None)?, [" څنګه یې؟", " ښه یم۔", " مننه"]);
         assert_eq!(split("你好。再见", "zh", None)?, ["你好。", "再见"]);
+        assert_eq!(split("你好。「再见」吗", "zh", None)?, ["你好。", "「再见」吗"]);
         assert_eq!(split("", "en", None)?, [] as [&str; 0]);
         assert_eq!(
             split(" Wait... What?! Fruit, e.g., pears. (Yes.) No", "en", None)?,

@@ -136,6 +136,7 @@ impl Recordings {
             }
             false => None,
         };
+        let written = small.as_ref().unwrap_or(&text);
         // Both are drawn always, so that neither setting changes what the other draws.
         let (timed, preceded) = (uniform(rng) < target.timestamps, uniform(rng) < target.previous);
         let begin = special.timestamp_begin().filter(|_| timed);
@@ -154,7 +155,7 @@ impl Recordings {
                 let said = cut_ids(self.transcriber.tokenizer(), other, self.language.as_deref())?;
                 // As decoding has it: half of the positions at most, and never at the cost of the text. Times and end count too.
                 let positions = self.transcriber.architecture().max_target_positions();
-                let room = positions.saturating_sub(prompt.len() + text.len() + 3).min(positions / 2);
+                let room = positions.saturating_sub(prompt.len() + written.len() + 3).min(positions / 2);
                 match room.saturating_sub(1).min(said.len()) {
                     0 => Vec::new(),
                     n => [&[previous], &said[said.len() - n..]].concat(),
@@ -163,7 +164,7 @@ impl Recordings {
             None => Vec::new(),
         };
         let context = if context.is_empty() { special.opening().into_iter().collect() } else { context };
-        let (written, is_transcript) = (small.as_ref().unwrap_or(&text), told.task == Task::Transcribe);
+        let is_transcript = told.task == Task::Transcribe;
         // CTC, which is asked for nothing, learns the text as it stands.
         Ok(Tokens {
             is_transcript,
