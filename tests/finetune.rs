@@ -720,15 +720,7 @@ fn an_adapter_that_was_stopped_goes_on_to_the_bit_and_corpora_have_weights() -> 
         let last = checkpoints.flatten().map(|entry| entry.path()).max().context("no checkpoint")?;
         Ok(fs::read(last.join("model.safetensors"))?)
     };
-    let constant = [
-        "--set",
-        "schedule.kind=constant",
-        "--set",
-        "schedule.warmup_share=0",
-        "--set",
-        "schedule.warmup_steps=1",
-    ];
-    let with = |steps: &'static str| [&constant[..], &["--set", steps]].concat();
+    let with = |steps: &'static str| [&CONSTANT_RATE[..], &["--set", steps]].concat();
     let whole = last("whole", &with("train.max_steps=4"))?;
     let half = last("halved", &with("train.max_steps=2"))?;
     ensure!(half != whole && last("halved", &with("train.max_steps=4"))? == whole);
@@ -782,6 +774,16 @@ fn flags_that_say_nothing_are_refused_and_adapters_that_name_each_other_have_an_
     ensure!(code == 1 && stderr.contains("an adapter itself"), "{stderr}");
     Ok(())
 }
+
+/// A rate that does not depend on how many updates there will be: runs of different lengths begin alike.
+pub const CONSTANT_RATE: [&str; 6] = [
+    "--set",
+    "schedule.kind=constant",
+    "--set",
+    "schedule.warmup_share=0",
+    "--set",
+    "schedule.warmup_steps=1",
+];
 
 pub fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
     let values = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;

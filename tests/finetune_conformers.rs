@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cli::{run, speechd};
-use crate::finetune::{bits, finetune_from, workplace_of};
+use crate::finetune::{CONSTANT_RATE, bits, finetune_from, workplace_of};
 use crate::support::{difference, fixture, transcriber};
 
 /// Names that the fixtures can spell and that CTC has time for in 0.4 seconds.
@@ -133,18 +133,10 @@ fn a_canary_is_trained_by_every_strategy_and_all_of_them_are_served() -> Result<
 #[test]
 fn conformers_that_were_stopped_go_on_to_the_bit() -> Result<()> {
     let home = workplace_of(WORDS)?;
-    let constant = [
-        "--set",
-        "schedule.kind=constant",
-        "--set",
-        "schedule.warmup_share=0",
-        "--set",
-        "schedule.warmup_steps=1",
-    ];
     for base in ["canary", "parakeet"] {
         let last = |out: &str, steps: &str| -> Result<Vec<u8>> {
             let out = format!("{base}-{out}");
-            let more = [&constant[..], &["--out", &out, "--set", steps]].concat();
+            let more = [&CONSTANT_RATE[..], &["--out", &out, "--set", steps]].concat();
             let (code, _, stderr) = finetune_from(&fixture(base), "ps", &home, &more);
             ensure!(code == 0, "{base}: {stderr}");
             let checkpoints = fs::read_dir(home.path().join(out).join("checkpoints"))?;

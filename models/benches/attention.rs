@@ -3,10 +3,14 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+mod noise;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use models::kernels::{AttentionShape, RelativePositions, leave_threads_to_kernels, relative_attention};
+
+use self::noise::noise;
 
 /// Two minutes and eight of an encoder that hears eight frames as one position.
 const LENGTHS: [usize; 2] = [1500, 6000];
@@ -18,16 +22,6 @@ const N_HEADS: usize = 8;
 /// For both together, at least.
 const MIN_TIME: Duration = Duration::from_secs(2);
 const MIN_TURNS: usize = 5;
-
-/// Numbers between -1 and 1 without a pattern (a linear congruential generator).
-fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn median(durations: &mut [Duration]) -> f64 {
     durations.sort();

@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+mod noise;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,8 @@ use candle_core::{Device, Tensor};
 use models::kernels::{
     Epilogue, Matrix, PackedWeight, Precision, Threads, peak_bytes_per_sec, peak_ops_per_sec, product,
 };
+
+use self::noise::noise;
 
 /// (rows, outputs, inputs): the linear layers of Whisper tiny, base, small and large in decoding (1 row, 8 rows) and in
 /// the encoder (1500), tiny's vocabulary, and a square.
@@ -47,16 +51,6 @@ const BYTES_OF_COPIES: usize = 256 << 20;
 /// For each shape and side, at least.
 const MIN_TIME: Duration = Duration::from_millis(400);
 const MIN_TURNS: usize = 9;
-
-/// Numbers between -1 and 1 without a pattern (a linear congruential generator).
-fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn median(durations: &mut [Duration]) -> f64 {
     durations.sort();

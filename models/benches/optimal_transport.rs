@@ -3,24 +3,18 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+mod noise;
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use models::kernels::{PointSets, Transport, leave_threads_to_kernels, optimal_transport};
 
+use self::noise::noise;
+
 /// Fifteen seconds at 25 positions a second, and their text.
 const SIZES: (usize, usize, usize, usize) = (16, 375, 60, 512);
 const TURNS: usize = 7;
-
-/// Numbers between -1 and 1 without a pattern (a linear congruential generator).
-fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn main() {
     leave_threads_to_kernels();

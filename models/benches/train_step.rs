@@ -7,6 +7,8 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+mod noise;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::process::Command;
@@ -22,6 +24,8 @@ use models::nn::{
 use models::params::Params;
 use models::whisper::WhisperConfig;
 use models::{Architecture, SpeechModel};
+
+use self::noise::noise;
 
 /// What a batch and its model look like.
 struct Shape {
@@ -165,16 +169,6 @@ impl Shape {
         })
         .collect()
     }
-}
-
-/// Numbers between -1 and 1 without a pattern (a linear congruential generator).
-fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 fn tensor(shape: impl Into<candle_core::Shape>, seed: u32) -> candle_core::Result<Tensor> {

@@ -2,6 +2,7 @@
 
 use super::{Distance, Transport};
 use crate::kernels::gemm::{Matrix, product};
+use crate::kernels::transpose::transpose;
 
 /// Up to so many numbers a point, differences are taken one by one; beyond, squares and products are cheaper, and rounding is
 /// lost among so many terms: unless a root of it is taken, which makes a thousandth of a millionth.
@@ -57,8 +58,8 @@ impl Costs {
             squared.costs(transport.distance, |i, j| positions.square((a, i), (b, j)), a == b)
         };
         let across = between(0, 1);
-        let (n, m) = (last[0] + 1, last[1] + 1);
-        let back = (0..m).flat_map(|j| (0..n).map(move |i| (i, j))).map(|(i, j)| across[i * m + j]).collect();
+        let mut back = vec![0f32; across.len()];
+        transpose(&across, last[0] + 1, &mut back);
         let own = if transport.debiased { [between(0, 0), between(1, 1)] } else { Default::default() };
         let diameter = diameter(&x, &y, width, weight);
         Self { across, back, own, positions, diameter, x, y }

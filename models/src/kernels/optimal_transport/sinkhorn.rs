@@ -74,12 +74,11 @@ impl<'a> Problem<'a> {
         let side = |weights: &[f64], across: &Half, own: &Half| -> f64 {
             let term = |i: usize| {
                 let f = across.potentials[i];
-                let own = own.potentials.get(i).copied().filter(|_| self.transport.debiased);
+                // There is none of a set that is not compared with itself.
+                let own = own.potentials.get(i).copied().unwrap_or(0.0);
                 match self.rho {
-                    None => f - own.unwrap_or(0.0),
-                    Some(rho) => {
-                        (rho + self.epsilon / 2.0) * ((-own.unwrap_or(0.0) / rho).exp() - (-f / rho).exp())
-                    }
+                    None => f - own,
+                    Some(rho) => (rho + self.epsilon / 2.0) * ((-own / rho).exp() - (-f / rho).exp()),
                 }
             };
             let terms = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
@@ -153,7 +152,6 @@ pub(super) fn solve(set: InstructionSet, problem: &Problem<'_>) -> Duals {
     let Problem { log_a, log_b, costs, .. } = problem;
     let schedule = problem.schedule();
     let first = schedule.first().copied().unwrap_or(problem.epsilon);
-    let debiased = problem.transport.debiased;
     let half = |costs: &[f32], logs: &[f64], other: Option<&[f64]>, epsilon: f64| {
         let from = match other {
             Some(other) => logs.iter().zip(other).map(|(log, potential)| log + potential / epsilon).collect(),
@@ -169,9 +167,8 @@ pub(super) fn solve(set: InstructionSet, problem: &Problem<'_>) -> Duals {
     let step = |duals: &Duals, epsilon: f64| {
         let [f, g] = &duals.across;
         let [own_f, own_g] = &duals.own;
-        let own = |i: usize, logs: &[f64], own: &Half| {
-            half(&costs.own[i], logs, debiased.then_some(own.potentials.as_slice()), epsilon)
-        };
+        let own =
+            |i: usize, logs: &[f64], own: &Half| half(&costs.own[i], logs, Some(&own.potentials), epsilon);
         Duals {
             across: [
                 half(&costs.across, log_b, Some(&g.potentials), epsilon),

@@ -197,9 +197,16 @@ impl Recordings {
 
     /// What a decoder is told of an utterance.
     pub(super) fn told<'a>(&'a self, utterance: &Utterance) -> Told<'a> {
-        let to_language = utterance.target_language(&self.cuts);
+        self.told_of(utterance.parts.first().map(|(index, _)| &self.cuts[*index]))
+    }
+
+    /// What a decoder is told of utterances that begin with a cut; of none where nothing is said.
+    fn told_of<'a>(&'a self, cut: Option<&'a Cut>) -> Told<'a> {
+        let spoken = cut.map_or(self.language.as_deref(), |cut| language_or(cut, self.language.as_deref()));
+        let to_language = cut.and_then(|cut| cut.target_language.as_deref());
         let task = if to_language.is_some() { Task::Translate } else { Task::Transcribe };
-        Told { language: self.language_of(utterance), task, to_language, ..Told::default() }
+        let language = spoken.filter(|_| self.transcriber.special_tokens().is_multilingual);
+        Told { language, task, to_language, ..Told::default() }
     }
 
     /// What a prompt calls the language of an utterance; `None` where it names none.
@@ -256,7 +263,7 @@ impl Recordings {
 
     /// All that a decoder is told of some cut.
     fn prompts(&self) -> BTreeSet<Told<'_>> {
-        (0..self.cuts.len()).map(|index| self.told(&Utterance::of(index, &self.cuts[index]))).collect()
+        self.cuts.iter().map(|cut| self.told_of(Some(cut))).collect()
     }
 
     /// Refuses what the model cannot be asked for, before hours are spent.
