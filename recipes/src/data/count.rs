@@ -15,6 +15,7 @@ pub(super) const CHUNK: usize = 4096;
 /// Counts over several manifests.
 pub(super) struct Counter<'a> {
     tokens: &'a Tokens,
+    needs: Needs,
     /// Hears how many cuts were counted.
     progress: &'a mut dyn FnMut(u64),
     n_cuts: u64,
@@ -25,8 +26,10 @@ pub(super) struct Counter<'a> {
 }
 
 impl<'a> Counter<'a> {
-    pub(super) fn new(tokens: &'a Tokens, progress: &'a mut dyn FnMut(u64)) -> Self {
-        Self { tokens, progress, n_cuts: 0, rejected: Vec::new(), unspelled: None }
+    /// Counts cuts of recordings, and with `texts` those without one, too.
+    pub(super) fn new(tokens: &'a Tokens, texts: bool, progress: &'a mut dyn FnMut(u64)) -> Self {
+        let needs = Needs { text: false, audio: !texts, ..Needs::default() };
+        Self { tokens, needs, progress, n_cuts: 0, rejected: Vec::new(), unspelled: None }
     }
 
     /// Gives every cut of a manifest to `each`, in its order, with the number of its tokens. Unlabelled recordings are data, too.
@@ -35,7 +38,7 @@ impl<'a> Counter<'a> {
     /// A manifest that cannot be opened, or one of whose rows none can be used.
     pub(super) fn read(&mut self, path: &Path, each: &mut dyn FnMut(&Cut, usize)) -> Result<(), Error> {
         let (n_cuts_before, n_rejected_before) = (self.n_cuts, self.rejected.len());
-        let mut reader = Reader::open(path, Needs { text: false, ..Needs::default() })?;
+        let mut reader = Reader::open(path, self.needs)?;
         loop {
             let rows: Vec<_> = reader.by_ref().take(CHUNK).collect();
             if rows.is_empty() {

@@ -35,7 +35,7 @@ impl Lengths {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, Error> {
         let mut found = Self::default();
-        let mut counter = Counter::new(tokens, progress);
+        let mut counter = Counter::new(tokens, false, progress);
         for path in manifests {
             counter.read(path, &mut |cut, n_tokens| {
                 let n_tokens = u32::try_from(n_tokens).unwrap_or(u32::MAX).saturating_add(n_prompt_tokens);

@@ -40,6 +40,8 @@ pub struct Stats {
     pub by_language: BTreeMap<Option<Arc<str>>, Sum>,
     /// By speaker; `None` where it is not stated.
     pub by_speaker: BTreeMap<Option<Arc<str>>, Sum>,
+    /// How many of the cuts are texts without a recording. They have no length, and no tokens per second.
+    pub n_texts: u64,
     /// Length of each cut, seconds.
     pub durations_secs: Vec<f32>,
     /// Tokens of each cut's text.
@@ -98,7 +100,7 @@ impl Quantiles {
 /// A manifest that cannot be opened, or one of whose rows none can be used.
 pub fn stats(manifests: &[PathBuf], tokens: &Tokens, progress: &mut dyn FnMut(u64)) -> Result<Stats, Error> {
     let mut stats = Stats::default();
-    let mut counter = Counter::new(tokens, progress);
+    let mut counter = Counter::new(tokens, true, progress);
     for path in manifests {
         let mut sum = Sum::default();
         counter.read(path, &mut |cut, n_tokens| stats.add(cut, n_tokens, &mut sum))?;
@@ -118,8 +120,12 @@ impl Stats {
         ] {
             sum.add(cut.duration_secs, n_tokens);
         }
-        self.durations_secs.push(cut.duration_secs as f32);
         self.tokens.push(n_tokens as f32);
+        if !cut.has_audio() {
+            self.n_texts += 1;
+            return;
+        }
+        self.durations_secs.push(cut.duration_secs as f32);
         self.tokens_per_sec.push((n_tokens as f64 / cut.duration_secs) as f32);
     }
 }
@@ -167,6 +173,13 @@ mod tests {
         assert_eq!(chars.by_speaker[&Some("b".into())], Sum { n_cuts: 2, total_secs: 2.0, n_tokens: 2 });
         assert_eq!(chars.tokens_per_sec, [2.0, 2.0, 0.0]);
         assert_eq!(of(&Tokens::Bytes, &mut heard).tokens, [8.0, 2.0, 0.0]);
+        // Texts without recordings take no time.
+        let pair = "{\"id\": \"p\", \"text\": \"hi\", \"answer\": \"سلام\", \"source_lang\": \"en\", \"target_lang\": \"ps\"}\n";
+        fs::write(&path, pair.to_owned() + &good[0]).expect("written");
+        let texts = of(&Tokens::Chars, &mut heard);
+        assert_eq!((texts.total, texts.n_texts), (Sum { n_cuts: 2, total_secs: 2.0, n_tokens: 8 }, 1));
+        assert_eq!((&*texts.durations_secs, &*texts.tokens_per_sec), (&[2.0][..], &[2.0][..]));
+        assert_eq!(texts.tokens, [4.0, 4.0]);
         fs::write(&path, "{\n").expect("written");
         let message = stats(std::slice::from_ref(&path), &Tokens::Chars, &mut |_| {})
             .expect_err("no good row")

@@ -17,7 +17,7 @@ pub use finding::{Finding, Group, Kind, Report, Severity};
 pub use texts::Spelling;
 
 use super::{
-    manifest::{Cut, Error, Needs, Reader, check_any_good},
+    manifest::{Cut, Error, Needs, Reader, Reason, Rejected, check_any_good},
     tokens::Tokens,
 };
 
@@ -76,13 +76,20 @@ pub fn check(
     let mut corpus = Corpus { manifests: Vec::new(), cuts: Vec::new() };
     let mut report = Report::default();
     for (index, path) in manifests.iter().enumerate() {
-        let mut reader = Reader::open(path, Needs { text: false, ..Needs::default() })?;
+        let mut reader = Reader::open(path, Needs { text: false, audio: false, ..Needs::default() })?;
         let (n_before, mut rejected) = (corpus.cuts.len(), Vec::new());
         while let Some(row) = reader.next() {
             match row {
                 Ok(cut) => corpus.cuts.push(Placed { cut, manifest: index, line: reader.line() }),
                 Err(row) => rejected.push(row),
             }
+        }
+        // A manifest may be one of texts, but among recordings a row without one is a mistake.
+        if corpus.cuts[n_before..].iter().any(|placed| placed.cut.has_audio()) {
+            let (file, reason) = (reader.file(), Reason::Missing("audio_filepath"));
+            rejected.extend(corpus.cuts.extract_if(n_before.., |placed| !placed.cut.has_audio()).map(
+                |placed| Rejected { file: file.clone(), line: Some(placed.line), reason: reason.clone() },
+            ));
         }
         check_any_good(path, (corpus.cuts.len() - n_before) as u64, &rejected)?;
         corpus.manifests.push(reader.file().clone());

@@ -45,7 +45,7 @@ pub(super) fn check(
     findings: &mut Vec<Finding>,
 ) {
     let mut by_recording = BTreeMap::<(&Path, Option<u16>), Vec<usize>>::new();
-    for (at, placed) in corpus.cuts.iter().enumerate() {
+    for (at, placed) in corpus.cuts.iter().enumerate().filter(|(_, placed)| placed.cut.has_audio()) {
         by_recording.entry((&placed.cut.audio, placed.cut.channel)).or_default().push(at);
     }
     let recordings: Vec<_> = by_recording.into_iter().collect();

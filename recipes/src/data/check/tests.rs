@@ -262,3 +262,26 @@ fn characters_that_a_vocabulary_lacks_are_found() {
     let found = only(data.found_with(&Options { tokens: Some(tokens), ..Options::default() }));
     assert_eq!(found, (Kind::UnknownCharacters, "b".into(), "\u{e9} U+00E9".into()));
 }
+
+#[test]
+fn texts_without_recordings_are_looked_at_and_not_listened_to() {
+    let data = Data::new();
+    let pair = |id: &str, text: &str, answer: &str| json!({"id": id, "text": text, "answer": answer, "source_lang": "en", "target_lang": "ps"});
+    data.manifest(
+        "train",
+        &[pair("a", "one", "یو"), pair("b", "", "دوه"), pair("a", "three", "درې\u{fffd}")],
+    );
+    let found: Vec<_> = data.found().into_iter().map(|(kind, id, _)| (kind, id)).collect();
+    let expected = [(Kind::EmptyText, "b"), (Kind::OddCharacters, "a"), (Kind::DuplicateId, "a")];
+    assert_eq!(found, expected.map(|(kind, id)| (kind, id.to_owned())));
+
+    // Among recordings they are a mistake.
+    data.manifest("train", &[row("a", "the first text", "s1"), pair("p", "one", "یو")]);
+    let report = data.check(&Options::default());
+    let [finding] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    assert_eq!(
+        (finding.kind, finding.line, &*finding.detail),
+        (Kind::BadRow, Some(2), "no `audio_filepath`")
+    );
+    assert_eq!(report.n_cuts, 2);
+}

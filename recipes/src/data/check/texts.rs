@@ -45,8 +45,12 @@ pub(super) fn check(
     let mut spelling = Spelling::default();
     for placed in &corpus.cuts {
         let cut = &placed.cut;
-        if cut.output_text().trim().is_empty() {
-            let detail = format!("{:.2} s of {}", cut.duration_secs, cut.audio.display());
+        let is_empty = |text: &str| text.trim().is_empty();
+        if is_empty(cut.output_text()) || (!cut.has_audio() && is_empty(&cut.text)) {
+            let detail = match cut.has_audio() {
+                true => format!("{:.2} s of {}", cut.duration_secs, cut.audio.display()),
+                false => "and no recording either".to_owned(),
+            };
             findings.push(corpus.finding(Kind::EmptyText, placed, detail));
         }
         // Each text by itself: a translation may be in another script.

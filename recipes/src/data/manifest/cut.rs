@@ -14,11 +14,11 @@ pub type Extra = Map<String, Value>;
 pub struct Cut {
     /// Its name, unique within a corpus.
     pub id: Box<str>,
-    /// The recording; manifests hold it relative to their own folder, here it is resolved.
+    /// The recording; manifests hold it relative to their own folder, here it is resolved. Empty where there is none, only a text.
     pub audio: Box<Path>,
     /// Where it starts in the recording, seconds, 0 or more.
     pub start_secs: f64,
-    /// How long it lasts, seconds, above 0 and finite.
+    /// How long it lasts, seconds, above 0 and finite; 0 without a recording.
     pub duration_secs: f64,
     /// The channel to hear, counted from 0; `None` mixes all.
     pub channel: Option<u16>,
@@ -43,6 +43,11 @@ impl Cut {
     /// Where it ends in the recording, seconds.
     pub fn end_secs(&self) -> f64 {
         self.start_secs + self.duration_secs
+    }
+
+    /// Whether there is a recording, and not a text alone.
+    pub fn has_audio(&self) -> bool {
+        !self.audio.as_os_str().is_empty()
     }
 
     /// The text that a model is to write: the translation where there is one.

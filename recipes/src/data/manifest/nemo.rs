@@ -27,21 +27,27 @@ const KEYS: [&str; 12] = [
     "speaker",
 ];
 
-/// Reads a row. A row without a duration is for a caller who measures.
+/// Reads a row. A row without a duration is for a caller who measures, one without a recording for a caller who wants texts.
 ///
 /// - The language is `source_lang`, else `lang`, else `language`.
 /// - `answer` is what the model is to write. Without it, and with a `target_lang` that is not the language, `text` is.
 /// - `answer` without `text`, in the language that is spoken, is the text.
+/// - Without a recording there is nothing to be a stretch of: start, length and channel say nothing.
 pub(super) fn parse(
     mut object: Map<String, Value>,
     folder: &Path,
+    needs_audio: bool,
     names: &mut Interner,
 ) -> Result<Row, Reason> {
-    let audio = take_text(&mut object, "audio_filepath")?.ok_or(Reason::Missing("audio_filepath"))?;
-    let audio = resolve(&audio, "audio_filepath", folder)?;
-    let start_secs = take_start(&mut object, "offset")?;
-    let duration_secs = take_duration(&mut object, "duration")?;
-    let channel = take_channel(&mut object, "channel")?;
+    let audio = match take_text(&mut object, "audio_filepath")? {
+        Some(audio) => Some(resolve(&audio, "audio_filepath", folder)?),
+        None if needs_audio => return Err(Reason::Missing("audio_filepath")),
+        None => None,
+    };
+    let has_audio = audio.is_some();
+    let start_secs = take_start(&mut object, "offset")?.filter(|_| has_audio);
+    let duration_secs = take_duration(&mut object, "duration")?.filter(|_| has_audio);
+    let channel = take_channel(&mut object, "channel")?.filter(|_| has_audio);
     let text = take_text(&mut object, "text")?;
     let answer = take_text(&mut object, "answer")?;
     let mut language = None;
@@ -58,13 +64,15 @@ pub(super) fn parse(
         (None, Some(answer)) if is_translation => (Box::default(), (!answer.is_empty()).then_some(answer)),
         (None, answer) => (answer.unwrap_or_default(), None),
     };
-    let id = match take_name(&mut object, "id")? {
-        Some(id) => id,
-        None => name(audio.strip_prefix(folder).unwrap_or(&audio), start_secs, duration_secs),
+    let id = match (take_name(&mut object, "id")?, &audio) {
+        (Some(id), _) => id,
+        (None, Some(audio)) => name(audio.strip_prefix(folder).unwrap_or(audio), start_secs, duration_secs),
+        // As `no ..` has them both.
+        (None, None) => return Err(Reason::Missing("audio_filepath` and no `id")),
     };
     let cut = Cut {
         id,
-        audio,
+        audio: audio.unwrap_or_else(|| Path::new("").into()),
         start_secs: start_secs.unwrap_or(0.0),
         duration_secs: duration_secs.unwrap_or(0.0),
         channel,
@@ -119,9 +127,11 @@ pub(super) fn keep(extra: &mut Extra, key: String, value: Value) {
 #[derive(Serialize)]
 struct Line<'a> {
     id: &'a str,
-    audio_filepath: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_filepath: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "is_zero")]
     offset: f64,
+    #[serde(skip_serializing_if = "is_zero")]
     duration: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<u16>,
@@ -144,8 +154,8 @@ fn is_zero(number: &f64) -> bool {
     *number == 0.0
 }
 
-/// The row of a cut, without the line's end, so that reading it gives the cut again.
-pub(super) fn write(cut: &Cut, audio: Cow<'_, str>, line: &mut Vec<u8>) -> serde_json::Result<()> {
+/// The row of a cut, without the line's end, so that reading it gives the cut again. `audio` is where its recording is, if it has one.
+pub(super) fn write(cut: &Cut, audio: Option<Cow<'_, str>>, line: &mut Vec<u8>) -> serde_json::Result<()> {
     let (language, target) = (cut.language.as_deref(), cut.target_language.as_deref());
     let is_translation = target.is_some() && target != language;
     let line_of = Line {

@@ -20,6 +20,9 @@ pub struct Needs {
     pub text: bool,
     /// What is said, where anything is: a translation alone will not do.
     pub transcript: bool,
+    /// The name of its recording. Without this, a row that names none is a text, to be translated; it needs an `id`, and nothing
+    /// that follows.
+    pub audio: bool,
     /// Its recording, now, at its place.
     pub recording: bool,
     /// A length; without one the caller measures.
@@ -29,7 +32,7 @@ pub struct Needs {
 impl Default for Needs {
     /// What supervised training needs, recordings not looked for: opening them will tell.
     fn default() -> Self {
-        Self { text: true, transcript: false, recording: false, duration: true }
+        Self { text: true, transcript: false, audio: true, recording: false, duration: true }
     }
 }
 
@@ -111,7 +114,7 @@ impl Reader {
                 });
             }
             let parsed = match self.lines.next()? {
-                Ok(line) => parse(line, &self.folder, &mut self.names),
+                Ok(line) => parse(line, &self.folder, self.needs.audio, &mut self.names),
                 Err(reason) => Err(reason),
             };
             match parsed {
@@ -128,7 +131,8 @@ impl Reader {
     }
 
     fn check(&self, row: &Row) -> Result<(), Reason> {
-        if self.needs.duration && !row.has_duration {
+        let has_audio = row.cut.has_audio();
+        if self.needs.duration && !row.has_duration && has_audio {
             return Err(Reason::Missing("duration"));
         }
         if self.needs.text && row.cut.output_text().trim().is_empty() {
@@ -137,7 +141,7 @@ impl Reader {
         if self.needs.transcript && row.cut.text.trim().is_empty() && row.cut.target_text.is_some() {
             return Err(Reason::Unsupported("has a translation and no transcript".to_owned()));
         }
-        if self.needs.recording && !row.cut.audio.is_file() {
+        if self.needs.recording && has_audio && !row.cut.audio.is_file() {
             return Err(Reason::NoRecording(row.cut.audio.display().to_string()));
         }
         Ok(())
@@ -156,17 +160,17 @@ impl Iterator for Reader {
     }
 }
 
-fn parse(line: &[u8], folder: &Path, names: &mut Interner) -> Result<Vec<Row>, Reason> {
+fn parse(line: &[u8], folder: &Path, needs_audio: bool, names: &mut Interner) -> Result<Vec<Row>, Reason> {
     let object = object::parse(line)?;
     if lhotse::is_lhotse(&object) {
         return lhotse::parse(object, folder, names);
     }
-    nemo::parse(object, folder, names).map(|row| vec![row])
+    nemo::parse(object, folder, needs_audio, names).map(|row| vec![row])
 }
 
 /// A row under NeMo's names, wherever it stands.
 pub(crate) fn row_of(object: Map<String, Value>, folder: &Path, names: &mut Interner) -> Result<Row, Reason> {
-    nemo::parse(object, folder, names)
+    nemo::parse(object, folder, true, names)
 }
 
 /// Reads a whole manifest.

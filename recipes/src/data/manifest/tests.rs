@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const ANYTHING: Needs = Needs { text: false, transcript: false, recording: false, duration: true };
+const ANYTHING: Needs =
+    Needs { text: false, transcript: false, audio: true, recording: false, duration: true };
+const TEXTS: Needs = Needs { audio: false, ..ANYTHING };
 
 fn read_lines(lines: &str, needs: Needs) -> Vec<Result<Cut, Rejected>> {
     let source = Cursor::new(lines.as_bytes().to_vec());
@@ -259,6 +261,41 @@ fn a_translation_alone_is_no_silence() {
 }
 
 #[test]
+fn texts_need_no_recording_where_none_is_asked_for() {
+    let pair = r#"{"id": "p", "text": "hello", "answer": "سلام", "source_lang": "en", "target_lang": "ps"}"#;
+    assert_eq!(reason(pair).to_string(), "no `audio_filepath`");
+    let cut = read_lines(pair, TEXTS).remove(0).expect("a text");
+    assert_eq!((&*cut.text, cut.target_text.as_deref()), ("hello", Some("سلام")));
+    assert_eq!((cut.language.as_deref(), cut.target_language.as_deref()), (Some("en"), Some("ps")));
+    assert!(!cut.has_audio() && cut.duration_secs == 0.0);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("text.jsonl");
+    let mut writer = Writer::create(&path).expect("created");
+    writer.write(&cut).expect("written");
+    writer.finish().expect("in place");
+    let line: Value = serde_json::from_str(&fs::read_to_string(&path).expect("read")).expect("JSON");
+    assert_eq!(line, serde_json::from_str::<Value>(pair).expect("JSON"));
+    // Nor is one looked for that is not named.
+    let needs = Needs { recording: true, text: true, transcript: true, ..TEXTS };
+    assert_eq!(read(&path, needs).expect("read").cuts, [cut]);
+
+    // What is named counts as ever.
+    for (line, words) in [
+        (r#"{"text": "hello", "answer": "سلام"}"#, "no `audio_filepath` and no `id`"),
+        (r#"{"id": "p", "text": " "}"#, "`text` is empty"),
+        (r#"{"id": "p", "text": "hello", "duration": -1}"#, "`duration`: -1"),
+        (r#"{"id": "p", "text": "hello", "audio_filepath": ""}"#, "`audio_filepath` is empty"),
+        (r#"{"id": "p", "text": "hello", "audio_filepath": "a.wav"}"#, "no `duration`"),
+        (r#"{"id": "p", "text": "hello", "audio_filepath": "a.wav", "duration": 1}"#, "no such recording"),
+        (r#"{"id": "c", "supervisions": [], "duration": 1}"#, "no `recording`"),
+    ] {
+        let message = read_lines(line, needs).remove(0).expect_err(line).to_string();
+        assert!(message.contains(words), "{line}: {message}");
+    }
+}
+
+#[test]
 fn only_a_file_without_a_good_row_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("train.jsonl");
@@ -360,8 +397,18 @@ proptest! {
         let read = cut(&row);
         prop_assert_eq!(read.extra.clone().map(|kept| *kept).unwrap_or_default(), extra.into_iter().collect::<Extra>());
         let mut line = Vec::new();
-        nemo::write(&read, "/a/b.wav".into(), &mut line).expect("written");
+        nemo::write(&read, Some("/a/b.wav".into()), &mut line).expect("written");
         let again = cut(&serde_json::from_slice(&line).expect("JSON"));
+        prop_assert_eq!(again, read);
+
+        // The same without a recording.
+        row.as_object_mut().expect("an object").remove("audio_filepath");
+        let read = read_lines(&row.to_string(), TEXTS).remove(0).expect("a text");
+        prop_assert!(!read.has_audio() && read.channel.is_none());
+        prop_assert_eq!((read.start_secs, read.duration_secs), (0.0, 0.0));
+        line.clear();
+        nemo::write(&read, None, &mut line).expect("written");
+        let again = read_lines(&String::from_utf8(line).expect("text"), TEXTS).remove(0).expect("a text");
         prop_assert_eq!(again, read);
     }
 

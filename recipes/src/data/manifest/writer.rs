@@ -62,20 +62,24 @@ impl Writer {
     }
 
     /// Writes a row. Its recording's path is relative to the manifest's folder when it lies below that folder or beside
-    /// it, so that both can move together; else it is absolute.
+    /// it, so that both can move together; else it is absolute. A text without a recording has no path.
     ///
     /// # Errors
     /// A full disk; a path that is no Unicode and cannot stand in JSON.
     pub fn write(&mut self, cut: &Cut) -> Result<(), Error> {
-        let audio = self.place(&cut.audio);
+        let audio = cut.has_audio().then(|| self.place(&cut.audio));
         let failed = |error: io::Error| Error::io(&self.path, &error);
-        let audio = relative_to(&self.folder, &audio);
-        let Some(text) = audio.to_str() else {
-            let message = "its name is not Unicode and cannot stand in a manifest; rename it";
-            return Err(Error::file(&cut.audio, message));
+        let audio = audio.map(|audio| relative_to(&self.folder, &audio));
+        let text = match audio.as_deref().map(Path::to_str) {
+            None => None,
+            Some(Some(text)) => Some(Cow::Borrowed(text)),
+            Some(None) => {
+                let message = "its name is not Unicode and cannot stand in a manifest; rename it";
+                return Err(Error::file(&cut.audio, message));
+            }
         };
         self.line.clear();
-        nemo::write(cut, Cow::Borrowed(text), &mut self.line).map_err(|error| failed(error.into()))?;
+        nemo::write(cut, text, &mut self.line).map_err(|error| failed(error.into()))?;
         self.line.push(b'\n');
         match &mut self.sink {
             Some(Sink::Plain(file)) => file.write_all(&self.line).map_err(failed),

@@ -67,6 +67,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     progress.clear();
     let found = found?;
     super::warn_of_skipped(style, found.unspelled.as_ref(), &found.rejected);
+    if found.n_texts > 0 {
+        style.note(&format!(
+            "{} of {} cuts are texts without a recording.",
+            found.n_texts, found.total.n_cuts
+        ));
+    }
     if let Some(folder) = &args.svg {
         if found.total.n_cuts > 0 {
             draw(&found, tokens.unit(), folder)?;
@@ -93,6 +99,10 @@ fn draw(stats: &Stats, unit: &'static str, folder: &Path) -> anyhow::Result<()> 
     for (name, unit, values) in distributions(stats, unit) {
         let file = folder.join(format!("{}.svg", name.replace(' ', "_")));
         let title = format!("{name}: {} cuts, {} hours", stats.total.n_cuts, hours(stats.total.total_secs));
+        if values.is_empty() {
+            // Texts without recordings have no lengths.
+            continue;
+        }
         let values = values.iter().copied().map(f64::from).collect();
         let plot = plot::Histogram { title, x_label: unit.to_owned(), n_bins: 2 * N_BINS, values };
         write_file(&file, &plot.to_svg()?)?;
