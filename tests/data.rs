@@ -131,6 +131,46 @@ fn recordings_with_texts_beside_are_imported_by_any_path() {
 }
 
 #[test]
+fn texts_without_recordings_become_manifests_too() {
+    let home = home();
+    let line = |index: usize| format!("text {index}\n");
+    write(&home.path().join("opus/train.en"), (0..20).map(line).collect::<String>());
+    write(&home.path().join("opus/train.ps"), "جمله\n".repeat(19) + "\n");
+    let import = ["import", "opus", "--out", "data", "--language", "en", "--split-dev", "0.1"];
+    let (code, stdout, stderr) = data(&home, &import);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("opus: parallel_text"), "{stderr}");
+    let rows: Vec<Vec<_>> = stdout.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+    assert_eq!(
+        rows[1..4],
+        [["train", "16", "0.000"], ["dev", "2", "0.000"], ["test", "1", "0.000"]],
+        "{stdout}"
+    );
+    assert!(stdout.contains("train.en:20: `translation` is empty"), "{stdout}");
+    let manifest = fs::read_to_string(home.path().join("data/train.jsonl")).expect("written");
+    assert!(!manifest.contains("audio_filepath") && !manifest.contains("duration"), "{manifest}");
+
+    let (code, stdout, stderr) = data(&home, &["stats", "data", "--svg", "plots"]);
+    assert_eq!((code, stderr.as_str()), (0, "19 of 19 cuts are texts without a recording.\n"), "{stdout}");
+    assert!(stdout.contains("CHARS") && !stdout.contains("DURATION, SECS"), "{stdout}");
+    assert!(
+        home.path().join("plots/chars.svg").is_file() && !home.path().join("plots/duration.svg").exists()
+    );
+    let (code, stdout, stderr) = data(&home, &["check", "data"]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    assert_eq!(stdout, "19 cuts, 0.000 hours in 3 manifests: 0 errors, 0 warnings\n");
+    // There are no batches of seconds without seconds.
+    let (code, stdout, stderr) = data(&home, &["plan", "data/train.jsonl"]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("none of its 16 rows") && stderr.contains("no `audio_filepath`"), "{stderr}");
+
+    write(&home.path().join("opus/train.ps"), "جمله\n");
+    let (code, _, stderr) = data(&home, &[&import[..], &["--overwrite"]].concat());
+    assert_eq!(code, 1);
+    assert!(stderr.contains("opus/train.en: has 20 lines") && stderr.contains("has 1"), "{stderr}");
+}
+
+#[test]
 fn a_manifest_without_cuts_is_told() {
     let home = home();
     write(&home.path().join("data/train.jsonl"), "");
@@ -412,6 +452,28 @@ fn digits_and_commands_are_synthesised_or_the_programs_asked_for() {
     let (code, _, stderr) = data(&home, &synthesize);
     assert_eq!(code, 1);
     assert!(stderr.contains("data/train.jsonl: is there already; --overwrite"), "{stderr}");
+}
+
+/// TICO-19, by its name.
+#[test]
+fn real_texts_are_imported_checked_and_counted() {
+    let Some(folder) = support::data("text/tico19") else { return };
+    let Some(root) = folder.canonicalize().ok().and_then(|path| Some(path.parent()?.parent()?.to_owned()))
+    else {
+        return;
+    };
+    let home = home();
+    let import = ["data", "import", "tico19", "--out", "pairs"];
+    let (code, stdout, stderr) = run(speechd(home.path()).env("SPEECHD_DATA", &root).args(import));
+    assert_eq!(code, 0, "{stderr}");
+    let rows: Vec<Vec<_>> = stdout.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+    assert_eq!(rows[4], ["all", "2500"], "{stdout}");
+    let (code, stdout, _) = data(&home, &["check", "pairs"]);
+    assert_eq!(code, 0, "{stdout}");
+    assert!(stdout.contains("2500 cuts, 0.000 hours in 3 manifests: 0 errors"), "{stdout}");
+    let (_, stdout, _) = data(&home, &["stats", "pairs", "--json", "--quiet"]);
+    let json: Value = serde_json::from_str(&stdout).expect("JSON alone");
+    assert_eq!((&json["total"]["n_cuts"], &json["durations_secs"]), (&2500.into(), &Value::Null));
 }
 
 /// Real Pashto in the layout of Common Voice (with a synthesised voice).

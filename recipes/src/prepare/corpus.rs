@@ -21,7 +21,7 @@ pub struct Corpus {
 }
 
 /// The corpora that are known by name.
-pub const CORPORA: [Corpus; 4] = [
+pub const CORPORA: [Corpus; 5] = [
     Corpus {
         name: "fsdd",
         folder: "speech/fsdd",
@@ -46,6 +46,13 @@ pub const CORPORA: [Corpus; 4] = [
         about: "Mozilla Common Voice: read sentences in many languages (CC0); choose one by --language",
         get: "download a language from https://commonvoice.mozilla.org/datasets and unpack it so that clips/ lies in \
               a folder named after the language",
+    },
+    Corpus {
+        name: "tico19",
+        folder: "text/tico19",
+        about: "TICO-19: English texts about an illness in many languages, without recordings (CC0)",
+        get: "download a language from https://tico-19.github.io and keep source and target as the two columns of \
+              en-ps.tsv, en-ur.tsv, ...",
     },
 ];
 

@@ -4,7 +4,9 @@ use std::{fmt, path::Path};
 
 #[cfg(feature = "parquet")]
 use super::parquet;
-use super::{Listing, Options, audiofolder, common_voice, esc, fsdd, jsonl, kaldi, ljspeech, webdataset};
+use super::{
+    Listing, Options, audiofolder, common_voice, esc, fsdd, jsonl, kaldi, ljspeech, parallel_text, webdataset,
+};
 use crate::data::manifest::Error;
 
 /// How a corpus lies in its folder.
@@ -29,11 +31,13 @@ pub enum Layout {
     Fsdd,
     /// ESC-10 and ESC-50: `001 - Dog bark/1-100032-A.ogg`, sounds without words.
     Esc,
+    /// Texts with translations and no recordings: `en-ps.tsv`, or `train.en` beside `train.ps`.
+    ParallelText,
 }
 
 impl Layout {
     /// All of them, in the order in which a folder is tried.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CommonVoice,
         Self::Fsdd,
         Self::Esc,
@@ -43,6 +47,7 @@ impl Layout {
         Self::WebDataset,
         Self::Parquet,
         Self::Jsonl,
+        Self::ParallelText,
     ];
 
     /// As the user writes it.
@@ -57,6 +62,7 @@ impl Layout {
             Self::Jsonl => "jsonl",
             Self::Fsdd => "fsdd",
             Self::Esc => "esc",
+            Self::ParallelText => "parallel_text",
         }
     }
 
@@ -77,6 +83,9 @@ impl Layout {
             Self::Jsonl => "manifests of NeMo or of Lhotse's cuts: .jsonl, .json, compressed (.gz) or not",
             Self::Fsdd => "recordings/ of digit_speaker_index.wav",
             Self::Esc => "folders such as '001 - Dog bark' of fold-clip-take.ogg; sounds without words",
+            Self::ParallelText => {
+                "texts without recordings: en-ps.tsv of two columns, or train.en beside train.ps, line by line"
+            }
         }
     }
 
@@ -99,12 +108,13 @@ impl Layout {
             Self::Parquet => false,
             Self::AudioFolder => audiofolder::has_metadata(path),
             Self::Jsonl => jsonl::matches(path),
+            Self::ParallelText => parallel_text::matches(path),
         };
         let found = if metadata.is_dir() {
             let texts_beside = || audiofolder::has_texts_beside(path).then_some(Self::AudioFolder);
             Self::ALL.into_iter().find(matches).or_else(texts_beside)
         } else {
-            let files = [Self::WebDataset, Self::Parquet, Self::Jsonl];
+            let files = [Self::WebDataset, Self::Parquet, Self::Jsonl, Self::ParallelText];
             files.into_iter().find(matches)
         };
         found.ok_or_else(|| {
@@ -133,6 +143,7 @@ impl Layout {
             Self::Jsonl => jsonl::list(path, options),
             Self::Fsdd => fsdd::list(path),
             Self::Esc => esc::list(path),
+            Self::ParallelText => parallel_text::list(path, options),
         }
     }
 }

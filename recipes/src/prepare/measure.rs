@@ -1,4 +1,4 @@
-//! Looks at the recordings of a corpus: are they there, and how long are they?
+//! Looks at the recordings of a corpus, if it has any: are they there, and how long are they?
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +22,16 @@ pub(super) fn measure(
     options: &Options,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> BTreeMap<Option<Split>, Vec<Cut>> {
-    let (total, done, needs_text) = (found.len(), AtomicUsize::new(0), !listing.is_wordless);
+    let (total, done) = (found.len(), AtomicUsize::new(0));
+    let (needs_text, is_text) = (!listing.is_wordless, listing.is_text);
     progress(0, total);
     let looked_at: Vec<_> = found
         .into_par_iter()
         .map(|mut found| {
-            let result = look_at(&mut found.row.cut, found.row.has_duration, needs_text);
+            let result = match is_text {
+                true => Ok(()),
+                false => look_at(&mut found.row.cut, found.row.has_duration, needs_text),
+            };
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             (found, result)
         })

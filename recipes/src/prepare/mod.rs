@@ -16,6 +16,7 @@ mod kaldi;
 mod layout;
 mod ljspeech;
 mod measure;
+mod parallel_text;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod partition;
@@ -79,7 +80,8 @@ impl Split {
 pub struct Options {
     /// The folder's layout; `None` looks.
     pub layout: Option<Layout>,
-    /// The language where the corpus states none; of Common Voice with several, the one to take.
+    /// The language where the corpus states none; of Common Voice with several, the one to take; of texts side by side, the one that
+    /// is translated.
     pub language: Option<String>,
     /// The share of all that becomes the dev set where there is none, 0 to 0.5.
     pub dev_fraction: f64,
@@ -127,6 +129,8 @@ struct Listing {
     notes: Vec<String>,
     /// Whether nothing is said in any recording, so that no text is no fault.
     is_wordless: bool,
+    /// Whether there are no recordings at all, but texts and their translations.
+    is_text: bool,
     names: Interner,
 }
 
@@ -193,7 +197,7 @@ pub fn prepare(
     let mut by_split = measure::measure(found, &mut listing, options, progress);
     if by_split.is_empty() {
         return Err(Error::no_good_row(path, &listing.rejected)
-            .unwrap_or_else(|| Error::file(path, format!("holds no recordings in the layout {layout}"))));
+            .unwrap_or_else(|| Error::file(path, format!("holds nothing in the layout {layout}"))));
     }
     if let Some((name, file, line)) = left_out
         && !by_split.contains_key(&Some(Split::Test))
@@ -207,12 +211,12 @@ pub fn prepare(
     let mut train = by_split.remove(&Some(Split::Train)).unwrap_or_default();
     train.extend(by_split.remove(&None).unwrap_or_default());
     // The share is of the whole, as the first to be taken leaves less.
-    let total_secs = train.iter().map(|cut| cut.duration_secs).sum::<f64>();
+    let total = train.iter().map(partition::share_of).sum::<f64>();
     for (split, fraction) in [(Split::Test, options.test_fraction), (Split::Dev, options.dev_fraction)] {
         if stated.contains(&split) || fraction == 0.0 || train.is_empty() {
             continue;
         }
-        let taken = partition::take(&mut train, total_secs * fraction);
+        let taken = partition::take(&mut train, total * fraction);
         listing.notes.extend(taken.notes(split));
         splits.insert(split, taken.cuts);
     }

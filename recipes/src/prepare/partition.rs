@@ -11,7 +11,7 @@ use crate::data::manifest::Cut;
 const CLOSE_ENOUGH: std::ops::RangeInclusive<f64> = 0.5..=1.5;
 
 /// Sums of lengths are off by rounding.
-const ROUNDING_SECS: f64 = 1e-3;
+const ROUNDING: f64 = 1e-3;
 
 /// What was taken, and how.
 pub(super) struct Taken {
@@ -52,31 +52,36 @@ impl Taken {
 
 /// Cuts that go together, by what they have in common.
 struct Group<'a> {
-    secs: f64,
+    share: f64,
     /// What its place in the draw comes from: the speaker, or the first cut's name.
     name: &'a str,
 }
 
-/// Takes about `wanted_secs` out of `cuts`, never all of them. Which ones depends on names alone and not on where they lie, so
+/// What a cut counts for: its seconds; a text without a recording counts as one.
+pub(super) fn share_of(cut: &Cut) -> f64 {
+    if cut.has_audio() { cut.duration_secs } else { 1.0 }
+}
+
+/// Takes about `wanted` of the shares out of `cuts`, never all of them. Which ones depends on names alone and not on where they lie, so
 /// that a corpus that grows or moves keeps most of its splits. Where whole speakers are taken, cuts that name none stay.
-pub(super) fn take(cuts: &mut Vec<Cut>, wanted_secs: f64) -> Taken {
+pub(super) fn take(cuts: &mut Vec<Cut>, wanted: f64) -> Taken {
     let mut speakers = HashMap::<&str, Group<'_>>::new();
     let mut recordings = HashMap::<&str, Group<'_>>::new();
     let mut n_unnamed = 0;
     for cut in cuts.iter() {
-        let recording = recordings.entry(recording(cut)).or_insert(Group { secs: 0.0, name: &cut.id });
-        recording.secs += cut.duration_secs;
+        let recording = recordings.entry(recording(cut)).or_insert(Group { share: 0.0, name: &cut.id });
+        recording.share += share_of(cut);
         match cut.speaker.as_deref() {
             Some(name) => {
-                speakers.entry(name).or_insert(Group { secs: 0.0, name }).secs += cut.duration_secs;
+                speakers.entry(name).or_insert(Group { share: 0.0, name }).share += share_of(cut);
             }
             None => n_unnamed += 1,
         }
     }
     let n_speakers = speakers.len();
-    let by_speaker = if n_speakers > 1 { choose(&speakers, wanted_secs, true) } else { None };
+    let by_speaker = if n_speakers > 1 { choose(&speakers, wanted, true) } else { None };
     let is_by_speaker = by_speaker.is_some();
-    let chosen = by_speaker.or_else(|| choose(&recordings, wanted_secs, false)).unwrap_or_default();
+    let chosen = by_speaker.or_else(|| choose(&recordings, wanted, false)).unwrap_or_default();
     let is_taken = |cut: &Cut| {
         let key = if is_by_speaker { cut.speaker.as_deref() } else { Some(recording(cut)) };
         key.is_some_and(|key| chosen.contains(key))
@@ -86,33 +91,30 @@ pub(super) fn take(cuts: &mut Vec<Cut>, wanted_secs: f64) -> Taken {
     Taken { cuts: taken, is_by_speaker, n_speakers, n_unnamed }
 }
 
-/// Cuts of one recording belong together. A path that is no Unicode cannot be written anyway.
+/// Cuts of one recording belong together, and without one those of the same text. A path that is no Unicode cannot be written
+/// anyway.
 fn recording(cut: &Cut) -> &str {
-    cut.audio.to_str().unwrap_or_default()
+    if cut.has_audio() { cut.audio.to_str().unwrap_or_default() } else { &cut.text }
 }
 
 /// Groups in an order drawn from their names, until there is enough; `None` when whole groups do not come close.
-fn choose(
-    groups: &HashMap<&str, Group<'_>>,
-    wanted_secs: f64,
-    must_be_close: bool,
-) -> Option<HashSet<String>> {
+fn choose(groups: &HashMap<&str, Group<'_>>, wanted: f64, must_be_close: bool) -> Option<HashSet<String>> {
     let mut order: Vec<_> = groups
         .iter()
-        .map(|(key, group)| (Sha256::digest(group.name), group.name, *key, group.secs))
+        .map(|(key, group)| (Sha256::digest(group.name), group.name, *key, group.share))
         .collect();
     order.sort_unstable_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
-    let (mut chosen, mut taken_secs) = (HashSet::new(), 0.0);
-    for (_, _, key, secs) in order {
-        if taken_secs >= wanted_secs - ROUNDING_SECS || chosen.len() + 1 >= groups.len() {
+    let (mut chosen, mut taken) = (HashSet::new(), 0.0);
+    for (_, _, key, share) in order {
+        if taken >= wanted - ROUNDING || chosen.len() + 1 >= groups.len() {
             break;
         }
-        if must_be_close && taken_secs + secs > wanted_secs * CLOSE_ENOUGH.end() {
+        if must_be_close && taken + share > wanted * CLOSE_ENOUGH.end() {
             continue;
         }
         chosen.insert(key.to_owned());
-        taken_secs += secs;
+        taken += share;
     }
-    let is_close = CLOSE_ENOUGH.contains(&(taken_secs / wanted_secs));
+    let is_close = CLOSE_ENOUGH.contains(&(taken / wanted));
     (is_close || !must_be_close).then_some(chosen)
 }

@@ -13,6 +13,7 @@ use super::*;
 use crate::data::manifest::{Needs, read};
 
 mod damaged;
+mod parallel_text;
 
 struct Folder(TempDir);
 
@@ -665,6 +666,7 @@ fn corpora_at_hand_are_read_whole() {
         ("audio-captions/esc10", Layout::Esc, [238, 0, 80]),
         ("speech/ps-synth", Layout::CommonVoice, [1450, 150, 150]),
         ("speech/ljspeech-32", Layout::LjSpeech, [8, 0, 0]),
+        ("text/tico19", Layout::ParallelText, [2500, 0, 0]),
     ] {
         let Some(folder) = data(name) else { continue };
         let prepared = prepare(&folder, &as_is(), &|_, _| {}).expect("a corpus");

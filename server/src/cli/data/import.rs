@@ -20,6 +20,7 @@ Examples:
   speechd data import recordings/ --language ps --out data/          # a.wav with a.txt beside it
   speechd data import cuts_train.jsonl.gz --audio-root ~/corpora --out data/
   SPEECHD_DATA=~/corpora speechd data import fsdd --out data/        # by name
+  speechd data import opus/ --language en --out pairs/               # train.en beside train.ps: texts alone
   speechd data import fsdd --out theo/ --leave-out-speaker theo      # how well are new speakers understood?
 
 Layouts:
@@ -33,6 +34,7 @@ Layouts:
   jsonl         manifests of NeMo or of Lhotse's cuts, compressed (.gz) or not; a cut with several segments becomes several
   fsdd          recordings/ of digit_speaker_index.wav
   esc           ESC-10 and ESC-50: '001 - Dog bark'/fold-clip-take.ogg, sounds without words
+  parallel_text texts with translations and no recordings: en-ps.tsv of two columns, or train.en beside train.ps, line by line
 
 A row that cannot be used is skipped, counted, and listed in rejected.tsv with its file, line and reason.
 Exit code: 0 done, 1 nothing can be used, 2 wrong arguments.";
@@ -40,7 +42,7 @@ Exit code: 0 done, 1 nothing can be used, 2 wrong arguments.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// A corpus: a folder, a manifest, or a name: fsdd, esc10, ljspeech, common_voice, or a folder below SPEECHD_DATA
+    /// A corpus: a folder, a manifest, or a name: fsdd, esc10, ljspeech, common_voice, tico19, or a folder below SPEECHD_DATA
     #[arg(value_name = "CORPUS")]
     corpus: PathBuf,
     /// Write the manifests into DIR
@@ -49,7 +51,8 @@ pub(super) struct Args {
     /// How the corpus lies in its folder
     #[arg(long, value_enum, default_value_t = LayoutArg::Auto)]
     layout: LayoutArg,
-    /// Language, where the corpus does not state it; of Common Voice with several languages, the one to take
+    /// Language, where the corpus does not state it; of Common Voice with several languages, the one to take; of train.en beside
+    /// train.ps, the one that is translated
     #[arg(short, long, value_name = "CODE")]
     language: Option<String>,
     /// Share of train that becomes dev when there is none: whole speakers where there are enough; 0 makes none
@@ -99,6 +102,8 @@ enum LayoutArg {
     Fsdd,
     /// ESC-10, ESC-50
     Esc,
+    /// Texts and their translations
+    ParallelText,
 }
 
 impl LayoutArg {
@@ -114,6 +119,7 @@ impl LayoutArg {
             Self::Jsonl => Some(Layout::Jsonl),
             Self::Fsdd => Some(Layout::Fsdd),
             Self::Esc => Some(Layout::Esc),
+            Self::ParallelText => Some(Layout::ParallelText),
         }
     }
 }
