@@ -73,6 +73,11 @@ fn help_is_an_answer_and_wrong_arguments_are_not() {
     for part in ["--word-timestamps", "--hotwords", "Examples:", "Exit code:"] {
         assert!(stdout.contains(part), "{stdout}");
     }
+    let (code, stdout, stderr) = run(speechd(home.path()).args(["translate", "--help"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for part in ["another language", "--to <CODE>", "--to-language", "--word-timestamps", "Examples:"] {
+        assert!(stdout.contains(part), "{stdout}");
+    }
     let model = ["--model", "./none"];
     for (arguments, parts) in [
         (vec!["transcribe"], ["FILES", "required"]),
@@ -86,16 +91,42 @@ fn help_is_an_answer_and_wrong_arguments_are_not() {
         (vec!["transcribe", "a.wav", "--channel", "left"], ["'left'", "mix or a number"]),
         (vec!["transcribe", "a.wav", "b.wav", "--format", "srt"], ["--out DIR", ".srt"]),
         (vec!["transcribe", "a.wav", "--config", "none.toml"], ["none.toml", "no such configuration file"]),
+        (vec!["translate", "a.wav", "--to", "klingon"], ["'klingon'", "pashto"]),
+        (vec!["translate", "a.wav", "--task", "transcribe"], ["--task", "unexpected"]),
+        (vec!["transcribe", "a.wav", "--to-language", "ps"], ["--to-language", "add --task translate"]),
         (vec!["models", "frobnicate"], ["frobnicate", "unrecognized"]),
     ] {
         let mut command = speechd(home.path());
         command.args(&arguments);
-        if arguments[0] == "transcribe" && arguments.len() > 2 {
+        if arguments[0].starts_with("trans") && arguments.len() > 2 {
             command.args(model);
         }
         let (code, stdout, stderr) = run(&mut command);
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
         assert!(parts.iter().all(|part| stderr.contains(part)), "{arguments:?}: {stderr}");
+    }
+}
+
+/// One path under two names.
+#[test]
+fn a_translation_is_the_same_by_either_command() {
+    let home = home();
+    write(&home.path().join("a.wav"), &wav());
+    let translated = |arguments: &[&str]| {
+        let mut command = speechd(home.path());
+        command.args(arguments).args(["a.wav", "--format", "json", "--quiet", "--no-fallback"]);
+        run(command.args(["--max-new-tokens", "8", "--language", "ps", "--model"]).arg(fixture("whisper-80")))
+    };
+    let (code, stdout, stderr) = translated(&["translate"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(translated(&["transcribe", "--task", "translate"]), (0, stdout.clone(), String::new()));
+    assert_eq!(translated(&["translate", "--to", "English"]).1, stdout);
+    let result: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(result["languages"][0]["code"], "en");
+    for flag in ["--to", "--to-language"] {
+        let (code, stdout, stderr) = translated(&["translate", flag, "ps"]);
+        assert_eq!((code, stdout.as_str()), (2, ""));
+        assert!(stderr.contains("to_language: `ps`"), "{stderr}");
     }
 }
 

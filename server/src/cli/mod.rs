@@ -20,6 +20,7 @@ mod signals;
 mod tokenizer;
 mod train;
 mod transcribe;
+mod translate;
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
@@ -49,6 +50,8 @@ struct Cli {
 enum Command {
     /// Turn recordings into text or subtitles
     Transcribe(Box<transcribe::Args>),
+    /// Turn recordings into text or subtitles in another language
+    Translate(Box<translate::Args>),
     /// Serve models over HTTP, in the shape of the OpenAI audio API
     Serve(serve::Args),
     /// List, fetch and describe models
@@ -100,6 +103,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ => start_log(cli.verbose),
     }
     if let Command::Transcribe(_)
+    | Command::Translate(_)
     | Command::Serve(_)
     | Command::Evaluate(_)
     | Command::Compare(_)
@@ -109,6 +113,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args),
+        Command::Translate(args) => translate::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args),

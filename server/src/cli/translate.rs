@@ -1,0 +1,31 @@
+//! `speechd translate`: recordings in, text in another language out. What it does beside naming the task is `speechd transcribe`.
+
+use std::process::ExitCode;
+
+use models::Task;
+
+use super::transcribe::{Flags, Wanted, parse_target, write_down};
+
+const EXAMPLES: &str = "\
+Examples:
+  speechd translate talk.mp3 --model openai/whisper-base
+  speechd translate talk.mp3 --model ./my-canary --language en --to ps
+  speechd translate recordings/ --model ./my-canary --language ps --format srt --out subtitles/
+
+Which languages a model reaches, speechd models inspect tells: Whisper writes English unless it was taught another one.
+Exit code: 0 all translated, 1 some failed, 2 wrong arguments or configuration.";
+
+/// A translation of what is said.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    /// Language to translate into, as a code or an English name, as far as the model reaches it [default: English]
+    #[arg(long, visible_alias = "to-language", value_name = "CODE", value_parser = parse_target)]
+    to: Option<String>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    write_down(&args.flags, &Wanted { task: Some(Task::Translate), to_language: args.to.clone() })
+}
