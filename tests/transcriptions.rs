@@ -145,6 +145,29 @@ fn deltas_of_a_stream_add_up_to_its_text_and_that_of_the_json() {
 }
 
 #[test]
+fn translations_stream_as_transcriptions_do() {
+    let server = LoopbackServer::start("", "");
+    let recording = noise(70.0, 3);
+    let translate = |more: &[(&str, &str)]| {
+        let form = form(&fields(&[&[("vad", "off")], more].concat()), Some(&recording));
+        ok(server.send(&post("/v1/audio/translations", &form)))
+    };
+    let json = translate(&[]).json();
+    let streamed = translate(&[("stream", "true")]).events();
+    let (done, deltas) = streamed.split_last().expect("events");
+    assert!(
+        deltas.len() > 1 && deltas.iter().all(|event| event["type"] == "transcript.text.delta"),
+        "{deltas:?}"
+    );
+    assert_eq!(done["type"], "transcript.text.done");
+    let told: String = deltas.iter().map(|event| event["delta"].as_str().expect("text")).collect();
+    assert_eq!(told, done["text"].as_str().expect("text"));
+    for key in ["text", "languages", "coverage"] {
+        assert_eq!(done[key], json[key], "{key}");
+    }
+}
+
+#[test]
 fn equal_requests_give_equal_bytes_alone_and_under_load() {
     let server = LoopbackServer::start("", "");
     let kinds: Vec<Vec<u8>> = (0..6)

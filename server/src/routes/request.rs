@@ -123,10 +123,14 @@ impl TranscriptionRequest {
         let vad = fields.text("vad")?.map(|vad| choice("vad", vad)).transpose()?;
         set(&mut settings.vad, vad);
         decoding(&mut fields, &mut settings)?;
+        let stream = fields.switch("stream")?.unwrap_or(false);
+        if stream {
+            needs("stream", &[Format::Json, Format::Text])?;
+        }
 
         let mut languages = Vec::new();
         let mut granularities = Vec::new();
-        let (mut logprobs, mut stream, mut chunking) = (false, false, None);
+        let (mut logprobs, mut chunking) = (false, None);
         let mut hotwords_param = "hotwords";
         match task {
             Task::Transcribe => {
@@ -161,10 +165,6 @@ impl TranscriptionRequest {
                     }
                     needs("include", &[Format::Json])?;
                     logprobs = true;
-                }
-                stream = fields.switch("stream")?.unwrap_or(false);
-                if stream {
-                    needs("stream", &[Format::Json, Format::Text])?;
                 }
                 chunking = chunking_strategy(&mut fields, &mut settings, vad.is_some())?;
                 for param in ["known_speaker_names", "known_speaker_references"] {

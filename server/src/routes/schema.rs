@@ -52,8 +52,11 @@ impl PartialSchema for TranscriptionForm {
         let form = form("A recording to write down. Lists may also be spelled without the brackets.")
             .property(
                 "languages[]",
-                list(text("A code or an English name."), "The languages that may be spoken; not with `language`.")
-                    .max_items(Some(MAX_LANGUAGES)),
+                list(
+                    text("A code or an English name."),
+                    "The languages that may be spoken; not with `language`.",
+                )
+                .max_items(Some(MAX_LANGUAGES)),
             )
             .property(
                 "keywords[]",
@@ -74,13 +77,6 @@ impl PartialSchema for TranscriptionForm {
                 list(
                     words(&["logprobs"], ""),
                     "`logprobs`: the log-probability of every token. Only with `json`.",
-                ),
-            )
-            .property(
-                "stream",
-                switch(
-                    "Send the text as server-sent events while it is found. Only with `json` and `text`: events hold \
-                     text that adds up.",
                 ),
             )
             .property("chunking_strategy", chunking())
@@ -110,7 +106,7 @@ impl PartialSchema for TranslationForm {
     }
 }
 
-/// The fields of the OpenAI API that both forms have.
+/// The fields of the OpenAI API that both forms have; `stream` there is one of transcriptions alone.
 fn form(description: &str) -> ObjectBuilder {
     let file = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -138,6 +134,13 @@ fn form(description: &str) -> ObjectBuilder {
             ),
         )
         .property("temperature", number(0.0, 1.0, "0 searches; above 0 samples, and turns the fallback off."))
+        .property(
+            "stream",
+            switch(
+                "Send the text as server-sent events while it is found: `transcript.text.delta` and at the end \
+                 `transcript.text.done`, of translations too. Only with `json` and `text`: events hold text that adds up.",
+            ),
+        )
 }
 
 /// The fields beyond the OpenAI API: the command line's flags.

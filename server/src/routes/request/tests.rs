@@ -298,17 +298,22 @@ fn hotwords_that_are_too_many_are_refused_under_the_name_they_came_in() {
 }
 
 #[test]
-fn translations_name_their_language_and_have_no_words() {
+fn translations_name_their_language_stream_and_have_no_words() {
     for (text, code) in
         [("en", Some("en")), ("English", Some("en")), ("ps", Some("ps")), ("Pashto", Some("ps")), ("", None)]
     {
         let request = translate(&[("to_language", text), ("language", "ps")]).expect("a request");
         assert_eq!(request.options.to_language.as_deref(), code, "{text}");
     }
+    assert!(translate(&[("stream", "true"), ("response_format", "text")]).expect("a request").stream);
+    assert_eq!(
+        refusal(translate(&[("stream", "true"), ("response_format", "vtt")])),
+        ("invalid_value", "stream".to_owned())
+    );
     for (pairs, code) in [
         ([("to_language", "klingon")], "invalid_value"),
         ([("timestamp_granularities[]", "word")], "unknown_parameter"),
-        ([("stream", "true")], "unknown_parameter"),
+        ([("stream", "yes")], "invalid_value"),
         ([("include[]", "logprobs")], "unknown_parameter"),
         ([("chunking_strategy", "auto")], "unknown_parameter"),
         ([("known_speaker_names[]", "Aisha")], "unknown_parameter"),
