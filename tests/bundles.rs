@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use models::{Bundle, DecodeOptions, Error, Transcriber, Weights};
+use models::{Bundle, DecodeOptions, Error, Task, Told, Transcriber, Weights};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -533,4 +533,59 @@ fn a_tensor_in_two_shards_or_in_none_is_named() -> Result<()> {
     ensure_refused(dir.path(), "model-00002-of-00002.safetensors", "model.")?;
     store(&second, &[])?;
     ensure_refused(dir.path(), INDEX, "model.")
+}
+
+#[test]
+fn a_model_says_which_languages_it_has_learnt_to_translate_into() -> Result<()> {
+    let dir = copy()?;
+    let translation = |code: Option<&str>| DecodeOptions {
+        language: Some("de".to_owned()),
+        task: Task::Translate,
+        to_language: code.map(str::to_owned),
+        ..DecodeOptions::default()
+    };
+    let refused = |transcriber: &Transcriber, code: Option<&str>| {
+        transcriber
+            .check(&translation(code))
+            .map_or_else(|error| error.to_string(), |()| "accepted".to_owned())
+    };
+    let (english, ps) = (load(dir.path())?, Some("ps"));
+    ensure!(refused(&english, None) == "accepted");
+    ensure!(refused(&english, ps) == "to_language: `ps` is not possible: this model translates into en only");
+
+    let bundle = Bundle::open(dir.path())?.with_translation_languages(&["ps"])?;
+    let (_, _, special) = bundle.description().vocabulary()?;
+    let pashto = Transcriber::load(bundle, &Device::Cpu)?;
+    ensure!(special.translation_languages == ["ps"] && refused(&pashto, ps) == "accepted");
+    let refused_english = "to_language: `en` is not possible: this model translates into ps only";
+    ensure!(refused(&pashto, None) == refused_english, "{}", refused(&pashto, None));
+    // The token of the task, as for English: it says nothing about the language.
+    let told = |options: &DecodeOptions| pashto.special_tokens().prompt(Told::by(options, Some("de"), false));
+    let transcript = DecodeOptions { task: Task::Transcribe, ..translation(None) };
+    let to_english = translation(None);
+    let english_prompt = english.special_tokens().prompt(Told::by(&to_english, Some("de"), false))?;
+    ensure!(told(&translation(ps))? == english_prompt);
+    ensure!(told(&transcript)? == english.special_tokens().prompt(Told::by(&transcript, Some("de"), false))?);
+
+    let several = Bundle::open(dir.path())?.with_translation_languages(&["ps", "en"]);
+    let Err(Error::Key { path, key, .. }) = several else { bail!("two languages of one token are accepted") };
+    ensure!(path.ends_with("generation_config.json") && key == "translation_languages");
+    set(dir.path(), "generation_config.json", "/translation_languages", json!(["ps", "en"]))?;
+    ensure_refused(dir.path(), "generation_config.json", "translation_languages")?;
+    set(dir.path(), "generation_config.json", "/translation_languages", json!([]))?;
+    ensure!(refused(&load(dir.path())?, None).ends_with("has not learnt to translate"));
+    // What was said before is not asked.
+    let again = Bundle::open(dir.path())?.with_translation_languages(&["fa"])?;
+    ensure!(again.description().vocabulary()?.2.translation_languages == ["fa"]);
+
+    for (name, codes, is_possible) in [
+        ("canary", &["ps", "de"][..], true),
+        ("canary", &["fr"], false),
+        ("parakeet", &["en"], false),
+        ("whisper-en", &["en"], false),
+    ] {
+        let taught = Bundle::open(&fixture(name))?.with_translation_languages(codes);
+        ensure!(taught.is_ok() == is_possible, "{name}: {codes:?}");
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::{
     hub::bundle_files,
     loopback_hub::{Behaviour, ID, LoopbackHub},
-    support::{fixture, reference_model},
+    support::{fixture, json, reference_model},
 };
 
 /// The program without the settings of whoever runs the tests.
@@ -126,8 +126,39 @@ fn a_translation_is_the_same_by_either_command() {
     for flag in ["--to", "--to-language"] {
         let (code, stdout, stderr) = translated(&["translate", flag, "ps"]);
         assert_eq!((code, stdout.as_str()), (2, ""));
-        assert!(stderr.contains("to_language: `ps`"), "{stderr}");
+        assert!(stderr.contains("to_language: `ps`") && stderr.contains("into en only"), "{stderr}");
     }
+}
+
+#[test]
+fn a_whisper_that_was_taught_another_language_translates_into_that_alone() {
+    let home = home();
+    write(&home.path().join("a.wav"), &wav());
+    let taught = home.path().join("taught");
+    for file in crate::bundles::FILES {
+        write(&taught.join(file), &fs::read(fixture("whisper-80").join(file)).expect("a file"));
+    }
+    let path = taught.join("generation_config.json");
+    let mut generation = json(&path).expect("JSON");
+    generation["translation_languages"] = serde_json::json!(["ps"]);
+    write(&path, generation.to_string().as_bytes());
+
+    let (code, stdout, stderr) = run(speechd(home.path()).args(["models", "inspect", "./taught"]));
+    assert_eq!(code, 0, "{stderr}");
+    let row = stdout.lines().find(|line| line.starts_with("translates into")).expect("a row");
+    assert!(row.ends_with(" ps"), "{row}");
+    let translate = |to: &[&str]| {
+        let mut command = speechd(home.path());
+        command.args(["translate", "a.wav", "--model", "./taught", "--language", "en", "--quiet"]);
+        run(command.args(["--format", "verbose_json", "--no-fallback", "--max-new-tokens", "8"]).args(to))
+    };
+    let (code, stdout, stderr) = translate(&["--to", "Pashto"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let result: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((&result["task"], &result["language"]), (&"translate".into(), &"pashto".into()));
+    let (code, _, stderr) = translate(&[]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("to_language: `en`") && stderr.contains("into ps only"), "{stderr}");
 }
 
 /// Said once, and not for every recording.

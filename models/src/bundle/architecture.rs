@@ -89,6 +89,10 @@ impl Architecture {
             }
         };
         special.check(&path, self.n_vocab())?;
+        let special = match &generation.translation_languages {
+            Some(codes) => special.translating_into(codes, &source.path("generation_config.json"))?,
+            None => special,
+        };
         Ok((generation, special))
     }
 

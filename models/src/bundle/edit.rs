@@ -45,22 +45,16 @@ impl Bundle {
     /// A Whisper without generation_config.json, which is where it is said, beside much else.
     pub fn with_beam_size(self, beam_size: usize) -> Result<Self, Error> {
         let (description, weights) = self.into_parts();
-        let source = description.source();
-        let is_needed = description.architecture().whisper().is_some();
-        let mut generation = match is_needed || source.has("generation_config.json") {
-            true => read_json(source, "generation_config.json")?,
-            // What others read from it, once it is there, instead of from the model's description.
-            false => {
-                let config = read_json(source, "config.json")?;
-                let kept = GENERATION_KEYS.into_iter().filter(|key| !config[*key].is_null());
-                Value::Object(kept.map(|key| (key.to_owned(), config[key].clone())).collect())
-            }
-        };
-        generation["num_beams"] = json!(beam_size);
-        Ok(Self {
-            description: description.with_files(&[], vec![("generation_config.json", generation)])?,
-            weights,
-        })
+        Ok(Self { description: description.with_generation("num_beams", json!(beam_size))?, weights })
+    }
+
+    /// The same model as one that has learnt to translate into these languages and no others, whatever it said before.
+    ///
+    /// # Errors
+    /// What [`Description::with_translation_languages`] refuses.
+    pub fn with_translation_languages(self, codes: &[impl AsRef<str>]) -> Result<Self, Error> {
+        let (description, weights) = self.into_parts();
+        Ok(Self { description: description.with_translation_languages(codes)?, weights })
     }
 
     /// The same model as one of this language, where it is of one alone and says so in a word: a CTC model, whatever it was of before.
@@ -250,6 +244,35 @@ fn generation_with(
 }
 
 impl Description {
+    /// The same of a model that has learnt to translate into these languages and no others, whatever it said before.
+    ///
+    /// # Errors
+    /// Languages that its prompts cannot tell apart: several of a Whisper, those that a Canary has no token for, any of a CTC
+    /// model; a Whisper without generation_config.json, which is where it is said, beside much else.
+    pub fn with_translation_languages(self, codes: &[impl AsRef<str>]) -> Result<Self, Error> {
+        let codes: Vec<&str> = codes.iter().map(AsRef::as_ref).collect();
+        let description = self.with_generation("translation_languages", json!(codes))?;
+        description.vocabulary()?;
+        Ok(description)
+    }
+
+    /// The same with another value of a key of `generation_config.json`.
+    fn with_generation(self, key: &str, value: Value) -> Result<Self, Error> {
+        let (source, name) = (self.source(), "generation_config.json");
+        let is_needed = self.architecture().whisper().is_some();
+        let mut generation = match is_needed || source.has(name) {
+            true => read_json(source, name)?,
+            // What others read from it, once it is there, instead of from the model's description.
+            false => {
+                let config = read_json(source, "config.json")?;
+                let kept = GENERATION_KEYS.into_iter().filter(|key| !config[*key].is_null());
+                Value::Object(kept.map(|key| (key.to_owned(), config[key].clone())).collect())
+            }
+        };
+        generation[key] = value;
+        self.with_files(&[], vec![(name, generation)])
+    }
+
     /// The same of a Canary that also reads by CTC, by a head that tells these tokens apart, each once and in ascending order; of none
     /// there is no head.
     ///

@@ -310,6 +310,7 @@ fn whisper_files(
     let kept = json!({
         "max_initial_timestamp_index": before.max_initial_timestamp_index,
         "alignment_heads": before.alignment_heads, "num_beams": before.num_beams,
+        "translation_languages": before.translation_languages,
     });
     merge(&mut generation, kept);
     if let Value::Object(keys) = &mut generation {

@@ -114,6 +114,8 @@ impl SpecialTokens {
         }
         let mut control = tokenizer.special_ids();
         control.extend([config.eos_token_id, config.pad_token_id]);
+        // Unless it says otherwise, whatever it can be told.
+        let targets = languages.iter().map(|(code, _)| code.clone()).collect();
         let only_language = match languages.as_slice() {
             [(code, _)] => Some(code.clone()),
             _ => None,
@@ -127,6 +129,7 @@ impl SpecialTokens {
             languages,
             is_multilingual: true,
             only_language,
+            translation_languages: targets,
             text: TextIds::AllBut(control),
             format: PromptFormat::Canary(format),
         })
@@ -183,7 +186,14 @@ impl CanaryPrompt {
         };
         let written = match told.target() {
             None => spoken,
-            Some(code) => special.language_of("to_language", code)?,
+            Some(code) => match special.language(code) {
+                // What is said, as it is.
+                Ok(written) if written == spoken => written,
+                _ => {
+                    special.reach(code)?;
+                    special.language_of("to_language", code)?
+                }
+            },
         };
         let punctuation = match (told.punctuation, self.no_punctuation) {
             (Some(false), Some(without)) => without,
@@ -294,6 +304,38 @@ pub(crate) mod tests {
         assert!(refused(Told { timestamps: true, ..ps }, &special).starts_with("timestamps: "));
         let unknown = refused(Told { to_language: Some("fr"), ..translation }, &special);
         assert!(unknown.starts_with("to_language: `fr`") && unknown.contains("en, ps"), "{unknown}");
+        // One that has learnt to write translations in Pashto alone.
+        let path = Path::new("generation_config.json");
+        let taught = special.clone().translating_into(&["ps".to_owned()], path)?;
+        let from_en = Told { language: Some("en"), to_language: Some("ps"), ..translation };
+        assert_eq!(
+            taught.prompt_after(&[], from_en).map(|(prompt, _)| names(&prompt, &FIRST))?,
+            ["startoftranscript", "en", "translate", "ps", "pnc"]
+        );
+        for (told, code) in [
+            (translation, "`en`"),
+            (Told { to_language: Some("en"), ..translation }, "`en`"),
+            (Told { to_language: Some("fr"), ..translation }, "`fr`"),
+        ] {
+            let refused = refused(told, &taught);
+            assert!(
+                refused.starts_with("to_language: ")
+                    && refused.contains(code)
+                    && refused.ends_with("into ps only"),
+                "{refused}"
+            );
+        }
+        // What is said in a language is no translation into it.
+        assert_eq!(taught.prompt(same)?, special.prompt(same)?);
+        assert_eq!(taught.prompt(ps)?, special.prompt(ps)?);
+        let none = special.clone().translating_into(&[], path)?;
+        assert!(refused(translation, &none).contains("has not learnt to translate"));
+        let unknown = special.clone().translating_into(&["ps".to_owned(), "fr".to_owned()], path);
+        let unknown = unknown.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
+        assert_eq!(
+            unknown,
+            "generation_config.json: `translation_languages`: `fr` has no token <|fr|> in the vocabulary"
+        );
         assert!(refused(Told { to_language: Some("en"), ..ps }, &special).starts_with("to_language: "));
         let (_, plain) = canary(&FIRST.iter().copied().filter(|name| *name != "nopnc").collect::<Vec<_>>())?;
         assert!(refused(Told { punctuation: Some(false), ..ps }, &plain).contains("<|nopnc|>"));

@@ -40,6 +40,8 @@ pub struct SpecialTokens {
     pub is_multilingual: bool,
     /// The one language of a model that knows no other, where it is known.
     pub only_language: Option<String>,
+    /// Codes of the languages that a translation may be written in; none of a model that cannot translate.
+    pub translation_languages: Vec<String>,
     text: TextIds,
     format: PromptFormat,
 }
@@ -85,6 +87,7 @@ impl SpecialTokens {
             languages.clear();
         }
         let format = PromptFormat::Whisper { transcribe: task("transcribe"), translate: task("translate") };
+        let target = is_multilingual.then(|| TRANSLATED_TO.to_owned());
         Self {
             start: config.decoder_start_token_id,
             end: config.eos_token_id,
@@ -94,6 +97,7 @@ impl SpecialTokens {
             languages,
             is_multilingual,
             only_language: (!is_multilingual).then(|| "en".to_owned()),
+            translation_languages: target.into_iter().collect(),
             text: TextIds::Below(config.eos_token_id),
             format,
         }
@@ -113,8 +117,38 @@ impl SpecialTokens {
             languages: Vec::new(),
             is_multilingual: false,
             only_language: config.language.clone(),
+            translation_languages: Vec::new(),
             text: TextIds::AllBut(control),
             format: PromptFormat::None,
+        }
+    }
+
+    /// The same of a model that has learnt to translate into these languages and no others, as the file `path` says.
+    ///
+    /// # Errors
+    /// More than its prompts can tell apart: any of a model that cannot translate, several of a Whisper, those that a Canary has no
+    /// token for.
+    pub fn translating_into(self, codes: &[String], path: &Path) -> Result<Self, Error> {
+        let has_no_token = |code: &&String| self.language(code).is_err();
+        let fault = match (&self.format, codes) {
+            (_, []) => None,
+            (PromptFormat::None, _) => Some("a model without a decoder writes what it hears".to_owned()),
+            (PromptFormat::Whisper { .. }, _) if !self.is_multilingual => {
+                Some("this model knows one language only".to_owned())
+            }
+            (PromptFormat::Whisper { .. }, [_]) => None,
+            (PromptFormat::Whisper { .. }, several) => Some(format!(
+                "are {}; a Whisper translates into one, because its <|translate|> says no more",
+                several.len()
+            )),
+            (PromptFormat::Canary(_), _) => codes
+                .iter()
+                .find(has_no_token)
+                .map(|code| format!("`{code}` has no token <|{code}|> in the vocabulary")),
+        };
+        match fault {
+            Some(fault) => Err(Error::key(path, "translation_languages", fault)),
+            None => Ok(Self { translation_languages: codes.to_vec(), ..self }),
         }
     }
 
@@ -192,5 +226,20 @@ impl SpecialTokens {
             let known: Vec<_> = self.languages.iter().map(|(name, _)| name.as_str()).collect();
             Error::option(option, format!("`{code}` is not among the model's: {}", known.join(", ")))
         })
+    }
+
+    /// Refuses to translate into a language that the model has not learnt to write translations in; the message lists those that it
+    /// has.
+    fn reach(&self, code: &str) -> Result<(), Error> {
+        if self.translation_languages.iter().any(|known| known == code) {
+            return Ok(());
+        }
+        let message = match self.translation_languages.as_slice() {
+            [] => format!("`{code}` is not possible: this model has not learnt to translate"),
+            known => {
+                format!("`{code}` is not possible: this model translates into {} only", known.join(", "))
+            }
+        };
+        Err(Error::option("to_language", message))
     }
 }

@@ -118,11 +118,7 @@ impl SpecialTokens {
         } else if told.task == Task::Translate {
             return Err(Error::option("task", "this model knows one language only; it cannot translate"));
         }
-        if let Some(code) = told.target().filter(|code| *code != TRANSLATED_TO) {
-            let message =
-                format!("`{code}` is not possible: this model translates into `{TRANSLATED_TO}` only");
-            return Err(Error::option("to_language", message));
-        }
+        told.target().map_or(Ok(()), |code| self.reach(code))?;
         match (told.timestamps, self.no_timestamps) {
             (true, None) => return Err(no_times()),
             (false, Some(id)) => prompt.push(id),

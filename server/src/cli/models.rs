@@ -242,6 +242,9 @@ fn describe(inspected: &Inspected) -> String {
     if !summary.languages.is_empty() {
         line("languages", format!("{}: {}", summary.languages.len(), summary.languages.join(" ")));
     }
+    if !summary.translation_languages.is_empty() {
+        line("translates into", summary.translation_languages.join(" "));
+    }
     if summary.beam_size > 1 {
         line("beam size", summary.beam_size.to_string());
     }

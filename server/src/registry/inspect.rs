@@ -32,6 +32,8 @@ pub struct Summary {
     pub dimensions: Vec<(&'static str, usize)>,
     /// Codes of the languages that it has tokens for; none when it knows only one.
     pub languages: Vec<String>,
+    /// Codes of the languages that it translates into.
+    pub translation_languages: Vec<String>,
     /// Hypotheses that it asks beam search to keep; 1 is greedy.
     pub beam_size: usize,
     /// What it hears.
@@ -70,6 +72,7 @@ impl Summary {
             parameters: bundle.weights().n_parameters() as u64,
             dtypes,
             dimensions: bundle.architecture().dimensions(),
+            translation_languages: special.translation_languages,
             languages: special.languages.into_iter().map(|(code, _)| code).collect(),
             beam_size: generation.beam_size(),
             window_secs: bundle.description().window_secs(),
@@ -149,7 +152,7 @@ mod tests {
         assert_eq!(summary.dtypes.keys().collect::<Vec<_>>(), ["F16"]);
         assert_eq!(summary.parameters, summary.dtypes["F16"]);
         assert_eq!(summary.languages, ["en", "zh", "de", "es", "ja", "fa", "ps", "th"]);
-        assert_eq!(summary.beam_size, 1);
+        assert_eq!((summary.translation_languages, summary.beam_size), (vec!["en".to_owned()], 1));
         assert_eq!(summary.features_digest, FeatureSpec::whisper(80).digest());
         assert!(summary.files.iter().any(|file| file.name == "model.safetensors" && file.sha256.len() == 64));
     }
