@@ -454,6 +454,42 @@ fn digits_and_commands_are_synthesised_or_the_programs_asked_for() {
     assert!(stderr.contains("data/train.jsonl: is there already; --overwrite"), "{stderr}");
 }
 
+#[test]
+fn phrases_are_synthesised_with_their_translations_and_further_texts() {
+    let home = home();
+    let synthesize = ["synthesize", "phrases-en-ps", "--out", "data", "--clips", "30", "--quiet"];
+    let (code, stdout, stderr) = data(&home, &synthesize);
+    if stderr.contains("to get it: apt-get") {
+        println!("skipped: {stderr}");
+        return;
+    }
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let rows: Vec<Vec<_>> = stdout.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+    let expected = [["train", "24"], ["dev", "3"], ["test", "3"], ["text", "20000"], ["all", "20030"]];
+    assert_eq!(rows[1..], expected, "{stdout}");
+    let read = |part: &str| -> Vec<Value> {
+        let manifest = fs::read_to_string(home.path().join(format!("data/{part}.jsonl"))).expect("written");
+        manifest.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    for part in ["train", "dev", "test", "text"] {
+        for row in read(part) {
+            assert_eq!((&row["source_lang"], &row["target_lang"]), (&"en".into(), &"ps".into()), "{row}");
+            assert!(row["answer"].as_str().is_some_and(|answer| !answer.is_empty()), "{row}");
+            assert_eq!(row.get("audio_filepath").is_none(), part == "text", "{row}");
+        }
+    }
+    let (code, stdout, _) = data(&home, &["check", "data"]);
+    assert_eq!(code, 0, "{stdout}");
+    let (code, _, stderr) = data(&home, &["synthesize", "digits-en", "--out", "data"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("is there already; --overwrite"), "{stderr}");
+    // Nothing of a set is left beside another's.
+    let (code, _, stderr) =
+        data(&home, &["synthesize", "digits-en", "--out", "data", "--clips", "20", "--overwrite", "--quiet"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(!home.path().join("data/test.jsonl").exists() && !home.path().join("data/text.jsonl").exists());
+}
+
 /// TICO-19, by its name.
 #[test]
 fn real_texts_are_imported_checked_and_counted() {

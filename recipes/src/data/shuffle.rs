@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Weights = 5,
     /// In which voice a text is read.
     Reading = 6,
+    /// Which sentences of a grammar there are, and in which voices they are spoken.
+    Phrases = 7,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs

@@ -37,7 +37,7 @@ use crate::data::manifest::{Cut, Error, Interner, Reason, Rejected, Row};
 pub use corpus::{CORPORA, Corpus, locate};
 pub use join::{JoinOptions, join_cuts};
 pub use layout::Layout;
-pub use synthesis::{Set, SynthesisOptions, synthesize};
+pub use synthesis::{Set, SynthesisOptions, synthesize, texts};
 pub use write::{REJECTED_FILE, check_free, write};
 
 /// Which part of a corpus; a manifest holds one.
@@ -49,10 +49,12 @@ pub enum Split {
     Dev,
     /// To report on.
     Test,
+    /// To learn from what is written alone: texts with their translations, without recordings, beside a train set of recordings.
+    Text,
 }
 
 impl Split {
-    /// All of them, in the order in which they are shown.
+    /// Those of a corpus, in the order in which they are shown.
     pub const ALL: [Self; 3] = [Self::Train, Self::Dev, Self::Test];
 
     /// As its manifest is called.
@@ -61,6 +63,7 @@ impl Split {
             Self::Train => "train",
             Self::Dev => "dev",
             Self::Test => "test",
+            Self::Text => "text",
         }
     }
 

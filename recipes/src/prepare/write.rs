@@ -12,7 +12,7 @@ use crate::data::manifest::{Cut, Error, Rejected, Writer};
 /// The rows that were skipped: file, line, kind, reason.
 pub const REJECTED_FILE: &str = "rejected.tsv";
 
-/// Writes `train.jsonl`, `dev.jsonl`, `test.jsonl` and, when something was skipped, `rejected.tsv` into `out`; returns what was
+/// Writes `train.jsonl`, `dev.jsonl`, `test.jsonl`, `text.jsonl`, as far as there are such parts, and, when something was skipped, `rejected.tsv` into `out`; returns what was
 /// written. Files of an earlier corpus that this one does not replace are removed: they would be taken for its splits.
 ///
 /// # Errors
@@ -62,7 +62,8 @@ fn manifest(out: &Path, split: Split) -> PathBuf {
 }
 
 fn outputs(out: &Path) -> Vec<PathBuf> {
-    Split::ALL.map(|split| manifest(out, split)).into_iter().chain([out.join(REJECTED_FILE)]).collect()
+    let splits = Split::ALL.into_iter().chain([Split::Text]);
+    splits.map(|split| manifest(out, split)).chain([out.join(REJECTED_FILE)]).collect()
 }
 
 fn write_rejected(rejected: &[Rejected], path: &Path) -> csv::Result<()> {

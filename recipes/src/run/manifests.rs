@@ -12,7 +12,7 @@ use crate::Error;
 use crate::config::RunConfig;
 use crate::data::manifest::{self, Cut, Needs};
 use crate::data::{Translations, hex, read_cut_at};
-use crate::prepare::{self, Set, SynthesisOptions};
+use crate::prepare::{self, Set, Split, SynthesisOptions};
 
 /// The cuts of manifests, and of parts of corpora that are known by name, as they are learnt, and how many there are of each.
 pub(super) fn read_cuts(
@@ -101,8 +101,14 @@ pub fn manifest_of(
         let progress = |n_done, n_all| say(Progress::Preparing { corpus, n_done, n_all });
         let (splits, rejected) = match Set::named(corpus) {
             Some(set) => {
-                let options = SynthesisOptions { set, ..SynthesisOptions::default() };
-                (prepare::synthesize(&options, out, &progress)?, Vec::new())
+                let options = SynthesisOptions::new(set);
+                // Texts need nobody who speaks.
+                let is_text = part.split == Split::Text.name() && options.set.has_texts();
+                let splits = match is_text {
+                    true => prepare::texts(&options)?,
+                    false => prepare::synthesize(&options, out, &progress)?,
+                };
+                (splits, Vec::new())
             }
             None => {
                 let folder = prepare::locate(Path::new(corpus))?;
@@ -198,6 +204,21 @@ fn folder_name(corpus: &str, language: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_that_nobody_speaks_are_made_without_those_who_do() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path =
+            manifest_of("phrases-en-ps:text", "data.train", "en", dir.path(), &mut |_| {}).expect("made");
+        assert_eq!(path, dir.path().join("data/phrases-en-ps/text.jsonl"));
+        let needs = Needs { audio: false, ..Needs::default() };
+        assert_eq!(manifest::read(&path, needs).expect("read").cuts.len(), 20_000);
+        assert!(!dir.path().join("data/phrases-en-ps/audio").exists());
+        assert_eq!(
+            find("phrases-en-ps:text", "data.train", "en", dir.path()).expect("there"),
+            Place::Imported
+        );
+    }
 
     #[test]
     fn a_corpus_has_a_folder_for_each_of_its_languages() {

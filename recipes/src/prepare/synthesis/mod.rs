@@ -1,9 +1,11 @@
 //! Recordings by speech synthesisers, for what no corpus holds: English digit strings and command words in many voices, other
-//! words that a model should not write, and texts that nobody has read.
+//! words that a model should not write, phrases with their translations, and texts that nobody has read.
 //!
 //! The programs espeak-ng and flite speak. What is spoken by whom is a function of a seed; the samples are one of the programs'
 //! versions, too.
 
+mod grammar;
+mod phrases;
 mod program;
 mod script;
 mod voice;
@@ -35,6 +37,8 @@ const AUDIO_FOLDER: &str = "audio";
 pub enum Set {
     /// English digits, alone and in strings of up to eight, command words, and other words with an empty text.
     DigitsEn,
+    /// English sentences of a synthetic grammar with their Pashto; many more of them as texts that nobody speaks.
+    PhrasesEnPs,
     /// The lines of a text, read by espeak-ng.
     Text {
         /// Where it lies.
@@ -51,7 +55,32 @@ pub enum Set {
 impl Set {
     /// The set that a recipe calls `name`; texts have none.
     pub fn named(name: &str) -> Option<Self> {
-        (name == "digits-en").then_some(Self::DigitsEn)
+        match name {
+            "digits-en" => Some(Self::DigitsEn),
+            "phrases-en-ps" => Some(Self::PhrasesEnPs),
+            _ => None,
+        }
+    }
+
+    /// Whether it has texts that nobody speaks, too: [`Split::Text`].
+    pub fn has_texts(&self) -> bool {
+        *self == Self::PhrasesEnPs
+    }
+
+    /// Recordings that it has where nobody says how many.
+    fn n_clips(&self) -> usize {
+        match self {
+            Self::DigitsEn | Self::Text { .. } => 4800,
+            Self::PhrasesEnPs => 4000,
+        }
+    }
+
+    /// What is spoken.
+    fn splits(&self) -> &'static [Split] {
+        match self {
+            Self::DigitsEn | Self::Text { .. } => &[Split::Train, Split::Dev],
+            Self::PhrasesEnPs => &Split::ALL,
+        }
     }
 }
 
@@ -62,7 +91,7 @@ pub struct SynthesisOptions {
     pub set: Set,
     /// Decides every text, voice and rate of speech.
     pub seed: u64,
-    /// Recordings together; a tenth of them is dev, by voices that train does not hear.
+    /// Recordings together; a tenth of them is dev, by voices that train does not hear, and of phrases a tenth is test, by others.
     pub n_clips: usize,
 }
 
@@ -72,11 +101,10 @@ impl SynthesisOptions {
     pub const MIN_CLIPS: usize = 20;
     /// More are taken for a mistake: weeks of speech, and a file for each.
     pub const MAX_CLIPS: usize = 1_000_000;
-}
 
-impl Default for SynthesisOptions {
-    fn default() -> Self {
-        Self { set: Set::DigitsEn, seed: 0, n_clips: 4800 }
+    /// A set as recipes have it.
+    pub fn new(set: Set) -> Self {
+        Self { seed: 0, n_clips: set.n_clips(), set }
     }
 }
 
@@ -99,6 +127,7 @@ pub fn synthesize(
     let (seed, n_clips) = (options.seed, options.n_clips);
     let (script, voice, language) = match &options.set {
         Set::DigitsEn => (script::digits_en(seed, n_clips), None, "en"),
+        Set::PhrasesEnPs => (phrases::of_grammar(seed, n_clips)?, None, phrases::LANGUAGE),
         Set::Text { path, voice, language, max_words } => {
             let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
             let script = script::read_aloud(&text, voice, *max_words, seed, n_clips);
@@ -111,7 +140,7 @@ pub fn synthesize(
             (script, Some(voice.as_str()), language.as_str())
         }
     };
-    let programs = Programs::find(voice)?;
+    let programs = Programs::find(voice, options.set.splits())?;
     let folder = out.join(AUDIO_FOLDER);
     fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     let (total, done) = (script.len(), AtomicUsize::new(0));
@@ -130,7 +159,19 @@ pub fn synthesize(
         let cut = cut(utterance, &folder, duration_secs, language, &mut names);
         splits.entry(utterance.split).or_default().push(cut);
     }
+    splits.extend(texts(options)?);
     Ok(splits)
+}
+
+/// The texts of a set that nobody speaks, as the part [`Split::Text`]; nothing where it has none. It takes no programs.
+///
+/// # Errors
+/// None, as long as the program's own files are right.
+pub fn texts(options: &SynthesisOptions) -> Result<BTreeMap<Split, Vec<Cut>>, Error> {
+    match options.set.has_texts() {
+        true => Ok(BTreeMap::from([(Split::Text, phrases::texts_of_grammar(options.seed)?)])),
+        false => Ok(BTreeMap::new()),
+    }
 }
 
 fn file(utterance: &Utterance, folder: &Path) -> PathBuf {
@@ -179,8 +220,8 @@ fn cut(
         text: utterance.text().into(),
         language: Some(names.get(language)),
         speaker: Some(names.get(&utterance.voice.name())),
-        target_text: None,
-        target_language: None,
+        target_text: utterance.translation.clone(),
+        target_language: utterance.translation.as_ref().map(|_| names.get(phrases::TARGET_LANGUAGE)),
         extra: Some(Box::new(extra)),
     }
 }

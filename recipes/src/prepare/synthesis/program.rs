@@ -27,12 +27,12 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Looks for the programs and for every voice of the set: those of English, or of another language.
+    /// Looks for the programs and for every voice of some splits: those of English, or of another language.
     ///
     /// # Errors
     /// What is missing, and how to get it.
-    pub(super) fn find(language: Option<&str>) -> Result<Self, Error> {
-        Self::find_as("espeak-ng".as_ref(), "flite".as_ref(), language)
+    pub(super) fn find(language: Option<&str>, splits: &[Split]) -> Result<Self, Error> {
+        Self::find_as("espeak-ng".as_ref(), "flite".as_ref(), language, splits)
     }
 
     /// As [`Programs::find`], under other names.
@@ -40,6 +40,7 @@ impl Programs {
         espeak: &'static OsStr,
         flite: &'static OsStr,
         language: Option<&str>,
+        splits: &[Split],
     ) -> Result<Self, Error> {
         let (accents, variants) = (listed(espeak, "--voices")?, listed(espeak, "--voices=variant")?);
         let (accents, variants) = (column(&accents, 1), column(&variants, 4));
@@ -49,8 +50,7 @@ impl Programs {
             let message = format!("speaks no `{language}`; its languages: {} --voices", espeak.display());
             return Err(Error::Program { name: espeak.to_string_lossy().into_owned(), message });
         }
-        let all = |split| Voice::all(split, language);
-        let wanted: Vec<_> = [Split::Train, Split::Dev].into_iter().flat_map(all).collect();
+        let wanted: Vec<_> = splits.iter().flat_map(|split| Voice::all(*split, language)).collect();
         let has_flite = wanted.iter().any(|voice| matches!(voice, Voice::Flite { .. }));
         let voices = if has_flite { listed(flite, "-lv")? } else { String::new() };
         let voices: HashSet<_> = voices.split_whitespace().collect();

@@ -28,7 +28,7 @@ const COMMAND_SHARES: usize = 24;
 /// ... and so many are unknown; the rest are digits.
 const UNKNOWN_SHARES: usize = 34;
 /// One of so many clips is dev.
-const DEV_EVERY: usize = 10;
+pub(super) const DEV_EVERY: usize = 10;
 
 /// What an utterance is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +41,8 @@ pub enum Kind {
     Unknown,
     /// A piece of a text that somebody gave.
     Text,
+    /// A phrase with its translation.
+    Phrase,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Self::Command => "command",
             Self::Unknown => "unknown",
             Self::Text => "text",
+            Self::Phrase => "phrase",
         }
     }
 }
@@ -62,6 +65,8 @@ pub(super) struct Utterance {
     pub(super) kind: Kind,
     /// What is said.
     pub(super) spoken: Box<str>,
+    /// The same in another language.
+    pub(super) translation: Option<Box<str>>,
     /// Whether there is a pause after each word.
     pub(super) has_pauses: bool,
     pub(super) voice: Voice,
@@ -79,7 +84,7 @@ impl Utterance {
 
     /// A name that tells utterances apart by all that is heard.
     pub(super) fn id(&self) -> String {
-        let Self { split: _, kind, spoken, has_pauses, voice, length_percent, pitch } = self;
+        let Self { split: _, kind, spoken, translation: _, has_pauses, voice, length_percent, pitch } = self;
         let heard = format!("{spoken}|{has_pauses}|{}|{length_percent}|{pitch}", voice.name());
         format!("{}-{}", kind.name(), hex(&Sha256::digest(heard)[..8]))
     }
@@ -118,13 +123,14 @@ pub(super) fn digits_en(seed: u64, n_clips: usize) -> Vec<Utterance> {
                 let spoken = match kind {
                     Kind::Digits => digits(index, &mut rng),
                     Kind::Command => commands[index % commands.len()].to_owned(),
-                    // No text is among the kinds above.
-                    Kind::Unknown | Kind::Text => other(index, &unknown, &mut rng),
+                    // No other is among the kinds above.
+                    _ => other(index, &unknown, &mut rng),
                 };
                 let utterance = Utterance {
                     split,
                     kind,
                     spoken: spoken.into(),
+                    translation: None,
                     has_pauses: kind == Kind::Digits && below(4, &mut rng) == 0,
                     voice: Voice::draw(split, &mut rng),
                     length_percent: 75 + below(66, &mut rng),
@@ -165,14 +171,14 @@ pub(super) fn read_aloud(
     let spread = (0..n_clips).map(|index| &pieces[index * pieces.len() / n_clips]);
     // Who reads a piece, and for which split, follows from its words: with more of them it is read as before.
     let read = |piece: &String| {
-        let digest = Sha256::digest(piece);
-        let key = digest.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
+        let key = key_of(piece);
         let split = if key.is_multiple_of(DEV_EVERY as u64) { Split::Dev } else { Split::Train };
         let mut rng = generator(seed, 0, Purpose::Reading, key);
         Utterance {
             split,
             kind: Kind::Text,
             spoken: piece.as_str().into(),
+            translation: None,
             has_pauses: false,
             voice: Voice::draw_of(voice, split, &mut rng),
             length_percent: 85 + below(41, &mut rng),
@@ -180,6 +186,11 @@ pub(super) fn read_aloud(
         }
     };
     spread.map(read).collect()
+}
+
+/// A number that follows from a text, and from nothing else.
+pub(super) fn key_of(text: &str) -> u64 {
+    Sha256::digest(text).iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))
 }
 
 /// The generator of each utterance is its own: another number of clips keeps those that there are.

@@ -1,5 +1,7 @@
 //! The script and its voices; the programs, where they are installed.
 
+mod phrases;
+
 use std::{collections::HashMap, ffi::OsStr};
 
 use super::{script::digits_en, voice::Voice, *};
@@ -12,14 +14,17 @@ const HOMOPHONES: [&str; 13] =
 #[test]
 fn the_voices_that_judge_synthesis_are_never_heard() {
     let voices = |split| Voice::all(split, None).iter().map(Voice::name).collect::<Vec<_>>();
-    let (train, dev) = (voices(Split::Train), voices(Split::Dev));
+    let [train, dev, test] = Split::ALL.map(voices);
     assert!(train.len() > 300 && dev.len() == 10, "{} {}", train.len(), dev.len());
-    for name in train.iter().chain(&dev) {
+    assert_eq!((test.len(), voices(Split::Text).len()), (10, 0));
+    for name in train.iter().chain(&dev).chain(&test) {
         assert!(!name.contains("slt") && !name.contains("f3"), "{name}");
     }
-    // No variant of dev is in train, whatever its accent.
+    // No variant of a split is in another, whatever its accent.
     let variant = |name: &String| name.rsplit_once('+').map(|(_, variant)| variant.to_owned());
-    assert!(dev.iter().all(|name| !train.iter().any(|other| variant(other) == variant(name))));
+    for (one, other) in [(&train, &dev), (&train, &test), (&dev, &test)] {
+        assert!(one.iter().all(|name| !other.iter().any(|other| variant(other) == variant(name))));
+    }
     // What is drawn is what is listed.
     for utterance in digits_en(3, 4_000) {
         let listed = if utterance.split == Split::Dev { &dev } else { &train };
@@ -105,11 +110,13 @@ fn a_text_is_read_in_pieces_by_voices_of_its_language() {
 #[test]
 fn what_is_missing_is_named_with_the_way_to_get_it() {
     let missing = OsStr::new("no-such-synthesiser");
-    let message = Programs::find_as(missing, missing, None).err().expect("it is not there").to_string();
+    let message =
+        Programs::find_as(missing, missing, None, &Split::ALL).err().expect("it is not there").to_string();
     assert_eq!(message, "no-such-synthesiser: is not there; to get it: apt-get install espeak-ng flite");
     // A program that runs and knows no voices.
     let silent = OsStr::new("true");
-    let message = Programs::find_as(silent, silent, None).err().expect("it has no voices").to_string();
+    let message =
+        Programs::find_as(silent, silent, None, &[Split::Train]).err().expect("it has no voices").to_string();
     assert!(message.starts_with("true: lacks the voice espeak-ng/en-029+Alex"), "{message}");
     for (n_clips, words) in [
         (3, "3 recordings are too few"),
@@ -125,7 +132,7 @@ fn what_is_missing_is_named_with_the_way_to_get_it() {
 
 #[test]
 fn recordings_are_made_once_and_the_same_again() {
-    if let Err(error) = Programs::find(None) {
+    if let Err(error) = Programs::find(None, &Split::ALL) {
         #[expect(clippy::print_stdout, reason = "tests print what they skip")]
         {
             println!("skipped: {error}");

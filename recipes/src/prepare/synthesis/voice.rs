@@ -31,6 +31,11 @@ const TRAIN_VARIANTS: [&str; 44] = [
 /// Variants of espeak-ng that only dev hears.
 const DEV_VARIANTS: [&str; 5] = ["m6", "f5", "david", "shelby", "anika"];
 
+/// Accents of espeak-ng by which test is spoken, where a set has one.
+const TEST_ACCENTS: [&str; 2] = ["en-us", "en-gb"];
+/// Variants of espeak-ng that only test hears.
+const TEST_VARIANTS: [&str; 5] = ["Alicia", "Marco", "rob", "steph", "victor"];
+
 /// Voices of flite, all in train. `slt` is not among them: it is kept to judge synthesis by.
 const FLITE_VOICES: [&str; 4] = ["awb", "kal", "kal16", "rms"];
 /// Of so many utterances in train flite speaks one: its few voices are closest to people's.
@@ -59,7 +64,9 @@ impl Voice {
         let (accents, variants, flite): (&[_], &[_], &[_]) = match split {
             Split::Train => (&TRAIN_ACCENTS, &TRAIN_VARIANTS, &FLITE_VOICES),
             Split::Dev => (&DEV_ACCENTS, &DEV_VARIANTS, &[]),
-            Split::Test => (&[], &[], &[]),
+            Split::Test => (&TEST_ACCENTS, &TEST_VARIANTS, &[]),
+            // Nobody speaks.
+            Split::Text => (&[], &[], &[]),
         };
         let own = language.as_slice();
         let (accents, flite) = if own.is_empty() { (accents, flite) } else { (own, &[][..]) };
@@ -72,19 +79,27 @@ impl Voice {
         voices
     }
 
-    /// Draws a voice of a language for dev, or else for train.
+    /// Draws a voice of a language for dev or test, or else for train.
     pub(super) fn draw_of(language: &str, split: Split, rng: &mut impl RngCore) -> Self {
-        let variants: &[_] = if split == Split::Dev { &DEV_VARIANTS } else { &TRAIN_VARIANTS };
+        let variants: &[_] = match split {
+            Split::Train | Split::Text => &TRAIN_VARIANTS,
+            Split::Dev => &DEV_VARIANTS,
+            Split::Test => &TEST_VARIANTS,
+        };
         Self::Espeak { accent: language.into(), variant: one_of(variants, rng) }
     }
 
-    /// Draws a voice of English for dev, or else for train.
+    /// Draws a voice of English for dev or test, or else for train.
     pub(super) fn draw(split: Split, rng: &mut impl RngCore) -> Self {
-        let is_flite = split != Split::Dev && below(FLITE_EVERY, rng) == 0;
+        let is_flite = split == Split::Train && below(FLITE_EVERY, rng) == 0;
         if is_flite {
             return Self::Flite { voice: one_of(&FLITE_VOICES, rng) };
         }
-        let accents: &[_] = if split == Split::Dev { &DEV_ACCENTS } else { &TRAIN_ACCENTS };
+        let accents: &[_] = match split {
+            Split::Train | Split::Text => &TRAIN_ACCENTS,
+            Split::Dev => &DEV_ACCENTS,
+            Split::Test => &TEST_ACCENTS,
+        };
         Self::draw_of(one_of(accents, rng), split, rng)
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Args {
 enum Command {
     /// Make manifests of a corpus: train.jsonl, dev.jsonl, test.jsonl
     Import(import::Args),
-    /// Make recordings by speech synthesisers, with their manifests: digits and commands, or the lines of a text
+    /// Make recordings by speech synthesisers, with their manifests: digits and commands, phrases to translate, or the lines of a text
     #[command(alias = "synthesise")]
     Synthesize(synthesize::Args),
     /// Join short recordings into longer ones, to measure models by

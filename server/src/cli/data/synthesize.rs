@@ -19,11 +19,12 @@ const EXAMPLES: &str = "\
 Examples:
   speechd data synthesize digits-en --out digits/
   speechd data synthesize digits-en --out few/ --clips 200 --seed 1
+  speechd data synthesize phrases-en-ps --out phrases/    # to translate, with 20,000 further pairs of texts
   speechd data synthesize text --text urdu.txt --voice ur --out urdu/     # a related language, for want of recordings
 
-The recordings, 16 kHz WAV, go to audio/ beside train.jsonl and dev.jsonl; dev has voices of its own. Who says what is a function of
-the seed. What an earlier run left in audio/ is kept.
-The programs espeak-ng and, for English digits, flite must be there: apt-get install espeak-ng flite.";
+The recordings, 16 kHz WAV, go to audio/ beside train.jsonl and dev.jsonl, and test.jsonl and text.jsonl of phrases; dev and test have
+voices of their own. Who says what is a function of the seed. What an earlier run left in audio/ is kept.
+The programs espeak-ng and, for English, flite must be there: apt-get install espeak-ng flite.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -46,9 +47,9 @@ pub(super) struct Args {
     /// text: words of a recording at most; longer lines become several [default: 10]
     #[arg(long, value_name = "N", requires = "text", value_parser = clap::value_parser!(u16).range(1..))]
     max_words: Option<u16>,
-    /// Recordings, about; a tenth of them is dev
-    #[arg(long, value_name = "N", default_value_t = SynthesisOptions::default().n_clips, value_parser = clips)]
-    clips: usize,
+    /// Recordings, about; a tenth of them is dev, and of phrases a tenth is test [default: 4800, 4000 of phrases]
+    #[arg(long, value_name = "N", value_parser = clips)]
+    clips: Option<usize>,
     /// Decides texts, voices and rates of speech
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -65,6 +66,8 @@ pub(super) struct Args {
 enum SetArg {
     /// English digits, alone and in strings of up to eight; 36 command words; other words, with an empty text
     DigitsEn,
+    /// English sentences of a synthetic grammar with their Pashto, and text.jsonl with many more that nobody speaks
+    PhrasesEnPs,
     /// The lines of a text file, in some fifty voices of its language
     Text,
 }
@@ -73,6 +76,7 @@ impl Args {
     fn set(&self) -> Result<Set, Usage> {
         match (self.set, &self.text, &self.voice) {
             (SetArg::DigitsEn, None, None) => Ok(Set::DigitsEn),
+            (SetArg::PhrasesEnPs, None, None) => Ok(Set::PhrasesEnPs),
             (SetArg::Text, Some(path), Some(voice)) => Ok(Set::Text {
                 path: path.clone(),
                 voice: voice.clone(),
@@ -92,7 +96,9 @@ fn clips(text: &str) -> Result<usize, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_out(&args.out, args.overwrite)?;
-    let options = SynthesisOptions { set: args.set()?, seed: args.seed, n_clips: args.clips };
+    let options = SynthesisOptions::new(args.set()?);
+    let n_clips = args.clips.unwrap_or(options.n_clips);
+    let options = SynthesisOptions { seed: args.seed, n_clips, ..options };
     let progress = Mutex::new(Items::start(Style::new(args.quiet), "speaking", Some(0)));
     let splits =
         prepare::synthesize(&options, &args.out, &|done, total| progress.lock().update_of(done, total));
