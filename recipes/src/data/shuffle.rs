@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Reading = 6,
     /// Which sentences of a grammar there are, and in which voices they are spoken.
     Phrases = 7,
+    /// In which voices phrases of a corpus are spoken.
+    CorpusPhrases = 8,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs

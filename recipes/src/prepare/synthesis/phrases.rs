@@ -19,6 +19,10 @@ use crate::data::{
 
 /// Sentences by class, with both sides of each rule.
 const GRAMMAR: &str = include_str!("../../../phrases_en_ps/grammar.txt");
+/// Short phrases of a corpus.
+const CORPUS: &str = include_str!("../../../translate_ps/phrases.tsv");
+/// One of so many of these is for test alone.
+const UNSEEN_EVERY: u64 = 10;
 /// What phrases are in.
 pub(super) const LANGUAGE: &str = "en";
 /// What they are translated into.
@@ -107,6 +111,40 @@ pub(super) fn texts_of_grammar(seed: u64) -> Result<Vec<Cut>, Error> {
         });
     }
     Ok(cuts)
+}
+
+/// About `n_clips` recordings of the phrases of the corpus, which take turns. Some are for test alone; train and dev have all others.
+pub(super) fn of_corpus(seed: u64, n_clips: usize) -> Result<Vec<Utterance>, Error> {
+    let all = corpus()?;
+    let kind = |phrase: &Phrase| match key_of(&phrase.text) % UNSEEN_EVERY == UNSEEN_EVERY - 1 {
+        true => Kind::Unseen,
+        false => Kind::Phrase,
+    };
+    let seen: Vec<_> = all.iter().filter(|phrase| kind(phrase) == Kind::Phrase).cloned().collect();
+    let (mut script, mut ids) = (Vec::new(), HashSet::new());
+    for (split, n_clips) in shares(n_clips) {
+        let phrases = if split == Split::Test { &all } else { &seen };
+        for (index, phrase) in phrases.iter().cycle().take(n_clips).enumerate() {
+            let mut rng = generator(seed, split as u64, Purpose::CorpusPhrases, index as u64);
+            let utterance = phrase.clone().spoken(split, kind(phrase), &mut rng);
+            if ids.insert(utterance.id()) {
+                script.push(utterance);
+            }
+        }
+    }
+    Ok(script)
+}
+
+/// The phrases of the corpus.
+pub(super) fn corpus() -> Result<Vec<Phrase>, Error> {
+    let rows = CORPUS.lines().filter(|line| !line.starts_with('#'));
+    let phrase = |line: &str| {
+        let (text, translation) = line
+            .split_once('\t')
+            .ok_or_else(|| Error::Corpus(format!("phrases: `{line}` has no translation")))?;
+        Ok(Phrase { text: text.to_owned(), translation: translation.to_owned() })
+    };
+    rows.map(phrase).collect()
 }
 
 /// Recordings of each split: a tenth is dev, a tenth test.

@@ -43,6 +43,8 @@ pub enum Kind {
     Text,
     /// A phrase with its translation.
     Phrase,
+    /// Such a phrase that train never hears, whoever says it.
+    Unseen,
 }
 
 impl Kind {
@@ -54,6 +56,7 @@ impl Kind {
             Self::Unknown => "unknown",
             Self::Text => "text",
             Self::Phrase => "phrase",
+            Self::Unseen => "unseen",
         }
     }
 }

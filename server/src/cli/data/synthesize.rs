@@ -68,6 +68,8 @@ enum SetArg {
     DigitsEn,
     /// English sentences of a synthetic grammar with their Pashto, and text.jsonl with many more that nobody speaks
     PhrasesEnPs,
+    /// Short English phrases of TICO-19 with their Pashto, each in many voices; some of them in test.jsonl alone
+    PhrasesTico,
     /// The lines of a text file, in some fifty voices of its language
     Text,
 }
@@ -77,6 +79,7 @@ impl Args {
         match (self.set, &self.text, &self.voice) {
             (SetArg::DigitsEn, None, None) => Ok(Set::DigitsEn),
             (SetArg::PhrasesEnPs, None, None) => Ok(Set::PhrasesEnPs),
+            (SetArg::PhrasesTico, None, None) => Ok(Set::PhrasesTico),
             (SetArg::Text, Some(path), Some(voice)) => Ok(Set::Text {
                 path: path.clone(),
                 voice: voice.clone(),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::{
-    phrases::{of_grammar, texts_of_grammar},
-    script::Utterance,
+    phrases::{corpus, of_corpus, of_grammar, texts_of_grammar},
+    script::{Kind, Utterance},
     voice::Voice,
     *,
 };
@@ -124,6 +124,39 @@ fn words_change_their_order() {
     };
     assert!(of(" in the garden").count() > 10 && of(" in the garden").all(|text| text.contains("په باغ کې")));
     assert!(of("twenty three ").count() > 10 && of("twenty three ").all(|text| text.contains("درې ویشت ")));
+}
+
+#[test]
+fn phrases_of_the_corpus_come_in_turn_and_some_are_never_learnt() {
+    let phrases = corpus().expect("phrases");
+    let distinct: HashSet<_> = phrases.iter().map(|phrase| &phrase.text).collect();
+    assert_eq!((phrases.len(), distinct.len()), (133, 133));
+    for phrase in &phrases {
+        let is_english = |c: char| c.is_ascii_lowercase() || c == ' ' || c == '\'';
+        assert!(phrase.text.chars().all(is_english), "{phrase:?}");
+        assert!((2..=8).contains(&phrase.text.split(' ').count()), "{phrase:?}");
+        let is_pashto = |c: char| matches!(c, ' ' | '\u{200c}') || ('\u{620}'..'\u{700}').contains(&c);
+        assert!(
+            phrase.translation.chars().all(is_pashto) && !phrase.translation.trim().is_empty(),
+            "{phrase:?}"
+        );
+    }
+    let script = of_corpus(3, 4_000).expect("phrases");
+    assert_eq!(script, of_corpus(3, 4_000).expect("phrases"));
+    assert_ne!(script, of_corpus(4, 4_000).expect("phrases"));
+    assert!(script.len() > 3_980, "{}", script.len());
+    let [train, dev, test] = Split::ALL.map(|split| texts(&script, split));
+    assert!(train == dev && train.is_subset(&test) && test.len() == 133);
+    let unseen: HashSet<_> = test.difference(&train).copied().collect();
+    assert!((9..=18).contains(&unseen.len()), "{}", unseen.len());
+    let mut counts = HashMap::<_, HashSet<_>>::new();
+    for utterance in &script {
+        assert_eq!(utterance.kind == Kind::Unseen, unseen.contains(&*utterance.spoken), "{utterance:?}");
+        let voices = counts.entry((utterance.split, &*utterance.spoken)).or_default();
+        voices.insert(utterance.voice.name());
+    }
+    let least = |split| counts.iter().filter(|(key, _)| key.0 == split).map(|(_, voices)| voices.len()).min();
+    assert!(least(Split::Train) >= Some(15), "{:?}", least(Split::Train));
 }
 
 #[test]
