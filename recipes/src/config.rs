@@ -14,7 +14,7 @@ use models::{DecodeOptions, TextUnit, WeightDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::data::{Fit, JoinConfig, Translations};
+use crate::data::{Fit, Glossary, JoinConfig, Translations};
 use crate::loss::LossConfig;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleConfig};
@@ -118,6 +118,7 @@ pub struct DataConfig {
     pub force_language: bool,
     pub keep_empty: bool,
     pub translations: Translations,
+    pub glossary: Glossary,
     pub clean_epochs: u64,
     pub noises: Vec<String>,
     pub rooms: Vec<String>,
@@ -275,6 +276,11 @@ impl RunConfig {
         if self.data.translations == Translations::Only && self.loss.ctc.weight > 0.0 {
             let message = "CTC learns what is heard, and nothing else is left than translations; set 0";
             return Err(Error::config("loss.ctc.weight", message));
+        }
+        self.data.glossary.check()?;
+        if self.data.translations == Translations::Off && !self.data.glossary.is_empty() {
+            let message = "is not used: set data.translations to \"only\" or \"both\"";
+            return Err(Error::config("data.glossary", message));
         }
         if self.data.train.is_empty() {
             return Err(Error::config("data.train", "names no manifest: there is nothing to learn from"));
@@ -472,6 +478,15 @@ mod tests {
     }
 
     #[test]
+    fn a_glossary_is_read_where_translations_are_learnt() {
+        let settings = ["data.train=[\"a\"]", "data.translations=both", "data.glossary.language=ps"];
+        let words = ["data.glossary.words={one=\"یو\"}", "data.glossary.words.two=دوه"];
+        let glossary = load(&[&settings[..], &words].concat()).expect("settings").data.glossary;
+        assert_eq!((glossary.language.as_str(), glossary.words.len()), ("ps", 2));
+        assert_eq!(glossary.words["two"], "دوه");
+    }
+
+    #[test]
     fn fine_tuning_augments_as_its_preset_does() {
         let data = ["data.train=[\"a.jsonl\"]".to_owned()];
         let config = RunConfig::load(Some(Path::new("finetune")), &data).expect("a recipe");
@@ -499,6 +514,10 @@ mod tests {
             ("data.train=[]", "data.train"),
             ("data.weights=[1, 2]", "data.weights"),
             ("data.weights=[-1]", "data.weights"),
+            ("data.glossary={language=\"ps\", words={one=\"یو\"}}", "data.glossary: is not used"),
+            ("data.glossary.words={one=\"یو\"}", "data.glossary.language"),
+            ("data.glossary.words={one=1}", "data.glossary.words.one"),
+            ("data.glossary.word={}", "data.glossary"),
             ("train.max_steps", "key=value"),
             ("loss.cross_entropy.weight=0", "loss"),
             ("target.timestamps=2", "target.timestamps"),

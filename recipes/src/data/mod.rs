@@ -19,6 +19,7 @@ mod count;
 mod epoch;
 mod error;
 mod estimate;
+mod glossary;
 pub mod histogram;
 mod lengths;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use constraint::{Constraint, CountedTokens, Filling};
 pub use epoch::{Batch, Batches, Epoch};
 pub use error::Error;
 pub use estimate::BucketEstimate;
+pub use glossary::Glossary;
 pub use histogram::Histogram;
 pub use lengths::Lengths;
 pub use manifest::Cut;

@@ -27,8 +27,12 @@ pub(super) fn read_cuts(
     let (mut cuts, mut counts) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = manifest_of(entry, what, &config.data.language, dir, tell)?;
-        let read = manifest::read(&path, needs)?;
+        let mut read = manifest::read(&path, needs)?;
         read.rejected.iter().for_each(|rejected| tell(Progress::Rejected(rejected)));
+        // What is heard alone has no use for a translation.
+        if translations != Translations::Off {
+            config.data.glossary.apply(&mut read.cuts);
+        }
         let learnt = translations.apply(read.cuts);
         counts.push(learnt.len());
         cuts.extend(learnt);
