@@ -1,5 +1,6 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
+use audio::VadOptions;
 use models::Timestamps;
 use proptest::prelude::*;
 use serde_json::Value;
