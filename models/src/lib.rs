@@ -29,6 +29,7 @@ mod sentencepiece;
 mod special_tokens;
 mod speech_model;
 mod stored_tensor;
+mod text_translator;
 mod tokenizer;
 mod transcriber;
 pub mod transcript;
@@ -56,6 +57,7 @@ pub use options::{DecodeOptions, Task, Timestamps};
 pub use precision::Precision;
 pub use special_tokens::{SpecialTokens, TIMESTAMP_SECS, TRANSLATED_TO, Told, WordTimes};
 pub use speech_model::SpeechModel;
+pub use text_translator::TextTranslator;
 pub use tokenizer::Tokenizer;
 pub use transcriber::{Progress, TextToken, Transcriber};
 pub use transcript::{

@@ -143,6 +143,11 @@ impl Tokenizer {
         Ok(text.strip_prefix(before).map(str::to_owned).unwrap_or(text))
     }
 
+    /// All tokens by name, special ones included.
+    pub fn names(&self) -> BTreeMap<String, u32> {
+        self.inner.get_vocab(true).into_iter().collect()
+    }
+
     /// How many tokens there are, special ones included.
     pub fn n_tokens(&self) -> usize {
         self.inner.get_vocab_size(true)
