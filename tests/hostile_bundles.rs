@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use models::{
-    Bundle, DecodeOptions, Error, Timestamps, Tokenizer, Transcriber, WeightDtype, Weights, import_nemo,
+    Bundle, DecodeOptions, Error, TextTranslator, Timestamps, Tokenizer, Transcriber, WeightDtype, Weights,
+    import_nemo,
 };
 use serde_json::{Value, json};
 
@@ -327,5 +328,41 @@ fn mutated_archives_of_nemo_are_refused_or_read() -> Result<()> {
         }
     }
     ensure!(n_read > 10 && n_refused > 30, "{n_read} read, {n_refused} refused");
+    Ok(())
+}
+
+#[test]
+fn mutated_translators_of_text_are_refused_or_translate() -> Result<()> {
+    for (name, files) in [
+        (
+            "marian",
+            &["config.json", "generation_config.json", "tokenizer_config.json", "vocab.json", "source.spm"][..],
+        ),
+        ("madlad", &["config.json", "generation_config.json", "tokenizer.json"]),
+    ] {
+        for file in files {
+            let dir = tempfile::tempdir()?;
+            for entry in std::fs::read_dir(fixture(&format!("text-translation/{name}")))? {
+                let entry = entry?;
+                std::fs::copy(entry.path(), dir.path().join(entry.file_name()))?;
+            }
+            let path = dir.path().join(file);
+            let good = std::fs::read(&path)?;
+            let tree: Value = serde_json::from_slice(&good).unwrap_or_default();
+            let mut chance = Chance(23);
+            for case in 0..40 {
+                // What is no JSON has bytes alone.
+                let case = if tree.is_null() { 2 * case } else { case };
+                let bytes = mutant(&good, &tree, case, 2, &mut chance)?;
+                std::fs::write(&path, &bytes)?;
+                let case = format!("{name}/{file} {case}: {}", String::from_utf8_lossy(&bytes));
+                match TextTranslator::load(&dir.path().into(), &Device::Cpu) {
+                    Err(error) => ensure_typed(&error, &case)?,
+                    // Whatever it writes, or that it cannot.
+                    Ok(translator) => drop(translator.translate("people of the earth", Some("ps"), &|| true)),
+                }
+            }
+        }
+    }
     Ok(())
 }

@@ -142,6 +142,29 @@ fn a_model_of_sentencepiece_is_fetched_where_it_is_the_only_tokenizer() {
 }
 
 #[test]
+fn a_translator_of_text_is_fetched_with_its_own_pieces() {
+    let folder = |name: &str| -> BTreeMap<String, Vec<u8>> {
+        let files = fs::read_dir(fixture(&format!("text-translation/{name}"))).expect("a fixture");
+        let file = |entry: fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, fs::read(entry.path()).expect("a file"))
+        };
+        files.flatten().map(file).collect()
+    };
+    let marian = Fixture::with_files(folder("marian"), Behaviour::default());
+    let source = marian.pull().expect("pulled").as_path().into();
+    let translator = models::TextTranslator::load(&source, &models::Device::Cpu).expect("a translator");
+    assert_eq!(translator.languages(), ["ps"]);
+    let mut files = folder("madlad");
+    files.insert("spiece.model".to_owned(), b"sentencepiece".to_vec());
+    let both = Fixture::with_files(files.clone(), Behaviour::default());
+    assert!(!both.pull().expect("pulled").join("spiece.model").exists());
+    files.remove("tokenizer.json");
+    let pieces = Fixture::with_files(files, Behaviour::default());
+    assert!(pieces.pull().expect("pulled").join("spiece.model").is_file());
+}
+
+#[test]
 fn what_is_in_the_cache_needs_no_network() {
     let fixture = Fixture::new(Behaviour::default());
     let pulled = fixture.pull().expect("pulled");

@@ -10,6 +10,7 @@ mod bundled;
 mod bundles;
 mod canary;
 mod canned_service;
+mod cascade;
 mod cli;
 mod compare;
 mod connections;

@@ -12,22 +12,23 @@ use figment::{
     Figment,
     providers::{Env, Format as _, Serialized, Toml},
 };
-use models::{DecodeOptions, Device, DeviceChoice, Task, Timestamps};
+use models::{DecodeOptions, Device, DeviceChoice, TRANSLATED_TO, Task, Timestamps};
 use serde::{Deserialize, Serialize};
 
-use crate::{registry::HubOptions, render::Format};
+use crate::{load::Spec, registry::HubOptions, render::Format};
 
 /// The defaults, which are also the manual.
 pub const DEFAULTS: &str = include_str!("../speechd.toml");
 
 /// Settings that are text whatever stands in them.
-const TEXT_KEYS: [&str; 8] = [
+const TEXT_KEYS: [&str; 9] = [
     "serve.listen",
     "transcribe.model",
     "transcribe.language",
     "transcribe.to_language",
     "transcribe.prompt",
     "transcribe.hotwords",
+    "translate.cascade",
     "hub.endpoint",
     "hub.cache",
 ];
@@ -38,6 +39,8 @@ const TEXT_KEYS: [&str; 8] = [
 pub struct Config {
     /// How speech becomes text.
     pub transcribe: Transcribe,
+    /// How text becomes text in another language.
+    pub translate: Translate,
     /// The HTTP service.
     pub serve: Serve,
     /// What a recording may be.
@@ -165,6 +168,14 @@ pub enum Punctuation {
     On,
     /// Without
     Off,
+}
+
+/// `[translate]`: see the comments in `speechd.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "speechd.toml says what each one does")]
+pub struct Translate {
+    pub cascade: String,
 }
 
 /// `[serve]`: see the comments in `speechd.toml`.
@@ -323,6 +334,13 @@ impl Config {
         figment.extract().map_err(|error| Error(describe(&error)))
     }
 
+    /// Code of the language that a translation by two models is written in; `None` where one model does what is asked.
+    pub fn cascade_target(&self) -> Option<String> {
+        let is_cascade = self.transcribe.task == Task::Translate && !self.translate.cascade.is_empty();
+        let named = Some(self.transcribe.to_language.as_str()).filter(|code| !code.is_empty());
+        is_cascade.then(|| named.unwrap_or(TRANSLATED_TO).to_owned())
+    }
+
     /// The hub as configured; the token comes from the environment alone.
     pub fn hub_options(&self) -> HubOptions {
         let get = |name: &str| env::var(name).ok();
@@ -385,6 +403,15 @@ impl Transcribe {
             draft_tokens: self.draft_tokens,
             seed: self.seed,
         }
+    }
+}
+
+impl Translate {
+    /// The translator of text that is asked for, and what it is called; `None` where there is none, or its name can be none.
+    pub fn spec(&self) -> Option<Spec> {
+        Some(self.cascade.as_str())
+            .filter(|cascade| !cascade.is_empty())
+            .and_then(|text| Spec::parse(text).ok())
     }
 }
 

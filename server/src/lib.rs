@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod auth;
+pub mod cascade;
 pub mod cli;
 pub mod compute;
 pub mod config;

@@ -14,6 +14,7 @@ use anyhow::Context;
 use models::{ADAPTER_CONFIG, BUNDLED, BundleSource, DeviceChoice, Task, TranscriptionWorker};
 
 use crate::{
+    cascade::{Cascade, CascadeState},
     compute::Compute,
     config::Transcribe,
     engine::{Bounds, CorePermit, Engine},
@@ -125,6 +126,26 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub, compute: &Comput
                 tracing::error!(model = spec.name, "model not loaded: {error:#}");
                 state.models.set(&spec.name, ModelState::Failed(format!("{error:#}")));
             }
+        }
+    }
+    load_cascade(state, hub, compute, cores);
+}
+
+/// Loads the translator that the settings ask for, if they do.
+fn load_cascade(state: &AppState, hub: &Hub, compute: &Compute, cores: Arc<CorePermit>) {
+    let Some((slot, spec)) = state.cascade.as_ref().zip(state.config.translate.spec()) else { return };
+    let started = Instant::now();
+    let loaded = registry::resolve(&spec.source, hub, &mut |_| {}).map_err(anyhow::Error::from);
+    let loaded = loaded.and_then(|source| Ok(Cascade::load(&spec.name, &source, compute.device(), cores)?));
+    match loaded {
+        Ok(cascade) => {
+            let secs = started.elapsed().as_secs_f64();
+            tracing::info!(cascade = spec.name, device = %DeviceChoice::of(compute.device()), secs, "translator loaded");
+            slot.set(CascadeState::Ready(Arc::new(cascade)));
+        }
+        Err(error) => {
+            tracing::error!(cascade = spec.name, "translator not loaded: {error:#}");
+            slot.set(CascadeState::Failed);
         }
     }
 }

@@ -58,6 +58,8 @@ pub enum Phase {
     Encode,
     /// The decoder runs for it, and perhaps for others.
     DecodeSteps,
+    /// A cascade translates the transcript, or waits for its turn.
+    Translate,
     /// The transcript becomes a response.
     Render,
 }
@@ -72,6 +74,7 @@ impl Phase {
             Self::Prepare => "prepare",
             Self::Encode => "encode",
             Self::DecodeSteps => "decode_steps",
+            Self::Translate => "translate",
             Self::Render => "render",
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     auth::Keys,
+    cascade::CascadeSlot,
     config::Config,
     decode::DecodePool,
     engine::Engine,
@@ -36,6 +37,8 @@ pub struct AppState {
     pub uploads: Arc<UploadPlaces>,
     /// The models that are served, and how far each is.
     pub models: Models,
+    /// The translator of their transcripts, where there is one.
+    pub cascade: Option<CascadeSlot>,
     /// Whether the server is about to stop.
     draining: watch::Sender<bool>,
 }
@@ -46,7 +49,8 @@ impl AppState {
         let metrics = Arc::new(Metrics::new(models.names()));
         let n_small = if config.uploads.is_small(0) { config.serve.max_uploads.div_ceil(8) } else { 0 };
         let uploads = UploadPlaces::new(&config.serve, n_small);
-        Self { config, keys, metrics, decoder, uploads, models, draining: watch::Sender::new(false) }
+        let cascade = config.translate.spec().map(|spec| CascadeSlot::new(&spec.name));
+        Self { config, keys, metrics, decoder, uploads, models, cascade, draining: watch::Sender::new(false) }
     }
 
     /// Makes `/readyz` say no from now on.
@@ -72,7 +76,8 @@ impl AppState {
         if self.is_draining() {
             return Err(Error::Draining { retry_after: DRAINING_RETRY });
         }
-        self.models.settled()
+        self.models.settled()?;
+        self.cascade.as_ref().map_or(Ok(()), CascadeSlot::settled)
     }
 }
 

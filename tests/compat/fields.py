@@ -75,7 +75,9 @@ REFUSED = [
 
 TRANSLATION_REFUSED = [
     ("response_format", dict(extra_body={"response_format": "diarized_json"}), "response_format"),
-    ("stream", dict(extra_body={"stream": True}), "stream"),
+    ("stream (ours)", dict(extra_body={"stream": "maybe"}), "stream"),
+    ("stream (ours)", dict(response_format="srt", extra_body={"stream": True}), "stream"),
+    ("cascade (ours)", dict(extra_body={"cascade": True}), "cascade"),
     ("language (ours)", dict(extra_body={"language": "klingon"}), "language"),
     ("to_language (ours)", dict(extra_body={"to_language": "ps"}), "to_language"),
     ("timestamp_granularities[]", dict(extra_body={"timestamp_granularities": ["word"]}), "timestamp_granularities"),
@@ -155,6 +157,8 @@ def translations(report, caller, model, audio):
         ("temperature", dict(temperature=0.0)),
         ("language (ours)", dict(extra_body={"language": "en"})),
         ("to_language (ours)", dict(extra_body={"to_language": "en"})),
+        ("stream (ours)", dict(extra_body={"stream": False})),
+        ("cascade (ours)", dict(extra_body={"cascade": False})),
     ]:
         checking, sent = check(shown(sent), field, **sent)
         with checking:

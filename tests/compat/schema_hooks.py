@@ -44,6 +44,9 @@ def arrives(name, value):
         return isinstance(value, bool) or value not in (0, 1, "0", "1")
     if name in TEXTS:
         return isinstance(value, str)
+    if name == "cascade":
+        # A switch or any name, and `0` is a switch.
+        return isinstance(value, (bool, str))
     if name in LISTS_OF_TEXTS:
         return isinstance(value, list) and all(isinstance(text, str) for text in value)
     return True
@@ -59,6 +62,9 @@ def tidied(body):
         body["languages[]"] = ["en"] * len(body["languages[]"])
         if body.get("language") == "en":
             del body["language"]
+    if isinstance(body.get("cascade"), (bool, str)):
+        # There is no translator behind the model.
+        body["cascade"] = False
     if "chunking_strategy" in body and body.get("vad") in ("auto", "on", "off"):
         del body["vad"]
     if body.get("fallback") is True and body.get("temperature") != 0:

@@ -2,6 +2,7 @@
 //! text, JSON or subtitles is the server's work.
 
 mod alignment;
+mod cascade;
 mod context;
 mod coverage;
 mod longform;
@@ -34,6 +35,8 @@ pub struct Transcript {
     pub task: Task,
     /// ISO code of the language that a translation is written in.
     pub to_language: Option<String>,
+    /// Name of the model that translated the transcript of another one; `None` where one model did all.
+    pub cascade: Option<String>,
     /// Length of the audio.
     pub duration_secs: f64,
     /// In order of time. One per window when timestamps were not asked for.

@@ -65,6 +65,9 @@ pub(super) struct Args {
     /// A smaller model that guesses what the one called NAME writes, as often as needed: the same text in fewer steps
     #[arg(long, value_name = "NAME=PATH_OR_ID")]
     draft: Vec<String>,
+    /// A translator of text for requests that ask for a cascade: its directory or hub id, and the name it goes by
+    #[arg(long, value_name = "[NAME=]PATH_OR_ID")]
+    cascade: Option<String>,
     /// What models compute on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
@@ -101,6 +104,13 @@ impl Args {
         }
         if !self.draft.is_empty() {
             config.serve.drafts.clone_from(&self.draft);
+        }
+        if let Some(cascade) = &self.cascade {
+            cascade.clone_into(&mut config.translate.cascade);
+        }
+        if !config.translate.cascade.is_empty() {
+            Spec::parse(&config.translate.cascade)
+                .map_err(|error| Usage(format!("translate.cascade: {error}")))?;
         }
         if let Some(device) = self.device {
             config.transcribe.device = device;

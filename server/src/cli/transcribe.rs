@@ -6,6 +6,7 @@ use std::{
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
@@ -21,7 +22,7 @@ use super::{
     progress::{Recording, Style},
     recognizer::{Recognizer, Source},
 };
-use crate::{compute::Compute, config::Config, render::Format};
+use crate::{cascade::Cascade, compute::Compute, config::Config, render::Format};
 
 pub(super) use flags::{Flags, Wanted, parse_target};
 
@@ -86,12 +87,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         TaskArg::Transcribe => Task::Transcribe,
         TaskArg::Translate => Task::Translate,
     });
-    write_down(&args.flags, &Wanted { task, to_language: args.to_language.clone() })
+    write_down(&args.flags, &Wanted { task, to_language: args.to_language.clone(), cascade: None })
 }
 
 /// Writes down what is wanted of all recordings.
 pub(super) fn write_down(flags: &Flags, wanted: &Wanted) -> anyhow::Result<ExitCode> {
-    let config = flags.settings(wanted)?;
+    let mut config = flags.settings(wanted)?;
+    let target = config.cascade_target();
+    if target.is_some() {
+        config.transcribe.task = Task::Transcribe;
+    }
     let format = config.transcribe.format;
     let options = config.transcribe.decode_options(flags.word_timestamps);
     options.check().map_err(|error| Usage(error.to_string()))?;
@@ -108,8 +113,13 @@ pub(super) fn write_down(flags: &Flags, wanted: &Wanted) -> anyhow::Result<ExitC
         recognizer
             .check(&options)
             .map_err(|error| Usage(format!("model {}: {error}", config.transcribe.model)))?;
+        let cascade = target.map(|target| load_cascade(&config, target, style)).transpose()?;
         for (index, input) in inputs.found.iter().enumerate() {
             let done = transcribe(&recognizer, input, &options, &config, style, (index, inputs.found.len()))
+                .and_then(|transcript| match &cascade {
+                    Some((cascade, target)) => Ok(cascade.translate(transcript, target, &|| true)?),
+                    None => Ok(transcript),
+                })
                 .and_then(|transcript| {
                     let named = |are_named: bool| are_named.then(|| input.name());
                     match &destination {
@@ -148,6 +158,23 @@ fn load(config: &Config, channel: ChannelChoice, style: Style) -> anyhow::Result
     let draft = fetch_draft(&settings.draft, config, style)?;
     Recognizer::load(source, draft, &compute, config.limits, channel)
         .with_context(|| format!("model {}", settings.model))
+}
+
+/// The translator of a cascade into `target`.
+fn load_cascade(config: &Config, target: String, style: Style) -> anyhow::Result<(Cascade, String)> {
+    let Some(spec) = config.translate.spec() else { bail!("no translator") };
+    let refuse = |error: models::Error| Usage(format!("cascade {}: {error}", spec.name));
+    let compute = Compute::of(&config.transcribe).map_err(refuse)?;
+    let source = fetch(&spec.source, config, style)?;
+    let cascade = Cascade::load(&spec.name, &source, compute.device(), Arc::default())
+        .with_context(|| format!("cascade {}", spec.name))?;
+    cascade.check(&target).map_err(refuse)?;
+    let model = &config.transcribe.model;
+    style.note(&format!(
+        "cascade: {model} writes down what is said, {} translates it into {target}",
+        spec.name
+    ));
+    Ok((cascade, target))
 }
 
 fn transcribe(

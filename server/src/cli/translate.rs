@@ -11,6 +11,7 @@ Examples:
   speechd translate talk.mp3 --model openai/whisper-base
   speechd translate talk.mp3 --model ./my-canary --language en --to ps
   speechd translate recordings/ --model ./my-canary --language ps --format srt --out subtitles/
+  speechd translate talk.mp3 --model openai/whisper-base --cascade google/madlad400-3b-mt --to ps
 
 Which languages a model reaches, speechd models inspect tells: Whisper writes English unless it was taught another one.
 Exit code: 0 all translated, 1 some failed, 2 wrong arguments or configuration.";
@@ -24,8 +25,13 @@ pub(super) struct Args {
     /// Language to translate into, as a code or an English name, as far as the model reaches it [default: English]
     #[arg(long, visible_alias = "to-language", value_name = "CODE", value_parser = parse_target)]
     to: Option<String>,
+    /// Translate by two models: the recogniser writes down what is said, and this translator of text, a Marian or a T5, translates
+    /// that. The result names it [default: none]
+    #[arg(long, value_name = "[NAME=]PATH_OR_ID")]
+    cascade: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    write_down(&args.flags, &Wanted { task: Some(Task::Translate), to_language: args.to.clone() })
+    let (to_language, cascade) = (args.to.clone(), args.cascade.clone());
+    write_down(&args.flags, &Wanted { task: Some(Task::Translate), to_language, cascade })
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use models::{Progress, Update, Worker};
-use parking_lot::FairMutex;
+use parking_lot::{FairMutex, FairMutexGuard};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Span;
@@ -28,6 +28,13 @@ const MAX_UNREAD_UPDATES: usize = 1024;
 /// Whose turn it is to compute: all models share the machine.
 #[derive(Debug, Default)]
 pub struct CorePermit(FairMutex<()>);
+
+impl CorePermit {
+    /// Waits for its turn, which lasts until what is returned is dropped.
+    pub(crate) fn turn(&self) -> FairMutexGuard<'_, ()> {
+        self.0.lock()
+    }
+}
 
 /// What a caller gets.
 #[derive(Debug)]
@@ -215,7 +222,7 @@ impl<W: Worker> Desk<W> {
 
     fn step(&mut self) {
         let mut updates = Vec::new();
-        let turn = self.cores.0.lock();
+        let turn = self.cores.turn();
         let began = Instant::now();
         let callers = &self.callers;
         let is_wanted = |id| callers.get(&id).is_some_and(|caller| !caller.events.is_closed());

@@ -24,6 +24,8 @@ pub struct Timeline {
     pub arrival: Arrival,
     /// The model had its result.
     pub finished: Instant,
+    /// It was in the language that was asked for: at once, where no cascade was.
+    pub translated: Instant,
     /// The result was a response.
     pub written: Instant,
 }
@@ -38,6 +40,7 @@ pub struct Spent {
     pub queue: Duration,
     pub encode: Duration,
     pub decode_steps: Duration,
+    pub translate: Duration,
     pub render: Duration,
 }
 
@@ -85,21 +88,25 @@ impl Timeline {
             queue: queue + left,
             encode,
             decode_steps,
-            render: self.written.saturating_duration_since(self.finished),
+            translate: self.translated.saturating_duration_since(self.finished),
+            render: self.written.saturating_duration_since(self.translated),
         }
     }
 }
 
 impl Spent {
-    /// The phases after those that were noted as they ended: [`Phase::Upload`] and [`Phase::Decode`].
-    pub fn after_decode(&self) -> [(Phase, Duration); 5] {
-        [
+    /// The phases after those that were noted as they ended: [`Phase::Upload`] and [`Phase::Decode`]. [`Phase::Translate`] is one of
+    /// cascades alone.
+    pub fn after_decode(&self) -> impl Iterator<Item = (Phase, Duration)> {
+        let translate = Some((Phase::Translate, self.translate)).filter(|(_, time)| !time.is_zero());
+        let all = [
             (Phase::Prepare, self.prepare),
             (Phase::Queue, self.queue),
             (Phase::Encode, self.encode),
             (Phase::DecodeSteps, self.decode_steps),
             (Phase::Render, self.render),
-        ]
+        ];
+        all.into_iter().chain(translate)
     }
 }
 
@@ -112,15 +119,17 @@ mod tests {
     }
 
     /// A request whose points are so many seconds apart.
-    fn timeline([upload, decode, model, render]: [f64; 4]) -> Timeline {
+    fn timeline([upload, decode, model, translate, render]: [f64; 5]) -> Timeline {
         let started = Instant::now();
         let received = started + secs(upload);
         let decoded = received + secs(decode);
         let finished = decoded + secs(model);
+        let translated = finished + secs(translate);
         Timeline {
             arrival: Arrival { started, received, decoded },
             finished,
-            written: finished + secs(render),
+            translated,
+            written: translated + secs(render),
         }
     }
 
@@ -129,19 +138,22 @@ mod tests {
     }
 
     fn sum(spent: &Spent) -> Duration {
-        let later: Duration = spent.after_decode().iter().map(|(_, time)| *time).sum();
+        let later: Duration = spent.after_decode().map(|(_, time)| time).sum();
         spent.upload + spent.decode + later
     }
 
     #[test]
     fn a_client_waits_from_the_end_of_its_upload_through_decoding_and_the_queue() {
-        let timeline = timeline([8.0, 4.0, 2.0, 1.0]);
-        assert_eq!((timeline.wait(), timeline.total()), (secs(7.0), secs(15.0)));
+        let timeline = timeline([8.0, 4.0, 2.0, 3.0, 1.0]);
+        assert_eq!((timeline.wait(), timeline.total()), (secs(10.0), secs(18.0)));
+        let spent = |timeline: Timeline| timeline.spent(&work([0.0; 4])).after_decode().count();
+        let at_once = Timeline { translated: timeline.finished, ..timeline };
+        assert_eq!((spent(timeline), spent(at_once)), (6, 5), "no cascade, no phase of it");
     }
 
     #[test]
     fn phases_add_up_to_the_whole_time() {
-        let timeline = timeline([8.0, 4.0, 16.0, 1.0]);
+        let timeline = timeline([8.0, 4.0, 16.0, 2.0, 1.0]);
         for (given, [prepare, queue, encode, decode_steps]) in [
             // Two seconds between its steps, when others' windows were encoded.
             ([1.0, 5.0, 3.0, 5.0], [1.0, 7.0, 3.0, 5.0]),
@@ -158,6 +170,7 @@ mod tests {
                 queue: secs(queue),
                 encode: secs(encode),
                 decode_steps: secs(decode_steps),
+                translate: secs(2.0),
                 render: secs(1.0),
             };
             assert_eq!(spent, expected, "{given:?}");

@@ -60,13 +60,16 @@ const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// What a bundle has in the place of the other.
 const SENTENCEPIECE: &str = "tokenizer.model";
+/// What a T5 has in its place.
+const T5_PIECES: &str = "spiece.model";
+/// What a Marian has in its place, all of it.
+const MARIAN_PIECES: [&str; 3] = ["source.spm", "target.spm", "vocab.json"];
 /// What a bundle consists of beside its weights; everything else in a repository is left there.
-const FILES: [&str; 8] = [
+const FILES: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     TOKENIZER,
-    SENTENCEPIECE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "normalizer.json",
@@ -135,9 +138,12 @@ impl Hub {
         let present: BTreeSet<String> =
             listing.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         let weights = check_contents(id, &present)?;
-        let is_wanted =
-            |file: &&str| present.contains(*file) && (*file != SENTENCEPIECE || !present.contains(TOKENIZER));
-        for file in FILES.into_iter().filter(is_wanted).chain([weights]) {
+        let has = |file: &str| present.contains(file);
+        let is_marian = MARIAN_PIECES.into_iter().all(has);
+        let pieces =
+            [SENTENCEPIECE, T5_PIECES].into_iter().chain(MARIAN_PIECES.into_iter().filter(|_| is_marian));
+        let pieces = pieces.filter(|_| !has(TOKENIZER));
+        for file in FILES.into_iter().chain(pieces).filter(|file| has(file)).chain([weights]) {
             self.fetch(id, &commit, file, progress)?;
         }
         let snapshot = self.cache.snapshot_path(id, &commit);
@@ -229,7 +235,7 @@ fn check_contents(id: &str, present: &BTreeSet<String>) -> Result<&'static str, 
     if !present.contains("config.json") {
         return Err(refuse("has no config.json at its root, so it is not a bundle"));
     }
-    if !present.contains(TOKENIZER) && !present.contains(SENTENCEPIECE) {
+    if !has_tokenizer(&|file| present.contains(file)) {
         return Err(refuse(
             "has neither tokenizer.json nor tokenizer.model; make the first in Python with \
              transformers.AutoTokenizer.from_pretrained(ID).save_pretrained(DIR), beside the other files",
@@ -238,6 +244,11 @@ fn check_contents(id: &str, present: &BTreeSet<String>) -> Result<&'static str, 
     [WEIGHTS, WEIGHTS_INDEX].into_iter().find(|file| present.contains(*file)).ok_or_else(|| {
         refuse("has no model.safetensors; other weight formats are not read: convert it, or choose a repository with safetensors")
     })
+}
+
+/// Whether there is what a text becomes tokens by.
+fn has_tokenizer(has: &dyn Fn(&str) -> bool) -> bool {
+    [TOKENIZER, SENTENCEPIECE, T5_PIECES].into_iter().any(has) || MARIAN_PIECES.into_iter().all(has)
 }
 
 /// The files over which weights are spread.
@@ -268,5 +279,5 @@ pub(crate) fn weights_files(bundle: &Path) -> Option<Vec<PathBuf>> {
 
 fn is_complete(snapshot: &Path) -> bool {
     let has = |file: &str| snapshot.join(file).is_file();
-    has("config.json") && (has(TOKENIZER) || has(SENTENCEPIECE)) && weights_files(snapshot).is_some()
+    has("config.json") && has_tokenizer(&has) && weights_files(snapshot).is_some()
 }

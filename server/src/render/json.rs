@@ -21,6 +21,9 @@ pub struct Json<'a> {
     /// All tokens, when they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<LogprobJson>>,
+    /// The model that translated the transcript of another one, where a cascade was asked for. Not part of the OpenAI API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<&'a str>,
     /// What was spent on it.
     pub usage: Usage,
     /// Which seconds of speech were decoded. Not part of the OpenAI API, whose clients ignore it.
@@ -68,6 +71,7 @@ impl<'a> Json<'a> {
             text: &transcript.text,
             languages: LanguageJson::of(transcript),
             logprobs: tokens.map(|tokens| logprobs(&transcript.segments, tokens)),
+            cascade: transcript.cascade.as_deref(),
             usage: Usage::of(transcript.duration_secs),
             coverage: CoverageJson::from(&transcript.coverage),
         }
@@ -123,5 +127,7 @@ mod tests {
             )
         );
         assert_eq!(json(&transcript)["usage"]["seconds"], 4);
+        let translated = Transcript { cascade: Some("opus".to_owned()), ..transcript };
+        assert_eq!(json(&translated)["cascade"], "opus");
     }
 }

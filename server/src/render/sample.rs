@@ -27,6 +27,7 @@ pub(crate) fn transcript(segments: Vec<Segment>) -> Transcript {
         language_probability: Some(0.9),
         task: Task::Transcribe,
         to_language: None,
+        cascade: None,
         duration_secs: 3.3,
         segments,
         coverage: Coverage {

@@ -28,6 +28,9 @@ pub struct VerboseJson<'a> {
     /// All segments' words, when they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<WordJson<'a>>>,
+    /// The model that translated the transcript of another one, where a cascade was asked for. Not part of the OpenAI API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<&'a str>,
     /// What was spent on it.
     pub usage: Usage,
     /// Which seconds of speech were decoded. Not part of the OpenAI API, whose clients ignore it.
@@ -94,6 +97,7 @@ impl<'a> VerboseJson<'a> {
             text: &transcript.text,
             segments: segments.then(|| transcript.segments.iter().map(SegmentJson::from).collect()),
             words: words.then(|| all_words.map(WordJson::from).collect()),
+            cascade: transcript.cascade.as_deref(),
             usage: Usage::of(transcript.duration_secs),
             coverage: CoverageJson::from(&transcript.coverage),
         }
@@ -194,7 +198,9 @@ mod tests {
         let mut transcript = transcript(vec![strange]);
         (transcript.task, transcript.to_language) = (Task::Translate, Some("en".to_owned()));
         let value = verbose_json(&transcript);
-        assert!(value.get("words").is_none());
+        assert!(value.get("words").is_none() && value.get("cascade").is_none());
+        transcript.cascade = Some("opus".to_owned());
+        assert_eq!(verbose_json(&transcript)["cascade"], "opus");
         assert_eq!((&value["task"], &value["language"]), (&"translate".into(), &"english".into()));
         assert!(value["segments"][0].as_object().expect("an object").values().all(|value| !value.is_null()));
     }

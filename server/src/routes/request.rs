@@ -7,7 +7,7 @@ mod chunking;
 use std::ops::RangeInclusive;
 
 use clap::ValueEnum;
-use models::{DecodeOptions, Task};
+use models::{DecodeOptions, TRANSLATED_TO, Task};
 
 use super::{fields::Fields, form::Field};
 use crate::{
@@ -46,8 +46,19 @@ pub struct TranscriptionRequest {
     pub logprobs: bool,
     /// Whether the result comes as server-sent events. Only `json` and `text`: events hold text that adds up.
     pub stream: bool,
+    /// Who is to translate the transcript, and into what; the options then are those of a transcription.
+    pub cascade: Option<CascadeRequest>,
     /// The field that the hotwords came in, which has two names.
     pub hotwords_param: &'static str,
+}
+
+/// A translation by two models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CascadeRequest {
+    /// What the client calls the translator, if it does.
+    pub name: Option<String>,
+    /// Code of the language that it is to write.
+    pub to_language: String,
 }
 
 impl TranscriptionRequest {
@@ -67,13 +78,20 @@ impl TranscriptionRequest {
         Self::read(task, fields, false, defaults)
     }
 
-    /// What a model has against the options, under the name that the field has in this request.
-    pub(super) fn refusal(&self, error: models::Error) -> Error {
-        match error {
-            models::Error::Option { option: "hotwords", message } => {
+    /// What a model has against the options, under the name that the field has in this request. A translation that it cannot write,
+    /// `translator` may.
+    pub(super) fn refusal(&self, error: models::Error, translator: Option<&str>) -> Error {
+        match (error, translator) {
+            (models::Error::Option { option: "hotwords", message }, _) => {
                 Error::invalid(self.hotwords_param, message)
             }
-            error => error.into(),
+            (models::Error::Option { option: option @ ("to_language" | "task"), message }, Some(name))
+                if self.options.task == Task::Translate =>
+            {
+                let message = format!("{message}; with cascade=true, {name} translates the transcript");
+                models::Error::Option { option, message }.into()
+            }
+            (error, _) => error.into(),
         }
     }
 
@@ -116,7 +134,7 @@ impl TranscriptionRequest {
         let mut languages = Vec::new();
         let mut granularities = Vec::new();
         let (mut logprobs, mut chunking) = (false, None);
-        let mut hotwords_param = "hotwords";
+        let (mut hotwords_param, mut cascade) = ("hotwords", None);
         match task {
             Task::Transcribe => {
                 languages = candidates(&fields.list("languages"))?;
@@ -163,6 +181,14 @@ impl TranscriptionRequest {
                 let to_language = fields.text("to_language")?.filter(|language| !language.is_empty());
                 let to_language = to_language.map(|language| known_language("to_language", language));
                 set(&mut settings.to_language, to_language.transpose()?);
+                cascade = fields.text("cascade")?.and_then(|text| CascadeRequest::of(text, &settings));
+                if cascade.is_some() {
+                    if stream {
+                        let message = "not with stream: the translator waits for the whole transcript";
+                        return Err(Error::invalid("cascade", message));
+                    }
+                    settings.task = Task::Transcribe;
+                }
             }
         }
         if !hotwords.is_empty() {
@@ -191,8 +217,22 @@ impl TranscriptionRequest {
             segments: granularities.is_empty() || granularities.contains(&"segment"),
             logprobs,
             stream,
+            cascade,
             hotwords_param,
         }))
+    }
+}
+
+impl CascadeRequest {
+    /// What the field says, a switch or a name; `None` asks for none.
+    fn of(text: &str, settings: &Transcribe) -> Option<Self> {
+        let name = match text {
+            "" | "false" | "False" | "0" => return None,
+            "true" | "True" | "1" => None,
+            name => Some(name.to_owned()),
+        };
+        let to_language = Some(settings.to_language.as_str()).filter(|code| !code.is_empty());
+        Some(Self { name, to_language: to_language.unwrap_or(TRANSLATED_TO).to_owned() })
     }
 }
 

@@ -94,13 +94,20 @@ impl PartialSchema for TranscriptionForm {
 
 impl PartialSchema for TranslationForm {
     fn schema() -> RefOr<Schema> {
-        let form =
-            form("A recording to translate. Lists may also be spelled without the brackets.").property(
+        let form = form("A recording to translate. Lists may also be spelled without the brackets.")
+            .property(
                 "to_language",
                 text(
                     "The language to translate into: a code such as `ps` or an English name; without it, what the service is configured for, else English. \
                      Refused where the model cannot reach it.",
                 ),
+            )
+            .property(
+                "cascade",
+                OneOfBuilder::new().item(switch("")).item(text("")).description(Some(
+                    "`true`, or the name of the translator of text that this service was started with: the model writes down what is \
+                     said, and the translator translates that. The result names it. Refused where there is none, and not with `stream`.",
+                )),
             );
         decoding(form).into()
     }

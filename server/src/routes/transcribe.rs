@@ -23,6 +23,7 @@ use tracing::Instrument;
 use super::{form::Upload, request::TranscriptionRequest};
 use crate::{
     access::{self, RequestId},
+    cascade::Cascade,
     decode::DecodedAudio,
     engine::{Event, Events},
     error::Error,
@@ -65,6 +66,8 @@ struct Running {
     serving: Arc<Serving>,
     shape: Shape,
     terms: Terms,
+    /// Who translates the transcript, and into what.
+    cascade: Option<(Arc<Cascade>, String)>,
     has_text: bool,
     events: Events<TextPart, Transcribed>,
 }
@@ -89,11 +92,12 @@ pub(super) async fn decode(state: &AppState, serving: &Serving, upload: Upload) 
 /// A model that is busy, time that ran out, faults of ours.
 pub(super) async fn transcribe(
     state: Arc<AppState>,
-    serving: Arc<Serving>,
+    (serving, cascade): (Arc<Serving>, Option<Arc<Cascade>>),
     request: TranscriptionRequest,
     waveform: Waveform,
     terms: Terms,
 ) -> Result<Response, Error> {
+    let cascade = cascade.zip(request.cascade.map(|cascade| cascade.to_language));
     let shape = Shape {
         format: request.format,
         words: request.words,
@@ -109,7 +113,7 @@ pub(super) async fn transcribe(
         Transcription::prepare(&transcriber, waveform, &options, keep_going)
     };
     let events = state.metrics.during(Phase::Queue, serving.engine.submit(permit, prepare)).await;
-    let running = Running { state, serving, shape, terms, has_text: false, events };
+    let running = Running { state, serving, shape, terms, cascade, has_text: false, events };
     if streams { Ok(running.into_stream()) } else { running.into_response().await }
 }
 
@@ -157,10 +161,20 @@ impl Running {
             queue_secs = spent.queue.as_secs_f64(),
             encode_secs = spent.encode.as_secs_f64(),
             decode_steps_secs = spent.decode_steps.as_secs_f64(),
+            cascade = transcript.cascade,
+            translate_secs = spent.translate.as_secs_f64(),
             render_secs = spent.render.as_secs_f64(),
             gap_secs,
             "transcribed"
         );
+    }
+
+    /// Puts the transcript into the language that a cascade is asked for.
+    async fn translated(&self, done: Transcribed) -> Result<Transcribed, Error> {
+        let Some((cascade, to_language)) = self.cascade.clone() else { return Ok(done) };
+        let translating = cascade.translate_while_wanted(done.transcript, to_language);
+        let transcript = self.state.metrics.during(Phase::Translate, translating).await?;
+        Ok(Transcribed { transcript, work: done.work })
     }
 
     /// Writes the result, and notes what it took.
@@ -170,13 +184,15 @@ impl Running {
         write: fn(Shape, &Transcript, &Transcriber) -> T,
     ) -> Result<T, Error> {
         let finished = Instant::now();
+        let done = self.translated(done).await?;
+        let translated = if self.cascade.is_some() { Instant::now() } else { finished };
         let (shape, serving) = (self.shape, Arc::clone(&self.serving));
         // Tens of thousands of tokens take a while to write.
         let writing = spawn_blocking(move || (write(shape, &done.transcript, &serving.transcriber), done));
         let written = self.state.metrics.during(Phase::Render, writing).await;
         let (written, done) = written.map_err(Error::internal)?;
         let arrival = self.terms.arrival;
-        self.note(&done, &Timeline { arrival, finished, written: Instant::now() });
+        self.note(&done, &Timeline { arrival, finished, translated, written: Instant::now() });
         Ok(written)
     }
 

@@ -22,6 +22,7 @@ use super::{
     transcribe::{Terms, decode, transcribe},
 };
 use crate::{
+    cascade::{Cascade, CascadeSlot},
     error::Error,
     metrics::{Arrival, Phase},
     state::{AppState, Serving},
@@ -47,7 +48,7 @@ pub(super) async fn create_transcription(
     answer(state, Task::Transcribe, request).await
 }
 
-/// Translates a recording into English.
+/// Translates a recording, into English unless it is told otherwise.
 #[utoipa::path(
     post, path = "/v1/audio/translations", tag = "audio", security(("key" = []), ()),
     request_body(content = TranslationForm, content_type = "multipart/form-data"),
@@ -65,7 +66,7 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
     let (head, body) = request.into_parts();
     let limit = time_limit(&head.headers, state.config.serve.request_timeout_secs.duration());
     let received = state.metrics.during(Phase::Upload, receive(&state, task, &head.headers, body)).await;
-    let Received { request, serving, upload, place } = match received {
+    let Received { request, models, upload, place } = match received {
         // A client that leaves while it sends is an error of its body, not the end of this future.
         Err(Error::Disconnected) => {
             state.metrics.cancelled(Phase::Upload);
@@ -80,34 +81,50 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
     let id = head.extensions.get().cloned();
     let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
     let answered = async {
-        let waveform = decode(&state, &serving, upload).await?;
+        let waveform = decode(&state, &models.0, upload).await?;
         drop(place);
         let arrival = Arrival { started, received, decoded: Instant::now() };
         state.metrics.phase(Phase::Decode, arrival.decode());
         // What a client says is how long it waits for the next bytes; a stream sends some all the time.
         let limit = if request.stream { state.config.serve.request_timeout_secs.duration() } else { limit };
         let terms = Terms { id, arrival, limit, deadline: received + limit };
-        transcribe(state, serving, request, waveform, terms).await
+        transcribe(state, models, request, waveform, terms).await
     };
     timeout(limit, answered).await.map_err(late)?
 }
 
-/// The model that a request asks for, if it can do what is asked.
-fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Arc<Serving>, Error> {
+/// What works on a request: a recogniser and, behind it, a translator.
+type Working = (Arc<Serving>, Option<Arc<Cascade>>);
+
+/// The models that a request asks for, if they can do what is asked.
+fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Working, Error> {
     let serving = state.models.serving(&request.model)?;
-    serving.transcriber.check(&request.options).map_err(|error| request.refusal(error))?;
+    let slot = state.cascade.as_ref();
+    let cascade = match &request.cascade {
+        None => None,
+        Some(wanted) => {
+            let message =
+                "this server has no translator of text; it is started with one by translate.cascade";
+            let slot = slot.ok_or_else(|| Error::invalid("cascade", message))?;
+            let cascade = slot.get(wanted.name.as_deref())?;
+            cascade.check(&wanted.to_language)?;
+            Some(cascade)
+        }
+    };
+    let translator = slot.map(CascadeSlot::name);
+    serving.transcriber.check(&request.options).map_err(|error| request.refusal(error, translator))?;
     let serve = &state.config.serve;
     if let Some((param, n_rows)) = serve.too_many_rows(&request.options) {
         let message = format!("{n_rows} is more than the {} of this server", serve.max_batch_rows);
         return Err(Error::invalid(param, message));
     }
-    Ok(serving)
+    Ok((serving, cascade))
 }
 
 /// A request that has arrived.
 struct Received {
     request: TranscriptionRequest,
-    serving: Arc<Serving>,
+    models: Working,
     upload: Upload,
     /// Held while the file is on the disk.
     place: Place,
@@ -125,7 +142,7 @@ async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) 
     // The official clients send the file last: nearly always, all is known before it comes.
     form.read_fields().await?;
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
-        check(state, &request)?.engine.admission().check()?;
+        check(state, &request)?.0.engine.admission().check()?;
     }
     // It will be served: whoever is to leave for it leaves now.
     place.settle().map_err(|Full| busy())?;
@@ -137,8 +154,8 @@ async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) 
     let displaced = |Displaced| Error::Displaced { min_bytes_per_sec: serve.upload_min_bytes_per_sec };
     place.arrived().map_err(displaced)?;
     let request = TranscriptionRequest::parse(task, form.fields(), defaults)?;
-    let serving = check(state, &request)?;
-    Ok(Received { request, serving, upload: upload.ok_or(Error::Missing("file"))?, place })
+    let models = check(state, &request)?;
+    Ok(Received { request, models, upload: upload.ok_or(Error::Missing("file"))?, place })
 }
 
 /// The server's patience, or the client's where that is shorter.

@@ -242,6 +242,7 @@ impl LongForm {
             language_probability,
             task: self.plan.options.task,
             to_language: Told::by(&self.plan.options, None, false).target().map(str::to_owned),
+            cascade: None,
             duration_secs,
             segments,
             coverage: coverage(&self.speech, &self.outcomes),

@@ -9,6 +9,7 @@ use models::{DeviceChoice, Task};
 use super::super::{Usage, fetch::named_or_own};
 use crate::{
     config::{BeamSize, Config, Precision, Punctuation, Threshold, Vad},
+    load::Spec,
     render::{self, Format},
 };
 
@@ -123,12 +124,18 @@ pub(in crate::cli) struct Wanted {
     pub(in crate::cli) task: Option<Task>,
     /// Code of the language that a translation is written in.
     pub(in crate::cli) to_language: Option<String>,
+    /// The translator of a cascade; empty for none.
+    pub(in crate::cli) cascade: Option<String>,
 }
 
 impl Flags {
     /// The configuration with these flags on top.
     pub(super) fn settings(&self, wanted: &Wanted) -> Result<Config, Usage> {
         let mut config = Config::load(self.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
+        set(&mut config.translate.cascade, wanted.cascade.as_ref());
+        if !config.translate.cascade.is_empty() {
+            Spec::parse(&config.translate.cascade).map_err(|error| Usage(format!("cascade: {error}")))?;
+        }
         let settings = &mut config.transcribe;
         set(&mut settings.model, self.model.as_ref());
         if self.model.is_some() {

@@ -54,6 +54,7 @@ fn nothing_but_a_model_is_what_the_documents_say() {
         segments: true,
         logprobs: false,
         stream: false,
+        cascade: None,
         hotwords_param: "hotwords",
     };
     assert_eq!(request, expected);
@@ -118,6 +119,7 @@ fn every_field_arrives_where_it_belongs() {
         segments: false,
         logprobs: false,
         stream: false,
+        cascade: None,
         hotwords_param: "hotwords",
     };
     assert_eq!(request.expect("a request"), expected);
@@ -292,10 +294,10 @@ fn hotwords_that_are_too_many_are_refused_under_the_name_they_came_in() {
     // What only the model knows to be too many.
     let objection = |option| models::Error::Option { option, message: "no".to_owned() };
     let request = transcribe(&[("keywords", "x")]).expect("a request");
-    assert_eq!(refusal(Err(request.refusal(objection("hotwords")))).1, "keywords");
-    assert_eq!(refusal(Err(request.refusal(objection("prompt")))).1, "prompt");
+    assert_eq!(refusal(Err(request.refusal(objection("hotwords"), None))).1, "keywords");
+    assert_eq!(refusal(Err(request.refusal(objection("prompt"), None))).1, "prompt");
     let request = translate(&[("hotwords", "x")]).expect("a request");
-    assert_eq!(refusal(Err(request.refusal(objection("hotwords")))).1, "hotwords");
+    assert_eq!(refusal(Err(request.refusal(objection("hotwords"), None))).1, "hotwords");
 }
 
 #[test]
@@ -321,6 +323,41 @@ fn translations_name_their_language_stream_and_have_no_words() {
     ] {
         assert_eq!(refusal(translate(&pairs)).0, code, "{pairs:?}");
     }
+}
+
+#[test]
+fn a_cascade_transcribes_and_says_what_is_translated_into_what() {
+    for (text, name) in [("true", None), ("1", None), ("org/opus", Some("org/opus"))] {
+        let request = translate(&[("cascade", text), ("to_language", "ps"), ("language", "en")]);
+        let request = request.expect("a request");
+        assert_eq!((request.options.task, request.options.to_language), (Task::Transcribe, None));
+        let cascade = request.cascade.expect("a cascade");
+        assert_eq!((cascade.name.as_deref(), cascade.to_language.as_str()), (name, "ps"));
+    }
+    let english = translate(&[("cascade", "true")]).expect("a request").cascade.expect("a cascade");
+    assert_eq!(english.to_language, "en");
+    for text in ["false", "0", ""] {
+        let request = translate(&[("cascade", text)]).expect("a request");
+        assert_eq!((request.cascade, request.options.task), (None, Task::Translate));
+    }
+    let streamed = translate(&[("cascade", "true"), ("stream", "true")]);
+    assert_eq!(refusal(streamed), ("invalid_value", "cascade".to_owned()));
+    assert_eq!(refusal(transcribe(&[("cascade", "true")])), ("unknown_parameter", "cascade".to_owned()));
+}
+
+#[test]
+fn who_cannot_be_translated_for_is_told_of_the_cascade() {
+    let objection = |option| models::Error::Option { option, message: "no".to_owned() };
+    let message =
+        |request: &TranscriptionRequest, option, name| request.refusal(objection(option), name).to_string();
+    let request = translate(&[]).expect("a request");
+    let hint = "no; with cascade=true, opus translates the transcript";
+    assert_eq!(message(&request, "to_language", Some("opus")), format!("to_language: {hint}"));
+    assert_eq!(message(&request, "task", Some("opus")), format!("model: {hint}"));
+    assert_eq!(message(&request, "to_language", None), "to_language: no");
+    assert_eq!(message(&request, "prompt", Some("opus")), "prompt: no");
+    let request = transcribe(&[]).expect("a request");
+    assert_eq!(message(&request, "task", Some("opus")), "model: no");
 }
 
 /// Fields may follow the file, and only what they cannot put right is refused before it.
@@ -407,7 +444,7 @@ fn the_document_has_exactly_the_values_that_are_taken() {
 }
 
 fn name_takes_any_text(name: &str) -> bool {
-    ["model", "prompt", "hotwords[]", "keywords[]"].contains(&name)
+    ["model", "prompt", "hotwords[]", "keywords[]", "cascade"].contains(&name)
 }
 
 /// A name that is known, nearly known, or anything.

@@ -43,6 +43,7 @@ fn running(events: Vec<Event<TextPart, Transcribed>>) -> Running {
             limit: Duration::from_secs(60),
             deadline: now + Duration::from_secs(60),
         },
+        cascade: None,
         has_text: false,
         events: receiver,
     }
