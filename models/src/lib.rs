@@ -12,6 +12,7 @@ mod decoder;
 mod device;
 mod draft;
 mod encoder;
+mod encoder_block;
 mod error;
 pub mod fast_conformer;
 mod generation_config;
@@ -29,6 +30,8 @@ mod sentencepiece;
 mod special_tokens;
 mod speech_model;
 mod stored_tensor;
+mod text_encoder;
+mod text_model;
 mod text_translator;
 mod tokenizer;
 mod transcriber;
@@ -40,7 +43,7 @@ mod worker;
 pub use batch::{effective_length, padded_cost};
 pub use bundle::{
     Architecture, Bundle, BundleSource, Description, MemoryBundle, NewConformer, NewVocabulary, NewWhisper,
-    TextUnit,
+    Part, TextUnit,
 };
 pub use bundled::{BUNDLED, bundled};
 pub use ctc_head::{CTC_HEAD, CtcHead};
@@ -57,6 +60,8 @@ pub use options::{DecodeOptions, Task, Timestamps};
 pub use precision::Precision;
 pub use special_tokens::{SpecialTokens, TIMESTAMP_SECS, TRANSLATED_TO, Told, WordTimes};
 pub use speech_model::SpeechModel;
+pub use text_encoder::{TEXT_ENCODER, TextEncoder, TextEncoderConfig};
+pub use text_model::TextModel;
 pub use text_translator::TextTranslator;
 pub use tokenizer::Tokenizer;
 pub use transcriber::{Progress, TextToken, Transcriber};

@@ -46,7 +46,7 @@ pub struct Params {
     source: Source,
     device: Device,
     /// What a checkpoint may lack: how the names begin and the seed of the initial values.
-    new: Option<(String, u64)>,
+    new: Vec<(String, u64)>,
     part: TrainedPart,
     precision: Precision,
     checkpointing: bool,
@@ -103,7 +103,7 @@ impl Params {
     /// that only training knows.
     #[must_use]
     pub fn with_new(mut self, prefix: &str, seed: u64) -> Self {
-        self.new = Some((prefix.to_owned(), seed));
+        self.new.push((prefix.to_owned(), seed));
         self
     }
 
@@ -147,7 +147,7 @@ impl Params {
         Self {
             source,
             device: device.clone(),
-            new: None,
+            new: Vec::new(),
             part: TrainedPart::default(),
             precision: Precision::F32,
             checkpointing: false,
@@ -216,7 +216,7 @@ impl Params {
     fn new_seed(&self, name: &str) -> Option<u64> {
         let factor = self.part.lora.as_ref().filter(|_| is_factor(name)).map(|(_, seed)| *seed);
         factor.or_else(|| {
-            let new = self.new.as_ref().filter(|(prefix, _)| name.starts_with(prefix.as_str()));
+            let new = self.new.iter().find(|(prefix, _)| name.starts_with(prefix.as_str()));
             new.map(|(_, seed)| *seed)
         })
     }
@@ -290,13 +290,16 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
             let std = (gain / n_inputs.max(1) as f32).sqrt();
             return initial(seed, name, shape, Init::Normal { std }, device);
         }
-        Init::Sinusoids => sinusoids(shape),
+        Init::Sinusoids => match *shape {
+            [n_positions, width] => sinusoids(n_positions, width),
+            _ => vec![0.0; n_values],
+        },
     };
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 
-fn sinusoids(shape: &[usize]) -> Vec<f32> {
-    let &[n_positions, width] = shape else { return vec![0.0; shape.iter().product()] };
+/// [`Init::Sinusoids`], (positions, width) row-major.
+pub(crate) fn sinusoids(n_positions: usize, width: usize) -> Vec<f32> {
     let n_waves = width / 2;
     let log_step = 10_000f64.ln() / (n_waves.max(2) - 1) as f64;
     let angle = |position: usize, wave: usize| position as f64 * (-log_step * wave as f64).exp();

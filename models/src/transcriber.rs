@@ -11,6 +11,7 @@ use crate::draft::{DraftModel, DraftWindow};
 use crate::generation_config::GenerationConfig;
 use crate::params::Params;
 use crate::special_tokens::SpecialTokens;
+use crate::text_model::check_hears;
 use crate::tokenizer::Tokenizer;
 use crate::transcript::{HeadScores, Transcription, TranscriptionWorker, check_context, token_starts};
 use crate::worker::{Update, Worker};
@@ -66,6 +67,7 @@ impl Transcriber {
     /// What [`Transcriber::load`] refuses, and what [`Precision::check`] does.
     pub fn load_in(precision: Precision, bundle: Bundle, device: &Device) -> Result<Self, Error> {
         precision.check(device)?;
+        check_hears(&bundle)?;
         let (description, weights) = bundle.into_parts();
         Self::with_params(&description, &Params::frozen(weights, device).with_precision(precision))
     }

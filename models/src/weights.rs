@@ -133,6 +133,35 @@ impl Weights {
         Ok(self)
     }
 
+    /// These weights with those of `other` at some layers in the place of their own, each pair being ours and theirs.
+    ///
+    /// # Errors
+    /// Adapters, whose updates are of layers by their names.
+    pub(crate) fn with_layers_of(mut self, layers: &[(&str, &str)], other: Self) -> Result<Self, Error> {
+        if let Some(adapter) = [&self.adapter, &other.adapter].into_iter().flatten().next() {
+            let message =
+                "is an adapter, of which no part can be taken; merge it first (speechd models merge)";
+            return Err(Error::file(&adapter.path(), message));
+        }
+        for (ours, _) in layers {
+            self = self.without(ours);
+        }
+        let renamed = |name: &str| {
+            let mut below = layers.iter().filter_map(|(ours, theirs)| {
+                let rest = name.strip_prefix(theirs).filter(|rest| rest.starts_with('.'))?;
+                Some(format!("{ours}{rest}"))
+            });
+            below.next()
+        };
+        let n_files = self.files.len();
+        let entries = other.entries.into_iter().filter_map(|(name, entry)| Some((renamed(&name)?, entry)));
+        self.entries
+            .extend(entries.map(|(name, entry)| (name, Entry { file: n_files + entry.file, ..entry })));
+        self.rows.extend(other.rows.into_iter().filter_map(|(name, rows)| Some((renamed(&name)?, rows))));
+        self.files.extend(other.files);
+        Ok(self)
+    }
+
     /// These weights with an adapter's updates added to them.
     fn with_adapter(mut self, adapter: Adapter) -> Result<Self, Error> {
         if let Some(layer) = adapter.layers().find(|layer| !self.contains(&format!("{layer}.weight"))) {

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NO_FIXTURES = ("make", "common", "conformer_weights", "bench_peers", "bench_transport")
+NO_FIXTURES = ("make", "common", "conformer_weights", "bench_arms", "bench_peers", "bench_transport")
 SCRIPTS = sorted(
     (p.stem for p in HERE.glob("*.py") if p.stem not in NO_FIXTURES),
     key=lambda name: (name != "whisper_tiny", name),  # first: tokenizer.py reads one of its bundles

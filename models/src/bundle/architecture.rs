@@ -13,6 +13,7 @@ use crate::fast_conformer::FastConformerConfig;
 use crate::generation_config::GenerationConfig;
 use crate::parakeet::ParakeetCtcConfig;
 use crate::special_tokens::SpecialTokens;
+use crate::text_encoder::set_text_vocab;
 use crate::tokenizer::Tokenizer;
 use crate::whisper::WhisperConfig;
 
@@ -241,6 +242,7 @@ impl Architecture {
             config["decoder_config"]["vocab_size"] = n_vocab.into();
         }
         config["vocab_size"] = n_vocab.into();
+        set_text_vocab(config, n_vocab);
     }
 
     /// Tokens that a CTC head beside its decoder tells apart, in ascending order; none where it has no such head.

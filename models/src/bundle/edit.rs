@@ -208,7 +208,8 @@ impl Bundle {
         }
         let rows = (0..n_rows).map(|at| vec![if at == id { row } else { at }]).collect();
         let means = RowMeans { rows, ..RowMeans::default() };
-        Ok(Self { description, weights: weights.with_rows(architecture.token_tensors(), &means) })
+        let weights = weights.with_rows(&description.token_tensors(), &means);
+        Ok(Self { description, weights })
     }
 }
 

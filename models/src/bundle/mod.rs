@@ -6,6 +6,7 @@ mod conformer_files;
 mod edit;
 mod new;
 mod new_conformer;
+mod part;
 mod source;
 mod spelling;
 mod vocabulary;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use crate::Error;
 use crate::generation_config::GenerationConfig;
 use crate::special_tokens::SpecialTokens;
+use crate::text_encoder::{TEXT_ENCODER_CONFIG, TextEncoderConfig};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use crate::whisper::WhisperConfig;
@@ -26,6 +28,7 @@ pub use architecture::Architecture;
 pub(crate) use conformer_files::{Files, Names, canary_files, ctc_files};
 pub use new::{NewVocabulary, NewWhisper, TextUnit};
 pub use new_conformer::NewConformer;
+pub use part::Part;
 pub use source::{BundleSource, MemoryBundle};
 pub(crate) use source::{ReadSeek, SENTENCEPIECE};
 
@@ -41,6 +44,7 @@ pub struct Description {
     source: BundleSource,
     architecture: Architecture,
     feature_spec: audio::FeatureSpec,
+    text_encoder: Option<TextEncoderConfig>,
 }
 
 impl Description {
@@ -50,7 +54,8 @@ impl Description {
     /// Missing, truncated or contradictory files, with the file and the key named.
     pub fn open(source: BundleSource) -> Result<Self, Error> {
         let (architecture, feature_spec) = Architecture::read(&source)?;
-        Ok(Self { source, architecture, feature_spec })
+        let text_encoder = text_encoder(&source, &architecture)?;
+        Ok(Self { source, architecture, feature_spec, text_encoder })
     }
 
     /// Where the files are.
@@ -66,6 +71,11 @@ impl Description {
     /// Features that the model was trained on.
     pub fn feature_spec(&self) -> &audio::FeatureSpec {
         &self.feature_spec
+    }
+
+    /// The encoder of texts beside that of speech, if there is one.
+    pub fn text_encoder(&self) -> Option<&TextEncoderConfig> {
+        self.text_encoder.as_ref()
     }
 
     /// Seconds of audio that a window holds.
@@ -139,6 +149,21 @@ impl Bundle {
     pub fn into_parts(self) -> (Description, Weights) {
         (self.description, self.weights)
     }
+}
+
+/// What `config.json` says of an encoder of texts.
+fn text_encoder(
+    source: &BundleSource,
+    architecture: &Architecture,
+) -> Result<Option<TextEncoderConfig>, Error> {
+    let path = source.path("config.json");
+    let value = read_json(source, "config.json")?[TEXT_ENCODER_CONFIG].take();
+    if value.is_null() {
+        return Ok(None);
+    }
+    let config: TextEncoderConfig = parse(value, &path)?;
+    config.check(architecture.encoder_width(), architecture.n_vocab(), &path)?;
+    Ok(Some(config))
 }
 
 pub(crate) fn read_json(source: &BundleSource, name: &str) -> Result<Value, Error> {

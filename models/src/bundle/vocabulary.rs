@@ -112,7 +112,7 @@ impl Bundle {
         let kept = controls.iter().map(|control| vec![control.was]);
         let rows = spelled.iter().cloned().chain(kept).collect();
         let means = RowMeans { rows, typical: spelling.tokens() };
-        let mut weights = weights.with_rows(architecture.token_tensors(), &means);
+        let mut weights = weights.with_rows(&description.token_tensors(), &means);
         // A head beside a decoder knows some of the old tokens, and will know all new ones of text.
         let heard = architecture.ctc_tokens();
         if !heard.is_empty() {
@@ -301,11 +301,12 @@ fn whisper_files(
     let mut generation = vocabulary.generation(ids, whisper.max_target_positions)?;
     let mut config = read_json(description.source(), "config.json")?;
     let changed = json!({
-        "vocab_size": n_vocab, "decoder_start_token_id": generation["decoder_start_token_id"],
+        "decoder_start_token_id": generation["decoder_start_token_id"],
         "eos_token_id": generation["eos_token_id"], "bos_token_id": generation["bos_token_id"],
         "pad_token_id": generation["pad_token_id"], "begin_suppress_tokens": [], "suppress_tokens": null, "forced_decoder_ids": null,
     });
     merge(&mut config, changed);
+    description.architecture().set_n_vocab(&mut config, n_vocab);
     // What has nothing to do with the vocabulary stays.
     let kept = json!({
         "max_initial_timestamp_index": before.max_initial_timestamp_index,

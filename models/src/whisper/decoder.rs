@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::WhisperConfig;
-use super::feed_forward::feed_forward;
 use crate::Error;
 use crate::decoder::{Decoder, DecoderBlock};
+use crate::encoder_block::feed_forward;
 use crate::nn::{Embedding, LayerNorm, Linear, MultiHeadAttention, Projections};
 use crate::params::{Init, Scope};
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::WhisperConfig;
-use super::feed_forward::feed_forward;
 use crate::Error;
-use crate::nn::{Conv1d, FeedForward, LayerNorm, Mask, MultiHeadAttention, Projections, checkpoint, within};
+use crate::encoder_block::EncoderBlock;
+use crate::nn::{Conv1d, LayerNorm, Mask, checkpoint, within};
 use crate::params::{Init, Scope};
 
 const EPS: f32 = 1e-5;
@@ -24,34 +24,15 @@ pub struct Encoder {
     checkpointing: bool,
 }
 
-struct EncoderBlock {
-    attention_norm: LayerNorm,
-    attention: MultiHeadAttention,
-    feed_forward: FeedForward,
-}
-
 impl Encoder {
     /// Loads the weights below `scope` (`model.encoder`).
     ///
     /// # Errors
     /// What `Scope::get` refuses.
     pub fn load(scope: &Scope<'_>, config: &WhisperConfig) -> Result<Self, Error> {
-        let d = config.d_model;
-        let blocks = (0..config.encoder_layers)
-            .map(|i| {
-                let scope = scope.sub("layers").sub(i);
-                Ok(Arc::new(EncoderBlock {
-                    attention_norm: LayerNorm::load(&scope.sub("self_attn_layer_norm"), d, EPS)?,
-                    attention: MultiHeadAttention::load(
-                        &scope.sub("self_attn"),
-                        d,
-                        config.encoder_attention_heads,
-                        Projections::WHISPER,
-                    )?,
-                    feed_forward: feed_forward(&scope, d, config.encoder_ffn_dim)?,
-                }))
-            })
-            .collect::<Result<_, Error>>()?;
+        let (d, heads, inner) = (config.d_model, config.encoder_attention_heads, config.encoder_ffn_dim);
+        let block = |i| EncoderBlock::load(&scope.sub("layers").sub(i), d, heads, inner).map(Arc::new);
+        let blocks = (0..config.encoder_layers).map(block).collect::<Result<_, _>>()?;
         let positions = [config.max_source_positions, d];
         Ok(Self {
             conv1: Conv1d::load(&scope.sub("conv1"), config.num_mel_bins, d, 3, 1, 1)?,
@@ -117,11 +98,5 @@ impl Encoder {
             };
         }
         self.norm.forward(&x)
-    }
-}
-
-impl EncoderBlock {
-    fn forward(&self, x: &Tensor, mask: &Mask) -> candle_core::Result<Tensor> {
-        self.feed_forward.forward(&self.attention.residual(&self.attention_norm, x, mask)?)
     }
 }

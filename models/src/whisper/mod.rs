@@ -3,7 +3,6 @@
 mod config;
 mod decoder;
 mod encoder;
-mod feed_forward;
 
 pub use config::WhisperConfig;
 pub use encoder::Encoder;
