@@ -10,6 +10,7 @@ mod errors;
 mod ngrams;
 mod report;
 mod score;
+mod ter;
 
 pub use alignment::{Alignment, Edit, align, edit_distance};
 pub use analysis::{Analysis, Confusion, Endings, Letter, OtherRates, RowErrors, ScriptUse};
@@ -21,6 +22,7 @@ pub use errors::{Errors, character_errors, characters, word_errors, words};
 pub(crate) use report::percent;
 pub use report::{Bucket, Rate, Report, TranslationScore, WorstUtterance};
 pub use score::{Score, ScoreOptions};
+pub use ter::{Ter, TerOptions, TerStatistics};
 
 use crate::text;
 

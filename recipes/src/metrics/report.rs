@@ -27,10 +27,10 @@ impl Rate {
     }
 }
 
-/// BLEU or chrF.
+/// BLEU or chrF, of which a better translation has more, or TER, of which it has less.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TranslationScore {
-    /// From 0 to 100.
+    /// From 0 to 100; TER may be higher.
     pub score: f64,
     /// Where it lies with the report's confidence.
     pub interval: Option<Interval>,
@@ -93,6 +93,8 @@ pub struct Report {
     pub bleu: Option<TranslationScore>,
     /// chrF, if it was asked for.
     pub chrf: Option<TranslationScore>,
+    /// TER, if it was asked for.
+    pub ter: Option<TranslationScore>,
     /// Error rates by duration, shortest first, classes without utterances left out.
     pub by_duration: Vec<Bucket>,
     /// Utterances with the most word errors first.
@@ -115,7 +117,7 @@ impl fmt::Display for Report {
             rate_row("WER", &self.words, "words"),
             rate_row("CER", &self.characters, "characters"),
         ];
-        for (name, score) in [("BLEU", &self.bleu), ("chrF", &self.chrf)] {
+        for (name, score) in [("BLEU", &self.bleu), ("chrF", &self.chrf), ("TER", &self.ter)] {
             if let Some(TranslationScore { score, interval, signature }) = score {
                 let interval = interval
                     .map_or_else(String::new, |Interval { low, high }| format!("{low:.2} to {high:.2}"));

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bleu, BleuOptions, BleuStatistics, Chrf, ChrfOptions, ChrfStatistics, Error, Errors, Resampling, align,
-    character_errors,
+    Bleu, BleuOptions, BleuStatistics, Chrf, ChrfOptions, ChrfStatistics, Error, Errors, Resampling, Ter,
+    TerOptions, TerStatistics, align, character_errors,
     report::{Bucket, Rate, Report, TranslationScore, WorstUtterance},
     words,
 };
@@ -14,7 +14,7 @@ use crate::text::{Normaliser, TextNormaliser};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoreOptions {
-    /// What is done to both texts before words and characters are compared. BLEU and chrF see them as they are.
+    /// What is done to both texts before words and characters are compared. BLEU, chrF and TER see them as they are.
     pub normaliser: Normaliser,
     /// How intervals are found.
     pub resampling: Resampling,
@@ -26,6 +26,8 @@ pub struct ScoreOptions {
     pub bleu: Option<BleuOptions>,
     /// chrF as well, for translations.
     pub chrf: Option<ChrfOptions>,
+    /// TER as well, for translations.
+    pub ter: Option<TerOptions>,
 }
 
 impl Default for ScoreOptions {
@@ -37,6 +39,7 @@ impl Default for ScoreOptions {
             n_worst: 10,
             bleu: None,
             chrf: None,
+            ter: None,
         }
     }
 }
@@ -59,6 +62,7 @@ pub struct Score {
     normaliser: TextNormaliser,
     bleu: Option<Bleu>,
     chrf: Option<Chrf>,
+    ter: Option<Ter>,
     utterances: Vec<Utterance>,
 }
 
@@ -77,6 +81,7 @@ impl Score {
             normaliser: TextNormaliser::new(options.normaliser)?,
             bleu: options.bleu.map(Bleu::new).transpose()?,
             chrf: options.chrf.map(Chrf::new).transpose()?,
+            ter: options.ter.map(Ter::new).transpose()?,
             utterances: Vec::new(),
             options,
         })
@@ -116,6 +121,9 @@ impl Score {
         }
         if let Some(chrf) = &mut self.chrf {
             chrf.add(hypothesis, &[reference])?;
+        }
+        if let Some(ter) = &mut self.ter {
+            ter.add(hypothesis, &[reference])?;
         }
         let reference = self.normaliser.apply(reference).into_owned();
         let hypothesis = self.normaliser.apply(hypothesis).into_owned();
@@ -158,6 +166,7 @@ impl Score {
             characters: self.rate(|utterance| utterance.characters),
             bleu: self.bleu(),
             chrf: self.chrf(),
+            ter: self.ter(),
             by_duration: self.buckets(),
             worst: self.worst(),
         })
@@ -195,6 +204,19 @@ impl Score {
             score: chrf.score().ok()?,
             interval: self.options.resampling.interval(scores),
             signature: chrf.signature(),
+        })
+    }
+
+    fn ter(&self) -> Option<TranslationScore> {
+        let ter = self.ter.as_ref()?;
+        let segments = ter.segments();
+        let scores = self.options.resampling.scores(segments.len(), |drawn| {
+            drawn.iter().map(|i| segments[*i]).sum::<TerStatistics>().score()
+        });
+        Some(TranslationScore {
+            score: ter.score().ok()?,
+            interval: self.options.resampling.interval(scores),
+            signature: ter.signature(),
         })
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::metrics::{BleuOptions, Score, ScoreOptions};
+use crate::metrics::{BleuOptions, Score, ScoreOptions, TerOptions};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -7,6 +7,7 @@ fn report() -> Result<Report, Box<dyn std::error::Error>> {
     let mut score = Score::new(ScoreOptions {
         normaliser: Normaliser::Basic,
         bleu: Some(BleuOptions::default()),
+        ter: Some(TerOptions::default()),
         n_worst: 1,
         ..ScoreOptions::default()
     })?;
@@ -41,8 +42,6 @@ fn a_terminal_shows_tables() -> Outcome {
         Some(Interval { low, high }) => format!("{:.2} to {:.2} %", 100.0 * low, 100.0 * high),
         None => String::new(),
     };
-    let bleu = report.bleu.as_ref().ok_or("BLEU")?;
-    let bounds = bleu.interval.ok_or("an interval")?;
     let shown = report.to_string();
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines[0], "80 utterances, 21.8 min, 40 with errors; normaliser: basic");
@@ -58,28 +57,32 @@ fn a_terminal_shows_tables() -> Outcome {
         columns(lines[3])[..3],
         ["CER".to_owned(), percent(report.characters.rate), interval(&report.characters)]
     );
-    assert_eq!(
-        columns(lines[4]),
-        [
-            "BLEU",
-            &format!("{:.2}", bleu.score),
-            &format!("{:.2} to {:.2}", bounds.low, bounds.high),
-            &bleu.signature
-        ]
-    );
-    assert_eq!(lines[5], "");
-    assert_eq!(columns(lines[6]), ["duration", "utterances", "length", "WER", "CER", "words"]);
-    assert_eq!(columns(lines[7]), ["0 to 2 s", "40", "1.0 min", "0.00 %", "0.00 %", "160"]);
-    assert_eq!(columns(lines[8])[..4], ["30 s and more", "40", "20.8 min", "40.00 %"]);
-    assert_eq!(lines[9], "");
-    assert_eq!(lines[10], "Most word errors, [-deleted-] {+inserted+}:");
-    assert_eq!(lines[11], "long.wav (31.25 s): 2 errors, 5 words, WER 40.00 %");
-    assert_eq!(lines[12], "  دغه علايم [-له-] څومره مودې {+نن+}");
-    assert_eq!(lines.len(), 13);
+    for (line, name, score) in [(4, "BLEU", &report.bleu), (5, "TER", &report.ter)] {
+        let score = score.as_ref().ok_or(name)?;
+        let bounds = score.interval.ok_or("an interval")?;
+        assert_eq!(
+            columns(lines[line]),
+            [
+                name,
+                &format!("{:.2}", score.score),
+                &format!("{:.2} to {:.2}", bounds.low, bounds.high),
+                &score.signature
+            ]
+        );
+    }
+    assert_eq!(lines[6], "");
+    assert_eq!(columns(lines[7]), ["duration", "utterances", "length", "WER", "CER", "words"]);
+    assert_eq!(columns(lines[8]), ["0 to 2 s", "40", "1.0 min", "0.00 %", "0.00 %", "160"]);
+    assert_eq!(columns(lines[9])[..4], ["30 s and more", "40", "20.8 min", "40.00 %"]);
+    assert_eq!(lines[10], "");
+    assert_eq!(lines[11], "Most word errors, [-deleted-] {+inserted+}:");
+    assert_eq!(lines[12], "long.wav (31.25 s): 2 errors, 5 words, WER 40.00 %");
+    assert_eq!(lines[13], "  دغه علايم [-له-] څومره مودې {+نن+}");
+    assert_eq!(lines.len(), 14);
     // Columns stand below each other.
     let end = |line: &str, cell: &str| line.find(cell).map(|start| start + cell.len());
     assert_eq!(end(lines[1], "deleted"), end(lines[2], " 40"));
-    assert_eq!(end(lines[6], "utterances"), end(lines[7], " 40"));
+    assert_eq!(end(lines[7], "utterances"), end(lines[8], " 40"));
     Ok(())
 }
 

@@ -118,6 +118,7 @@ fn translations_are_scored_as_they_are_written() -> Outcome {
     let options = ScoreOptions {
         bleu: Some(BleuOptions::default()),
         chrf: Some(ChrfOptions { word_order: 2, ..ChrfOptions::default() }),
+        ter: Some(TerOptions::default()),
         ..options(Normaliser::Basic)
     };
     let segments = [
@@ -126,9 +127,11 @@ fn translations_are_scored_as_they_are_written() -> Outcome {
         ("The man had bitten the dog.", "The man had just bitten him."),
     ];
     let (mut score, mut bleu) = (Score::new(options)?, Bleu::new(BleuOptions::default())?);
+    let mut edits = Ter::new(TerOptions::default())?;
     for (reference, hypothesis) in segments {
         score.add(reference, hypothesis, 1.0)?;
         bleu.add(hypothesis, &[reference])?;
+        edits.add(hypothesis, &[reference])?;
     }
     let report = score.report()?;
     let ours = report.bleu.ok_or("BLEU")?;
@@ -140,6 +143,11 @@ fn translations_are_scored_as_they_are_written() -> Outcome {
     assert_eq!(chrf.signature, "nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no");
     let interval = chrf.interval.ok_or("an interval")?;
     assert!(interval.low < chrf.score && chrf.score < interval.high, "{interval:?}");
+    let ter = report.ter.ok_or("TER")?;
+    assert_eq!(ter.score, edits.score()?);
+    assert_eq!(ter.signature, "nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no");
+    let interval = ter.interval.ok_or("an interval")?;
+    assert!(interval.low < ter.score && ter.score < interval.high, "{interval:?}");
     Ok(())
 }
 
