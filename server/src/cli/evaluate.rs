@@ -1,7 +1,8 @@
 //! `speechd evaluate`: how good a model is on recordings whose texts are known.
 
+mod report;
+
 use std::{
-    fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     slice,
@@ -17,23 +18,25 @@ use recipes::{
         manifest::{Cut, Needs},
         read_cut,
     },
-    evaluate::{Evaluation, Heard, Reference, Unheard, evaluate},
-    metrics::{Analysis, BleuOptions, ChrfOptions, Report, Score, ScoreOptions},
+    evaluate::{Evaluation, Reference, Unheard, evaluate},
+    metrics::{Analysis, BleuOptions, ChrfOptions, Report, Score, ScoreOptions, TerOptions},
     text::Normaliser,
 };
 use serde::Serialize;
 
+use self::report::{compare, costs, describe, hypotheses};
 use super::{
     FAILED, Usage,
     fetch::{fetch, fetch_draft, named_or_own},
     manifests::{manifests, read_cuts},
     output::{print, write_file},
     progress::{Items, Style},
+    transcribe::{TaskArg, parse_target},
 };
 use crate::{
     compute::Compute,
     config::{Config, Precision},
-    registry::{ErrorRates, Name, PRECISION_FILE, PrecisionCost, PrecisionCosts},
+    registry::{Name, PRECISION_FILE},
 };
 
 const EXAMPLES: &str = "\
@@ -44,8 +47,10 @@ Examples:
   speechd evaluate data/test.jsonl --model ./my-whisper --hypotheses heard.tsv
   speechd evaluate data/test.jsonl --model ./my-whisper --precision f32,bf16,int8      # what speed costs; --record keeps it
   speechd evaluate data/test.jsonl --model ./my-whisper --language ps --analysis errors/
+  speechd evaluate data/test.jsonl --model ./my-canary --task translate --to ps      # BLEU, chrF and TER
 
 A word error rate means something only beside the name of its normaliser; Pashto's two are both told. Recordings without a text count apart: how many of them got one.
+BLEU, chrF and TER are sacrebleu's, each beside its signature. A better translation has more of the first two and less TER, which may exceed 100.
 
 Exit code: 0 all heard, 1 some could not be, 2 wrong arguments.";
 
@@ -80,8 +85,14 @@ pub(super) struct Args {
     /// Decode again at rising temperatures when a result looks wrong, as transcribe does
     #[arg(long)]
     fallback: bool,
-    /// Translate, into the language that a recording states or else English, and take BLEU and chrF too
-    #[arg(long)]
+    /// Write what is said, or translate it, into the language that a recording states, and take BLEU, chrF and TER too [default: transcribe]
+    #[arg(long, value_enum)]
+    task: Option<TaskArg>,
+    /// Language to translate into where a recording states none, as a code or an English name [default: English]
+    #[arg(long, visible_alias = "to-language", value_name = "CODE", value_parser = parse_target)]
+    to: Option<String>,
+    /// What `--task translate` was called
+    #[arg(long, hide = true, conflicts_with = "task")]
     translation: bool,
     /// Only the first N recordings
     #[arg(long, value_name = "N")]
@@ -134,11 +145,33 @@ struct Other {
     failed: Vec<Unheard>,
 }
 
+impl Args {
+    fn task(&self) -> Task {
+        if self.translation { Task::Translate } else { self.task.map(Task::from).unwrap_or_default() }
+    }
+
+    /// What no single flag can refuse.
+    fn check(&self) -> Result<(), Usage> {
+        let message = match self.task() {
+            Task::Transcribe if self.to.is_some() => {
+                "--to is the language of a translation; add --task translate"
+            }
+            Task::Translate if self.record => {
+                "--record keeps what precisions cost a transcript; leave --task translate out"
+            }
+            _ => return Ok(()),
+        };
+        Err(Usage(message.to_owned()))
+    }
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    args.check()?;
+    let is_translation = args.task() == Task::Translate;
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let model = named_or_own(args.model.as_deref().unwrap_or(&config.transcribe.model))?;
     let style = Style::new(args.quiet);
-    let needs = Needs { text: false, transcript: !args.translation, ..Needs::default() };
+    let needs = Needs { text: false, transcript: !is_translation, ..Needs::default() };
     let mut cuts = read_cuts(&manifests(&args.manifests)?, needs, style)?;
     cuts.truncate(args.limit.unwrap_or(usize::MAX));
 
@@ -173,7 +206,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         beam_size: args.beam_size,
         fallback: args.fallback,
         language: args.language.clone(),
-        task: if args.translation { Task::Translate } else { Task::Transcribe },
+        task: args.task(),
+        to_language: args.to.clone(),
         ..DecodeOptions::default()
     };
     // Where all cuts say what is spoken, that is what the model is told.
@@ -183,11 +217,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .or_else(|| cuts.iter().find_map(|cut| cut.language.as_deref().map(str::to_owned)));
     let checked = DecodeOptions {
         language: told.filter(|code| transcriber.languages().any(|known| known == code)),
-        to_language: cuts
-            .iter()
-            .find_map(|cut| cut.target_language.as_deref())
-            .filter(|_| args.translation)
-            .map(str::to_owned),
+        to_language: options
+            .to_language
+            .clone()
+            .or_else(|| cuts.iter().find_map(|cut| cut.target_language.as_deref().map(str::to_owned)))
+            .filter(|_| is_translation),
         ..options.clone()
     };
     transcriber.check(&checked).map_err(|error| Usage(format!("model {model}: {error}")))?;
@@ -197,16 +231,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         named => named,
     };
     let stop = AtomicBool::new(false);
-    let evaluation = listen(&transcriber, &cuts, &options, args.translation, &stop, style);
+    let evaluation = listen(&transcriber, &cuts, &options, is_translation, &stop, style);
     let beam_size = transcriber.beam_size(&options);
     drop(transcriber); // another may take its place
-    let scores = scores(&evaluation, normalisers, args.translation)?;
+    let scores = scores(&evaluation, normalisers, is_translation)?;
     let reports = scores.iter().map(Score::report).collect::<Result<Vec<_>, _>>()?;
     let mut compared = Vec::with_capacity(others.len());
     for compute in others {
         let transcriber = compute.load_with_draft(source.clone(), draft.clone())?;
-        let other = listen(&transcriber, &cuts, &options, args.translation, &stop, style);
-        let scores = self::scores(&other, normalisers, args.translation)?;
+        let other = listen(&transcriber, &cuts, &options, is_translation, &stop, style);
+        let scores = self::scores(&other, normalisers, is_translation)?;
         compared.push(Other {
             precision: compute.precision().to_string(),
             reports: scores.iter().map(Score::report).collect::<Result<_, _>>()?,
@@ -274,9 +308,12 @@ pub(super) fn listen(
 
 /// The language of the texts: that was named, or that all cuts state.
 fn language_of(cuts: &[Cut], args: &Args) -> Option<String> {
-    let stated = |cut: &Cut| match args.translation {
-        true => Some(cut.target_language.as_deref().unwrap_or(models::TRANSLATED_TO).to_owned()),
-        false => cut.language.as_deref().or(args.language.as_deref()).map(str::to_owned),
+    let stated = |cut: &Cut| match args.task() {
+        Task::Translate => {
+            let named = args.to.as_deref().unwrap_or(models::TRANSLATED_TO);
+            Some(cut.target_language.as_deref().unwrap_or(named).to_owned())
+        }
+        Task::Transcribe => cut.language.as_deref().or(args.language.as_deref()).map(str::to_owned),
     };
     let first = stated(cuts.first()?)?;
     cuts.iter().all(|cut| stated(cut).is_some_and(|language| language == first)).then_some(first)
@@ -296,6 +333,7 @@ pub(super) fn scores(
             normaliser: *normaliser,
             bleu: is_translation.then(BleuOptions::default),
             chrf: is_translation.then(ChrfOptions::default),
+            ter: is_translation.then(TerOptions::default),
             ..ScoreOptions::default()
         })?);
     }
@@ -334,124 +372,4 @@ fn reference(cut: &Cut, is_translation: bool, is_told_language: bool) -> Result<
     let to_language = cut.target_language.as_deref().filter(|_| is_translation).map(str::to_owned);
     let text = text_of(cut, is_translation).to_owned();
     Ok(Reference { name: cut.id.to_string(), waveform, text, language, to_language })
-}
-
-fn describe(reports: &[Report], evaluation: &Evaluation) -> String {
-    let mut text = String::new();
-    for report in reports {
-        let _ = writeln!(text, "{report}");
-    }
-    if let Some(rate) = evaluation.false_text_rate() {
-        let _ = writeln!(
-            text,
-            "Nothing said: {} recordings, {} of them got a text nevertheless ({:.2} %)",
-            evaluation.n_silent,
-            evaluation.n_silent_with_text,
-            100.0 * rate
-        );
-    }
-    let _ = writeln!(
-        text,
-        "Speed: {:.1} s of audio in {:.1} s, {:.1} x real time",
-        evaluation.audio_secs,
-        evaluation.busy_secs,
-        evaluation.speed()
-    );
-    tell_failed(&evaluation.failed, &mut text);
-    text
-}
-
-/// What the precisions cost, to be kept.
-fn costs(
-    args: &Args,
-    beam_size: usize,
-    evaluation: &Evaluation,
-    first: models::Precision,
-    reports: &[Report],
-    others: &[Other],
-) -> PrecisionCosts {
-    let error_rates = |reports: &[Report]| {
-        let rates = |report: &Report| ErrorRates {
-            normaliser: report.normaliser.to_string(),
-            wer: report.words.rate,
-            cer: report.characters.rate,
-        };
-        reports.iter().map(rates).collect()
-    };
-    let reference =
-        PrecisionCost { precision: first.to_string(), same_words: 1.0, error_rates: error_rates(reports) };
-    let others = others.iter().map(|other| PrecisionCost {
-        precision: other.precision.clone(),
-        same_words: other.same_words,
-        error_rates: error_rates(&other.reports),
-    });
-    // Their names, and their folders': where those lie on this machine says nothing on another.
-    let name = |path: &PathBuf| {
-        let mut parts: Vec<_> = path.iter().rev().take(2).map(|part| part.to_string_lossy()).collect();
-        parts.reverse();
-        parts.join("/")
-    };
-    PrecisionCosts {
-        manifests: args.manifests.iter().map(name).collect(),
-        language: args.language.clone(),
-        beam_size,
-        n_recordings: evaluation.heard.len(),
-        audio_secs: evaluation.audio_secs,
-        precisions: std::iter::once(reference).chain(others).collect(),
-    }
-}
-
-/// What other precisions change.
-fn compare(first: models::Precision, others: &[Other]) -> String {
-    let mut text = String::new();
-    for Other { precision, reports, same_words, times_real_time, failed } in others {
-        let _ = writeln!(
-            text,
-            "\nIn {precision} instead of {first}: {:.2} % of the words are the same, {times_real_time:.1} x real time",
-            100.0 * same_words
-        );
-        for report in reports {
-            let _ = writeln!(text, "{report}");
-        }
-        tell_failed(failed, &mut text);
-    }
-    text
-}
-
-fn tell_failed(failed: &[Unheard], text: &mut String) {
-    for Unheard { name, reason } in failed {
-        let _ = writeln!(text, "Not decoded: {name}: {reason}");
-    }
-}
-
-fn hypotheses(evaluation: &Evaluation) -> String {
-    let mut rows = String::from("name\treference\thypothesis\n");
-    let plain = |text: &str| text.replace(['\t', '\n'], " ");
-    for Heard { name, reference, hypothesis, .. } in &evaluation.heard {
-        let _ = writeln!(rows, "{name}\t{}\t{}", plain(reference), plain(hypothesis.trim()));
-    }
-    rows
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hypotheses_stand_beside_their_references() {
-        let heard = |name: &str, reference: &str, hypothesis: &str| Heard {
-            name: name.to_owned(),
-            reference: reference.to_owned(),
-            hypothesis: hypothesis.to_owned(),
-            duration_secs: 1.0,
-        };
-        let evaluation = Evaluation {
-            heard: vec![heard("a", "one", " one"), heard("c", "three\tfour", " three")],
-            failed: vec![Unheard { name: "b".to_owned(), reason: "is not there".to_owned() }],
-            ..Evaluation::default()
-        };
-        let rows = "name\treference\thypothesis\na\tone\tone\nc\tthree four\tthree\n";
-        assert_eq!(hypotheses(&evaluation), rows);
-        assert!(describe(&[], &evaluation).contains("Not decoded: b: is not there"));
-    }
 }

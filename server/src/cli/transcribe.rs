@@ -52,11 +52,20 @@ pub(super) struct Args {
 
 /// `models::Task` as a flag.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum TaskArg {
+pub(super) enum TaskArg {
     /// Text in the language that is spoken
     Transcribe,
     /// Text in another language
     Translate,
+}
+
+impl From<TaskArg> for Task {
+    fn from(task: TaskArg) -> Self {
+        match task {
+            TaskArg::Transcribe => Self::Transcribe,
+            TaskArg::Translate => Self::Translate,
+        }
+    }
 }
 
 /// Where each result goes.
@@ -83,10 +92,7 @@ impl Destination {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let task = args.task.map(|task| match task {
-        TaskArg::Transcribe => Task::Transcribe,
-        TaskArg::Translate => Task::Translate,
-    });
+    let task = args.task.map(Task::from);
     write_down(&args.flags, &Wanted { task, to_language: args.to_language.clone(), cascade: None })
 }
 
