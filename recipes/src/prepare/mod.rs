@@ -20,6 +20,7 @@ mod parallel_text;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod partition;
+mod phonemes;
 mod synthesis;
 mod table;
 mod unpack;
@@ -37,6 +38,7 @@ use crate::data::manifest::{Cut, Error, Interner, Reason, Rejected, Row};
 pub use corpus::{CORPORA, Corpus, locate};
 pub use join::{JoinOptions, join_cuts};
 pub use layout::Layout;
+pub use phonemes::add_phonemes;
 pub use synthesis::{Set, SynthesisOptions, synthesize, texts};
 pub use write::{REJECTED_FILE, check_free, write};
 
@@ -132,8 +134,6 @@ struct Listing {
     notes: Vec<String>,
     /// Whether nothing is said in any recording, so that no text is no fault.
     is_wordless: bool,
-    /// Whether there are no recordings at all, but texts and their translations.
-    is_text: bool,
     names: Interner,
 }
 

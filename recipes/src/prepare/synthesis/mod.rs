@@ -21,6 +21,7 @@ use audio::{DecodeAudio, decode_file, encode::wav_bytes, resample};
 use rayon::prelude::*;
 use serde_json::Value;
 
+pub(super) use program::{check_voice, run};
 pub use script::Kind;
 
 use self::{program::Programs, script::Utterance};
@@ -68,6 +69,11 @@ impl Set {
     /// Whether it has texts that nobody speaks, too: [`Split::Text`].
     pub fn has_texts(&self) -> bool {
         *self == Self::PhrasesEnPs
+    }
+
+    /// The parts that it has: what is spoken, and the texts that nobody speaks.
+    pub fn parts(&self) -> impl Iterator<Item = Split> {
+        self.splits().iter().copied().chain(self.has_texts().then_some(Split::Text))
     }
 
     /// Recordings that it has where nobody says how many.

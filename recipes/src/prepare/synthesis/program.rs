@@ -44,12 +44,7 @@ impl Programs {
     ) -> Result<Self, Error> {
         let (accents, variants) = (listed(espeak, "--voices")?, listed(espeak, "--voices=variant")?);
         let (accents, variants) = (column(&accents, 1), column(&variants, 4));
-        if let Some(language) =
-            language.filter(|language| !accents.is_empty() && !accents.contains(*language))
-        {
-            let message = format!("speaks no `{language}`; its languages: {} --voices", espeak.display());
-            return Err(Error::Program { name: espeak.to_string_lossy().into_owned(), message });
-        }
+        language.map_or(Ok(()), |language| check_language(espeak, &accents, language))?;
         let wanted: Vec<_> = splits.iter().flat_map(|split| Voice::all(*split, language)).collect();
         let has_flite = wanted.iter().any(|voice| matches!(voice, Voice::Flite { .. }));
         let voices = if has_flite { listed(flite, "-lv")? } else { String::new() };
@@ -101,6 +96,29 @@ impl Programs {
     }
 }
 
+/// Makes sure that espeak-ng has a voice, by asking for it: it knows more names than it lists, such as `en` and `zh`.
+///
+/// # Errors
+/// A program that is not there, and a voice that it does not know.
+pub(in crate::prepare) fn check_voice(espeak: &OsStr, voice: &str) -> Result<(), Error> {
+    let mut command = Command::new(espeak);
+    command.args(["-q", "-v", voice, "--", ""]);
+    let asked = start(&mut command, &espeak.to_string_lossy())?;
+    if asked.status.success() { Ok(()) } else { Err(speaks_no(espeak, voice)) }
+}
+
+fn check_language(espeak: &OsStr, known: &HashSet<&str>, language: &str) -> Result<(), Error> {
+    if known.is_empty() || known.contains(language) {
+        return Ok(());
+    }
+    Err(speaks_no(espeak, language))
+}
+
+fn speaks_no(espeak: &OsStr, voice: &str) -> Error {
+    let message = format!("speaks no `{voice}`; its languages: {} --voices", espeak.display());
+    Error::Program { name: espeak.to_string_lossy().into_owned(), message }
+}
+
 fn program(voice: &Voice, espeak: &OsStr, flite: &OsStr) -> String {
     match voice {
         Voice::Espeak { .. } => espeak.to_string_lossy().into_owned(),
@@ -119,15 +137,28 @@ fn column(table: &str, column: usize) -> HashSet<&str> {
     table.lines().filter_map(|line| line.split_whitespace().nth(column)).collect()
 }
 
-fn run(command: &mut Command, name: &str) -> Result<Output, Error> {
-    let failed = |message: String| Error::Program { name: name.to_owned(), message };
-    let output = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => failed(format!("is not there; to get it: {INSTALL}")),
-        _ => failed(error.to_string()),
-    })?;
+/// What a program says.
+///
+/// # Errors
+/// A program that is not there, and one that fails, with what it says.
+pub(in crate::prepare) fn run(command: &mut Command, name: &str) -> Result<Output, Error> {
+    let output = start(command, name)?;
     if output.status.success() {
         return Ok(output);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("{}: {}", output.status, said.trim())))
+    let message = format!("{}: {}", output.status, said.trim());
+    Err(Error::Program { name: name.to_owned(), message })
+}
+
+/// What a program says, also one that fails.
+///
+/// # Errors
+/// A program that is not there.
+fn start(command: &mut Command, name: &str) -> Result<Output, Error> {
+    let failed = |message: String| Error::Program { name: name.to_owned(), message };
+    command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failed(format!("is not there; to get it: {INSTALL}")),
+        _ => failed(error.to_string()),
+    })
 }

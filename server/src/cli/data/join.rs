@@ -15,7 +15,7 @@ use super::{
         output::{print, table},
         progress::{Items, Style},
     },
-    hours,
+    hours, places,
 };
 
 const EXAMPLES: &str = "\
@@ -76,26 +76,7 @@ impl Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let (options, style) = (args.options()?, Style::new(args.quiet));
     let sources = manifests(&args.manifests)?;
-    let mut places: Vec<(PathBuf, String)> = Vec::new();
-    for source in &sources {
-        let name = source.file_name().unwrap_or_default().to_string_lossy();
-        let name = name.strip_suffix(".gz").unwrap_or(&name);
-        let name = name.strip_suffix(".jsonl").unwrap_or(name).to_owned();
-        let place = args.out.join(format!("{name}.jsonl"));
-        if places.iter().any(|(taken, _)| *taken == place) {
-            return Err(
-                Usage(format!("two manifests are called {name}: join them one after the other")).into()
-            );
-        }
-        if place.exists() && !args.overwrite {
-            let place = place.display();
-            return Err(Usage(format!(
-                "{place}: is there already; --overwrite replaces it, --out writes elsewhere"
-            ))
-            .into());
-        }
-        places.push((place, name));
-    }
+    let places = places(&sources, &args.out, args.overwrite)?;
     let needs = Needs { text: true, transcript: true, recording: true, ..Needs::default() };
     let mut rows =
         vec![["MANIFEST", "CUTS", "OF", "LEFT OVER", "HOURS", "CHARACTERS EACH"].map(str::to_owned)];

@@ -3,13 +3,14 @@
 mod check;
 mod import;
 mod join;
+mod phonemes;
 mod plan;
 mod stats;
 mod synthesize;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -40,6 +41,8 @@ enum Command {
     Synthesize(synthesize::Args),
     /// Join short recordings into longer ones, to measure models by
     Join(join::Args),
+    /// Add to rows of manifests the phonemes of what is said, which encoders may be held against
+    Phonemes(phonemes::Args),
     /// Say what is in manifests: hours, lengths, tokens, languages, speakers
     Stats(stats::Args),
     /// Say what batches training will make of manifests: buckets, sizes, padding, rejected cuts
@@ -53,21 +56,44 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Import(args) => import::run(args).map(|()| ExitCode::SUCCESS),
         Command::Synthesize(args) => synthesize::run(args).map(|()| ExitCode::SUCCESS),
         Command::Join(args) => join::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Phonemes(args) => phonemes::run(args).map(|()| ExitCode::SUCCESS),
         Command::Stats(args) => stats::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(args),
     }
 }
 
-/// Refuses a place for manifests before they are made.
-fn check_out(out: &Path, overwrite: bool) -> anyhow::Result<()> {
+/// Refuses a place for manifests before they are made; `with_texts` says that one of texts is among them.
+fn check_out(out: &Path, overwrite: bool, with_texts: bool) -> anyhow::Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(Usage(format!("--out {}: is a file; give a directory", out.display())).into());
     }
     if !overwrite {
-        prepare::check_free(out)?;
+        prepare::check_free(out, with_texts)?;
     }
     Ok(())
+}
+
+/// Where manifests that are made of others go, each under its name, which comes with it.
+fn places(sources: &[PathBuf], out: &Path, overwrite: bool) -> Result<Vec<(PathBuf, String)>, Usage> {
+    let mut places: Vec<(PathBuf, String)> = Vec::new();
+    for source in sources {
+        let name = source.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        let name = name.strip_suffix(".jsonl").unwrap_or(name).to_owned();
+        let place = out.join(format!("{name}.jsonl"));
+        if places.iter().any(|(taken, _)| *taken == place) {
+            return Err(Usage(format!("two manifests are called {name}: take them one after the other")));
+        }
+        if place.exists() && !overwrite {
+            let place = place.display();
+            return Err(Usage(format!(
+                "{place}: is there already; --overwrite replaces it, --out writes elsewhere"
+            )));
+        }
+        places.push((place, name));
+    }
+    Ok(places)
 }
 
 /// What was written for each split.
