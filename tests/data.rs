@@ -480,14 +480,57 @@ fn phrases_are_synthesised_with_their_translations_and_further_texts() {
     }
     let (code, stdout, _) = data(&home, &["check", "data"]);
     assert_eq!(code, 0, "{stdout}");
+    // What needs recordings passes over the texts.
+    let plan = ["plan", "data", "--duration-buckets", "2", "--token-buckets", "0", "--quiet"];
+    let (code, stdout, stderr) = data(&home, &plan);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("30 cuts, "), "{stdout}");
+    let (_, stdout, _) = data(&home, &["stats", "data", "--json", "--quiet"]);
+    let json: Value = serde_json::from_str(&stdout).expect("JSON alone");
+    assert_eq!((&json["total"]["n_cuts"], &json["total"]["n_texts"]), (&20_030.into(), &20_000.into()));
     let (code, _, stderr) = data(&home, &["synthesize", "digits-en", "--out", "data"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("is there already; --overwrite"), "{stderr}");
-    // Nothing of a set is left beside another's.
+    // No recordings of a set are left beside another's, but its texts are.
     let (code, _, stderr) =
         data(&home, &["synthesize", "digits-en", "--out", "data", "--clips", "20", "--overwrite", "--quiet"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert!(!home.path().join("data/test.jsonl").exists() && !home.path().join("data/text.jsonl").exists());
+    assert!(!home.path().join("data/test.jsonl").exists() && home.path().join("data/text.jsonl").exists());
+}
+
+#[test]
+fn texts_get_phonemes_and_are_else_as_they_were() {
+    let home = home();
+    let rows = [
+        "{\"id\":\"a\",\"text\":\"good morning\",\"source_lang\":\"en\",\"target_lang\":\"ps\",\"answer\":\"سهار مو پخیر\",\"kind\":\"x\"}",
+        "{\"id\":\"b\",\"text\":\"[[a]] dog\",\"source_lang\":\"en\",\"target_lang\":\"ps\",\"answer\":\"سپی\"}",
+    ];
+    write(&home.path().join("texts/text.jsonl"), rows.join("\n") + "\n{\n");
+    let phonemes = ["phonemes", "texts", "--out", "phonemes"];
+    let (code, stdout, stderr) = data(&home, &phonemes);
+    if stderr.contains("to get it: apt-get") {
+        println!("skipped: {stderr}");
+        return;
+    }
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("left out: texts/text.jsonl:3: "), "{stderr}");
+    assert!(stdout.contains("phonemes/text.jsonl"), "{stdout}");
+    let written = fs::read_to_string(home.path().join("phonemes/text.jsonl")).expect("written");
+    assert_eq!(written.lines().count(), 2, "{written}");
+    for (line, row) in written.lines().zip(rows) {
+        let mut line: Value = serde_json::from_str(line).expect("JSON");
+        let phonemes = line.as_object_mut().and_then(|line| line.remove("phonemes")).unwrap_or_default();
+        let phonemes = phonemes.as_str().unwrap_or_default();
+        assert!(phonemes.starts_with('▁') && phonemes.matches('▁').count() == 2, "{phonemes}");
+        assert_eq!(line, serde_json::from_str::<Value>(row).expect("JSON"));
+    }
+
+    let (code, _, stderr) = data(&home, &["phonemes", "texts", "--out", "texts", "--overwrite"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("texts/text.jsonl: would lose the 1 of its rows"), "{stderr}");
+    let (code, _, stderr) = data(&home, &[&phonemes[..], &["--overwrite", "--voice", "xx"]].concat());
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("speaks no `xx`; its languages: espeak-ng --voices"), "{stderr}");
 }
 
 /// TICO-19, by its name.

@@ -11,6 +11,9 @@ use crate::Error;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Glossary {
+    /// The language of the words; empty is any, also one that is not stated.
+    #[serde(default)]
+    pub from: String,
     /// The language that the words are translated into.
     pub language: String,
     /// Words in lower case, and what each is in that language.
@@ -47,13 +50,16 @@ impl Glossary {
         Ok(())
     }
 
-    /// Translates the cuts that have no translation and no word that is not in the glossary, in the order of their words.
+    /// Translates the cuts of the words' language that have no translation and no word that is not in the glossary, in the order of their
+    /// words.
     pub fn apply(&self, cuts: &mut [Cut]) {
         if self.is_empty() {
             return;
         }
         for cut in cuts.iter_mut().filter(|cut| cut.target_text.is_none()) {
-            if cut.language.as_deref() == Some(&*self.language) {
+            let language = cut.language.as_deref();
+            let is_other = !self.from.is_empty() && language != Some(&*self.from);
+            if is_other || language == Some(&*self.language) {
                 continue;
             }
             let words = cut.text.split_whitespace().map(|word| self.words.get(&word.to_lowercase()));
@@ -74,13 +80,11 @@ mod tests {
 
     fn glossary(language: &str, words: &[(&str, &str)]) -> Glossary {
         let words = words.iter().map(|(word, translation)| ((*word).to_owned(), (*translation).to_owned()));
-        Glossary { language: language.to_owned(), words: words.collect() }
+        Glossary { from: String::new(), language: language.to_owned(), words: words.collect() }
     }
 
-    #[test]
-    fn texts_of_its_words_alone_are_translated() {
-        let glossary = glossary("ps", &[("one", "یو"), ("two", " دوه "), ("stop", "بس کړه")]);
-        let cut = |text: &str, language: &str, target: Option<&str>| Cut {
+    fn cut(text: &str, language: &str, target: Option<&str>) -> Cut {
+        Cut {
             id: text.into(),
             audio: Path::new("a.wav").into(),
             start_secs: 0.0,
@@ -92,7 +96,24 @@ mod tests {
             target_text: target.map(Into::into),
             target_language: target.map(|_| "de".into()),
             extra: None,
-        };
+        }
+    }
+
+    #[test]
+    fn words_of_another_language_are_left_alone() {
+        let glossary = Glossary { from: "en".to_owned(), ..glossary("ps", &[("no", "نه")]) };
+        let unstated = Cut { language: None, ..cut("no", "", None) };
+        let mut cuts = [cut("no", "en", None), cut("no", "es", None), unstated.clone()];
+        glossary.apply(&mut cuts);
+        assert_eq!(cuts.each_ref().map(|cut| cut.target_text.as_deref()), [Some("نه"), None, None]);
+        let mut cuts = [unstated];
+        Glossary { from: String::new(), ..glossary }.apply(&mut cuts);
+        assert_eq!(cuts[0].target_text.as_deref(), Some("نه"));
+    }
+
+    #[test]
+    fn texts_of_its_words_alone_are_translated() {
+        let glossary = glossary("ps", &[("one", "یو"), ("two", " دوه "), ("stop", "بس کړه")]);
         let mut cuts = [
             cut("two  One stop", "en", None),
             cut("one three", "en", None),

@@ -19,13 +19,21 @@ pub struct Sum {
     pub total_secs: f64,
     /// Tokens of the texts that a model is to write.
     pub n_tokens: u64,
+    /// How many of the cuts are texts without a recording. They have no length.
+    pub n_texts: u64,
+    /// How many of the tokens are theirs, and said in no time.
+    pub n_text_tokens: u64,
 }
 
 impl Sum {
-    fn add(&mut self, duration_secs: f64, n_tokens: usize) {
+    fn add(&mut self, cut: &Cut, n_tokens: usize) {
         self.n_cuts += 1;
-        self.total_secs += duration_secs;
+        self.total_secs += cut.duration_secs;
         self.n_tokens += n_tokens as u64;
+        if !cut.has_audio() {
+            self.n_texts += 1;
+            self.n_text_tokens += n_tokens as u64;
+        }
     }
 }
 
@@ -40,13 +48,11 @@ pub struct Stats {
     pub by_language: BTreeMap<Option<Arc<str>>, Sum>,
     /// By speaker; `None` where it is not stated.
     pub by_speaker: BTreeMap<Option<Arc<str>>, Sum>,
-    /// How many of the cuts are texts without a recording. They have no length, and no tokens per second.
-    pub n_texts: u64,
-    /// Length of each cut, seconds.
+    /// Length of each cut that has a recording, seconds.
     pub durations_secs: Vec<f32>,
     /// Tokens of each cut's text.
     pub tokens: Vec<f32>,
-    /// Tokens per second of each cut.
+    /// Tokens per second of each cut that has a recording.
     pub tokens_per_sec: Vec<f32>,
     /// Rows that were skipped.
     pub rejected: Vec<Rejected>,
@@ -118,15 +124,13 @@ impl Stats {
             self.by_language.entry(cut.language.clone()).or_default(),
             self.by_speaker.entry(cut.speaker.clone()).or_default(),
         ] {
-            sum.add(cut.duration_secs, n_tokens);
+            sum.add(cut, n_tokens);
         }
         self.tokens.push(n_tokens as f32);
-        if !cut.has_audio() {
-            self.n_texts += 1;
-            return;
+        if cut.has_audio() {
+            self.durations_secs.push(cut.duration_secs as f32);
+            self.tokens_per_sec.push((n_tokens as f64 / cut.duration_secs) as f32);
         }
-        self.durations_secs.push(cut.duration_secs as f32);
-        self.tokens_per_sec.push((n_tokens as f64 / cut.duration_secs) as f32);
     }
 }
 
@@ -166,18 +170,19 @@ mod tests {
             stats(std::slice::from_ref(&path), tokens, &mut |n| *heard = n).expect("counted")
         };
         let chars = of(&Tokens::Chars, &mut heard);
-        assert_eq!((chars.total, heard), (Sum { n_cuts: 3, total_secs: 4.0, n_tokens: 6 }, 3));
+        let sum = |n_cuts, total_secs, n_tokens| Sum { n_cuts, total_secs, n_tokens, ..Sum::default() };
+        assert_eq!((chars.total, heard), (sum(3, 4.0, 6), 3));
         assert_eq!(chars.rejected.len(), CHUNK + 1);
-        assert_eq!(chars.by_language[&Some("ps".into())], Sum { n_cuts: 1, total_secs: 2.0, n_tokens: 4 });
+        assert_eq!(chars.by_language[&Some("ps".into())], sum(1, 2.0, 4));
         assert_eq!(chars.by_language[&None].n_cuts, 1);
-        assert_eq!(chars.by_speaker[&Some("b".into())], Sum { n_cuts: 2, total_secs: 2.0, n_tokens: 2 });
+        assert_eq!(chars.by_speaker[&Some("b".into())], sum(2, 2.0, 2));
         assert_eq!(chars.tokens_per_sec, [2.0, 2.0, 0.0]);
         assert_eq!(of(&Tokens::Bytes, &mut heard).tokens, [8.0, 2.0, 0.0]);
         // Texts without recordings take no time.
         let pair = "{\"id\": \"p\", \"text\": \"hi\", \"answer\": \"سلام\", \"source_lang\": \"en\", \"target_lang\": \"ps\"}\n";
         fs::write(&path, pair.to_owned() + &good[0]).expect("written");
         let texts = of(&Tokens::Chars, &mut heard);
-        assert_eq!((texts.total, texts.n_texts), (Sum { n_cuts: 2, total_secs: 2.0, n_tokens: 8 }, 1));
+        assert_eq!(texts.total, Sum { n_texts: 1, n_text_tokens: 4, ..sum(2, 2.0, 8) });
         assert_eq!((&*texts.durations_secs, &*texts.tokens_per_sec), (&[2.0][..], &[2.0][..]));
         assert_eq!(texts.tokens, [4.0, 4.0]);
         fs::write(&path, "{\n").expect("written");

@@ -1,10 +1,10 @@
 //! Manifests that somebody else made: NeMo's rows or Lhotse's cuts, for each split a file (`train.jsonl`,
-//! `dev_manifest.json`, `cuts_test.jsonl.gz`).
+//! `dev_manifest.json`, `cuts_test.jsonl.gz`); also those of texts without recordings, of which `text.jsonl` is a part of its own.
 
 use std::path::{Path, PathBuf};
 
 use super::{Found, Listing, Options, Split, folder};
-use crate::data::manifest::{Error, Needs, Reader};
+use crate::data::manifest::{Error, Needs, Reader, Reason, Rejected};
 
 /// Whether a path is a manifest, or a folder that holds some.
 pub(super) fn matches(path: &Path) -> bool {
@@ -44,9 +44,13 @@ pub(super) fn list(path: &Path, options: &Options) -> Result<Listing, Error> {
         return Err(Error::file(path, "holds no manifests (.jsonl, .json, compressed or not)"));
     }
     for path in paths {
-        let split = Split::in_name(&stem_and_extension(&path).0);
+        let stem = stem_and_extension(&path).0;
+        let is_texts = stem == Split::Text.name();
+        let split = Split::in_name(&stem);
+        let n_before = listing.found.len();
         // Lengths are measured where they are missing, and recordings looked for in parallel, later.
-        let mut reader = Reader::open(&path, Needs { duration: false, ..Needs::default() })?;
+        let needs = Needs { audio: false, duration: false, ..Needs::default() };
+        let mut reader = Reader::open(&path, needs)?;
         if let Some(root) = &options.audio_root {
             reader.count_from(root);
         }
@@ -54,12 +58,21 @@ pub(super) fn list(path: &Path, options: &Options) -> Result<Listing, Error> {
             match row {
                 Ok(row) => {
                     let (file, line) = (reader.file().clone(), Some(reader.line()));
+                    let split = split.or((is_texts && !row.cut.has_audio()).then_some(Split::Text));
                     listing.found.push(Found { row, split, file, line });
                 }
                 Err(rejected) => {
                     listing.rejected_splits.extend(split);
                     listing.rejected.push(rejected);
                 }
+            }
+        }
+        // Among recordings a row without one is a mistake.
+        if listing.found[n_before..].iter().any(|found| found.row.cut.has_audio()) {
+            let alone = listing.found.extract_if(n_before.., |found| !found.row.cut.has_audio());
+            for Found { split, file, line, .. } in alone {
+                listing.rejected_splits.extend(split);
+                listing.rejected.push(Rejected { file, line, reason: Reason::Missing("audio_filepath") });
             }
         }
     }

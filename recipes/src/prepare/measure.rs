@@ -1,4 +1,4 @@
-//! Looks at the recordings of a corpus, if it has any: are they there, and how long are they?
+//! Looks at the recordings of a corpus: are they there, and how long are they? Texts alone have none.
 
 use std::{
     collections::BTreeMap,
@@ -23,15 +23,12 @@ pub(super) fn measure(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> BTreeMap<Option<Split>, Vec<Cut>> {
     let (total, done) = (found.len(), AtomicUsize::new(0));
-    let (needs_text, is_text) = (!listing.is_wordless, listing.is_text);
+    let needs_text = !listing.is_wordless;
     progress(0, total);
     let looked_at: Vec<_> = found
         .into_par_iter()
         .map(|mut found| {
-            let result = match is_text {
-                true => Ok(()),
-                false => look_at(&mut found.row.cut, found.row.has_duration, needs_text),
-            };
+            let result = look_at(&mut found.row.cut, found.row.has_duration, needs_text);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             (found, result)
         })
@@ -54,6 +51,10 @@ pub(super) fn measure(
 fn look_at(cut: &mut Cut, has_duration: bool, needs_text: bool) -> Result<(), Reason> {
     if needs_text && cut.output_text().trim().is_empty() {
         return Err(Reason::EmptyText("text"));
+    }
+    if !cut.has_audio() {
+        // Without it there is nothing to translate.
+        return if cut.text.trim().is_empty() { Err(Reason::EmptyText("text")) } else { Ok(()) };
     }
     if !cut.audio.is_file() {
         return Err(Reason::NoRecording(cut.audio.display().to_string()));

@@ -89,7 +89,7 @@ pub(super) fn list(path: &Path, options: &Options) -> Result<Listing, Error> {
         let message = "holds no texts with translations: en-ps.tsv, or train.en beside train.ps";
         return Err(Error::file(path, message));
     }
-    let mut listing = Listing { is_text: true, ..Listing::default() };
+    let mut listing = Listing::default();
     for text in texts {
         match text {
             Text::Table { path, languages } => read_table(&path, &languages, &mut listing)?,

@@ -498,6 +498,44 @@ fn manifests_are_read_measured_where_needed_and_counted_from_where_told() {
 }
 
 #[test]
+fn manifests_of_texts_are_a_part_of_their_own() {
+    let folder = Folder::new();
+    let pair = |id: &str, text: &str| {
+        format!("{{\"id\": \"{id}\", \"text\": \"{text}\", \"answer\": \"یو\", \"target_lang\": \"ps\"}}\n")
+    };
+    let heard = "{\"audio_filepath\": \"a.wav\", \"text\": \"x\"}\n";
+    folder
+        .wav("a.wav", 100)
+        .file("train.jsonl", heard.to_owned() + &pair("alone", "one"))
+        .file("text.jsonl", pair("a", "one") + &pair("b", " ") + "{\"text\": \"x\"}\n");
+    let options = Options { language: Some("en".to_owned()), ..as_is() };
+    let prepared = folder.prepare(&options);
+    let counts: Vec<_> = prepared.splits.iter().map(|(split, cuts)| (*split, cuts.len())).collect();
+    assert_eq!(counts, [(Split::Train, 1), (Split::Text, 1)]);
+    let cut = &prepared.splits[&Split::Text][0];
+    assert!(!cut.has_audio() && cut.duration_secs == 0.0, "{cut:?}");
+    assert_eq!((&*cut.id, cut.language.as_deref()), ("a", Some("en")));
+    let rejected = rejections(&prepared).join("\n");
+    assert_eq!(prepared.rejected.len(), 3, "{rejected}");
+    for part in ["no `audio_filepath`", "`text` is empty", "and no `id`"] {
+        assert!(rejected.contains(part), "{part}: {rejected}");
+    }
+
+    // They stay where recordings take the place of others, unless they are replaced themselves.
+    let out = folder.path().join("data");
+    write(&prepared.splits, &[], &out, false).expect("written");
+    let mut splits = prepared.splits.clone();
+    splits.remove(&Split::Text);
+    fs::remove_file(out.join("train.jsonl")).expect("removed");
+    write(&splits, &[], &out, false).expect("texts are not in its way");
+    write(&splits, &[], &out, true).expect("written");
+    assert!(out.join("text.jsonl").is_file());
+    fs::remove_file(out.join("train.jsonl")).expect("removed");
+    let message = write(&prepared.splits, &[], &out, false).expect_err("there").to_string();
+    assert!(message.contains("text.jsonl: is there already"), "{message}");
+}
+
+#[test]
 fn an_unknown_folder_lists_the_layouts() {
     let folder = Folder::new();
     folder.file("notes.md", "x");

@@ -12,8 +12,9 @@ use crate::data::manifest::{Cut, Error, Rejected, Writer};
 /// The rows that were skipped: file, line, kind, reason.
 pub const REJECTED_FILE: &str = "rejected.tsv";
 
-/// Writes `train.jsonl`, `dev.jsonl`, `test.jsonl`, `text.jsonl`, as far as there are such parts, and, when something was skipped, `rejected.tsv` into `out`; returns what was
-/// written. Files of an earlier corpus that this one does not replace are removed: they would be taken for its splits.
+/// Writes `train.jsonl`, `dev.jsonl`, `test.jsonl`, `text.jsonl`, as far as there are such parts, and, when something was skipped,
+/// `rejected.tsv` into `out`; returns what was written. Files of an earlier corpus that this one does not replace are removed: they would
+/// be taken for its splits. A `text.jsonl` is none of them and stays.
 ///
 /// # Errors
 /// Files that are there, unless `overwrite` allows it; a full disk.
@@ -24,7 +25,7 @@ pub fn write(
     overwrite: bool,
 ) -> Result<Vec<PathBuf>, Error> {
     if !overwrite {
-        check_free(out)?;
+        check_free(out, splits.contains_key(&Split::Text))?;
     }
     let mut written = Vec::new();
     for (split, cuts) in splits {
@@ -41,18 +42,19 @@ pub fn write(
         write_rejected(rejected, &path).map_err(|error| Error::file(&path, error.to_string()))?;
         written.push(path);
     }
-    for path in outputs(out).iter().filter(|path| !written.contains(path) && path.exists()) {
+    for path in outputs(out, false).iter().filter(|path| !written.contains(path) && path.exists()) {
         fs::remove_file(path).map_err(|error| Error::io(path, &error))?;
     }
     Ok(written)
 }
 
-/// Whether [`write()`] would replace nothing: for those who look before hours of work.
+/// Whether [`write()`] would replace nothing: for those who look before hours of work. `with_texts` says that there will be a
+/// `text.jsonl`, too.
 ///
 /// # Errors
 /// The first file that is there.
-pub fn check_free(out: &Path) -> Result<(), Error> {
-    outputs(out).iter().find(|path| path.exists()).map_or(Ok(()), |there| {
+pub fn check_free(out: &Path, with_texts: bool) -> Result<(), Error> {
+    outputs(out, with_texts).iter().find(|path| path.exists()).map_or(Ok(()), |there| {
         Err(Error::file(there, "is there already; --overwrite replaces it, --out writes elsewhere"))
     })
 }
@@ -61,8 +63,8 @@ fn manifest(out: &Path, split: Split) -> PathBuf {
     out.join(format!("{}.jsonl", split.name()))
 }
 
-fn outputs(out: &Path) -> Vec<PathBuf> {
-    let splits = Split::ALL.into_iter().chain([Split::Text]);
+fn outputs(out: &Path, with_texts: bool) -> Vec<PathBuf> {
+    let splits = Split::ALL.into_iter().chain(with_texts.then_some(Split::Text));
     splits.map(|split| manifest(out, split)).chain([out.join(REJECTED_FILE)]).collect()
 }
 

@@ -10,8 +10,18 @@ use recipes::{
 
 use super::{Usage, progress::Style};
 
-/// The manifests that arguments mean: files, or all of a folder, the splits in their order.
+/// The manifests of recordings that arguments mean: files, or all of a folder, the splits in their order. Of a folder `text.jsonl` is left
+/// out: nothing in it can be heard.
 pub(super) fn manifests(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    find(arguments, false)
+}
+
+/// As [`manifests`], with those of texts: for those who need no recordings.
+pub(super) fn manifests_and_texts(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    find(arguments, true)
+}
+
+fn find(arguments: &[PathBuf], with_texts: bool) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for argument in arguments {
         if !argument.is_dir() {
@@ -21,6 +31,13 @@ pub(super) fn manifests(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(argument).with_context(|| argument.display().to_string())?;
         let mut paths: Vec<_> =
             entries.flatten().map(|entry| entry.path()).filter(|path| is_manifest(path)).collect();
+        let n_manifests = paths.len();
+        paths.retain(|path| with_texts || !is_of_texts(path));
+        if paths.is_empty() && n_manifests > 0 {
+            let message =
+                format!("{}: holds texts alone, and no manifests of recordings", argument.display());
+            return Err(Usage(message).into());
+        }
         if paths.is_empty() {
             let message = format!(
                 "{}: holds no manifests (.jsonl); make some: speechd data import CORPUS --out {0}",
@@ -52,6 +69,13 @@ fn is_manifest(path: &Path) -> bool {
     !name.starts_with('.') && (name.ends_with(".jsonl") || name.ends_with(".jsonl.gz"))
 }
 
+/// Whether a manifest is called what that of texts without recordings is.
+fn is_of_texts(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".gz").unwrap_or(&name).strip_suffix(".jsonl");
+    stem == Some(Split::Text.name())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +91,16 @@ mod tests {
         }
         let found = manifests(&[folder.path().to_owned(), path("dev.jsonl")]).expect("found");
         assert_eq!(found, ["train.jsonl", "dev.jsonl", "test.jsonl", "a.jsonl.gz", "dev.jsonl"].map(path));
+        // Texts are found where they are wanted, or named.
+        std::fs::write(path("text.jsonl"), "").expect("written");
+        assert_eq!(manifests(&[folder.path().to_owned()]).expect("found").len(), 4);
+        assert_eq!(manifests(&[path("text.jsonl")]).expect("named"), [path("text.jsonl")]);
+        let found = manifests_and_texts(&[folder.path().to_owned()]).expect("found");
+        assert_eq!(found[3..], ["a.jsonl.gz", "text.jsonl"].map(path));
+        let texts = tempfile::tempdir().expect("a folder");
+        std::fs::write(texts.path().join("text.jsonl.gz"), "").expect("written");
+        let message = manifests(&[texts.path().to_owned()]).expect_err("texts").to_string();
+        assert!(message.contains("holds texts alone"), "{message}");
         let empty = tempfile::tempdir().expect("a folder");
         assert!(
             manifests(&[empty.path().to_owned()])

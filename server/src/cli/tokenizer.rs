@@ -10,7 +10,7 @@ use recipes::data::manifest::Needs;
 use super::{
     Usage,
     fetch::fetch,
-    manifests::{manifests, read_cuts},
+    manifests::{manifests_and_texts, read_cuts},
     output::{print, table, write_file},
     progress::Style,
 };
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     print(&table(&rows))
 }
 
-/// Texts with a space before them, as models write them.
+/// Texts with a space before them, as models write them: of what is translated both sides, as some models read one of them.
 pub(super) fn read_texts(paths: &[PathBuf], style: Style) -> anyhow::Result<Vec<String>> {
     let mut texts = Vec::new();
     let mut add = |text: &str| {
@@ -106,8 +106,11 @@ pub(super) fn read_texts(paths: &[PathBuf], style: Style) -> anyhow::Result<Vec<
         let contents = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         contents.lines().for_each(&mut add);
     }
-    let needs = Needs { duration: false, ..Needs::default() };
-    read_cuts(&manifests(&others)?, needs, style)?.iter().for_each(|cut| add(cut.output_text()));
+    let needs = Needs { audio: false, duration: false, ..Needs::default() };
+    for cut in read_cuts(&manifests_and_texts(&others)?, needs, style)? {
+        add(&cut.text);
+        cut.target_text.as_deref().into_iter().for_each(&mut add);
+    }
     if texts.is_empty() {
         return Err(Usage("these files hold no text".to_owned()).into());
     }

@@ -42,9 +42,10 @@ pub(super) struct Phrase {
 }
 
 impl Phrase {
-    /// The split that a sentence belongs to, by its words alone: whatever is drawn, none is in two of them.
+    /// The split that a sentence belongs to, by its translation alone: whatever is drawn, no translation is in two of them, and no
+    /// sentence, as each has one. Two sentences may share a translation.
     fn split(&self) -> Split {
-        match key_of(&self.text) % DEV_EVERY as u64 {
+        match key_of(&self.translation) % DEV_EVERY as u64 {
             0 => Split::Dev,
             1 => Split::Test,
             _ => Split::Train,

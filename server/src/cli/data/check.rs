@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     super::{
         FAILED,
-        manifests::manifests,
+        manifests::manifests_and_texts,
         output::print,
         progress::{Items, Style},
     },
@@ -56,7 +56,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let style = Style::new(args.quiet);
-    let paths = manifests(&args.manifests)?;
+    let paths = manifests_and_texts(&args.manifests)?;
     let tokens = args.tokenizer.as_deref().map(|spec| tokens(spec, style)).transpose()?;
     let progress = Mutex::new(Items::start(style, "listening", Some(0)));
     let options = Options { tokens, skip_audio: args.no_audio, ..Options::default() };

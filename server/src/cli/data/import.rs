@@ -132,7 +132,8 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    check_out(&args.out, args.overwrite)?;
+    // Whether there are texts alone is known once they are read.
+    check_out(&args.out, args.overwrite, false)?;
     let style = Style::new(args.quiet);
     let path = prepare::locate(&args.corpus)?;
     let options = Options {

@@ -149,9 +149,11 @@ impl Args {
             max_tokens: self.max_tokens,
             min_tokens_per_sec: self.min_tokens_per_sec,
             max_tokens_per_sec: self.max_tokens_per_sec,
-            tokens_per_position: self
-                .ctc_position_secs
-                .map(|position_secs| TokensPerPosition { position_secs, max: 1.0 }),
+            tokens_per_position: self.ctc_position_secs.map(|position_secs| TokensPerPosition {
+                position_secs,
+                max: 1.0,
+                n_unsaid: 0,
+            }),
         }
     }
 

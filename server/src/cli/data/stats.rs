@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{
     super::{
-        manifests::manifests,
+        manifests::manifests_and_texts,
         output::{print, table, write_file},
         progress::{Items, Style},
     },
@@ -60,21 +60,19 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let style = Style::new(args.quiet);
-    let paths = manifests(&args.manifests)?;
+    let paths = manifests_and_texts(&args.manifests)?;
     let tokens = tokens(&args.tokenizer, style)?;
     let mut progress = Items::start(style, "counting", None);
     let found = stats(&paths, &tokens, &mut |n_cuts| progress.update(n_cuts as usize));
     progress.clear();
     let found = found?;
     super::warn_of_skipped(style, found.unspelled.as_ref(), &found.rejected);
-    if found.n_texts > 0 {
-        style.note(&format!(
-            "{} of {} cuts are texts without a recording.",
-            found.n_texts, found.total.n_cuts
-        ));
+    let Sum { n_cuts, n_texts, .. } = found.total;
+    if n_texts > 0 {
+        style.note(&format!("{n_texts} of {n_cuts} cuts are texts without a recording."));
     }
     if let Some(folder) = &args.svg {
-        if found.total.n_cuts > 0 {
+        if n_cuts > 0 {
             draw(&found, tokens.unit(), folder)?;
         } else {
             style.note("warning: no cuts, so nothing was drawn");
@@ -98,7 +96,7 @@ fn distributions<'a>(stats: &'a Stats, unit: &'static str) -> [(String, &'static
 fn draw(stats: &Stats, unit: &'static str, folder: &Path) -> anyhow::Result<()> {
     for (name, unit, values) in distributions(stats, unit) {
         let file = folder.join(format!("{}.svg", name.replace(' ', "_")));
-        let title = format!("{name}: {} cuts, {} hours", stats.total.n_cuts, hours(stats.total.total_secs));
+        let title = format!("{name}: {} cuts, {} hours", values.len(), hours(stats.total.total_secs));
         if values.is_empty() {
             // Texts without recordings have no lengths.
             continue;
@@ -158,6 +156,8 @@ fn ranked(
             n_cuts: all.n_cuts + sum.n_cuts,
             total_secs: all.total_secs + sum.total_secs,
             n_tokens: all.n_tokens + sum.n_tokens,
+            n_texts: all.n_texts + sum.n_texts,
+            n_text_tokens: all.n_text_tokens + sum.n_text_tokens,
         });
         rows.push(row(&label, &sum));
     }
@@ -165,8 +165,10 @@ fn ranked(
 }
 
 fn row(name: &str, sum: &Sum) -> [String; 6] {
-    let mean_secs = sum.total_secs / sum.n_cuts.max(1) as f64;
-    let per_sec = if sum.total_secs > 0.0 { sum.n_tokens as f64 / sum.total_secs } else { 0.0 };
+    // Texts without a recording take no time.
+    let mean_secs = sum.total_secs / (sum.n_cuts - sum.n_texts).max(1) as f64;
+    let n_spoken = sum.n_tokens - sum.n_text_tokens;
+    let per_sec = if sum.total_secs > 0.0 { n_spoken as f64 / sum.total_secs } else { 0.0 };
     [
         name.to_owned(),
         sum.n_cuts.to_string(),

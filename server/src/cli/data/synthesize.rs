@@ -98,8 +98,8 @@ fn clips(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    check_out(&args.out, args.overwrite)?;
     let options = SynthesisOptions::new(args.set()?);
+    check_out(&args.out, args.overwrite, options.set.has_texts())?;
     let n_clips = args.clips.unwrap_or(options.n_clips);
     let options = SynthesisOptions { seed: args.seed, n_clips, ..options };
     let progress = Mutex::new(Items::start(Style::new(args.quiet), "speaking", Some(0)));

@@ -35,6 +35,13 @@ fn texts(script: &[Utterance], split: Split) -> HashSet<&str> {
     script.iter().filter(|utterance| utterance.split == split).map(|utterance| &*utterance.spoken).collect()
 }
 
+/// What is said and what is written of it in other words.
+fn both_sides(script: &[Utterance], split: Split) -> HashSet<&str> {
+    let translations = script.iter().filter(|utterance| utterance.split == split);
+    let translations = translations.filter_map(|utterance| utterance.translation.as_deref());
+    texts(script, split).into_iter().chain(translations).collect()
+}
+
 #[test]
 fn no_sentence_of_dev_or_test_is_learnt_and_the_seed_decides_all_of_them() {
     let script = of_grammar(7, 2_000).expect("sentences");
@@ -50,19 +57,21 @@ fn no_sentence_of_dev_or_test_is_learnt_and_the_seed_decides_all_of_them() {
 
     let written = texts_of_grammar(7).expect("texts");
     assert_eq!(written, texts_of_grammar(7).expect("texts"));
-    let written: HashSet<_> = written.iter().map(|cut| &*cut.text).collect();
-    assert_eq!(written.len(), 20_000);
-    // Nor of any other seed.
+    assert_eq!(written.iter().map(|cut| &*cut.text).collect::<HashSet<_>>().len(), 20_000);
+    let written: HashSet<_> =
+        written.iter().flat_map(|cut| [Some(&*cut.text), cut.target_text.as_deref()]).flatten().collect();
+    // Nor of any other seed, and neither side of them.
     for held_out in [Split::Dev, Split::Test] {
         for script in [&script, &other] {
-            let held_out = texts(script, held_out);
+            let held_out = both_sides(script, held_out);
             assert!(
-                held_out.is_disjoint(&written) && held_out.is_disjoint(&texts(&script[..], Split::Train))
+                held_out.is_disjoint(&written)
+                    && held_out.is_disjoint(&both_sides(&script[..], Split::Train))
             );
         }
-        assert!(texts(&script, held_out).is_disjoint(&texts(&other, Split::Train)));
+        assert!(both_sides(&script, held_out).is_disjoint(&both_sides(&other, Split::Train)));
     }
-    assert!(texts(&script, Split::Dev).is_disjoint(&texts(&other, Split::Test)));
+    assert!(both_sides(&script, Split::Dev).is_disjoint(&both_sides(&other, Split::Test)));
 
     for split in Split::ALL {
         let listed: HashSet<_> = Voice::all(split, None).iter().map(Voice::name).collect();
