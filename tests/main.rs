@@ -39,5 +39,6 @@ mod support;
 mod tokenizer;
 mod training;
 mod transcriptions;
+mod translation;
 mod variable_length;
 mod worker;

@@ -10,7 +10,7 @@ use audio::augment::Augment;
 use audio::augment::config::{NoiseKind, Room};
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use models::{DecodeOptions, TextUnit, WeightDtype};
+use models::{DecodeOptions, Part, TextUnit, WeightDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -25,12 +25,16 @@ use crate::train::TrainConfig;
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Recipes that are part of the program: name and contents.
-pub const RECIPES: [(&str, &str); 5] = [
+pub const RECIPES: [(&str, &str); 9] = [
     ("canary_ps", include_str!("../canary_ps.toml")),
     ("ctc_ps", include_str!("../ctc_ps.toml")),
     ("digits_en", include_str!("../digits_en.toml")),
     ("distil", include_str!("../distil.toml")),
     ("finetune", include_str!("../finetune.toml")),
+    ("mt_en_ps", include_str!("../mt_en_ps.toml")),
+    ("siamese_en_ps", include_str!("../siamese_en_ps.toml")),
+    ("st_en_ps", include_str!("../st_en_ps.toml")),
+    ("translate_ps", include_str!("../translate_ps.toml")),
 ];
 
 /// Each part of a batch has threads of its own.
@@ -64,6 +68,8 @@ pub struct RunConfig {
 pub enum TaskKind {
     /// Speech to text.
     Transcribe,
+    /// Text to text.
+    TranslateText,
 }
 
 /// What a new model is.
@@ -101,9 +107,33 @@ pub struct ModelConfig {
     pub n_text_tokens: usize,
     pub text_unit: TextUnit,
     pub tokenizer: String,
+    pub text_encoder_layers: Option<usize>,
     pub languages: Vec<String>,
     pub like: String,
     pub gradient_checkpointing: bool,
+    pub parts: PartsConfig,
+}
+
+/// `[model.parts]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct PartsConfig {
+    pub encoder: String,
+    pub text_encoder: String,
+    pub decoder: String,
+}
+
+impl PartsConfig {
+    /// Those that are named, in this order.
+    pub fn named(&self) -> impl Iterator<Item = (Part, &str)> {
+        let parts = [
+            (Part::Encoder, &self.encoder),
+            (Part::TextEncoder, &self.text_encoder),
+            (Part::Decoder, &self.decoder),
+        ];
+        parts.into_iter().filter(|(_, name)| !name.is_empty()).map(|(part, name)| (part, name.as_str()))
+    }
 }
 
 /// `[data]`
@@ -132,6 +162,7 @@ pub struct DataConfig {
 pub struct SamplerSettings {
     pub memory_gb: f64,
     pub batch_secs: f64,
+    pub batch_tokens: u64,
     pub quadratic_secs: f64,
     pub max_items: usize,
     pub n_duration_buckets: usize,
@@ -143,11 +174,31 @@ pub struct SamplerSettings {
     pub max_tokens_per_sec: f64,
 }
 
+/// What an encoder's states are held against.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetUnit {
+    /// Tokens of the text.
+    #[default]
+    Tokens,
+    /// Phonemes that manifests hold.
+    Phonemes,
+}
+
+impl TargetUnit {
+    fn is_tokens(&self) -> bool {
+        *self == Self::Tokens
+    }
+}
+
 /// `[target]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml says what each one does")]
 pub struct TargetConfig {
+    // Not said where it is what it always was: runs that began before there was another one go on.
+    #[serde(skip_serializing_if = "TargetUnit::is_tokens", default)]
+    pub unit: TargetUnit,
     pub timestamps: f64,
     pub previous: f64,
     pub unpunctuated: f64,
@@ -207,10 +258,25 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// Figures that the task's evaluation gives and that a better model has less of.
+    /// Figures that the task's evaluation gives and that tell better models from worse ones.
     pub fn figures(&self) -> Vec<&'static str> {
-        let TaskKind::Transcribe = self.task;
-        let mut figures = vec!["wer", "cer", "loss"];
+        let reads_phonemes = self.target.unit == TargetUnit::Phonemes && !self.loss.trains_decoder();
+        let writes = self.loss.trains_decoder() || self.loss.ctc.weight > 0.0;
+        let mut figures = vec!["loss"];
+        if writes && !reads_phonemes {
+            figures.extend(["wer", "cer"]);
+        }
+        if self.task == TaskKind::TranslateText || self.data.translations != Translations::Off {
+            figures.extend(["bleu", "chrf", "ter"]);
+        }
+        if writes && reads_phonemes {
+            figures.push("per");
+        }
+        let model = &self.model;
+        let may_read_texts = model.text_encoder_layers.map_or(!model.base.is_empty(), |n| n > 0);
+        if may_read_texts && self.task == TaskKind::Transcribe {
+            figures.push("speech_text_distance");
+        }
         figures.extend(
             self.loss.weights().into_iter().filter(|(_, weight)| *weight > 0.0).map(|(name, _)| name),
         );
@@ -265,6 +331,63 @@ impl RunConfig {
         Ok(())
     }
 
+    /// What texts are translated by, and what a model is put together from.
+    fn check_translation(&self) -> Result<(), Error> {
+        let refuse = |key: &str, message: &str| Err(Error::config(key, message));
+        let has_parts = self.model.parts.named().next().is_some();
+        if has_parts && self.model.base.is_empty() {
+            return refuse(
+                "model.parts",
+                "are those of a model: give model.base, whose sizes and vocabulary count",
+            );
+        }
+        let kind = self.strategy.kind;
+        if matches!(kind, StrategyKind::Lora | StrategyKind::Distil) {
+            let name = kind.name();
+            if has_parts {
+                let message = format!("not with {name}, which is of one base as it is; use full");
+                return refuse("model.parts", &message);
+            }
+            if self.loss.optimal_transport.weight > 0.0 {
+                let message =
+                    format!("{name} trains nothing beside its base, such as an encoder of texts; use full");
+                return refuse("loss.optimal_transport.weight", &message);
+            }
+        }
+        if self.sampler.memory_gb > 0.0 && self.loss.optimal_transport.weight > 0.0 {
+            let message = "does not count what an encoder of texts and optimal transport take; set sampler.batch_secs instead";
+            return refuse("sampler.memory_gb", message);
+        }
+        if self.task != TaskKind::TranslateText {
+            return Ok(());
+        }
+        if self.strategy.kind != StrategyKind::Full {
+            return refuse("strategy.kind", "is not for translate_text; use full");
+        }
+        if self.data.translations != Translations::Off {
+            return refuse("data.translations", "is for recordings; translate_text learns them anyway");
+        }
+        if self.model.text_encoder_layers == Some(0) {
+            return refuse("model.text_encoder_layers", "0: translate_text needs an encoder of texts");
+        }
+        if !self.data.glossary.is_empty() {
+            return refuse(
+                "data.glossary",
+                "is for recordings; translate_text learns from rows with translations",
+            );
+        }
+        if self.sampler.memory_gb > 0.0 {
+            return refuse("sampler.memory_gb", "is planned for recordings alone; set sampler.batch_tokens");
+        }
+        if !self.model.parts.encoder.is_empty() {
+            return refuse("model.parts.encoder", "hears, and translate_text has no use for it");
+        }
+        if self.sampler.batch_tokens == 0 {
+            return refuse("sampler.batch_tokens", "0 holds no text");
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), Error> {
         let share = |key: &str, value: f64| {
             let message = || format!("{value} is not between 0 and 1");
@@ -273,12 +396,18 @@ impl RunConfig {
         share("target.timestamps", self.target.timestamps)?;
         share("target.previous", self.target.previous)?;
         share("target.unpunctuated", self.target.unpunctuated)?;
-        if self.data.translations == Translations::Only && self.loss.ctc.weight > 0.0 {
-            let message = "CTC learns what is heard, and nothing else is left than translations; set 0";
-            return Err(Error::config("loss.ctc.weight", message));
+        for (name, weight) in
+            [("ctc", self.loss.ctc.weight), ("optimal_transport", self.loss.optimal_transport.weight)]
+        {
+            if self.data.translations == Translations::Only && weight > 0.0 {
+                let message =
+                    "it learns from what is heard, and nothing else is left than translations; set 0";
+                return Err(Error::config(format!("loss.{name}.weight"), message));
+            }
         }
         self.data.glossary.check()?;
-        if self.data.translations == Translations::Off && !self.data.glossary.is_empty() {
+        let is_heard = self.task == TaskKind::Transcribe;
+        if is_heard && self.data.translations == Translations::Off && !self.data.glossary.is_empty() {
             let message = "is not used: set data.translations to \"only\" or \"both\"";
             return Err(Error::config("data.glossary", message));
         }
@@ -341,6 +470,7 @@ impl RunConfig {
                 _ => (),
             }
         }
+        self.loss.check()?;
         self.check_best_by()?;
         let memory_gb = self.sampler.memory_gb;
         if !(memory_gb.is_finite() && memory_gb >= 0.0) {
@@ -387,13 +517,13 @@ impl RunConfig {
         }
         self.strategy.check(!self.model.base.is_empty())?;
         self.check_distillation()?;
+        self.check_translation()?;
         // Without a rate it follows from the base, which is not known yet; any will do to look at the rest.
         let is_open = self.optimizer.learning_rate == 0.0 && !self.model.base.is_empty();
         let rate = if is_open { 1.0 } else { self.optimizer.learning_rate };
         let max_steps = self.train.max_steps;
         Schedule::new(&self.schedule.of_run(max_steps), rate, max_steps)?;
         self.join.check()?;
-        self.loss.check()?;
         self.optimizer.check()
     }
 }
@@ -449,7 +579,12 @@ mod tests {
         let written = keys(&written, "");
         for key in keys(&serde_json::to_value(&config).expect("settings"), "") {
             // These are as in a base where nobody says otherwise, or nothing, which no line can say.
-            let open = ["model.variable_length", "model.beam_size", "model.attention_context"];
+            let open = [
+                "model.variable_length",
+                "model.beam_size",
+                "model.attention_context",
+                "model.text_encoder_layers",
+            ];
             let is_open = open.contains(&&*key);
             assert!(is_open || written.contains(&key), "{key} is not in defaults.toml");
         }
@@ -487,6 +622,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_one_base_takes_no_parts_of_others() {
+        let base = ["data.train=[\"a\"]", "model.base=b", "model.parts.decoder=c"];
+        assert!(load(&base).is_ok());
+        for kind in ["strategy.kind=lora", "strategy.kind=distil"] {
+            let message = load(&[&base[..], &[kind]].concat()).expect_err(kind);
+            assert!(message.contains("model.parts"), "{kind}: {message}");
+        }
+    }
+
+    #[test]
     fn fine_tuning_augments_as_its_preset_does() {
         let data = ["data.train=[\"a.jsonl\"]".to_owned()];
         let config = RunConfig::load(Some(Path::new("finetune")), &data).expect("a recipe");
@@ -521,6 +666,8 @@ mod tests {
             ("train.max_steps", "key=value"),
             ("loss.cross_entropy.weight=0", "loss"),
             ("target.timestamps=2", "target.timestamps"),
+            ("model.parts.decoder=a", "model.parts"),
+            ("loss.optimal_transport={weight=0.1, power=3}", "loss.optimal_transport.power"),
             ("strategy.kind=lora", "strategy.kind"),
             ("strategy.kind=half", "strategy.kind"),
             ("optimizer.learning_rate=0", "optimizer.learning_rate"),

@@ -97,6 +97,12 @@ impl Gradients {
         Self((0..n_vars).map(|_| None).collect())
     }
 
+    /// The parameters, by their place, that no gradient reached.
+    #[cfg(test)]
+    pub(crate) fn missing(&self) -> Vec<usize> {
+        self.0.iter().enumerate().filter(|(_, gradient)| gradient.is_none()).map(|(place, _)| place).collect()
+    }
+
     /// Euclidean norm of all of them together, added up in the order of the parameters: the same on every machine.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::Error;
 use crate::checkpoint::State;
 use crate::comparison_card::{self, CURVES};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TaskKind};
 use crate::data::EpochPadding;
 use crate::metrics_log::{Scalar, read_scalars};
 use crate::page::{self, escape};
@@ -25,9 +25,12 @@ const MAX_OF_MEDIAN: f64 = 4.0;
 pub(crate) const TOO_SHORT: &str = "train/n_too_short";
 
 /// Plots: title, vertical axis and the names of their curves.
-const PLOTS: [(&str, &str, &[&str]); 8] = [
+const PLOTS: [(&str, &str, &[&str]); 11] = [
     ("Loss", "loss", &["train/loss", "dev/loss"]),
-    ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/false_text_rate"]),
+    ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/per", "dev/false_text_rate"]),
+    ("Translations of held-out data", "score", &["dev/bleu", "dev/chrf"]),
+    ("From states of speech to those of its text", "distance", &["dev/speech_text_distance"]),
+    ("Spread of states", "share", &["dev/speech_spread", "dev/text_spread"]),
     ("Learning rate", "rate", &["train/learning_rate"]),
     ("Gradient norm", "norm", &["train/gradient_norm"]),
     ("Padding of updates", "share", &["train/audio_padding", "train/token_padding"]),
@@ -63,24 +66,27 @@ impl RunCard<'_> {
             Ending::Stopped => "stopped; the same command goes on",
         };
         let hours = |secs: f64| format!("{:.2} h", secs / 3600.0);
+        let is_heard = self.config.task == TaskKind::Transcribe;
+        let items = if is_heard { "cuts" } else { "pairs of texts" };
+        let length = if is_heard { format!(", {}", hours(train_secs)) } else { String::new() };
         let mut rows = vec![
             ("State", ending.to_owned()),
             ("Computed on", self.config.train.device.to_string()),
             ("Parameters", self.n_parameters.to_string()),
-            ("Trained on", format!("{n_train} cuts, {}", hours(train_secs))),
-            ("Judged by", format!("{n_dev} cuts")),
+            ("Trained on", format!("{n_train} {items}{length}")),
+            ("Judged by", format!("{n_dev} {items}")),
             ("Updates", format!("{step}, {n_skipped} of them skipped as not finite")),
-            ("Recordings left out", n_faults.to_string()),
-            (
-                "Audio heard",
-                format!(
-                    "{} in {} ({:.0} x real time)",
-                    hours(*audio_secs),
-                    hours(*busy_secs),
-                    audio_secs / busy_secs.max(1e-9)
-                ),
-            ),
         ];
+        if is_heard {
+            let speed = audio_secs / busy_secs.max(1e-9);
+            rows.push(("Recordings left out", n_faults.to_string()));
+            rows.push((
+                "Audio heard",
+                format!("{} in {} ({speed:.0} x real time)", hours(*audio_secs), hours(*busy_secs)),
+            ));
+        } else {
+            rows.push(("Time", hours(*busy_secs)));
+        }
         let n_too_short: f64 =
             scalars.iter().filter(|scalar| scalar.name == TOO_SHORT).map(|scalar| scalar.value).sum();
         if n_too_short > 0.0 {
@@ -98,7 +104,7 @@ impl RunCard<'_> {
         }
         page.push_str("</table>\n");
         if let Some(figures) = self.figures {
-            page.push_str("<h2>The model that is kept, on held-out speech</h2>\n<table>");
+            page.push_str("<h2>The model that is kept, on held-out data</h2>\n<table>");
             for (name, value) in figures {
                 let _ = write!(page, "<tr><th>{}</th><td>{value:.4}</td></tr>", escape(name));
             }

@@ -17,7 +17,7 @@ use crate::loader::{Fault, Loaded, Loader, Position, Source};
 use crate::optim::{AdamW, OptimizerConfig};
 use crate::pass::{Pass, Workers};
 use crate::schedule::{Schedule, ScheduleConfig, Stage};
-use crate::task::{Extent, Figures, Task};
+use crate::task::{Extent, Figures, Task, is_better};
 
 /// How a run goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct TrainConfig {
     pub save_every: u64,
     /// Checkpoints that are kept beside the best one and the one that `wsd` may return to; 0 keeps all.
     pub keep: usize,
-    /// The figure of an evaluation that says which checkpoint is the best; the lowest counts.
+    /// The figure of an evaluation that says which checkpoint is the best: the lowest, or the highest of scores such as BLEU.
     pub best_by: String,
     /// Evaluations without a better one after which the run ends; 0 never ends it early. Of `wsd` and `wsd_s` those at the end
     /// of a period count: as long as the rate is at its peak, it hides what was learnt (methods, 4.3).
@@ -361,7 +361,8 @@ impl<T: Task> Trainer<'_, T> {
             return Err(Error::config("train.best_by", message));
         };
         // What is no number would never be beaten as the best, and a checkpoint cannot hold it.
-        let is_best = value.is_finite() && self.state.best.is_none_or(|best| value < best.value);
+        let is_best =
+            value.is_finite() && self.state.best.is_none_or(|best| is_better(best_by, value, best.value));
         if is_best {
             self.state.best = Some(Best { step, value });
             self.state.n_worse = 0;

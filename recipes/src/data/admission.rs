@@ -84,6 +84,9 @@ pub struct TokensPerPosition {
     pub position_secs: f64,
     /// Most tokens per position.
     pub max: f64,
+    /// Output tokens that nobody says, and that no position is for: a prompt's.
+    #[serde(default)]
+    pub n_unsaid: u32,
 }
 
 impl LengthLimits {
@@ -104,7 +107,7 @@ impl LengthLimits {
         ascend("min_duration_secs", self.min_duration_secs, self.max_duration_secs)?;
         ascend("min_tokens", f64::from(self.min_tokens), self.max_tokens.map(f64::from))?;
         ascend("min_tokens_per_sec", self.min_tokens_per_sec, self.max_tokens_per_sec)?;
-        if let Some(TokensPerPosition { position_secs, max }) = self.tokens_per_position {
+        if let Some(TokensPerPosition { position_secs, max, .. }) = self.tokens_per_position {
             for (name, value) in [("position_secs", position_secs), ("tokens_per_position", max)] {
                 if !(value.is_finite() && value > 0.0) {
                     return Err(Error::setting(name, value, "must be a positive number"));
@@ -116,8 +119,10 @@ impl LengthLimits {
 
     /// Every limit, spelt out for a digest.
     pub(super) fn canonical_text(&self) -> String {
-        let per_position =
-            self.tokens_per_position.map(|limit| format!("{}/{}", limit.max, limit.position_secs));
+        let per_position = self.tokens_per_position.map(|limit| match limit.n_unsaid {
+            0 => format!("{}/{}", limit.max, limit.position_secs),
+            n_unsaid => format!("{}/{} after {n_unsaid}", limit.max, limit.position_secs),
+        });
         format!(
             "limits {}..{} s {}..{} tokens {}..{} tokens/s {} tokens/position",
             self.min_duration_secs,
@@ -138,9 +143,10 @@ impl LengthLimits {
         let Length { duration_secs, n_tokens } = length;
         let rate = length.tokens_per_sec();
         let exceeds = |value: f64, max: Option<f64>| max.is_some_and(|max| value > max);
-        let per_position = self
-            .tokens_per_position
-            .map(|limit| (f64::from(n_tokens) / (duration_secs / limit.position_secs).ceil(), limit.max));
+        let per_position = self.tokens_per_position.map(|limit| {
+            let n_said = f64::from(n_tokens.saturating_sub(limit.n_unsaid));
+            (n_said / (duration_secs / limit.position_secs).ceil(), limit.max)
+        });
         let reasons = [
             (!length.is_valid(), Rejection::InvalidDuration),
             (duration_secs < self.min_duration_secs, Rejection::TooShort),
@@ -275,7 +281,7 @@ mod tests {
             max_tokens: Some(100),
             min_tokens_per_sec: 0.5,
             max_tokens_per_sec: Some(25.0),
-            tokens_per_position: Some(TokensPerPosition { position_secs: 0.08, max: 1.0 }),
+            tokens_per_position: Some(TokensPerPosition { position_secs: 0.08, max: 1.0, n_unsaid: 0 }),
         }
     }
 
@@ -297,6 +303,12 @@ mod tests {
         ] {
             assert_eq!(limits().admit(Length::new(secs, n_tokens)), expected, "{secs} {n_tokens}");
         }
+        // Of a prompt nothing is heard.
+        let mut after_prompt = limits();
+        after_prompt.tokens_per_position =
+            after_prompt.tokens_per_position.map(|limit| TokensPerPosition { n_unsaid: 5, ..limit });
+        assert_eq!(after_prompt.admit(Length::new(1.03, 18)), Ok(()));
+        assert_eq!(after_prompt.admit(Length::new(1.03, 19)), Err(Rejection::TooManyTokensPerPosition));
         // The limits come before the buckets.
         let table = BucketTable::of_durations(&[10.0]).unwrap();
         assert_eq!(limits().assign(Length::new(21.0, 50), &table), Err(Rejection::TooLong));
@@ -314,7 +326,7 @@ mod tests {
             LengthLimits { max_tokens: Some(1), ..limits() },
             LengthLimits { max_tokens_per_sec: Some(f64::NAN), ..limits() },
             LengthLimits {
-                tokens_per_position: Some(TokensPerPosition { position_secs: 0.0, max: 1.0 }),
+                tokens_per_position: Some(TokensPerPosition { position_secs: 0.0, max: 1.0, n_unsaid: 0 }),
                 ..limits()
             },
         ] {

@@ -157,6 +157,9 @@ pub struct EpochPadding {
     pub n_dropped: usize,
     /// Items that no epoch takes.
     pub admission: Admission,
+    /// Whether items are texts, whose tokens are counted in the place of seconds.
+    #[serde(default)]
+    pub is_of_texts: bool,
 }
 
 impl EpochPadding {
@@ -175,14 +178,22 @@ impl EpochPadding {
             padding,
             n_dropped: epoch.n_dropped(),
             admission: sampler.admission(language),
+            is_of_texts: false,
         }
+    }
+
+    /// The same of texts, whose tokens were counted in the place of seconds.
+    #[must_use]
+    pub fn of_texts(self) -> Self {
+        Self { is_of_texts: true, ..self }
     }
 
     /// One line for the log.
     pub fn summary(&self) -> String {
         let total = self.padding.total();
+        let (read, unit) = if self.is_of_texts { ("source", "tokens") } else { ("audio", "s") };
         format!(
-            "epoch {}: {} steps, {:.1} items and {:.0} s a batch, padding {:.1} % of audio, {:.1} % of tokens, {:.1} % of \
+            "epoch {}: {} steps, {:.1} items and {:.0} {unit} a batch, padding {:.1} % of {read}, {:.1} % of tokens, {:.1} % of \
              compute, batches {:.0} % full, {} rejected, {} dropped",
             self.epoch,
             self.n_steps,
@@ -202,13 +213,17 @@ impl fmt::Display for EpochPadding {
     /// The summary, a row for each bucket that had batches, and what was rejected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.summary())?;
+        let (length, waste) = match self.is_of_texts {
+            true => ("tokens/batch", "source padding"),
+            false => ("s/batch", "audio padding"),
+        };
         let mut table = TextTable::new(&[
             Left("bucket"),
             Right("batches"),
             Right("items"),
             Right("items/batch"),
-            Right("s/batch"),
-            Right("audio padding"),
+            Right(length),
+            Right(waste),
             Right("token padding"),
             Right("full"),
         ]);

@@ -4,10 +4,12 @@
 mod cross_entropy;
 mod ctc;
 mod distillation;
+mod optimal_transport;
 
 pub use cross_entropy::CrossEntropy;
 pub use ctc::{Ctc, CtcVocabulary};
 pub use distillation::Distillation;
+pub use optimal_transport::OptimalTransport;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,8 @@ pub struct LossConfig {
     pub ctc: Ctc,
     /// Of what the decoder's next tokens lack of a teacher's.
     pub distillation: Distillation,
+    /// Of the encoder's states on their way to those of the text.
+    pub optimal_transport: OptimalTransport,
 }
 
 impl LossConfig {
@@ -32,11 +36,12 @@ impl LossConfig {
     }
 
     /// What each counts, by name.
-    pub fn weights(&self) -> [(&'static str, f64); 3] {
+    pub fn weights(&self) -> [(&'static str, f64); 4] {
         [
             ("cross_entropy", self.cross_entropy.weight),
             ("ctc", self.ctc.weight),
             ("distillation", self.distillation.weight),
+            ("optimal_transport", self.optimal_transport.weight),
         ]
     }
 
@@ -55,6 +60,7 @@ impl LossConfig {
         if weights.iter().all(|(_, weight)| *weight == 0.0) {
             return Err(Error::config("loss", "all weights are 0: there is nothing to learn"));
         }
+        self.optimal_transport.check()?;
         let temperature = self.distillation.temperature;
         if !(temperature.is_finite() && temperature > 0.0) {
             let message = format!("{temperature} is not a number above 0");

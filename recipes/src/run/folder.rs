@@ -30,7 +30,9 @@ pub(super) fn keep_settings(config: &RunConfig, dir: &Path) -> Result<(), Error>
         // What there was no setting for was as it is by default.
         lay(&mut kept, defaults());
         // Both from text: a number of single precision has more digits as a value.
-        let now = parse(&text)?;
+        let mut now = parse(&text)?;
+        // As some settings are not said where they are as ever.
+        lay(&mut now, defaults());
         let may_change = |key: &str| may_change(key) || (key == PERIODS && appends(&kept, &now));
         if let Some(key) = first_difference(&kept, &now, &may_change) {
             let message = format!(

@@ -3,15 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use models::BundleSource;
-
-use super::{Assembled, Progress, assemble};
+use super::{Assembled, Bases, Progress, speech, texts};
 use crate::Error;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TaskKind};
 use crate::data::EpochPadding;
-use crate::loader::{Position, Source};
+use crate::loader::Position;
 use crate::pass::Workers;
-use crate::task::Task;
+use crate::task::{Data, Learner};
 
 /// Updates that are tried, spread over the first epoch.
 const N_TRIED: usize = 4;
@@ -40,12 +38,19 @@ pub struct Forecast {
 pub fn forecast(
     name: &str,
     config: &RunConfig,
-    base: Option<BundleSource>,
+    bases: impl Into<Bases>,
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Forecast, Error> {
-    let Assembled { config, task, corpus, padding, n_parameters, .. } =
-        assemble(name, config, base, dir, None, tell)?;
+    let bases = bases.into();
+    match config.task {
+        TaskKind::Transcribe => measure(speech::assemble(name, config, &bases, dir, None, tell)?),
+        TaskKind::TranslateText => measure(texts::assemble(name, config, &bases, dir, None, tell)?),
+    }
+}
+
+fn measure<T: Learner, D: Data<Batch = T::Batch>>(assembled: Assembled<T, D>) -> Result<Forecast, Error> {
+    let Assembled { config, task, corpus, padding, n_parameters, .. } = assembled;
     let n_batches = corpus.n_batches(0);
     let spread = (0..n_batches).step_by(n_batches.div_ceil(N_TRIED).max(1)).take(N_TRIED);
     let (workers, vars) = (Workers::new(config.train.parts)?, task.vars());
@@ -61,7 +66,7 @@ pub fn forecast(
         if batches.iter().all(Vec::is_empty) {
             continue;
         }
-        let device = task.live().device();
+        let device = task.device();
         // A GPU answers before it has computed.
         device.synchronize()?;
         let began = Instant::now();

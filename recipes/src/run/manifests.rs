@@ -14,12 +14,13 @@ use crate::data::manifest::{self, Cut, Needs};
 use crate::data::{Translations, hex, read_cut_at};
 use crate::prepare::{self, Set, Split, SynthesisOptions};
 
-/// The cuts of manifests, and of parts of corpora that are known by name, as they are learnt, and how many there are of each.
+/// The cuts of manifests, and of parts of corpora that are known by name, as they are learnt or, without `translations`, as they stand
+/// there, and how many there are of each.
 pub(super) fn read_cuts(
     entries: &[String],
     what: &str,
     needs: Needs,
-    translations: Translations,
+    translations: Option<Translations>,
     config: &RunConfig,
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
@@ -29,16 +30,21 @@ pub(super) fn read_cuts(
         let path = manifest_of(entry, what, &config.data.language, dir, tell)?;
         let mut read = manifest::read(&path, needs)?;
         read.rejected.iter().for_each(|rejected| tell(Progress::Rejected(rejected)));
-        // What is heard alone has no use for a translation.
-        if translations != Translations::Off {
-            config.data.glossary.apply(&mut read.cuts);
+        // The glossary asks for the language.
+        if config.data.force_language {
+            force_language(&mut read.cuts, &config.data.language);
         }
-        let learnt = translations.apply(read.cuts);
+        let learnt = match translations {
+            None => read.cuts,
+            // What is heard alone has no use for a translation.
+            Some(Translations::Off) => Translations::Off.apply(read.cuts),
+            Some(translations) => {
+                config.data.glossary.apply(&mut read.cuts);
+                translations.apply(read.cuts)
+            }
+        };
         counts.push(learnt.len());
         cuts.extend(learnt);
-    }
-    if config.data.force_language {
-        force_language(&mut cuts, &config.data.language);
     }
     Ok((cuts, counts))
 }
@@ -52,7 +58,7 @@ pub(super) fn sources(
 ) -> Result<Sources, Error> {
     let needs = Needs { text: false, recording: true, ..Needs::default() };
     let mut read = |entries: &[String], what: &str| -> Result<Vec<_>, Error> {
-        let (cuts, _) = read_cuts(entries, what, needs, Translations::Off, config, dir, tell)?;
+        let (cuts, _) = read_cuts(entries, what, needs, None, config, dir, tell)?;
         let waveform =
             |cut: &Cut| Ok((read_cut_at(cut, sample_rate, &DecodeAudio::default())?, cut.id.clone()));
         cuts.iter().map(waveform).collect()
@@ -76,6 +82,12 @@ pub(super) fn sources(
 pub fn force_language(cuts: &mut [Cut], language: &str) {
     let language: Arc<str> = language.into();
     cuts.iter_mut().for_each(|cut| cut.language = Some(language.clone()));
+}
+
+/// A corpus without the part that a setting names.
+fn lacks(corpus: &str, split: &str, parts: impl Iterator<Item = Split>, what: &str) -> Error {
+    let parts: Vec<_> = parts.map(Split::name).collect();
+    Error::config(what, format!("`{corpus}` has no part `{split}`; it has {}", parts.join(", ")))
 }
 
 /// Where the manifest is that a setting names; a corpus becomes manifests, in the run's folder, when it is first asked for.
@@ -127,9 +139,7 @@ pub fn manifest_of(
         };
         prepare::write(&splits, &rejected, out, true)?;
         if !path.is_file() {
-            let parts: Vec<_> = splits.keys().map(|split| split.name()).collect();
-            let message = format!("`{corpus}` has no part `{}`; it has {}", part.split, parts.join(", "));
-            return Err(Error::config(what, message));
+            return Err(lacks(corpus, part.split, splits.keys().copied(), what));
         }
     }
     Ok(path)
@@ -149,7 +159,7 @@ pub enum Place {
 /// Looks for what a setting names, and reads nothing.
 ///
 /// # Errors
-/// A corpus that is nowhere.
+/// A corpus that is nowhere, and a part that a synthesised set does not have.
 pub fn find(entry: &str, what: &str, language: &str, dir: &Path) -> Result<Place, Error> {
     if Path::new(entry).is_file() {
         return Ok(Place::Manifest);
@@ -179,6 +189,12 @@ impl<'a> Part<'a> {
             );
             Error::config(what, message)
         })?;
+        // What is synthesised takes a while, and says before it what it will be.
+        if let Some(set) = Set::named(corpus)
+            && !set.parts().any(|part| part.name() == split)
+        {
+            return Err(lacks(corpus, split, set.parts(), what));
+        }
         Ok(Self { corpus, split, folder: dir.join(DATA).join(folder_name(corpus, language)) })
     }
 
@@ -222,6 +238,26 @@ mod tests {
             find("phrases-en-ps:text", "data.train", "en", dir.path()).expect("there"),
             Place::Imported
         );
+    }
+
+    #[test]
+    fn parts_that_a_set_does_not_have_are_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (entry, words) in [
+            ("digits-en:text", "`digits-en` has no part `text`; it has train, dev"),
+            ("digits-en:test", "it has train, dev"),
+            ("phrases-en-ps:tset", "`phrases-en-ps` has no part `tset`; it has train, dev, test, text"),
+            ("phrases-tico:text", "it has train, dev, test"),
+        ] {
+            let made = manifest_of(entry, "data.train", "en", dir.path(), &mut |_| {});
+            for message in [
+                made.expect_err(entry).to_string(),
+                find(entry, "data.train", "en", dir.path()).expect_err(entry).to_string(),
+            ] {
+                assert!(message.contains("data.train") && message.ends_with(words), "{message}");
+            }
+        }
+        assert!(!dir.path().join(DATA).exists());
     }
 
     #[test]

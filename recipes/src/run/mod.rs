@@ -9,36 +9,33 @@ mod forecast;
 mod manifests;
 mod model;
 mod pseudo_labels;
+mod speech;
 mod stage;
+mod texts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use audio::augment::Augmenter;
-use models::{BundleSource, DeviceChoice, Transcriber};
+use models::{Bundle, BundleSource, Part};
 
 pub use self::base::{learn_vocabulary, with_language};
-use self::base::{loss, prepared_base, sizes, student};
 pub use self::folder::first_difference;
-use self::folder::{keep_settings, lock};
+use self::folder::lock;
 pub use self::forecast::{Forecast, forecast};
 pub use self::manifests::{Place, find, force_language, manifest_of};
-use self::manifests::{read_cuts, sources};
-use self::model::{keep_model, learning_rate, limits, longest_secs, memory, model};
-use self::pseudo_labels::pseudo_labels;
+use self::model::keep_model;
 pub use self::stage::{FirstStage, check_base};
 use self::stage::{Stage, first_stage};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State};
-use crate::config::{RunConfig, StrategyKind, TargetConfig, TaskKind};
-use crate::data::manifest::{Needs, Rejected};
-use crate::data::{EpochPadding, Translations};
-use crate::loader::Source as _;
+use crate::config::{RunConfig, StrategyKind, TaskKind};
+use crate::data::EpochPadding;
+use crate::data::manifest::Rejected;
 use crate::metrics_log::{JSONL_NAME, MetricsLog};
 use crate::run_card::{RunCard, TOO_SHORT};
-use crate::task::Figures;
-use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Teacher, Transcribe};
+use crate::task::transcribe::{COLLAPSED, SPREADS};
+use crate::task::{Data, Figures, Learner};
 use crate::train::{Ending, Event, Run, StepReport, train};
 
 /// Where the model is in a run's folder.
@@ -48,9 +45,6 @@ const CHECKPOINTS: &str = "checkpoints";
 const ADAPTER: &str = "adapter";
 pub(crate) const CARD: &str = "card.html";
 const DATA: &str = "data";
-/// Windows in a batch whose size was left open.
-const BATCH_WINDOWS: f64 = 8.0;
-
 /// What a run tells while it goes.
 #[derive(Debug)]
 pub enum Progress<'a> {
@@ -117,22 +111,47 @@ pub struct Outcome {
 pub fn run(
     name: &str,
     config: &RunConfig,
-    base: Option<BundleSource>,
+    bases: impl Into<Bases>,
     dir: &Path,
     stop: &AtomicBool,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Outcome, Error> {
     fs::create_dir_all(dir).map_err(|error| Error::file(dir, error))?;
     let _alone = lock(dir)?;
-    let base = match config.strategy.kind {
-        StrategyKind::Multistage => match first_stage(name, config, base, dir, stop, tell)? {
-            Stage::Passed(base) => Some(base),
+    let mut bases = bases.into();
+    if config.strategy.kind == StrategyKind::Multistage {
+        bases = match first_stage(name, config, bases, dir, stop, tell)? {
+            Stage::Passed(base) => base.into(),
             Stage::Stopped(outcome) => return Ok(*outcome),
-        },
-        _ => base,
-    };
-    let Assembled { config, task, corpus, n_train, train_secs, n_dev, n_parameters, .. } =
-        assemble(name, config, base, dir, Some(stop), tell)?;
+        };
+    }
+    match config.task {
+        TaskKind::Transcribe => train_and_keep(
+            name,
+            speech::assemble(name, config, &bases, dir, Some(stop), tell)?,
+            dir,
+            stop,
+            tell,
+        ),
+        TaskKind::TranslateText => train_and_keep(
+            name,
+            texts::assemble(name, config, &bases, dir, Some(stop), tell)?,
+            dir,
+            stop,
+            tell,
+        ),
+    }
+}
+
+/// Goes on where the run in `dir` is, until its end, and keeps what comes of it.
+fn train_and_keep<T: Learner, D: Data<Batch = T::Batch>>(
+    name: &str,
+    assembled: Assembled<T, D>,
+    dir: &Path,
+    stop: &AtomicBool,
+    tell: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Outcome, Error> {
+    let Assembled { config, task, corpus, n_train, train_secs, n_dev, n_parameters, .. } = assembled;
     let config = &config;
     let checkpoints = Checkpoints::open(&dir.join(CHECKPOINTS))?;
     let at = checkpoints.steps()?.last().copied();
@@ -152,6 +171,9 @@ pub fn run(
         held_out_digest: &held_out_digest,
     };
     let (ending, state) = train(&task, &corpus, &settings, stop, &mut |event| {
+        if let Event::Evaluated { figures, .. } = &event {
+            collapse(figures, config).iter().for_each(|note| tell(Progress::Note(note)));
+        }
         let recorded = record(&mut log, &event).and_then(|()| {
             let Event::Step(StepReport { step, at, .. }) = &event else { return Ok(()) };
             // Another epoch began with this update or within the one before.
@@ -199,11 +221,11 @@ pub fn run(
 }
 
 /// A run before its first update.
-struct Assembled {
+struct Assembled<T, D> {
     /// All that was left open decided.
     config: RunConfig,
-    task: Transcribe,
-    corpus: Corpus,
+    task: T,
+    corpus: D,
     padding: EpochPadding,
     n_train: usize,
     train_secs: f64,
@@ -212,102 +234,42 @@ struct Assembled {
     n_parameters: usize,
 }
 
-/// Reads the data and the model. `stop` is that of a run, and the folder from now on that of one with these settings; without it
-/// nothing is written, and a student is planned with the texts that are there.
-fn assemble(
-    name: &str,
-    config: &RunConfig,
-    base: Option<BundleSource>,
-    dir: &Path,
-    stop: Option<&AtomicBool>,
-    tell: &mut (dyn FnMut(Progress<'_>) + Send),
-) -> Result<Assembled, Error> {
-    let TaskKind::Transcribe = config.task;
-    let device = config.train.device.open()?;
-    let is_student = config.strategy.kind == StrategyKind::Distil;
-    let teacher = base.clone().filter(|_| is_student).map(|base| prepared_base(config, base)).transpose()?;
-    let base = base.map(|base| prepared_base(config, base)).transpose()?;
-    let base = base.map(|base| student(config, base)).transpose()?;
-    let teacher = teacher.map(|teacher| Transcriber::load(teacher, &device)).transpose()?;
-    // What a base decides is said as it is.
-    let mut config = match &base {
-        Some(base) => {
-            let base = base.description();
-            RunConfig { model: sizes(config, base)?, loss: loss(&config.loss, base), ..config.clone() }
-        }
-        None => config.clone(),
-    };
-    config.train.device = DeviceChoice::of(&device);
-    // So is what was left to its window.
-    if config.join.max_secs == 0.0 {
-        let longest_secs = longest_secs(&config.sampler, config.model.window_secs);
-        config.join.max_secs = longest_secs * config.augment.speed.slowest();
-    }
-    if config.sampler.batch_secs == 0.0 {
-        config.sampler.batch_secs = BATCH_WINDOWS * config.model.window_secs;
-    }
-    if stop.is_some() {
-        keep_settings(&config, dir)?;
-    }
-    let translations = config.data.translations;
-    let needs = Needs {
-        text: !config.data.keep_empty,
-        transcript: translations == Translations::Off,
-        recording: true,
-        ..Needs::default()
-    };
-    let mut read =
-        |entries: &[String], what: &str| read_cuts(entries, what, needs, translations, &config, dir, tell);
-    let (cuts, counts) = read(&config.data.train, "data.train")?;
-    let (dev, _) = read(&config.data.dev, "data.dev")?;
-    let (cuts, counts) = match (&teacher, stop) {
-        (Some(teacher), Some(stop)) if config.strategy.distil.max_wer > 0.0 => {
-            let cuts = pseudo_labels(cuts, teacher, &config, dir, stop, tell)?;
-            let n_cuts = cuts.len();
-            (cuts, vec![n_cuts])
-        }
-        _ => (cuts, counts),
-    };
-    // Its encoder is the student's.
-    let teacher = teacher.map(|teacher| Teacher::new(&teacher, &config)).transpose()?;
-    let weights = config.data.weights.iter().zip(&counts);
-    let weights = weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect();
+/// What a run begins with, before it is read.
+#[derive(Debug, Clone, Default)]
+pub struct Bases {
+    /// The model that `model.base` names.
+    pub base: Option<BundleSource>,
+    /// Those that `model.parts` names.
+    pub parts: Vec<(Part, BundleSource)>,
+}
 
-    let (description, params, vocabulary) = model(name, &config, base, &cuts, &device)?;
-    let language = (!config.data.language.is_empty()).then(|| config.data.language.clone());
-    // For both sets of recordings, which are about as likely to be heard again.
-    let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
-    let (n_train, n_dev) = (cuts.len(), dev.len());
-    let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
-    let params = params.with_checkpointing(config.model.gradient_checkpointing);
-    let task =
-        Transcribe::new(params, description, &config.loss, config.seed, vocabulary, teacher, |live| {
-            let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
-            recordings.check(&TargetConfig { unpunctuated: 0.0, ..config.target.clone() })?;
-            HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)
-        })?;
-    let recordings = Recordings::new(cuts, language, task.live().clone(), cache_bytes);
-    recordings.check(&config.target)?;
-    let capacity = Capacity { limits: limits(&config, task.live()), memory: memory(&config, &task)? };
-    let sources = sources(&config, task.live().feature_spec().sample_rate, dir, tell)?;
-    let augmenter = Augmenter::new(config.augment.clone(), sources)?;
-    let (corpus, padding) =
-        Corpus::new(recordings, weights, &config, augmenter, &capacity, task.description(), &device)?;
-    let n_parameters = task.n_parameters().0 as usize;
-    if n_parameters == 0 {
-        return Err(Error::config("strategy", "leaves nothing of the model to be trained"));
+impl From<BundleSource> for Bases {
+    fn from(base: BundleSource) -> Self {
+        Self { base: Some(base), parts: Vec::new() }
     }
-    tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
-    if config.optimizer.learning_rate == 0.0 {
-        config.optimizer.learning_rate = learning_rate(&config.model, config.strategy.kind);
+}
+
+impl Bases {
+    /// The parts, opened.
+    fn open_parts(&self) -> Result<Vec<(Part, Bundle)>, Error> {
+        let open = |(part, source): &(Part, BundleSource)| Ok((*part, Bundle::from_source(source.clone())?));
+        self.parts.iter().map(open).collect()
     }
-    if config.train.max_epochs > 0 {
-        config.train.max_steps = (config.train.max_epochs * corpus.n_batches(0) as u64)
-            .div_ceil(config.train.accumulate.max(1) as u64)
-            .max(1);
+}
+
+/// Whether optimal transport has made states of speech or of text the same, which nothing can be read from.
+fn collapse(figures: &Figures, config: &RunConfig) -> Option<String> {
+    if config.loss.optimal_transport.weight == 0.0 {
+        return None;
     }
-    config.schedule = config.schedule.of_run(config.train.max_steps);
-    Ok(Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters })
+    let (name, spread) = SPREADS
+        .iter()
+        .filter_map(|name| Some((*name, *figures.get(*name)?)))
+        .find(|(_, spread)| *spread < COLLAPSED)?;
+    Some(format!(
+        "{name} is {spread:.4}: the encoder's states are nearly all the same, which costs optimal transport nothing; give \
+         loss.ctc.weight more, or set loss.optimal_transport.freeze_text"
+    ))
 }
 
 fn record(log: &mut MetricsLog, event: &Event) -> Result<(), Error> {
@@ -353,4 +315,28 @@ fn record_epoch(log: &mut MetricsLog, step: u64, epoch: &EpochPadding) -> Result
         ("epoch/n_rejected", epoch.admission.total().n_rejected() as f64),
     ];
     Ok(log.record(step, &values)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_that_have_become_the_same_are_told() {
+        let config = |weight: &str| {
+            let weight = format!("loss.optimal_transport.weight={weight}");
+            RunConfig::load(None, &["data.train=[\"a.jsonl\"]".to_owned(), weight]).expect("settings")
+        };
+        let (moves, measures) = (config("0.1"), config("0"));
+        let told = |speech: f64, text: f64| {
+            let [one, other] = SPREADS;
+            let figures = Figures::from([(one.to_owned(), speech), (other.to_owned(), text)]);
+            assert_eq!(collapse(&figures, &measures), None);
+            collapse(&figures, &moves)
+        };
+        assert_eq!(told(0.4, 0.6), None);
+        assert!(told(0.004, 0.6).is_some_and(|note| note.contains("speech_spread is 0.0040")));
+        assert!(told(0.4, 0.0).is_some_and(|note| note.contains("text_spread")));
+        assert_eq!(collapse(&Figures::new(), &moves), None);
+    }
 }

@@ -1,54 +1,225 @@
 //! The model of a run: what it has room for, and which of its weights are kept.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use models::params::Params;
+use models::params::{Params, TrainedPart};
 use models::{
-    Architecture, Bundle, Description, DeviceChoice, NewConformer, NewVocabulary, NewWhisper, Transcriber,
+    Architecture, Bundle, Description, DeviceChoice, NewConformer, NewVocabulary, NewWhisper, Part,
+    TEXT_ENCODER, TextEncoderConfig, Told, Transcriber,
 };
 
 use super::base::{vocabulary_in, with_ctc_head};
 use super::{ADAPTER, MODEL};
 use crate::Error;
 use crate::checkpoint::{Checkpoints, State, set_var, sync_folder};
-use crate::config::{ModelConfig, ModelKind, RunConfig, SamplerSettings, StrategyKind};
+use crate::config::{ModelConfig, ModelKind, RunConfig, SamplerSettings, StrategyKind, TargetUnit, TaskKind};
 use crate::data::manifest::Cut;
-use crate::data::{LengthLimits, ModelDims, TokensPerPosition, TrainingMemory};
+use crate::data::{LengthLimits, ModelDims, Phonemes, TokensPerPosition, TrainingMemory};
 use crate::loss::CtcVocabulary;
 use crate::task::transcribe::{Transcribe, ctc_vocabulary};
-use crate::task::{Figures, Task};
+use crate::task::{Figures, Learner, is_better};
 
-/// The model that is trained, a given one, or a new one that learns its vocabulary from the texts; and the tokens that CTC tells apart.
+/// Most tokens or phonemes of a text that an encoder reads: more are no sentence.
+const MAX_TEXT_POSITIONS: usize = 1 << 13;
+
+/// A model that is to be trained.
+pub(super) struct Built {
+    pub description: Description,
+    pub params: Params,
+    /// The tokens that CTC tells apart.
+    pub vocabulary: CtcVocabulary,
+    /// What an encoder's states are held against in the place of tokens.
+    pub phonemes: Option<Phonemes>,
+}
+
+/// The model that is trained, a given one with parts of others, or a new one that learns its vocabulary from the texts.
 pub(super) fn model(
     name: &str,
     config: &RunConfig,
     base: Option<Bundle>,
+    parts: Vec<(Part, Bundle)>,
     cuts: &[Cut],
     device: &Device,
-) -> Result<(Description, Params, CtcVocabulary), Error> {
-    let heard = |description: &Description| match config.loss.ctc.weight > 0.0 {
-        true => {
+) -> Result<Built, Error> {
+    let Some(mut base) = base else {
+        let description = new_model(name, config, cuts)?;
+        let description = match targets(cuts) {
+            targets if targets.is_empty() => description,
+            targets => description.with_translation_languages(&targets)?,
+        };
+        let phonemes = phonemes(config, &description, cuts)?;
+        let text_encoder = text_encoder(config, &description, phonemes.as_ref())?;
+        let description = description.with_text_encoder(text_encoder.as_ref())?;
+        let vocabulary = heard(config, &description, cuts, phonemes.as_ref())?;
+        let description = match description.architecture() {
+            Architecture::Canary(_) if phonemes.is_none() => {
+                description.with_ctc_tokens(vocabulary.tokens())?
+            }
+            _ => description,
+        };
+        check_text_encoder(config, &description, true)?;
+        let params = Params::seeded(config.seed, device).with_part(trained_part(config, &description));
+        return Ok(Built { description, params, vocabulary, phonemes });
+    };
+    for (part, other) in parts {
+        base = base.with_part(part, other)?;
+    }
+    if let Some(codes) = further_targets(base.description(), cuts)? {
+        base = base.with_translation_languages(&codes)?;
+    }
+    let phonemes = phonemes(config, base.description(), cuts)?;
+    let text_encoder = text_encoder(config, base.description(), phonemes.as_ref())?;
+    let base = base.with_text_encoder(text_encoder.as_ref())?;
+    let vocabulary = heard(config, base.description(), cuts, phonemes.as_ref())?;
+    let beside_decoder = if phonemes.is_some() { CtcVocabulary::default() } else { vocabulary.clone() };
+    let base = with_ctc_head(base, config.strategy.kind, &beside_decoder)?;
+    check_text_encoder(config, base.description(), !base.has_part(Part::TextEncoder))?;
+    // A model that has only read begins to hear, and one that has only heard to read.
+    let lacking: Vec<Part> =
+        [Part::Encoder, Part::TextEncoder].into_iter().filter(|part| !base.has_part(*part)).collect();
+    let needs_encoder = matches!(
+        config.strategy.kind,
+        StrategyKind::Lora | StrategyKind::FrozenEncoder | StrategyKind::Distil
+    );
+    if needs_encoder && config.task == TaskKind::Transcribe && lacking.contains(&Part::Encoder) {
+        let message =
+            format!("{}: the base has no encoder of speech yet; use full", config.strategy.kind.name());
+        return Err(Error::config("strategy.kind", message));
+    }
+    let (description, weights) = base.into_parts();
+    let mut params = Params::trainable(weights, device).with_part(trained_part(config, &description));
+    for scope in lacking.iter().flat_map(|part| description.architecture().part_scopes(*part)) {
+        params = params.with_new(&format!("{scope}."), config.seed);
+    }
+    Ok(Built { description, params, vocabulary, phonemes })
+}
+
+/// Languages that is translated into.
+fn targets(cuts: &[Cut]) -> Vec<String> {
+    let codes: BTreeSet<&str> = cuts.iter().filter_map(|cut| cut.target_language.as_deref()).collect();
+    codes.into_iter().map(str::to_owned).collect()
+}
+
+/// Those that a model will have learnt to translate into with these cuts, where that is to be said anew: a Whisper learns one in the place
+/// of the one that it knew, others learn more.
+fn further_targets(description: &Description, cuts: &[Cut]) -> Result<Option<Vec<String>>, Error> {
+    let (_, generation, special) = description.vocabulary()?;
+    let (wanted, known) = (targets(cuts), special.translation_languages);
+    let is_said = generation.translation_languages.is_some();
+    if wanted.iter().all(|code| known.contains(code)) {
+        return Ok(None);
+    }
+    Ok(match description.architecture() {
+        Architecture::Whisper(_) => Some(wanted),
+        // It says nothing where it reaches whatever it has a token for.
+        _ if !is_said => None,
+        _ => Some(known.into_iter().chain(wanted).collect::<BTreeSet<_>>().into_iter().collect()),
+    })
+}
+
+/// What of a model learns.
+fn trained_part(config: &RunConfig, description: &Description) -> TrainedPart {
+    let mut part = config.strategy.part(description.architecture(), config.seed);
+    if config.task == TaskKind::Transcribe && !config.loss.optimal_transport.trains_text() {
+        part.frozen.push(TEXT_ENCODER.to_owned());
+    }
+    part
+}
+
+/// The tokens that CTC tells apart.
+fn heard(
+    config: &RunConfig,
+    description: &Description,
+    cuts: &[Cut],
+    phonemes: Option<&Phonemes>,
+) -> Result<CtcVocabulary, Error> {
+    if config.loss.ctc.weight == 0.0 {
+        return Ok(CtcVocabulary::default());
+    }
+    match phonemes {
+        Some(phonemes) => {
+            let ids: Vec<u32> = (0u32..).zip(phonemes.symbols()).map(|(id, _)| id).collect();
+            Ok(CtcVocabulary::of_tokens(&ids))
+        }
+        None => {
             let language = Some(config.data.language.as_str()).filter(|code| !code.is_empty());
             ctc_vocabulary(description, cuts, language)
         }
-        false => Ok(CtcVocabulary::default()),
-    };
-    if let Some(base) = base {
-        let heard = heard(base.description())?;
-        let (description, weights) = with_ctc_head(base, config.strategy.kind, &heard)?.into_parts();
-        let part = config.strategy.part(description.architecture(), config.seed);
-        return Ok((description, Params::trainable(weights, device).with_part(part), heard));
     }
-    let description = new_model(name, config, cuts)?;
-    let heard = heard(&description)?;
-    let description = match description.architecture() {
-        Architecture::Canary(_) => description.with_ctc_tokens(heard.tokens())?,
-        _ => description,
+}
+
+/// The phonemes that an encoder's states are held against, if any: those that the model's encoder of texts knows, or those of the data.
+fn phonemes(config: &RunConfig, description: &Description, cuts: &[Cut]) -> Result<Option<Phonemes>, Error> {
+    let refuse = |message: &str| Err(Error::config("target.unit", message));
+    let known = description.text_encoder().filter(|_| config.model.text_encoder_layers != Some(0));
+    match (config.target.unit, known) {
+        (TargetUnit::Tokens, Some(known)) if !known.phonemes.is_empty() => {
+            refuse("the model's encoder of texts reads phonemes, and this says tokens")
+        }
+        (TargetUnit::Tokens, _) => Ok(None),
+        (TargetUnit::Phonemes, _) if matches!(description.architecture(), Architecture::ParakeetCtc(_)) => {
+            refuse("a parakeet_ctc reads tokens, which are what it writes")
+        }
+        (TargetUnit::Phonemes, Some(known)) if known.phonemes.is_empty() => {
+            refuse("the model's encoder of texts reads tokens, and this says phonemes")
+        }
+        (TargetUnit::Phonemes, Some(known)) => Ok(Some(Phonemes::new(known.phonemes.clone()))),
+        (TargetUnit::Phonemes, None) => Phonemes::of_cuts(cuts).map(Some),
+    }
+}
+
+/// The encoder of texts that the model will have, if any.
+fn text_encoder(
+    config: &RunConfig,
+    description: &Description,
+    phonemes: Option<&Phonemes>,
+) -> Result<Option<TextEncoderConfig>, Error> {
+    let (known, architecture) = (description.text_encoder(), description.architecture());
+    // What trains nothing beside its base leaves it out.
+    let is_alone = matches!(config.strategy.kind, StrategyKind::Lora | StrategyKind::Distil);
+    let n_layers = match (config.model.text_encoder_layers, known) {
+        (Some(0), _) => return Ok(None),
+        (_, _) if is_alone => return Ok(None),
+        (Some(n), Some(known)) if n != known.num_hidden_layers => {
+            let message = format!(
+                "{n} is not the {} of the model's; leave it out to keep them",
+                known.num_hidden_layers
+            );
+            return Err(Error::config("model.text_encoder_layers", message));
+        }
+        (_, Some(known)) => return Ok(Some(known.clone())),
+        (Some(n), None) => n,
+        (None, None) if config.task == TaskKind::TranslateText => architecture.n_layers().0,
+        (None, None) => return Ok(None),
     };
-    Ok((description, Params::seeded(config.seed, device), heard))
+    // Words have several phonemes to a token.
+    let (n_read, per_token) =
+        phonemes.map_or((architecture.n_vocab(), 1), |known| (known.symbols().len() + 1, 4));
+    let width = architecture.encoder_width();
+    Ok(Some(TextEncoderConfig {
+        num_hidden_layers: n_layers,
+        num_attention_heads: architecture.n_heads(),
+        hidden_size: width,
+        intermediate_size: 4 * width,
+        vocab_size: n_read,
+        max_position_embeddings: (per_token * architecture.max_target_positions()).min(MAX_TEXT_POSITIONS),
+        phonemes: phonemes.map(|known| known.symbols().to_vec()).unwrap_or_default(),
+    }))
+}
+
+/// Refuses an encoder of texts that has learnt nothing and never will.
+fn check_text_encoder(config: &RunConfig, description: &Description, is_new: bool) -> Result<(), Error> {
+    let learns = config.task == TaskKind::TranslateText || config.loss.optimal_transport.trains_text();
+    if description.text_encoder().is_none() || !is_new || learns {
+        return Ok(());
+    }
+    let message = "nothing trains a new encoder of texts here: give one that has learnt (model.parts.text_encoder, from \
+                   task = \"translate_text\"), or loss.optimal_transport.weight";
+    Err(Error::config("model.text_encoder_layers", message))
 }
 
 /// A model that nobody has trained yet.
@@ -143,6 +314,10 @@ pub(super) fn longest_secs(sampler: &SamplerSettings, window_secs: f64) -> f64 {
 pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
     let sampler = &config.sampler;
     let positions = live.architecture().max_target_positions() as u32;
+    // Prompts are as long in one language as in another.
+    let language = live.languages().next();
+    let prompt = live.special_tokens().prompt_after(&[], Told { language, ..Told::default() });
+    let n_prompt = prompt.map_or(0, |(prompt, _)| prompt.len());
     // Two times around the text.
     let room = positions.saturating_sub(2);
     LengthLimits {
@@ -150,8 +325,11 @@ pub(super) fn limits(config: &RunConfig, live: &Transcriber) -> LengthLimits {
         max_duration_secs: Some(longest_secs(sampler, live.window_secs())),
         max_tokens: Some(if sampler.max_tokens > 0 { sampler.max_tokens.min(room) } else { room }),
         // CTC writes one token at a position at most; beside another loss it leaves out what is too short for it.
-        tokens_per_position: (!config.loss.trains_decoder())
-            .then_some(TokensPerPosition { position_secs: live.position_secs(), max: 1.0 }),
+        tokens_per_position: (!config.loss.trains_decoder()).then_some(TokensPerPosition {
+            position_secs: live.position_secs(),
+            max: 1.0,
+            n_unsaid: n_prompt as u32,
+        }),
         max_tokens_per_sec: (sampler.max_tokens_per_sec > 0.0).then_some(sampler.max_tokens_per_sec),
         ..LengthLimits::default()
     }
@@ -202,7 +380,7 @@ pub(super) fn memory(config: &RunConfig, task: &Transcribe) -> Result<Option<Tra
 
 /// Writes the model of the best checkpoint, or the mean of the latest ones where that is better, and says how good it is.
 pub(super) fn keep_model(
-    task: &Transcribe,
+    task: &impl Learner,
     config: &RunConfig,
     checkpoints: &Checkpoints,
     state: &State,
@@ -221,7 +399,9 @@ pub(super) fn keep_model(
         set_weights(task, &latest)?;
         let averaged = task.evaluate()?;
         match (averaged.get(best_by), figures.get(best_by)) {
-            (Some(mean), Some(single)) if mean <= single || (single.is_nan() && !mean.is_nan()) => {
+            (Some(mean), Some(single))
+                if !mean.is_nan() && (single.is_nan() || !is_better(best_by, *single, *mean)) =>
+            {
                 figures = averaged;
             }
             _ => set_weights(task, &[checkpoints.path(best)])?,
@@ -274,7 +454,7 @@ fn base_name(base: &str) -> String {
 }
 
 /// Sets the weights to the mean of those of some checkpoints.
-fn set_weights(task: &Transcribe, checkpoints: &[PathBuf]) -> Result<(), Error> {
+fn set_weights(task: &impl Learner, checkpoints: &[PathBuf]) -> Result<(), Error> {
     let vars = [task.vars(), task.statistics()].concat();
     let mut sums: Vec<Option<Tensor>> = vec![None; vars.len()];
     for checkpoint in checkpoints {

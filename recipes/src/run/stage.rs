@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::base::prepared_base;
 use super::folder::write_whole;
-use super::{Outcome, Progress, run};
+use super::{Bases, Outcome, Progress, run};
 use crate::Error;
 use crate::checkpoint::State;
 use crate::config::{RunConfig, StrategyConfig, StrategyKind};
@@ -38,7 +38,7 @@ pub(super) enum Stage {
 pub(super) fn first_stage(
     name: &str,
     config: &RunConfig,
-    base: Option<BundleSource>,
+    bases: Bases,
     dir: &Path,
     stop: &AtomicBool,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
@@ -51,7 +51,7 @@ pub(super) fn first_stage(
         // None yet, or one of other settings: the run itself says which of them it cannot go on with.
         _ => {
             tell(Progress::Note(&format!("stage A: {}", first.data.language)));
-            let outcome = run(&format!("{name}, stage A"), &first, base, &dir, stop, tell)?;
+            let outcome = run(&format!("{name}, stage A"), &first, bases, &dir, stop, tell)?;
             if outcome.ending == Ending::Stopped {
                 return Ok(Stage::Stopped(Box::new(outcome)));
             }

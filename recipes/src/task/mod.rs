@@ -1,13 +1,18 @@
 //! What is trained: from a batch to the terms of its loss. The loop knows nothing else of a model.
 
+mod figures;
 pub mod transcribe;
+pub mod translate_text;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
+use models::{Description, Tokenizer, WeightDtype};
 
+pub use self::figures::{Figures, is_better};
 use crate::Error;
+use crate::data::EpochPadding;
+use crate::loader::Source;
 
 /// A term of a batch's loss, before it is computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,9 +88,6 @@ impl Extent {
     }
 }
 
-/// Figures of an evaluation by name, such as `wer`.
-pub type Figures = BTreeMap<String, f64>;
-
 /// What is trained.
 pub trait Task: Sync {
     /// What one forward pass takes.
@@ -131,4 +133,64 @@ pub trait Task: Sync {
     /// # Errors
     /// What the disk refuses.
     fn save(&self, dir: &Path) -> Result<(), Error>;
+}
+
+/// Batches that are planned epoch by epoch.
+pub trait Data: Source {
+    /// Identifies what is learnt, and in which order.
+    fn digest(&self) -> &str;
+
+    /// What the batches of an epoch waste, and what is in none of them.
+    ///
+    /// # Errors
+    /// An epoch of which nothing can be used.
+    fn padding(&self, epoch: u64) -> Result<EpochPadding, Error>;
+
+    /// The batch of an epoch that costs most.
+    ///
+    /// # Errors
+    /// An epoch of which nothing can be used.
+    fn heaviest(&self, epoch: u64) -> Result<usize, Error>;
+}
+
+/// A task whose model becomes a bundle.
+pub trait Learner: Task {
+    /// The bundle's files but its weights.
+    fn description(&self) -> &Description;
+
+    /// Where it computes.
+    fn device(&self) -> &Device;
+
+    /// Values that are trained, and all.
+    fn n_parameters(&self) -> (u64, u64);
+
+    /// Values that are trained and that the bundle leaves out.
+    fn n_left_out(&self) -> u64;
+
+    /// Identifies what the model is judged by, and how.
+    fn held_out_digest(&self) -> String;
+
+    /// Writes the model as it is now into `dir`, for use.
+    ///
+    /// # Errors
+    /// What the disk refuses, weights that the type cannot hold.
+    fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error>;
+
+    /// Writes what is trained beside the model `base` as an adapter into `dir`.
+    ///
+    /// # Errors
+    /// A model beside which nothing is trained, what the disk refuses.
+    fn write_adapter(&self, dir: &Path, base: &str, dtype: WeightDtype) -> Result<(), Error>;
+}
+
+/// Words begin with their space, the first one too, where a language has spaces at all: so do Whisper's texts.
+fn encode(tokenizer: &Tokenizer, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(match language.is_some_and(Tokenizer::is_unspaced) {
+        true => tokenizer.encode(text)?,
+        false => tokenizer.encode(&format!(" {text}"))?,
+    })
 }

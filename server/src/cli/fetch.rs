@@ -1,6 +1,7 @@
 //! A model by its name: where its files are, fetched with their progress shown if need be.
 
-use models::{BUNDLED, BundleSource};
+use models::{BUNDLED, BundleSource, Part};
+use recipes::config::RunConfig;
 
 use super::{
     Usage,
@@ -36,4 +37,13 @@ pub(super) fn fetch(spec: &str, config: &Config, style: Style) -> Result<BundleS
     let source = registry::resolve(spec, &Hub::new(config.hub_options()), &mut |at| download.update(at));
     download.clear();
     source
+}
+
+/// The files of the models that a run takes parts of.
+pub(super) fn fetch_parts(
+    run: &RunConfig,
+    config: &Config,
+    style: Style,
+) -> Result<Vec<(Part, BundleSource)>, registry::Error> {
+    run.model.parts.named().map(|(part, spec)| Ok((part, fetch(spec, config, style)?))).collect()
 }

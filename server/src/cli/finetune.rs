@@ -15,8 +15,8 @@ use clap::{ArgAction, ValueEnum};
 use models::{BundleSource, DeviceChoice};
 use recipes::{
     Error,
-    config::{RunConfig, StrategyKind, list_setting, text_setting},
-    run::{self, Forecast},
+    config::{RunConfig, StrategyKind, TaskKind, list_setting, text_setting},
+    run::{self, Bases, Forecast},
     text::Normaliser,
 };
 
@@ -27,7 +27,7 @@ use self::{
 };
 use super::{
     FAILED, Usage,
-    fetch::fetch,
+    fetch::{fetch, fetch_parts},
     output::{print, status_line},
     progress::{Style, bytes},
     signals::stop_flag,
@@ -165,11 +165,16 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
         configs.push(config(args, strategy.kind(), &out).map_err(|error| Usage(error.to_string()))?);
     }
     let Some(first) = configs.first().cloned() else { return Err(Usage("no strategy".to_owned()).into()) };
+    if first.task != TaskKind::Transcribe {
+        let message = "--set task: finetune teaches a model to hear; texts are trained on by speechd train";
+        return Err(Usage(message.to_owned()).into());
+    }
     let device = first.train.device.open().map_err(|error| Usage(error.to_string()))?;
     let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
     let corpora = Corpora::find(&first, &out);
     let are_imported = corpora.are_imported();
     let base = base(&first.model.base, corpora.missing, &hub, style)?;
+    let bases = Bases { base: Some(base.clone()), parts: fetch_parts(&first, &hub, style)? };
     for config in &configs {
         check_base(args, config, &base)?;
     }
@@ -198,7 +203,7 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
             // Each for itself: what an earlier one took is not counted again.
             process::reset_peak_memory();
             let mut teller = Teller::new(Style::new(true));
-            let forecast = run::forecast("finetune", config, Some(base.clone()), &folder, &mut |told| {
+            let forecast = run::forecast("finetune", config, bases.clone(), &folder, &mut |told| {
                 teller.tell(&told);
             })?;
             print(&describe(strategy.kind(), &forecast))?;
@@ -222,8 +227,7 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
         }
         let mut teller = Teller::new(style);
         let name = format!("finetune {} ({})", args.lang, kind.name());
-        let outcome =
-            run::run(&name, config, Some(base.clone()), &folder, &stop, &mut |told| teller.tell(&told));
+        let outcome = run::run(&name, config, bases.clone(), &folder, &stop, &mut |told| teller.tell(&told));
         teller.end();
         match outcome {
             Ok(outcome) => {

@@ -159,8 +159,9 @@ pub(super) struct Training {
     last_line: Instant,
     /// Means over the latest updates, each counting less the longer ago it was.
     loss: f64,
-    audio_secs: f64,
-    padded_secs: f64,
+    /// Seconds of audio, or tokens, of an update, and with its padding.
+    amount: f64,
+    padded: f64,
     busy_secs: f64,
 }
 
@@ -179,7 +180,7 @@ impl Training {
         }
         let last_line = Instant::now();
         let run = run.to_owned();
-        Self { style, run, bar, last_line, loss: 0.0, audio_secs: 0.0, padded_secs: 0.0, busy_secs: 0.0 }
+        Self { style, run, bar, last_line, loss: 0.0, amount: 0.0, padded: 0.0, busy_secs: 0.0 }
     }
 
     /// Another update was made.
@@ -191,14 +192,20 @@ impl Training {
         if !report.is_skipped {
             follow(&mut self.loss, report.loss);
         }
-        follow(&mut self.audio_secs, report.extent.audio_secs);
-        follow(&mut self.padded_secs, report.extent.padded_secs);
+        let extent = &report.extent;
+        // Texts have no seconds.
+        let (amount, padded, unit) = match extent.padded_secs > 0.0 {
+            true => (extent.audio_secs, extent.padded_secs, "x real time"),
+            false => (extent.n_tokens as f64, extent.padded_tokens as f64, "tokens/s"),
+        };
+        follow(&mut self.amount, amount);
+        follow(&mut self.padded, padded);
         follow(&mut self.busy_secs, report.busy_secs);
         let line = format!(
-            "loss {:.3}, {:.0} x real time, padding {:.1} %",
+            "loss {:.3}, {:.0} {unit}, padding {:.1} %",
             self.loss,
-            self.audio_secs / self.busy_secs.max(1e-9),
-            100.0 * (1.0 - self.audio_secs / self.padded_secs.max(1e-9))
+            self.amount / self.busy_secs.max(1e-9),
+            100.0 * (1.0 - self.amount / self.padded.max(1e-9))
         );
         if let Some(bar) = &self.bar {
             bar.set_position(report.step);

@@ -7,15 +7,15 @@ use std::{
 
 use clap::ArgAction;
 use recipes::{
-    config::{DEFAULTS, RECIPES, RunConfig},
+    config::{DEFAULTS, RECIPES, RunConfig, TaskKind},
     loader::Fault,
-    run::{self, Outcome, Progress},
+    run::{self, Bases, Outcome, Progress},
     train::{Ending, Event, StepReport},
 };
 
 use super::{
     Usage,
-    fetch::fetch,
+    fetch::{fetch, fetch_parts},
     output::{self, error_line, status_line},
     progress::{Items, Style, Training},
     signals::stop_flag,
@@ -84,14 +84,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let style = Style::new(args.quiet);
     let stop = stop_flag("stopping after this update; a second signal ends it at once, without saving")?;
     let mut teller = Teller::new(style);
-    let base = match config.model.base.as_str() {
-        "" => None,
+    let bases = match config.model.base.as_str() {
+        "" => Bases::default(),
         base => {
             let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
-            Some(fetch(base, &hub, style)?)
+            Bases { base: Some(fetch(base, &hub, style)?), parts: fetch_parts(&config, &hub, style)? }
         }
     };
-    let outcome = run::run(&name, &config, base, &dir, &stop, &mut |progress| teller.tell(&progress));
+    let outcome = run::run(&name, &config, bases, &dir, &stop, &mut |progress| teller.tell(&progress));
     teller.end();
     let outcome = match outcome {
         Err(recipes::Error::Stopped(how_far)) => {
@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         outcome => outcome?,
     };
-    report(&outcome, style, &dir);
+    report(&outcome, config.task, style, &dir);
     Ok(match outcome.ending {
         Ending::Complete | Ending::NoBetter => ExitCode::SUCCESS,
         Ending::Stopped => ExitCode::from(STOPPED),
@@ -172,9 +172,12 @@ impl Teller {
                 if self.n_rejected > MAX_TOLD {
                     self.style.note(&format!("{} rows were left out", self.n_rejected));
                 }
+                let train = match padding.is_of_texts {
+                    true => format!("{n_train} pairs of texts"),
+                    false => format!("{n_train} cuts, {:.2} h,", train_secs / 3600.0),
+                };
                 self.style.note(&format!(
-                    "{n_train} cuts, {:.2} h, to train on, {n_dev} to judge by; {:.2} million parameters",
-                    train_secs / 3600.0,
+                    "{train} to train on, {n_dev} to judge by; {:.2} million parameters",
                     *n_parameters as f64 / 1e6
                 ));
                 self.style.note(&padding.summary());
@@ -243,20 +246,30 @@ impl Teller {
     }
 }
 
-fn report(outcome: &Outcome, style: Style, dir: &Path) {
+fn report(outcome: &Outcome, task: TaskKind, style: Style, dir: &Path) {
     let state = &outcome.state;
-    style.note(&format!(
-        "{:.2} h of audio in {:.2} h, {:.0} x real time",
-        state.audio_secs / 3600.0,
-        state.busy_secs / 3600.0,
-        state.audio_secs / state.busy_secs.max(1e-9)
-    ));
+    style.note(&match task {
+        TaskKind::Transcribe => format!(
+            "{:.2} h of audio in {:.2} h, {:.0} x real time",
+            state.audio_secs / 3600.0,
+            state.busy_secs / 3600.0,
+            state.audio_secs / state.busy_secs.max(1e-9)
+        ),
+        TaskKind::TranslateText => format!("{} updates in {:.2} h", state.step, state.busy_secs / 3600.0),
+    });
     style.note(&format!("run card: {}", outcome.card.display()));
     match &outcome.model {
         Some((path, figures)) => {
             let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             status_line(&format!("{}: {}", path.display(), figures.join(", ")));
-            style.note(&format!("use it: speechd transcribe FILES --model {}", path.display()));
+            style.note(&match task {
+                TaskKind::Transcribe => {
+                    format!("use it: speechd transcribe FILES --model {}", path.display())
+                }
+                TaskKind::TranslateText => {
+                    format!("go on with it: speechd train RECIPE --set model.base={}", path.display())
+                }
+            });
         }
         None => status_line(&format!(
             "stopped after update {}; the same command goes on from {}",

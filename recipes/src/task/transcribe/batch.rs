@@ -14,6 +14,8 @@ pub struct Batch {
     pub mel: Tensor, // (B, F, T)
     /// Frames of each row.
     pub n_frames: Vec<usize>,
+    /// Those of them in which there is a recording: of a window that is always full the rest is silence.
+    pub n_heard: Vec<usize>,
     /// What the decoder sees.
     pub ids: Tensor, // (B, U)
     /// What comes next at each place, row after row.
@@ -40,6 +42,15 @@ pub(super) struct Row {
     pub heard_secs: f64,
     /// Whether it is the same in every epoch.
     pub is_repeated: bool,
+}
+
+impl Row {
+    /// Frames in which there is a recording, one at least.
+    fn n_heard(&self) -> usize {
+        let n_frames = self.features.n_frames;
+        let share = self.duration_secs / self.heard_secs.max(f64::MIN_POSITIVE);
+        ((n_frames as f64 * share).ceil() as usize).clamp(n_frames.min(1), n_frames)
+    }
 }
 
 /// What a decoder is taught about one utterance.
@@ -132,6 +143,11 @@ impl Batch {
         self.n_frames.iter().map(|n| encoder.n_positions(*n)).collect()
     }
 
+    /// Those of them that hold a recording.
+    pub(super) fn n_heard_positions(&self, encoder: &Encoder) -> Vec<usize> {
+        self.n_heard.iter().map(|n| encoder.n_positions(*n)).collect()
+    }
+
     /// Puts rows side by side.
     ///
     /// # Errors
@@ -165,6 +181,7 @@ impl Batch {
         Ok(Self {
             mel: Tensor::from_vec(mel, (b, n_mels, t), device)?,
             n_frames: rows.iter().map(|row| row.features.n_frames).collect(),
+            n_heard: rows.iter().map(Row::n_heard).collect(),
             ids: Tensor::from_vec(ids, (b, u), device)?,
             labels,
             weights,
@@ -225,5 +242,14 @@ mod tests {
         assert_eq!(lengths(&[7, 3], 0), [vec![3, 7]]);
         assert_eq!(lengths(&[0, 0], 2), [vec![0, 0]]);
         assert!(lengths(&[], 2).is_empty());
+    }
+
+    #[test]
+    fn of_a_full_window_as_much_is_heard_as_the_recording_is_long() {
+        let heard = |n_frames: usize, duration_secs: f64, heard_secs: f64| {
+            Row { duration_secs, heard_secs, ..row(n_frames) }.n_heard()
+        };
+        assert_eq!((heard(3000, 3.0, 30.0), heard(300, 3.0, 3.0), heard(300, 3.004, 3.0)), (300, 300, 300));
+        assert_eq!((heard(3000, 0.0, 30.0), heard(0, 0.0, 0.0)), (1, 0));
     }
 }

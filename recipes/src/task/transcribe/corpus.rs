@@ -17,6 +17,7 @@ use crate::data::{
     LengthLimits, Sampler, SamplerConfig, TrainingMemory, Utterance, hex, weighted,
 };
 use crate::loader::{Fault, Loaded, Position, Source};
+use crate::task::Data;
 
 /// Epochs whose plans are kept: loader threads may be in different ones.
 const KEPT_EPOCHS: usize = 3;
@@ -130,19 +131,6 @@ impl Corpus {
         Ok((corpus, padding))
     }
 
-    /// Identifies recordings, texts and order.
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    /// What the batches of an epoch waste, and what is in none of them.
-    ///
-    /// # Errors
-    /// An epoch of which nothing can be used.
-    pub fn padding(&self, epoch: u64) -> Result<EpochPadding, Error> {
-        Ok(self.plan(epoch)?.padding.clone())
-    }
-
     fn utterances(&self, epoch: u64) -> Result<Vec<Utterance>, Error> {
         let indices = match self.weights.is_empty() {
             true => (0..self.recordings.cuts.len()).collect(),
@@ -196,24 +184,6 @@ impl Corpus {
         Ok(made)
     }
 
-    /// The batch of an epoch that costs most: its padded length is the greatest.
-    ///
-    /// # Errors
-    /// An epoch of which nothing can be used.
-    pub fn heaviest(&self, epoch: u64) -> Result<usize, Error> {
-        let plan = self.plan(epoch)?;
-        let padded_secs = |at: &usize| {
-            let batches = plan.epoch.step(*at).into_iter().flatten();
-            let padded = |items: &mut dyn Iterator<Item = usize>| {
-                let secs: Vec<f64> = items.map(|item| plan.utterances[item].duration_secs).collect();
-                secs.iter().copied().fold(0.0, f64::max) * secs.len() as f64
-            };
-            batches.map(|batch| padded(&mut batch.items.into_iter())).fold(0.0, f64::max)
-        };
-        let steps = 0..plan.epoch.n_steps();
-        Ok(steps.max_by(|a, b| padded_secs(a).total_cmp(&padded_secs(b))).unwrap_or(0))
-    }
-
     fn make_plan(&self, epoch: u64) -> Result<(Plan, Sampler), Error> {
         let utterances = self.utterances(epoch)?;
         let lengths = self.lengths(&utterances, epoch)?;
@@ -259,6 +229,30 @@ impl Source for Corpus {
     }
 }
 
+impl Data for Corpus {
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn padding(&self, epoch: u64) -> Result<EpochPadding, Error> {
+        Ok(self.plan(epoch)?.padding.clone())
+    }
+
+    fn heaviest(&self, epoch: u64) -> Result<usize, Error> {
+        let plan = self.plan(epoch)?;
+        let padded_secs = |at: &usize| {
+            let batches = plan.epoch.step(*at).into_iter().flatten();
+            let padded = |items: &mut dyn Iterator<Item = usize>| {
+                let secs: Vec<f64> = items.map(|item| plan.utterances[item].duration_secs).collect();
+                secs.iter().copied().fold(0.0, f64::max) * secs.len() as f64
+            };
+            batches.map(|batch| padded(&mut batch.items.into_iter())).fold(0.0, f64::max)
+        };
+        let steps = 0..plan.epoch.n_steps();
+        Ok(steps.max_by(|a, b| padded_secs(a).total_cmp(&padded_secs(b))).unwrap_or(0))
+    }
+}
+
 fn constraint(settings: &SamplerSettings) -> Constraint {
     Constraint::Duration {
         max_secs: settings.batch_secs,
@@ -298,6 +292,9 @@ fn digest(
         let Cut { id, start_secs, duration_secs, channel, text, language, speaker, .. } = cut;
         let times = (start_secs.to_bits(), duration_secs.to_bits());
         hash.update(format!("\n{id} {times:?} {channel:?} {language:?} {speaker:?} {text}"));
+        if let Some(phonemes) = recordings.phonemes_of(cut)? {
+            hash.update(format!(" {phonemes:?}"));
+        }
     }
     Ok(hex(&hash.finalize()))
 }

@@ -3,110 +3,63 @@
 mod batch;
 mod corpus;
 mod encoder_states;
+mod judge;
 mod kept;
 mod recordings;
+mod speech_text;
 mod teacher;
 #[cfg(test)]
 mod tests;
 
 pub use batch::Batch;
 pub use corpus::{Capacity, Corpus};
+pub use judge::HeldOut;
 pub use recordings::Recordings;
+pub(crate) use speech_text::{COLLAPSED, SPREADS};
 pub use teacher::Teacher;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use audio::augment::cut_rng;
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::{
-    Architecture, CTC_HEAD, CtcHead, DecodeOptions, Decoder, Description, SpeechModel, Tokenizer,
-    Transcriber, WeightDtype, add_updates, is_factor, write_adapter, write_weights,
+    Architecture, CTC_HEAD, CtcHead, Decoder, Description, SpeechModel, Tokenizer, Transcriber, WeightDtype,
+    add_updates, is_factor, write_adapter, write_weights,
 };
 use sha2::{Digest, Sha256};
 
 use self::batch::Counted;
-use self::recordings::{Draw, cut_ids};
-use super::{Extent, Figures, Task, Term, Totals};
+use self::recordings::cut_ids;
+use self::speech_text::TextSide;
+use super::{Extent, Figures, Learner, Task, Term};
 use crate::Error;
-use crate::config::{EvaluateConfig, TargetConfig};
-use crate::data::{Cut, JoinConfig, Length, LengthLimits, Utterance, hex};
-use crate::evaluate::{Reference, Unheard, evaluate, evaluate_by};
+use crate::data::{Cut, hex};
 use crate::loss::{Ctc, CtcVocabulary, LossConfig};
-use crate::metrics::ScoreOptions;
-
-/// Epoch in which held-out utterances are joined: none that is trained on.
-const HELD_OUT_EPOCH: u64 = u64::MAX;
-/// Held-out utterances whose loss is computed together.
-const HELD_OUT_BATCH: usize = 8;
 
 /// A transcriber in training.
 pub struct Transcribe {
     params: Params,
     description: Description,
     model: SpeechModel,
-    ctc_head: Option<Linear>,
+    heads: Heads,
     ctc_vocabulary: CtcVocabulary,
     loss: LossConfig,
     /// Of a student, whose encoder does not learn.
     teacher: Option<Teacher>,
     /// The same weights without a graph.
     live: Transcriber,
-    live_ctc_head: Option<Linear>,
+    live_heads: Heads,
     held_out: HeldOut,
 }
 
-/// What a model is judged by while it is trained.
-pub struct HeldOut {
-    /// Cuts that are not trained on.
-    pub recordings: Recordings,
-    /// What is heard of them.
-    pub utterances: Vec<Utterance>,
-    /// How they are decoded and scored.
-    pub config: EvaluateConfig,
-    /// What the model has room for: of others there is no loss.
-    pub limits: LengthLimits,
-    /// Seed of what is drawn.
-    pub seed: u64,
-}
-
-impl HeldOut {
-    /// Joins cuts as training does if `config` says so, at most as many utterances as it says.
-    pub fn new(
-        recordings: Recordings,
-        join: &JoinConfig,
-        config: &EvaluateConfig,
-        limits: LengthLimits,
-        seed: u64,
-    ) -> Result<Self, Error> {
-        let none = JoinConfig::NONE;
-        let join = if config.join { join } else { &none };
-        let indices = (0..recordings.cuts.len()).collect();
-        let mut utterances = recordings.utterances(join, indices, &limits, seed, HELD_OUT_EPOCH)?;
-        if config.max_utterances > 0 && utterances.len() > config.max_utterances {
-            // Spread over all of them.
-            let step = utterances.len() as f64 / config.max_utterances as f64;
-            let kept = (0..config.max_utterances).map(|i| utterances[(i as f64 * step) as usize].clone());
-            utterances = kept.collect();
-        }
-        Ok(Self { recordings, utterances, config: config.clone(), limits, seed })
-    }
-
-    fn references(&self) -> impl Iterator<Item = Result<Reference, Unheard>> {
-        self.utterances.iter().map(|utterance| {
-            let mut rng = cut_rng(self.seed, HELD_OUT_EPOCH, &utterance.id);
-            let waveform = self.recordings.hear(utterance, &mut rng);
-            Ok(Reference {
-                name: utterance.id.clone(),
-                waveform: waveform.map_err(|error| Unheard::new(&utterance.id, &error))?,
-                text: self.recordings.text(utterance),
-                language: self.recordings.language_of(utterance).map(str::to_owned),
-                to_language: self.recordings.told(utterance).to_language.map(str::to_owned),
-            })
-        })
-    }
+/// What is beside a model while it is trained.
+struct Heads {
+    /// CTC's, where the model has none of its own.
+    ctc: Option<Linear>,
+    /// What the encoder's states are held against.
+    text: Option<TextSide>,
 }
 
 impl Transcribe {
@@ -141,21 +94,30 @@ impl Transcribe {
                 || Linear::load(&params, architecture.encoder_width(), ctc_vocabulary.n_outputs(), true);
             has_ctc.then(head).transpose()
         };
-        let ctc_head = head(&params)?;
+        let (_, _, special) = description.vocabulary()?;
+        let heads = |params: &Params| {
+            let text = TextSide::load(params, &description, special.end)?;
+            Ok::<_, Error>(Heads { ctc: head(params)?, text })
+        };
+        let own_heads = heads(&params)?;
+        if own_heads.text.is_none() && loss.optimal_transport.weight > 0.0 {
+            let message = "the model has no encoder of texts to learn from: set model.text_encoder_layers";
+            return Err(Error::config("loss.optimal_transport.weight", message));
+        }
         let detached = params.detached();
         let live = Transcriber::with_params(&description, &detached)?;
-        let live_ctc_head = head(&detached)?;
+        let live_heads = heads(&detached)?;
         let (held_out, loss) = (held_out(&live)?, loss.clone());
         Ok(Self {
             params,
             description,
             model,
-            ctc_head,
+            heads: own_heads,
             ctc_vocabulary,
             loss,
             teacher,
             live,
-            live_ctc_head,
+            live_heads,
             held_out,
         })
     }
@@ -165,67 +127,19 @@ impl Transcribe {
         self.loss.ctc.weight > 0.0
     }
 
+    /// Whether states of speech are moved onto those of text.
+    fn has_transport(&self) -> bool {
+        self.loss.optimal_transport.weight > 0.0
+    }
+
     /// A handle to the live weights.
     pub fn live(&self) -> &Transcriber {
         &self.live
     }
 
-    /// Identifies what the model is judged by, and how.
-    pub fn held_out_digest(&self) -> String {
-        let HeldOut { recordings, utterances, config, seed, .. } = &self.held_out;
-        let mut hash = Sha256::new();
-        hash.update(format!("{config:?} {seed}"));
-        for utterance in utterances {
-            hash.update(format!("\n{} {}", utterance.id, recordings.text(utterance)));
-        }
-        hex(&hash.finalize())
-    }
-
-    /// The bundle's files but its weights.
-    pub fn description(&self) -> &Description {
-        &self.description
-    }
-
-    /// Values that are trained, and all.
-    pub fn n_parameters(&self) -> (u64, u64) {
-        let n_trained: usize = self.params.vars().iter().map(|(_, var)| var.elem_count()).sum();
-        let n_frozen: usize = self.params.buffers().values().map(Tensor::elem_count).sum();
-        (n_trained as u64, (n_trained + n_frozen) as u64)
-    }
-
-    /// Values that are trained and that no bundle has: those of a CTC head beside a model that has none of its own.
-    pub fn n_left_out(&self) -> u64 {
-        let vars = self.params.vars().into_iter().filter(|(name, _)| !self.is_kept(name) && !is_factor(name));
-        vars.map(|(_, var)| var.elem_count() as u64).sum()
-    }
-
     /// Whether a bundle has a tensor: readers of most know no CTC head, and factors are in the weights already.
     fn is_kept(&self, name: &str) -> bool {
         (self.model.ctc_head().is_some() || !name.starts_with(CTC_HEAD)) && !is_factor(name)
-    }
-
-    /// Writes the model as it is now into `dir`, for use.
-    ///
-    /// # Errors
-    /// What the disk refuses, weights that the type cannot hold.
-    pub fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
-        self.description.source().copy_description(dir)?;
-        let mut tensors = self.tensors()?;
-        tensors.retain(|name, _| self.is_kept(name));
-        Ok(write_weights(dir, &tensors, dtype)?)
-    }
-
-    /// Writes what is trained beside the model `base` as an adapter into `dir`.
-    ///
-    /// # Errors
-    /// What the disk refuses.
-    pub fn write_adapter(&self, dir: &Path, base: &str, dtype: WeightDtype) -> Result<(), Error> {
-        let Some(lora) = self.params.lora() else {
-            return Err(Error::config("strategy.kind", "only lora trains an adapter"));
-        };
-        // What the run changed in what its base says, and what it did not.
-        self.description.source().copy_description(dir)?;
-        Ok(write_adapter(dir, lora, base, &self.tensors()?, dtype)?)
     }
 
     /// All tensors, those with something trained beside them as they are with it.
@@ -250,99 +164,62 @@ impl Transcribe {
         targets
     }
 
-    /// What CTC reads in a recording: in its first window, if it is longer.
-    fn read(&self, samples: &[f32]) -> Result<String, models::Error> {
-        let encoded = self.live.encode(self.live.window_features(samples))?; // (T, D)
-        let ids = match (self.live.ctc(&encoded)?, &self.live_ctc_head) {
-            (Some(heard), _) => heard.read(1),
-            (None, Some(head)) => {
-                let logits = head.forward(&encoded)?.flatten_all()?.to_vec1()?; // (T, V)
-                self.ctc_vocabulary.read(&logits)
-            }
-            (None, None) => Vec::new(),
-        };
-        self.live.tokenizer().decode(&ids)
-    }
-
-    /// The terms' sums by a model that is trained or by the same one without its graph.
-    fn forward(
-        &self,
-        model: &SpeechModel,
-        ctc_head: Option<&Linear>,
-        batch: &Batch,
-    ) -> Result<Vec<Tensor>, Error> {
+    /// States of speech of a batch by a model that is trained or by the same one without its graph, (B, T, D).
+    fn encode(&self, model: &SpeechModel, batch: &Batch) -> Result<Tensor, Error> {
         let is_padded = self.description.architecture().is_variable_length();
-        let encoded = match (&self.teacher, is_padded) {
+        Ok(match (&self.teacher, is_padded) {
             (Some(teacher), _) => teacher.states.encode(&self.live.model().encoder, batch)?,
             (None, true) => model.encoder.forward_padded(&batch.mel, &batch.n_frames)?,
             (None, false) => model.encoder.forward(&batch.mel, &|| true)?,
-        };
+        })
+    }
+
+    /// The terms' sums, given states of speech (B, T, D).
+    fn forward(
+        &self,
+        model: &SpeechModel,
+        heads: &Heads,
+        batch: &Batch,
+        encoded: &Tensor,
+    ) -> Result<Vec<Tensor>, Error> {
+        let is_padded = self.description.architecture().is_variable_length();
         let n_positions = batch.n_positions(&self.live.model().encoder);
         let mut sums = Vec::new();
         if self.loss.trains_decoder() {
             let n_positions = is_padded.then_some(n_positions.as_slice());
             // Only positions that count get logits: padding and prompts cost nothing.
             let counted = batch.counted();
-            let logits = logits(model.decoder()?, batch, &encoded, n_positions, &counted)?; // (N, V)
+            let logits = logits(model.decoder()?, batch, encoded, n_positions, &counted)?; // (N, V)
             if self.loss.cross_entropy.weight > 0.0 {
                 let (labels, weights) = (counted.of(&batch.labels), counted.of(&batch.weights));
                 sums.push(self.loss.cross_entropy.sum(&logits, labels, weights)?);
             }
             if let Some(teacher) = self.teacher.as_ref().filter(|_| self.loss.distillation.weight > 0.0) {
-                let theirs = self::logits(&teacher.decoder, batch, &encoded, n_positions, &counted)?;
+                let theirs = self::logits(&teacher.decoder, batch, encoded, n_positions, &counted)?;
                 sums.push(self.loss.distillation.sum(&logits, theirs, counted.of(&batch.weights))?);
             }
         }
         let own = model.ctc_head().filter(|_| self.has_ctc()).map(CtcHead::linear);
-        if let Some(head) = own.or(ctc_head) {
-            sums.push(self.loss.ctc.sum(head, &encoded, self.ctc_targets(batch))?);
+        if let Some(head) = own.or(heads.ctc.as_ref()) {
+            sums.push(self.loss.ctc.sum(head, encoded, self.ctc_targets(batch))?);
+        }
+        if let Some(text) = heads.text.as_ref().filter(|_| self.has_transport()) {
+            let rows = text.rows(batch, &batch.n_heard_positions(&self.live.model().encoder));
+            let sum = self.loss.optimal_transport.sum(encoded, &text.states(batch)?, &rows);
+            sums.push(match sum {
+                Ok((sum, _)) => sum,
+                // As of any other loss, which skips an update.
+                Err(_) if !is_finite(encoded)? => Tensor::new(f32::NAN, encoded.device())?,
+                Err(error) => return Err(error),
+            });
         }
         Ok(sums)
     }
+}
 
-    /// The loss of the held-out utterances, its terms as means.
-    fn held_out_loss(&self, figures: &mut Figures) -> Result<(), Error> {
-        let draw = Draw {
-            augmenter: None,
-            target: &TargetConfig { timestamps: 0.0, previous: 0.0, unpunctuated: 0.0 },
-            seed: self.held_out.seed,
-            epoch: HELD_OUT_EPOCH,
-        };
-        let pad = self.live.special_tokens().end;
-        let mut totals = Totals::default();
-        for utterances in self.held_out.utterances.chunks(HELD_OUT_BATCH) {
-            // What cannot be read is counted by the scoring, which reads it too; what is too long for a window has no one loss.
-            let fits = |utterance: &&Utterance| {
-                let n_tokens = self.held_out.recordings.n_tokens(utterance).ok();
-                n_tokens.is_some_and(|n_tokens| {
-                    let length = Length::new(utterance.duration_secs, n_tokens);
-                    self.held_out.limits.admit(length).is_ok()
-                })
-            };
-            let rows: Vec<_> = utterances
-                .iter()
-                .filter(fits)
-                .filter_map(|utterance| self.held_out.recordings.row(utterance, &draw).ok())
-                .collect();
-            if rows.is_empty() {
-                continue;
-            }
-            let batch = Batch::new(rows, pad, self.params.device())?;
-            let sums = self.forward(self.live.model(), self.live_ctc_head.as_ref(), &batch)?;
-            let terms = self.terms(&batch);
-            totals.weigh(&terms);
-            for (term, sum) in terms.iter().zip(sums) {
-                totals.add(term.name, f64::from(sum.to_scalar::<f32>()?));
-            }
-        }
-        let mut loss = 0.0;
-        for (term, sum) in totals.iter().filter(|(term, _)| term.weight > 0.0) {
-            figures.insert(term.name.to_owned(), sum / term.weight);
-            loss += term.scale * sum / term.weight;
-        }
-        figures.insert("loss".to_owned(), loss);
-        Ok(())
-    }
+/// Whether all numbers are finite.
+fn is_finite(x: &Tensor) -> Result<bool, Error> {
+    Ok((x * 0.0)?.sum_all()?.to_scalar::<f32>()?.is_finite())
 }
 
 /// A decoder's logits at the positions that count, (N, V), given hidden states (B, T, D) of which `n_positions` of each row mean
@@ -435,54 +312,73 @@ impl Task for Transcribe {
             let weight = Ctc::weight(&self.ctc_targets(batch));
             terms.push(Term { name: "ctc", scale: self.loss.ctc.weight, weight });
         }
+        if let Some(text) = self.heads.text.as_ref().filter(|_| self.has_transport()) {
+            let (scale, weight) = (self.loss.optimal_transport.weight, text.weight(batch));
+            terms.push(Term { name: "optimal_transport", scale, weight });
+        }
         terms
     }
 
     fn sums(&self, batch: &Batch) -> Result<Vec<Tensor>, Error> {
-        self.forward(&self.model, self.ctc_head.as_ref(), batch)
+        self.forward(&self.model, &self.heads, batch, &self.encode(&self.model, batch)?)
     }
 
     fn evaluate(&self) -> Result<Figures, Error> {
-        let mut figures = Figures::new();
-        if self.held_out.utterances.is_empty() {
-            return Ok(figures);
-        }
-        self.held_out_loss(&mut figures)?;
-        let config = &self.held_out.config;
-        let options =
-            DecodeOptions { beam_size: Some(config.beam_size), fallback: false, ..DecodeOptions::default() };
-        let score = ScoreOptions { normaliser: config.normaliser, ..ScoreOptions::default() };
-        let references = self.held_out.references();
-        // A decoder that learns nothing says nothing: what the encoder has learnt is read from the head.
-        let evaluation = if !self.loss.trains_decoder() && self.live.model().decoder().is_ok() {
-            let mut hear = |batch: &[Reference]| {
-                batch.iter().map(|reference| self.read(&reference.waveform.samples)).collect()
-            };
-            evaluate_by(&mut hear, references, &mut |_| {})
-        } else {
-            evaluate(&self.live, references, &options, &mut |_| {})
-        };
-        if let Some(score) = evaluation.score(&score)? {
-            let report = score.report()?;
-            let rates = [("wer", report.words.rate), ("cer", report.characters.rate)];
-            figures.extend(rates.into_iter().filter_map(|(name, rate)| Some((name.to_owned(), rate?))));
-        }
-        if let Some(rate) = evaluation.false_text_rate() {
-            figures.insert("false_text_rate".to_owned(), rate);
-        }
-        if let Some(first) = evaluation.failed.first() {
-            if evaluation.heard.is_empty() {
-                let message = format!("none of it can be heard; the first: {}: {}", first.name, first.reason);
-                return Err(Error::config("data.dev", message));
-            }
-            figures.insert("n_failed".to_owned(), evaluation.failed.len() as f64);
-        }
-        figures.insert("speed".to_owned(), evaluation.speed());
-        Ok(figures)
+        self.judge()
     }
 
     fn save(&self, dir: &Path) -> Result<(), Error> {
         self.description.source().copy_description(dir)?;
         Ok(write_weights(dir, &self.tensors()?, WeightDtype::F32)?)
+    }
+}
+
+impl Learner for Transcribe {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn device(&self) -> &Device {
+        self.params.device()
+    }
+
+    fn n_parameters(&self) -> (u64, u64) {
+        let n_trained: usize = self.params.vars().iter().map(|(_, var)| var.elem_count()).sum();
+        let n_frozen: usize = self.params.buffers().values().map(Tensor::elem_count).sum();
+        (n_trained as u64, (n_trained + n_frozen) as u64)
+    }
+
+    fn n_left_out(&self) -> u64 {
+        let vars = self.params.vars().into_iter().filter(|(name, _)| !self.is_kept(name) && !is_factor(name));
+        vars.map(|(_, var)| var.elem_count() as u64).sum()
+    }
+
+    fn held_out_digest(&self) -> String {
+        let HeldOut { recordings, utterances, config, seed, .. } = &self.held_out;
+        let mut hash = Sha256::new();
+        hash.update(format!("{config:?} {seed}"));
+        for utterance in utterances {
+            hash.update(format!("\n{} {}", utterance.id, recordings.text(utterance)));
+            if recordings.reads_phonemes() {
+                hash.update(format!(" {:?}", recordings.read_text(utterance).ok()));
+            }
+        }
+        hex(&hash.finalize())
+    }
+
+    fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
+        self.description.source().copy_description(dir)?;
+        let mut tensors = self.tensors()?;
+        tensors.retain(|name, _| self.is_kept(name));
+        Ok(write_weights(dir, &tensors, dtype)?)
+    }
+
+    fn write_adapter(&self, dir: &Path, base: &str, dtype: WeightDtype) -> Result<(), Error> {
+        let Some(lora) = self.params.lora() else {
+            return Err(Error::config("strategy.kind", "only lora trains an adapter"));
+        };
+        // What the run changed in what its base says, and what it did not.
+        self.description.source().copy_description(dir)?;
+        Ok(write_adapter(dir, lora, base, &self.tensors()?, dtype)?)
     }
 }

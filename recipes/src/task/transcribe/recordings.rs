@@ -13,7 +13,8 @@ use super::kept::Kept;
 use crate::Error;
 use crate::config::TargetConfig;
 use crate::data::shuffle::{below, between, uniform};
-use crate::data::{Cut, JoinConfig, LengthLimits, TokenRoom, Utterance, read_cut_at};
+use crate::data::{Cut, JoinConfig, LengthLimits, Phonemes, TokenRoom, Utterance, read_cut_at};
+use crate::task::encode;
 use crate::text::unpunctuated;
 
 /// Levels of noise in silence, decibels below full scale.
@@ -26,6 +27,8 @@ pub struct Recordings {
     /// Language of cuts that state none; `None` for a model of one language.
     pub language: Option<String>,
     transcriber: Transcriber,
+    /// What an encoder's states are held against in the place of tokens.
+    phonemes: Option<Phonemes>,
     /// Tokens of each cut's text, counted when they are first asked for.
     n_text_tokens: Vec<OnceLock<u32>>,
     /// Waveforms at the model's rate.
@@ -49,7 +52,13 @@ impl Recordings {
         cache_bytes: usize,
     ) -> Self {
         let n_text_tokens = vec![OnceLock::new(); cuts.len()];
-        Self { cuts, language, transcriber, n_text_tokens, cache: Kept::new(cache_bytes) }
+        Self { cuts, language, transcriber, phonemes: None, n_text_tokens, cache: Kept::new(cache_bytes) }
+    }
+
+    /// The same, whose encoder is held against phonemes, if any are given.
+    #[must_use]
+    pub fn with_phonemes(self, phonemes: Option<Phonemes>) -> Self {
+        Self { phonemes, ..self }
     }
 
     /// The sample rate at which the model hears.
@@ -165,10 +174,10 @@ impl Recordings {
         };
         let context = if context.is_empty() { special.opening().into_iter().collect() } else { context };
         let is_transcript = told.task == Task::Transcribe;
-        // CTC, which is asked for nothing, learns the text as it stands.
+        // What is asked for nothing, CTC and an encoder of texts, learns the text as it stands.
         Ok(Tokens {
             is_transcript,
-            text: text.clone(),
+            text: self.read_ids(utterance, &text)?,
             ..Tokens::new(special, &context, &prompt, written, times)
         })
     }
@@ -176,6 +185,39 @@ impl Recordings {
     /// Tokens of what an utterance should become.
     fn text_ids(&self, utterance: &Utterance) -> Result<Vec<u32>, Error> {
         encode(self.transcriber.tokenizer(), &self.text(utterance), self.written_in(utterance))
+    }
+
+    /// What an encoder should read in an utterance whose text has these tokens.
+    fn read_ids(&self, utterance: &Utterance, text: &[u32]) -> Result<Vec<u32>, Error> {
+        let Some(phonemes) = &self.phonemes else { return Ok(text.to_vec()) };
+        let ids = utterance.parts.iter().map(|(index, _)| phonemes.ids(&self.cuts[*index]));
+        Ok(ids.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// What an encoder reads, as a text.
+    pub(super) fn spell(&self, ids: &[u32]) -> Result<String, models::Error> {
+        match &self.phonemes {
+            Some(phonemes) => Ok(phonemes.spell(ids)),
+            None => self.transcriber.tokenizer().decode(ids),
+        }
+    }
+
+    /// What an encoder should read in an utterance, as a text.
+    pub(super) fn read_text(&self, utterance: &Utterance) -> Result<String, Error> {
+        match &self.phonemes {
+            Some(phonemes) => Ok(phonemes.spell(&self.read_ids(utterance, &[])?)),
+            None => Ok(self.text(utterance)),
+        }
+    }
+
+    /// Phonemes of a cut, where they are what is read.
+    pub(super) fn phonemes_of(&self, cut: &Cut) -> Result<Option<Vec<u32>>, Error> {
+        self.phonemes.as_ref().map(|phonemes| phonemes.ids(cut)).transpose()
+    }
+
+    /// Whether that is phonemes.
+    pub(super) fn reads_phonemes(&self) -> bool {
+        self.phonemes.is_some()
     }
 
     /// What an utterance should become.
@@ -235,8 +277,11 @@ impl Recordings {
         if let Some(n) = self.n_text_tokens[index].get() {
             return Ok(*n);
         }
-        let ids = cut_ids(self.transcriber.tokenizer(), &self.cuts[index], self.language.as_deref())?;
-        let n = ids.len() as u32;
+        let cut = &self.cuts[index];
+        let n_tokens = cut_ids(self.transcriber.tokenizer(), cut, self.language.as_deref())?.len();
+        // A position is for one of what is read, which may be more.
+        let n_read = self.phonemes_of(cut)?.map_or(0, |ids| ids.len());
+        let n = n_tokens.max(n_read) as u32;
         Ok(*self.n_text_tokens[index].get_or_init(|| n))
     }
 
@@ -269,11 +314,14 @@ impl Recordings {
     /// Refuses what the model cannot be asked for, before hours are spent.
     ///
     /// # Errors
-    /// Languages, translations and texts without punctuation that the model has no tokens for.
+    /// Languages, translations, texts without punctuation and phonemes that the model has nothing for.
     pub fn check(&self, target: &TargetConfig) -> Result<(), Error> {
         for told in self.prompts() {
             let punctuation = (target.unpunctuated > 0.0).then_some(false);
             self.transcriber.special_tokens().prompt(Told { punctuation, ..told })?;
+        }
+        if let Some(phonemes) = &self.phonemes {
+            self.cuts.iter().try_for_each(|cut| phonemes.ids(cut).map(drop))?;
         }
         Ok(())
     }
@@ -298,18 +346,6 @@ fn language_or<'a>(cut: &'a Cut, language: Option<&'a str>) -> Option<&'a str> {
 pub(super) fn cut_ids(tokenizer: &Tokenizer, cut: &Cut, language: Option<&str>) -> Result<Vec<u32>, Error> {
     let written_in = cut.target_language.as_deref().or_else(|| language_or(cut, language));
     encode(tokenizer, &cut.text, written_in)
-}
-
-/// Words begin with their space, the first one too, where a language has spaces at all: so do Whisper's texts.
-fn encode(tokenizer: &Tokenizer, text: &str, language: Option<&str>) -> Result<Vec<u32>, Error> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(match language.is_some_and(Tokenizer::is_unspaced) {
-        true => tokenizer.encode(text)?,
-        false => tokenizer.encode(&format!(" {text}"))?,
-    })
 }
 
 /// Nothing said: noise of some colour and level, now and then digital silence.

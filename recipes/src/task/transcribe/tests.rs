@@ -1,5 +1,7 @@
 //! On tones instead of speech: what is checked is that batches, epochs and resumption change nothing.
 
+mod transport;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -16,10 +18,11 @@ use super::batch::{Row, Tokens};
 use super::recordings::Draw;
 use super::*;
 use crate::checkpoint::Checkpoints;
-use crate::config::{ModelKind, RunConfig};
-use crate::data::{Cut, JoinConfig, LengthLimits, Translations};
+use crate::config::{ModelKind, RunConfig, TargetConfig};
+use crate::data::{Cut, JoinConfig, LengthLimits, Translations, Utterance};
 use crate::loader::{Position, Source};
 use crate::pass::{Pass, Workers};
+use crate::task::Data as _;
 use crate::train::{Event, Run, train};
 
 const WORDS: [&str; 4] = ["one", "two", "three", "four"];
@@ -261,7 +264,7 @@ fn rows_of_a_batch_have_the_loss_and_gradients_that_they_have_alone() {
     let recordings = Recordings::new(cuts(folder.path(), 20), None, task.live().clone(), 0);
     let utterances =
         config.join.utterances(&recordings.cuts, (0..recordings.cuts.len()).collect(), None, 1, 0);
-    let target = TargetConfig { timestamps: 0.5, previous: 0.5, unpunctuated: 0.0 };
+    let target = TargetConfig { timestamps: 0.5, previous: 0.5, ..TargetConfig::default() };
     let draw = Draw { augmenter: None, target: &target, seed: 1, epoch: 0 };
     let rows: Vec<Row> =
         utterances.iter().map(|utterance| recordings.row(utterance, &draw).unwrap()).collect();
@@ -539,7 +542,7 @@ fn a_canary_is_asked_for_what_each_row_is() {
     let recordings = Recordings::new(Translations::Both.apply(cuts), None, task.live().clone(), 0);
     let special = task.live().special_tokens();
     let rows = |unpunctuated: f64| -> Vec<Row> {
-        let target = &TargetConfig { timestamps: 0.0, previous: 0.0, unpunctuated };
+        let target = &TargetConfig { unpunctuated, ..TargetConfig::default() };
         let draw = Draw { augmenter: None, target, seed: 0, epoch: 0 };
         let utterance = |(index, cut): (usize, &Cut)| Utterance::of(index, cut);
         let utterances = recordings.cuts.iter().enumerate().map(utterance);

@@ -130,7 +130,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let (mut times, mut audio_secs, mut tokens) = (Vec::new(), 0.0, 0);
     let go_on = AtomicBool::new(false);
     let outcome =
-        run::run("bench", &config, Some(base.clone()), &folder.path().join("run"), &go_on, &mut |told| {
+        run::run("bench", &config, base.clone(), &folder.path().join("run"), &go_on, &mut |told| {
             if let Progress::Training(Event::Step(step)) = told {
                 times.push(step.busy_secs - step.wait_secs);
                 audio_secs = step.extent.padded_secs;

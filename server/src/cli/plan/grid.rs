@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use models::Bundle;
 use recipes::{
     config::{ModelKind, RunConfig},
-    run::{self, Progress, first_difference},
+    run::{self, Bases, Progress, first_difference},
     shape::{ShapeRun, count_params, last_figures},
 };
 use serde::{Deserialize, Serialize};
@@ -162,8 +162,9 @@ impl Grid {
                 style.note(&format!("{place}: {}", run.name));
                 let mut teller = Teller::of_one(style, format!("{place}: "));
                 let name = format!("{} {}", self.name, run.name);
-                let outcome =
-                    run::run(&name, &run.config, None, &run.dir, stop, &mut |told| teller.tell(&told));
+                let outcome = run::run(&name, &run.config, Bases::default(), &run.dir, stop, &mut |told| {
+                    teller.tell(&told);
+                });
                 teller.end();
                 let outcome = outcome.with_context(|| format!("run {}", run.name))?;
                 if outcome.model.is_none() {
