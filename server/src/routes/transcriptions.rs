@@ -16,7 +16,7 @@ use models::Task;
 use tokio::time::timeout;
 
 use super::{
-    form::{Form, Upload},
+    form::{Field, Form, Upload},
     request::TranscriptionRequest,
     schema::{Transcription, TranscriptionForm, TranslationForm},
     transcribe::{Terms, decode, transcribe},
@@ -142,7 +142,12 @@ async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) 
     // The official clients send the file last: nearly always, all is known before it comes.
     form.read_fields().await?;
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
-        check(state, &request)?.0.engine.admission().check()?;
+        let serving = match check(state, &request) {
+            Ok((serving, _)) => serving,
+            Err(error) if may_be_put_right(&error, form.fields()) => state.models.serving(&request.model)?,
+            Err(error) => return Err(error),
+        };
+        serving.engine.admission().check()?;
     }
     // It will be served: whoever is to leave for it leaves now.
     place.settle().map_err(|Full| busy())?;
@@ -158,6 +163,18 @@ async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) 
     Ok(Received { request, models, upload: upload.ok_or(Error::Missing("file"))?, place })
 }
 
+/// Whether a field that was not sent yet, and may come after the file, can make a model follow what it refuses now: languages that it was
+/// not told, or a translator behind it.
+fn may_be_put_right(error: &Error, fields: &[Field]) -> bool {
+    let Error::Invalid { param, .. } = error else { return false };
+    let is_sent = |name: &str| fields.iter().any(|field| field.name == name);
+    match &**param {
+        "language" => !is_sent("language"),
+        "to_language" | "task" => !is_sent("to_language") || !is_sent("cascade"),
+        _ => false,
+    }
+}
+
 /// The server's patience, or the client's where that is shorter.
 fn time_limit(headers: &HeaderMap, limit: Duration) -> Duration {
     let client =
@@ -169,6 +186,26 @@ fn time_limit(headers: &HeaderMap, limit: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_later_field_may_put_right_is_not_refused_before_the_file() {
+        let fields = |names: &[&str]| -> Vec<Field> {
+            names.iter().map(|name| Field { name: (*name).to_owned(), value: "ps".to_owned() }).collect()
+        };
+        for (param, sent, expected) in [
+            ("to_language", &["model"][..], true),
+            ("to_language", &["model", "to_language"], true),
+            ("to_language", &["to_language", "cascade"], false),
+            ("task", &["model"], true),
+            ("language", &["model"], true),
+            ("language", &["language"], false),
+            ("beam_size", &["model"], false),
+        ] {
+            let error = Error::invalid(param, "no");
+            assert_eq!(may_be_put_right(&error, &fields(sent)), expected, "{param} {sent:?}");
+        }
+        assert!(!may_be_put_right(&Error::Missing("model"), &[]));
+    }
 
     #[test]
     fn a_client_may_be_less_patient_than_the_server_and_not_more() {
