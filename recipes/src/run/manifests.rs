@@ -49,6 +49,12 @@ pub(super) fn read_cuts(
     Ok((cuts, counts))
 }
 
+/// How often each cut is used in an epoch, of manifests of so many cuts; none is once.
+pub(super) fn weights_of_cuts(config: &RunConfig, counts: &[usize]) -> Vec<f32> {
+    let weights = config.data.weights.iter().zip(counts);
+    weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect()
+}
+
 /// The recordings that augmentation draws from, at the rate at which the model hears.
 pub(super) fn sources(
     config: &RunConfig,

@@ -21,7 +21,7 @@ use crate::data::manifest::Cut;
 use crate::data::{LengthLimits, ModelDims, Phonemes, TokensPerPosition, TrainingMemory};
 use crate::loss::CtcVocabulary;
 use crate::task::transcribe::{Transcribe, ctc_vocabulary};
-use crate::task::{Figures, Learner, is_better};
+use crate::task::{Data, Figures, Learner, is_better};
 
 /// Most tokens or phonemes of a text that an encoder reads: more are no sentence.
 const MAX_TEXT_POSITIONS: usize = 1 << 13;
@@ -292,7 +292,7 @@ fn new_model(name: &str, config: &RunConfig, cuts: &[Cut]) -> Result<Description
 
 /// The highest learning rate of fine-tuning: wide models bear less, FastConformers more (NeMo's `speech_to_text_finetune.yaml` has 1e-4),
 /// and factors that begin with nothing more.
-pub(super) fn learning_rate(model: &ModelConfig, kind: StrategyKind) -> f64 {
+fn learning_rate(model: &ModelConfig, kind: StrategyKind) -> f64 {
     let at_512 = match model.architecture {
         ModelKind::Whisper => 3e-5,
         ModelKind::Canary | ModelKind::ParakeetCtc => 1e-4,
@@ -302,6 +302,18 @@ pub(super) fn learning_rate(model: &ModelConfig, kind: StrategyKind) -> f64 {
         StrategyKind::Lora => (20.0 * rate).min(2e-3),
         _ => rate,
     }
+}
+
+/// Decides what follows from the data and the model: how fast and how long is learnt.
+pub(super) fn decide_length(config: &mut RunConfig, corpus: &impl Data) {
+    if config.optimizer.learning_rate == 0.0 {
+        config.optimizer.learning_rate = learning_rate(&config.model, config.strategy.kind);
+    }
+    if config.train.max_epochs > 0 {
+        let n_batches = config.train.max_epochs * corpus.n_batches(0) as u64;
+        config.train.max_steps = n_batches.div_ceil(config.train.accumulate.max(1) as u64).max(1);
+    }
+    config.schedule = config.schedule.of_run(config.train.max_steps);
 }
 
 /// The longest utterance that fits the window and that the recipe allows.

@@ -8,15 +8,14 @@ use models::{Description, DeviceChoice, Transcriber};
 
 use super::base::{loss, prepared_base, sizes, student};
 use super::folder::keep_settings;
-use super::manifests::{read_cuts, sources};
-use super::model::{Built, learning_rate, limits, longest_secs, memory, model};
+use super::manifests::{read_cuts, sources, weights_of_cuts};
+use super::model::{Built, decide_length, limits, longest_secs, memory, model};
 use super::pseudo_labels::pseudo_labels;
 use super::{Assembled, Bases, Progress};
 use crate::Error;
 use crate::config::{RunConfig, StrategyKind, TargetConfig};
 use crate::data::manifest::Needs;
 use crate::data::{Cut, Translations};
-use crate::loader::Source as _;
 use crate::task::Learner as _;
 use crate::task::transcribe::{Capacity, Corpus, HeldOut, Recordings, Teacher, Transcribe};
 
@@ -82,8 +81,7 @@ pub(super) fn assemble(
     };
     // Its encoder is the student's.
     let teacher = teacher.map(|teacher| Teacher::new(&teacher, &config)).transpose()?;
-    let weights = config.data.weights.iter().zip(&counts);
-    let weights = weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect();
+    let weights = weights_of_cuts(&config, &counts);
 
     let Built { description, params, vocabulary, phonemes } =
         model(name, &config, base, bases.open_parts()?, &cuts, &device)?;
@@ -121,15 +119,7 @@ pub(super) fn assemble(
         return Err(Error::config("strategy", "leaves nothing of the model to be trained"));
     }
     tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
-    if config.optimizer.learning_rate == 0.0 {
-        config.optimizer.learning_rate = learning_rate(&config.model, config.strategy.kind);
-    }
-    if config.train.max_epochs > 0 {
-        config.train.max_steps = (config.train.max_epochs * corpus.n_batches(0) as u64)
-            .div_ceil(config.train.accumulate.max(1) as u64)
-            .max(1);
-    }
-    config.schedule = config.schedule.of_run(config.train.max_steps);
+    decide_length(&mut config, &corpus);
     Ok(Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters })
 }
 

@@ -7,14 +7,13 @@ use models::{DeviceChoice, Part};
 
 use super::base::{prepared_base, sizes};
 use super::folder::keep_settings;
-use super::manifests::read_cuts;
-use super::model::{Built, learning_rate, model};
+use super::manifests::{read_cuts, weights_of_cuts};
+use super::model::{Built, decide_length, model};
 use super::{Assembled, Bases, Progress};
 use crate::Error;
 use crate::config::RunConfig;
 use crate::data::Translations;
 use crate::data::manifest::Needs;
-use crate::loader::Source as _;
 use crate::task::translate_text::{Corpus, Texts, TranslateText};
 use crate::task::{Data as _, Learner as _};
 
@@ -43,8 +42,7 @@ pub(super) fn assemble(
     let mut read = |entries: &[String], what: &str| read_cuts(entries, what, needs, None, &config, dir, tell);
     let (train, counts) = read(&config.data.train, "data.train")?;
     let (dev, _) = read(&config.data.dev, "data.dev")?;
-    let weights = config.data.weights.iter().zip(&counts);
-    let weights = weights.flat_map(|(weight, count)| std::iter::repeat_n(*weight as f32, *count)).collect();
+    let weights = weights_of_cuts(&config, &counts);
     // A new vocabulary is that of both languages.
     let written = Translations::Both.apply(train.clone());
     if base.as_ref().is_some_and(|base| base.has_part(Part::Encoder)) {
@@ -66,13 +64,6 @@ pub(super) fn assemble(
     let n_parameters = task.n_parameters().0 as usize;
     let train_secs = 0.0;
     tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
-    if config.optimizer.learning_rate == 0.0 {
-        config.optimizer.learning_rate = learning_rate(&config.model, config.strategy.kind);
-    }
-    if config.train.max_epochs > 0 {
-        let n_batches = config.train.max_epochs * corpus.n_batches(0) as u64;
-        config.train.max_steps = n_batches.div_ceil(config.train.accumulate.max(1) as u64).max(1);
-    }
-    config.schedule = config.schedule.of_run(config.train.max_steps);
+    decide_length(&mut config, &corpus);
     Ok(Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters })
 }

@@ -1,12 +1,14 @@
 //! What is trained: from a batch to the terms of its loss. The loop knows nothing else of a model.
 
 mod figures;
+mod plans;
 pub mod transcribe;
 pub mod translate_text;
 
 use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
+use models::params::Params;
 use models::{Description, Tokenizer, WeightDtype};
 
 pub use self::figures::{Figures, is_better};
@@ -158,11 +160,20 @@ pub trait Learner: Task {
     /// The bundle's files but its weights.
     fn description(&self) -> &Description;
 
+    /// What it is built from.
+    fn params(&self) -> &Params;
+
     /// Where it computes.
-    fn device(&self) -> &Device;
+    fn device(&self) -> &Device {
+        self.params().device()
+    }
 
     /// Values that are trained, and all.
-    fn n_parameters(&self) -> (u64, u64);
+    fn n_parameters(&self) -> (u64, u64) {
+        let n_trained: usize = self.params().vars().iter().map(|(_, var)| var.elem_count()).sum();
+        let n_frozen: usize = self.params().buffers().values().map(Tensor::elem_count).sum();
+        (n_trained as u64, (n_trained + n_frozen) as u64)
+    }
 
     /// Values that are trained and that the bundle leaves out.
     fn n_left_out(&self) -> u64;

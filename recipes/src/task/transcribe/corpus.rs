@@ -1,7 +1,6 @@
 //! The training data of a transcription: utterances of each epoch, in batches of equal lengths.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use audio::augment::{Augmenter, cut_rng};
 use candle_core::Device;
@@ -18,9 +17,7 @@ use crate::data::{
 };
 use crate::loader::{Fault, Loaded, Position, Source};
 use crate::task::Data;
-
-/// Epochs whose plans are kept: loader threads may be in different ones.
-const KEPT_EPOCHS: usize = 3;
+use crate::task::plans::Plans;
 
 /// Recordings, and the order in which they are trained on.
 pub struct Corpus {
@@ -39,8 +36,7 @@ pub struct Corpus {
     pad: u32,
     device: Device,
     digest: String,
-    /// By epoch.
-    plans: Mutex<BTreeMap<u64, PlanPlace>>,
+    plans: Plans<Plan>,
 }
 
 /// What there is room for.
@@ -50,9 +46,6 @@ pub struct Capacity {
     /// What decides how large batches are, in the place of their seconds.
     pub memory: Option<TrainingMemory>,
 }
-
-/// Where a plan is, or will be: locked while somebody makes it.
-type PlanPlace = Arc<Mutex<Option<Arc<Plan>>>>;
 
 /// An epoch: what is heard, in which batches, and what they waste.
 struct Plan {
@@ -95,7 +88,7 @@ impl Corpus {
             pad: special.end,
             device: device.clone(),
             digest: String::new(),
-            plans: Mutex::default(),
+            plans: Plans::default(),
         };
         let typical = corpus.join.grow_epochs.max(corpus.clean_epochs);
         // All that may come, not what one draw of the weights takes.
@@ -126,8 +119,7 @@ impl Corpus {
         let (first, sampler) = corpus.make_plan(0)?;
         corpus.digest = digest(&corpus.recordings, config, tokenizer, &sampler.digest())?;
         let padding = first.padding.clone();
-        let place = Arc::new(Mutex::new(Some(Arc::new(first))));
-        corpus.plans = Mutex::new(BTreeMap::from([(0, place)]));
+        corpus.plans = Plans::beginning_with(first);
         Ok((corpus, padding))
     }
 
@@ -163,25 +155,8 @@ impl Corpus {
         utterances.iter().map(length).collect()
     }
 
-    /// Made once, by whoever asks first; who asks for another epoch meanwhile does not wait.
     fn plan(&self, epoch: u64) -> Result<Arc<Plan>, Error> {
-        let place = {
-            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = plans.entry(epoch).or_default().clone();
-            while plans.len() > KEPT_EPOCHS {
-                // The one that is furthest away is needed last.
-                let furthest = plans.keys().copied().max_by_key(|other| other.abs_diff(epoch));
-                furthest.map(|other| plans.remove(&other));
-            }
-            place
-        };
-        let mut plan = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = &*plan {
-            return Ok(plan.clone());
-        }
-        let made = Arc::new(self.make_plan(epoch)?.0);
-        *plan = Some(made.clone());
-        Ok(made)
+        self.plans.of(epoch, || Ok(self.make_plan(epoch)?.0))
     }
 
     fn make_plan(&self, epoch: u64) -> Result<(Plan, Sampler), Error> {

@@ -21,7 +21,7 @@ pub use teacher::Teacher;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use models::nn::{CtcTargets, Linear};
 use models::params::Params;
 use models::{
@@ -338,14 +338,8 @@ impl Learner for Transcribe {
         &self.description
     }
 
-    fn device(&self) -> &Device {
-        self.params.device()
-    }
-
-    fn n_parameters(&self) -> (u64, u64) {
-        let n_trained: usize = self.params.vars().iter().map(|(_, var)| var.elem_count()).sum();
-        let n_frozen: usize = self.params.buffers().values().map(Tensor::elem_count).sum();
-        (n_trained as u64, (n_trained + n_frozen) as u64)
+    fn params(&self) -> &Params {
+        &self.params
     }
 
     fn n_left_out(&self) -> u64 {

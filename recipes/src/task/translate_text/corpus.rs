@@ -1,7 +1,6 @@
 //! Pairs of texts, in batches of equal lengths.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use models::TextModel;
@@ -14,6 +13,7 @@ use crate::data::{
     Sampler, SamplerConfig, hex, weighted,
 };
 use crate::loader::{Loaded, Position, Source};
+use crate::task::plans::Plans;
 use crate::task::{Data, Extent};
 
 /// What one forward pass takes.
@@ -128,12 +128,8 @@ pub struct Corpus {
     end: u32,
     device: Device,
     digest: String,
-    /// By epoch.
-    plans: Mutex<BTreeMap<u64, Arc<Plan>>>,
+    plans: Plans<Plan>,
 }
-
-/// Epochs whose plans are kept: loader threads may be in different ones.
-const KEPT_EPOCHS: usize = 3;
 
 /// An epoch in batches, and which pair each of its items is.
 struct Plan {
@@ -183,7 +179,7 @@ impl Corpus {
             end: model.special_tokens().end,
             device: device.clone(),
             digest: hex(&hash.finalize()),
-            plans: Mutex::default(),
+            plans: Plans::default(),
         })
     }
 
@@ -193,10 +189,10 @@ impl Corpus {
     }
 
     fn plan(&self, number: u64) -> Result<Arc<Plan>, Error> {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = plans.get(&number) {
-            return Ok(plan.clone());
-        }
+        self.plans.of(number, || self.make_plan(number))
+    }
+
+    fn make_plan(&self, number: u64) -> Result<Plan, Error> {
         let pairs: Vec<usize> = match self.weights.is_empty() {
             true => (0..self.pairs.len()).collect(),
             false => weighted(&self.weights, self.seed, number),
@@ -206,14 +202,7 @@ impl Corpus {
         let sampler = Sampler::new(lengths, table, config, self.seed)?;
         let epoch = sampler.epoch(number)?;
         let padding = EpochPadding::new(number, &epoch, &sampler, |_| "-").of_texts();
-        let plan = Arc::new(Plan { pairs, epoch, padding });
-        plans.insert(number, plan.clone());
-        while plans.len() > KEPT_EPOCHS {
-            // The one that is furthest away is needed last.
-            let furthest = plans.keys().copied().max_by_key(|other| other.abs_diff(number));
-            furthest.map(|other| plans.remove(&other));
-        }
-        Ok(plan)
+        Ok(Plan { pairs, epoch, padding })
     }
 }
 

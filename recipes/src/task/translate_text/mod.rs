@@ -10,7 +10,7 @@ pub use corpus::{Batch, Corpus};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use models::params::Params;
 use models::{Architecture, Description, TextModel, WeightDtype, write_weights};
 use sha2::{Digest, Sha256};
@@ -255,14 +255,8 @@ impl Learner for TranslateText {
         &self.description
     }
 
-    fn device(&self) -> &Device {
-        self.params.device()
-    }
-
-    fn n_parameters(&self) -> (u64, u64) {
-        let n_trained: usize = self.params.vars().iter().map(|(_, var)| var.elem_count()).sum();
-        let n_frozen: usize = self.params.buffers().values().map(Tensor::elem_count).sum();
-        (n_trained as u64, (n_trained + n_frozen) as u64)
+    fn params(&self) -> &Params {
+        &self.params
     }
 
     fn n_left_out(&self) -> u64 {

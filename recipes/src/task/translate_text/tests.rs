@@ -1,5 +1,6 @@
 //! On a language whose words are those of another one in the opposite order.
 
+use candle_core::Device;
 use models::{NewConformer, NewVocabulary, NewWhisper, Part, TextEncoderConfig, TextUnit};
 
 use super::*;
