@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use models::{Bundle, DecodeOptions, Error, Task, Told, Transcriber, Weights};
+use models::{Bundle, DecodeOptions, Error, Task, TextUnit, Told, Transcriber, Weights};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -533,6 +533,53 @@ fn a_tensor_in_two_shards_or_in_none_is_named() -> Result<()> {
     ensure_refused(dir.path(), "model-00002-of-00002.safetensors", "model.")?;
     store(&second, &[])?;
     ensure_refused(dir.path(), INDEX, "model.")
+}
+
+#[test]
+fn a_model_says_which_languages_it_has_learnt_to_hear() -> Result<()> {
+    let canary = || Bundle::open(&fixture("canary"));
+    let (ps, de) = (
+        DecodeOptions { language: Some("ps".to_owned()), ..DecodeOptions::default() },
+        DecodeOptions { language: Some("de".to_owned()), ..DecodeOptions::default() },
+    );
+    let loaded = |bundle| Transcriber::load(bundle, &Device::Cpu);
+    let all = loaded(canary()?)?;
+    let unsaid =
+        all.check(&DecodeOptions::default()).map_or_else(|error| error.to_string(), |()| String::new());
+    ensure!(unsaid.starts_with("language: is needed") && all.check(&de).is_ok(), "{unsaid}");
+
+    let pashto = canary()?.with_source_languages(&["ps"])?;
+    let heard = loaded(pashto)?;
+    ensure!(heard.languages().eq(["ps"]) && heard.check(&DecodeOptions::default()).is_ok());
+    let prompt = |code| heard.special_tokens().prompt(Told { language: code, ..Told::default() });
+    ensure!(prompt(None)? == prompt(Some("ps"))?);
+    let refused = heard.check(&de).map_or_else(|error| error.to_string(), |()| String::new());
+    ensure!(refused == "language: `de` is not among the model's: ps", "{refused}");
+    // What it hears is not all that it may write.
+    let german = DecodeOptions { task: Task::Translate, to_language: Some("de".to_owned()), ..ps.clone() };
+    ensure!(heard.check(&german).is_ok() && heard.check(&ps).is_ok());
+
+    // A language that is added may be spoken.
+    let more = canary()?.with_source_languages(&["ps"])?.with_language("xx", "de")?;
+    ensure!(more.description().vocabulary()?.2.source_languages == ["ps", "xx"]);
+    // One that a new vocabulary leaves out may not.
+    let description = more.description();
+    let learnt =
+        description.learn_vocabulary(300, TextUnit::Characters, &["ps".to_owned()], &["دوه".to_owned()])?;
+    let fewer = more.with_vocabulary(&learnt)?;
+    ensure!(fewer.description().vocabulary()?.2.source_languages == ["ps"]);
+
+    for (name, codes) in [("canary", &["fr"][..]), ("canary", &[]), ("parakeet", &["en"])] {
+        let Err(Error::Key { key, .. }) = Bundle::open(&fixture(name))?.with_source_languages(codes) else {
+            bail!("{name}: {codes:?} is accepted")
+        };
+        ensure!(key == "source_languages");
+    }
+    // A Whisper looks for no others.
+    let dir = copy()?;
+    let whisper = loaded(Bundle::open(dir.path())?.with_source_languages(&["de"])?)?;
+    ensure!(whisper.languages().eq(["de"]) && whisper.check(&ps).is_err());
+    Ok(())
 }
 
 #[test]

@@ -141,12 +141,15 @@ fn a_whisper_that_was_taught_another_language_translates_into_that_alone() {
     let path = taught.join("generation_config.json");
     let mut generation = json(&path).expect("JSON");
     generation["translation_languages"] = serde_json::json!(["ps"]);
+    generation["source_languages"] = serde_json::json!(["en"]);
     write(&path, generation.to_string().as_bytes());
 
     let (code, stdout, stderr) = run(speechd(home.path()).args(["models", "inspect", "./taught"]));
     assert_eq!(code, 0, "{stderr}");
     let row = stdout.lines().find(|line| line.starts_with("translates into")).expect("a row");
     assert!(row.ends_with(" ps"), "{row}");
+    let row = stdout.lines().find(|line| line.starts_with("understands")).expect("a row");
+    assert!(row.ends_with(" en"), "{row}");
     let translate = |to: &[&str]| {
         let mut command = speechd(home.path());
         command.args(["translate", "a.wav", "--model", "./taught", "--language", "en", "--quiet"]);

@@ -258,6 +258,20 @@ fn a_language_more_is_a_canarys_last_token() -> Result<()> {
     Ok(())
 }
 
+/// It has a token for the language, and said that it hears another one alone.
+#[test]
+fn what_a_canary_is_taught_it_says_that_it_hears() -> Result<()> {
+    let home = workplace_of(WORDS)?;
+    let base = home.path().join("german");
+    fs::create_dir(&base)?;
+    write(&Bundle::open(&fixture("canary"))?.with_source_languages(&["de"])?, &base)?;
+    let (code, stdout, stderr) = finetune_from(&base, "ps", &home, &[]);
+    ensure!(code == 0 && stdout.contains("WER"), "{stderr}");
+    let model = home.path().join("runs/finetune-ps/model");
+    ensure!(Bundle::open(&model)?.description().vocabulary()?.2.source_languages == ["de", "ps"]);
+    Ok(())
+}
+
 /// The fixture of a CTC model as one of English.
 fn english_ctc(home: &TempDir) -> Result<std::path::PathBuf> {
     let base = home.path().join("english");

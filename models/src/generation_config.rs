@@ -44,6 +44,9 @@ pub struct GenerationConfig {
     /// Hypotheses that beam search keeps where nobody says otherwise.
     #[serde(default)]
     pub num_beams: Option<usize>,
+    /// Codes of the languages that the model has learnt to hear or to read, where it says so: ours alone, others leave it as it is.
+    #[serde(default)]
+    pub source_languages: Option<Vec<String>>,
     /// Codes of the languages that the model has learnt to translate into, where it says so: ours alone, others leave it as it is.
     #[serde(default)]
     pub translation_languages: Option<Vec<String>>,

@@ -114,7 +114,7 @@ impl Transcriber {
 
     /// Language codes that the model can be told or can detect; empty for a model of one language.
     pub fn languages(&self) -> impl Iterator<Item = &str> {
-        self.special.languages.iter().map(|(code, _)| code.as_str())
+        self.special.source_languages.iter().map(String::as_str)
     }
 
     /// Text tokens of a segment in order, with their bytes and log-probabilities; timestamps are left out.
@@ -315,9 +315,10 @@ impl Transcriber {
         cross: &CrossCache,
         candidates: &[String],
     ) -> Result<Vec<(String, f32)>, Error> {
-        let is_candidate = |code: &String| candidates.is_empty() || candidates.contains(code);
+        let spoken =
+            self.languages().filter(|code| candidates.is_empty() || candidates.iter().any(|c| c == code));
         let languages: Vec<_> =
-            self.special.languages.iter().filter(|(code, _)| is_candidate(code)).cloned().collect();
+            spoken.filter_map(|code| Some((code.to_owned(), self.special.language_token(code)?))).collect();
         if languages.is_empty() || !self.special.detects_languages() {
             return Ok(Vec::new());
         }

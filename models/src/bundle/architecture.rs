@@ -90,6 +90,10 @@ impl Architecture {
             }
         };
         special.check(&path, self.n_vocab())?;
+        let special = match &generation.source_languages {
+            Some(codes) => special.hearing(codes, &source.path("generation_config.json"))?,
+            None => special,
+        };
         let special = match &generation.translation_languages {
             Some(codes) => special.translating_into(codes, &source.path("generation_config.json"))?,
             None => special,

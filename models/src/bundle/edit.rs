@@ -57,6 +57,15 @@ impl Bundle {
         Ok(Self { description: description.with_translation_languages(codes)?, weights })
     }
 
+    /// The same model as one that has learnt to hear these languages and no others, whatever it said before.
+    ///
+    /// # Errors
+    /// What [`Description::with_source_languages`] refuses.
+    pub fn with_source_languages(self, codes: &[impl AsRef<str>]) -> Result<Self, Error> {
+        let (description, weights) = self.into_parts();
+        Ok(Self { description: description.with_source_languages(codes)?, weights })
+    }
+
     /// The same model as one of this language, where it is of one alone and says so in a word: a CTC model, whatever it was of before.
     /// Others tell languages by tokens, or are of English, and stay as they are.
     ///
@@ -151,14 +160,14 @@ impl Bundle {
             let message = "this model names no languages in its prompts; train it as it is";
             return Err(Error::option("language", message));
         }
-        if special.language(code).is_ok() {
+        if special.language_token(code).is_some() {
             return Err(Error::option("language", format!("the model has a token for `{code}`")));
         }
         if known.special(code).is_some() {
             let message = format!("the model has a token <|{code}|> that is no language; take another code");
             return Err(Error::option("language", message));
         }
-        let row = special.language(like)? as usize;
+        let row = special.token_of("language", like)? as usize;
         let tokenizer_path = source.path("tokenizer.json");
         let mut config = read_json(source, "config.json")?;
         let mut tokenizer = read_json(source, "tokenizer.json")?;
@@ -180,7 +189,7 @@ impl Bundle {
         architecture.set_n_vocab(&mut config, n_rows);
         let mut files = vec![("config.json", config), ("tokenizer.json", tokenizer)];
         files.extend(
-            generation_with(&description, &special, &name, id)?.map(|file| ("generation_config.json", file)),
+            generation_with(&description, &special, code, id)?.map(|file| ("generation_config.json", file)),
         );
         for file in TOKEN_LISTS.into_iter().filter(|file| source.has(file)) {
             let mut value = read_json(source, file)?;
@@ -201,7 +210,7 @@ impl Bundle {
         }
         let description = description.with_files(&[], files)?;
         let (_, _, special) = description.vocabulary()?;
-        if special.language(code).ok() != Some(id as u32) {
+        if special.language_token(code) != Some(id as u32) {
             let message =
                 format!("`{code}` is no name that this model tells a language by: two or three letters");
             return Err(Error::option("language", message));
@@ -218,7 +227,7 @@ impl Bundle {
 fn generation_with(
     description: &Description,
     special: &SpecialTokens,
-    name: &str,
+    code: &str,
     id: usize,
 ) -> Result<Option<Value>, Error> {
     let (source, file) = (description.source(), "generation_config.json");
@@ -235,11 +244,14 @@ fn generation_with(
         // Where the file does not list them, the tokenizer did until now.
         let languages = special.languages.iter().map(|(code, id)| (format!("<|{code}|>"), json!(id)));
         let mut languages: serde_json::Map<_, _> = languages.collect();
-        languages.insert(name.to_owned(), json!(id));
+        languages.insert(format!("<|{code}|>"), json!(id));
         generation["lang_to_id"] = Value::Object(languages);
     }
     if lists_languages || generation["suppress_tokens"].is_array() {
         push(&mut generation["suppress_tokens"], json!(id));
+    }
+    if generation["source_languages"].is_array() {
+        push(&mut generation["source_languages"], json!(code));
     }
     Ok(Some(generation))
 }
@@ -251,8 +263,20 @@ impl Description {
     /// Languages that its prompts cannot tell apart: several of a Whisper, those that a Canary has no token for, any of a CTC
     /// model; a Whisper without generation_config.json, which is where it is said, beside much else.
     pub fn with_translation_languages(self, codes: &[impl AsRef<str>]) -> Result<Self, Error> {
+        self.with_language_codes("translation_languages", codes)
+    }
+
+    /// The same of a model that has learnt to hear, or to read, these languages and no others, whatever it said before.
+    ///
+    /// # Errors
+    /// None, those that it has no token for; a Whisper without generation_config.json, which is where it is said, beside much else.
+    pub fn with_source_languages(self, codes: &[impl AsRef<str>]) -> Result<Self, Error> {
+        self.with_language_codes("source_languages", codes)
+    }
+
+    fn with_language_codes(self, key: &str, codes: &[impl AsRef<str>]) -> Result<Self, Error> {
         let codes: Vec<&str> = codes.iter().map(AsRef::as_ref).collect();
-        let description = self.with_generation("translation_languages", json!(codes))?;
+        let description = self.with_generation(key, json!(codes))?;
         description.vocabulary()?;
         Ok(description)
     }

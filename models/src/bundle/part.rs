@@ -112,8 +112,8 @@ impl Bundle {
     }
 
     /// The same model with a part of another one, whose sizes and, where it reads or writes tokens, vocabulary have to be the same. What is
-    /// told beside its weights stays: a CTC head is that of the former encoder, and languages that are translated into are those of the
-    /// former decoder.
+    /// told beside its weights stays: a CTC head and languages that are heard are those of the former encoder, and languages that are
+    /// translated into those of the former decoder.
     ///
     /// # Errors
     /// A part that the other one lacks or that differs, an adapter.

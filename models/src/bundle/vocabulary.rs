@@ -63,7 +63,7 @@ impl Description {
         languages: &[String],
     ) -> Result<Vec<Control>, Error> {
         for code in languages {
-            special.language(code)?;
+            special.token_of("language", code)?;
         }
         match self.architecture() {
             Architecture::Whisper(config) => {
@@ -126,7 +126,7 @@ impl Bundle {
 
         let mut files = match &architecture {
             Architecture::Whisper(config) => {
-                let vocabulary = whisper_vocabulary(&description, languages);
+                let vocabulary = whisper_vocabulary(&description, languages.clone());
                 whisper_files(&description, config, &vocabulary, (&ids, n_vocab), &before)?
             }
             Architecture::Canary(config) => {
@@ -165,6 +165,8 @@ impl Bundle {
         if let (false, Some((_, config))) = (heard.is_empty(), files.first_mut()) {
             config["ctc_token_ids"] = json!((0..n_text_tokens).collect::<Vec<_>>());
         }
+        let is_whisper = matches!(architecture, Architecture::Whisper(_));
+        files.iter_mut().for_each(|(_, file)| forget_other_languages(file, &languages, is_whisper));
         files.push(("tokenizer.json", contents));
         Ok(Self { description: description.with_files(&LISTS, files)?, weights })
     }
@@ -267,6 +269,23 @@ fn conformer_files(
     Ok(files)
 }
 
+/// Leaves those languages in the lists of a `generation_config.json` that the vocabulary still has. Into what a Whisper translates no
+/// token says. A model that heard none of them may be told any.
+fn forget_other_languages(file: &mut Value, languages: &[String], is_whisper: bool) {
+    let Value::Object(keys) = file else { return };
+    let is_kept = |code: &Value| code.as_str().is_some_and(|code| languages.iter().any(|kept| kept == code));
+    for key in ["source_languages", "translation_languages"] {
+        if let Some(codes) = keys.get_mut(key).and_then(Value::as_array_mut)
+            && !(is_whisper && key == "translation_languages")
+        {
+            codes.retain(is_kept);
+        }
+    }
+    if keys.get("source_languages").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+        keys.remove("source_languages");
+    }
+}
+
 fn whisper_vocabulary(description: &Description, languages: Vec<String>) -> NewVocabulary {
     let window_secs = description.window_secs();
     // What it says of text is in the tokens that were learnt.
@@ -311,7 +330,7 @@ fn whisper_files(
     let kept = json!({
         "max_initial_timestamp_index": before.max_initial_timestamp_index,
         "alignment_heads": before.alignment_heads, "num_beams": before.num_beams,
-        "translation_languages": before.translation_languages,
+        "source_languages": before.source_languages, "translation_languages": before.translation_languages,
     });
     merge(&mut generation, kept);
     if let Value::Object(keys) = &mut generation {

@@ -115,7 +115,7 @@ impl SpecialTokens {
         let mut control = tokenizer.special_ids();
         control.extend([config.eos_token_id, config.pad_token_id]);
         // Unless it says otherwise, whatever it can be told.
-        let targets = languages.iter().map(|(code, _)| code.clone()).collect();
+        let all: Vec<_> = languages.iter().map(|(code, _)| code.clone()).collect();
         let only_language = match languages.as_slice() {
             [(code, _)] => Some(code.clone()),
             _ => None,
@@ -129,7 +129,8 @@ impl SpecialTokens {
             languages,
             is_multilingual: true,
             only_language,
-            translation_languages: targets,
+            source_languages: all.clone(),
+            translation_languages: all,
             text: TextIds::AllBut(control),
             format: PromptFormat::Canary(format),
         })
@@ -174,26 +175,19 @@ impl CanaryPrompt {
     /// # Errors
     /// What is not named or not known, times and texts without punctuation that there are no tokens for.
     pub fn tokens(&self, special: &SpecialTokens, told: Told<'_>) -> Result<Vec<u32>, Error> {
-        let spoken = match (told.language, special.languages.as_slice()) {
-            (Some(code), _) => special.language(code)?,
-            (None, [(_, only)]) => *only,
-            (None, known) => {
-                let known: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
-                let message =
-                    format!("is needed: this model is told what is spoken, one of {}", known.join(", "));
-                return Err(Error::option("language", message));
-            }
+        let Some(spoken) = told.language.or(special.only_language.as_deref()) else {
+            let known = special.source_languages.join(", ");
+            let message = format!("is needed: this model is told what is spoken, one of {known}");
+            return Err(Error::option("language", message));
         };
+        let spoken = special.language(spoken)?;
         let written = match told.target() {
             None => spoken,
-            Some(code) => match special.language(code) {
-                // What is said, as it is.
-                Ok(written) if written == spoken => written,
-                _ => {
-                    special.reach(code)?;
-                    special.language_of("to_language", code)?
-                }
-            },
+            // Also where it is what is spoken: who sends a language that was not asked for should hear of it.
+            Some(code) => {
+                special.reach(code)?;
+                special.token_of("to_language", code)?
+            }
         };
         let punctuation = match (told.punctuation, self.no_punctuation) {
             (Some(false), Some(without)) => without,
@@ -314,6 +308,7 @@ pub(crate) mod tests {
         );
         for (told, code) in [
             (translation, "`en`"),
+            (same, "`en`"),
             (Told { to_language: Some("en"), ..translation }, "`en`"),
             (Told { to_language: Some("fr"), ..translation }, "`fr`"),
         ] {
@@ -325,8 +320,7 @@ pub(crate) mod tests {
                 "{refused}"
             );
         }
-        // What is said in a language is no translation into it.
-        assert_eq!(taught.prompt(same)?, special.prompt(same)?);
+        // A transcript needs no language that is translated into.
         assert_eq!(taught.prompt(ps)?, special.prompt(ps)?);
         let none = special.clone().translating_into(&[], path)?;
         assert!(refused(translation, &none).contains("has not learnt to translate"));

@@ -40,6 +40,8 @@ pub struct SpecialTokens {
     pub is_multilingual: bool,
     /// The one language of a model that knows no other, where it is known.
     pub only_language: Option<String>,
+    /// Codes of the languages that may be spoken; none where prompts do not name one.
+    pub source_languages: Vec<String>,
     /// Codes of the languages that a translation may be written in; none of a model that cannot translate.
     pub translation_languages: Vec<String>,
     text: TextIds,
@@ -88,6 +90,7 @@ impl SpecialTokens {
         }
         let format = PromptFormat::Whisper { transcribe: task("transcribe"), translate: task("translate") };
         let target = is_multilingual.then(|| TRANSLATED_TO.to_owned());
+        let source_languages = languages.iter().map(|(code, _)| code.clone()).collect();
         Self {
             start: config.decoder_start_token_id,
             end: config.eos_token_id,
@@ -97,6 +100,7 @@ impl SpecialTokens {
             languages,
             is_multilingual,
             only_language: (!is_multilingual).then(|| "en".to_owned()),
+            source_languages,
             translation_languages: target.into_iter().collect(),
             text: TextIds::Below(config.eos_token_id),
             format,
@@ -117,10 +121,32 @@ impl SpecialTokens {
             languages: Vec::new(),
             is_multilingual: false,
             only_language: config.language.clone(),
+            source_languages: Vec::new(),
             translation_languages: Vec::new(),
             text: TextIds::AllBut(control),
             format: PromptFormat::None,
         }
+    }
+
+    /// The same of a model that has learnt to hear these languages and no others, as the file `path` says. A Canary of one need not be
+    /// told which; a Whisper finds out among them.
+    ///
+    /// # Errors
+    /// None, and those that it has no token for.
+    pub fn hearing(self, codes: &[String], path: &Path) -> Result<Self, Error> {
+        let refuse = |message: String| Err(Error::key(path, "source_languages", message));
+        if codes.is_empty() {
+            return refuse("is empty: a model hears one language at least".to_owned());
+        }
+        if let Some(code) = codes.iter().find(|code| self.language_token(code).is_none()) {
+            return refuse(format!("`{code}` has no token <|{code}|> in the vocabulary"));
+        }
+        let only_language = match (&self.format, codes) {
+            (PromptFormat::Canary(_), [code]) => Some(code.clone()),
+            (PromptFormat::Canary(_), _) => None,
+            _ => self.only_language,
+        };
+        Ok(Self { only_language, source_languages: codes.to_vec(), ..self })
     }
 
     /// The same of a model that has learnt to translate into these languages and no others, as the file `path` says.
@@ -129,7 +155,7 @@ impl SpecialTokens {
     /// More than its prompts can tell apart: any of a model that cannot translate, several of a Whisper, those that a Canary has no
     /// token for.
     pub fn translating_into(self, codes: &[String], path: &Path) -> Result<Self, Error> {
-        let has_no_token = |code: &&String| self.language(code).is_err();
+        let has_no_token = |code: &&String| self.language_token(code).is_none();
         let fault = match (&self.format, codes) {
             (_, []) => None,
             (PromptFormat::None, _) => Some("a model without a decoder writes what it hears".to_owned()),
@@ -212,25 +238,34 @@ impl SpecialTokens {
         }
     }
 
-    /// Token of a language code.
+    /// Token of a language that may be spoken.
+    ///
+    /// # Errors
+    /// A code of another; the message lists those that may.
+    pub fn language(&self, code: &str) -> Result<u32, Error> {
+        if self.source_languages.iter().any(|known| known == code) {
+            return self.token_of("language", code);
+        }
+        Err(Error::option("language", not_among(code, self.source_languages.iter().map(String::as_str))))
+    }
+
+    /// Token of a language code, whether the language may be spoken or not.
+    pub fn language_token(&self, code: &str) -> Option<u32> {
+        self.languages.iter().find(|(name, _)| name == code).map(|(_, id)| *id)
+    }
+
+    /// [`SpecialTokens::language_token`] of a code that `option` names.
     ///
     /// # Errors
     /// A code that the model has no token for; the message lists those it has.
-    pub fn language(&self, code: &str) -> Result<u32, Error> {
-        self.language_of("language", code)
-    }
-
-    /// [`SpecialTokens::language`] of what `option` says.
-    fn language_of(&self, option: &'static str, code: &str) -> Result<u32, Error> {
-        self.languages.iter().find(|(name, _)| name == code).map(|(_, id)| *id).ok_or_else(|| {
-            let known: Vec<_> = self.languages.iter().map(|(name, _)| name.as_str()).collect();
-            Error::option(option, format!("`{code}` is not among the model's: {}", known.join(", ")))
-        })
+    pub(crate) fn token_of(&self, option: &'static str, code: &str) -> Result<u32, Error> {
+        let known = self.languages.iter().map(|(name, _)| name.as_str());
+        self.language_token(code).ok_or_else(|| Error::option(option, not_among(code, known)))
     }
 
     /// Refuses to translate into a language that the model has not learnt to write translations in; the message lists those that it
     /// has.
-    fn reach(&self, code: &str) -> Result<(), Error> {
+    pub(crate) fn reach(&self, code: &str) -> Result<(), Error> {
         if self.translation_languages.iter().any(|known| known == code) {
             return Ok(());
         }
@@ -242,4 +277,8 @@ impl SpecialTokens {
         };
         Err(Error::option("to_language", message))
     }
+}
+
+fn not_among<'a>(code: &str, known: impl Iterator<Item = &'a str>) -> String {
+    format!("`{code}` is not among the model's: {}", known.collect::<Vec<_>>().join(", "))
 }

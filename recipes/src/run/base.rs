@@ -105,7 +105,17 @@ pub fn with_language(config: &RunConfig, source: BundleSource) -> Result<Bundle,
             return Err(Error::config("model.like", message));
         }
         // Otherwise it is the language of what states none, and a default.
-        return if config.data.force_language { Ok(base.with_only_language(code)?) } else { Ok(base) };
+        if !config.data.force_language || code.is_empty() {
+            return Ok(base);
+        }
+        let (_, generation, _) = base.description().vocabulary()?;
+        let base = match generation.source_languages {
+            Some(heard) if !heard.iter().any(|known| known == code) => {
+                base.with_source_languages(&[heard, vec![code.to_owned()]].concat())?
+            }
+            _ => base,
+        };
+        return Ok(base.with_only_language(code)?);
     }
     if like.is_empty() || lacks(like) {
         let message = format!(

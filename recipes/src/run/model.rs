@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use models::params::{Params, TrainedPart};
 use models::{
     Architecture, Bundle, Description, DeviceChoice, NewConformer, NewVocabulary, NewWhisper, Part,
-    TEXT_ENCODER, TextEncoderConfig, Told, Transcriber,
+    SpecialTokens, TEXT_ENCODER, TextEncoderConfig, Told, Transcriber,
 };
 
 use super::base::{vocabulary_in, with_ctc_head};
@@ -51,6 +51,12 @@ pub(super) fn model(
             targets if targets.is_empty() => description,
             targets => description.with_translation_languages(&targets)?,
         };
+        let special = description.vocabulary()?.2;
+        let description = match sources(config, &special, cuts) {
+            // Prompts that name none, or nothing but what they name, need no word for it.
+            sources if sources.is_empty() || sources.len() == special.languages.len() => description,
+            sources => description.with_source_languages(&sources)?,
+        };
         let phonemes = phonemes(config, &description, cuts)?;
         let text_encoder = text_encoder(config, &description, phonemes.as_ref())?;
         let description = description.with_text_encoder(text_encoder.as_ref())?;
@@ -70,6 +76,10 @@ pub(super) fn model(
     }
     if let Some(codes) = further_targets(base.description(), cuts)? {
         base = base.with_translation_languages(&codes)?;
+    }
+    let begins_to_hear = config.task == TaskKind::Transcribe && !base.has_part(Part::Encoder);
+    if let Some(codes) = further_sources(base.description(), config, cuts, begins_to_hear)? {
+        base = base.with_source_languages(&codes)?;
     }
     let phonemes = phonemes(config, base.description(), cuts)?;
     let text_encoder = text_encoder(config, base.description(), phonemes.as_ref())?;
@@ -102,6 +112,32 @@ pub(super) fn model(
 fn targets(cuts: &[Cut]) -> Vec<String> {
     let codes: BTreeSet<&str> = cuts.iter().filter_map(|cut| cut.target_language.as_deref()).collect();
     codes.into_iter().map(str::to_owned).collect()
+}
+
+/// Languages that are heard, or read, of those that prompts have a token for.
+fn sources(config: &RunConfig, special: &SpecialTokens, cuts: &[Cut]) -> Vec<String> {
+    let codes: BTreeSet<&str> =
+        cuts.iter().map(|cut| cut.language.as_deref().unwrap_or(&config.data.language)).collect();
+    codes.into_iter().filter(|code| special.language_token(code).is_some()).map(str::to_owned).collect()
+}
+
+/// Those that a model will have learnt with these cuts, where that is to be said anew: what has only read until now hears these alone, others
+/// learn more if they say which they know.
+fn further_sources(
+    description: &Description,
+    config: &RunConfig,
+    cuts: &[Cut],
+    begins_to_hear: bool,
+) -> Result<Option<Vec<String>>, Error> {
+    let (_, generation, special) = description.vocabulary()?;
+    let mut further = sources(config, &special, cuts);
+    let known = special.source_languages;
+    if begins_to_hear {
+        return Ok(Some(further).filter(|heard| !heard.is_empty() && *heard != known));
+    }
+    further.retain(|code| !known.contains(code));
+    let is_said = generation.source_languages.is_some() && !further.is_empty();
+    Ok(is_said.then(|| [known, further].concat()))
 }
 
 /// Those that a model will have learnt to translate into with these cuts, where that is to be said anew: a Whisper learns one in the place

@@ -103,7 +103,9 @@ pub(super) fn assemble(
         Transcribe::new(params, description, &config.loss, config.seed, vocabulary, teacher, |live| {
             let recordings = Recordings::new(dev, language.clone(), live.clone(), cache_bytes);
             let recordings = recordings.with_phonemes(phonemes.clone());
-            recordings.check(&TargetConfig { unpunctuated: 0.0, ..config.target.clone() })?;
+            recordings
+                .check(&TargetConfig { unpunctuated: 0.0, ..config.target.clone() })
+                .map_err(|error| Error::config("data.dev", error.to_string()))?;
             HeldOut::new(recordings, &config.join, &config.evaluate, limits(&config, live), config.seed)
         })?;
     let recordings =
@@ -127,7 +129,7 @@ pub(super) fn assemble(
 fn check_figure(config: &RunConfig, description: &Description, dev: &[Cut]) -> Result<(), Error> {
     let best_by = config.train.best_by.as_str();
     let refuse = |message: &str| Err(Error::config("train.best_by", format!("`{best_by}`: {message}")));
-    if matches!(best_by, "bleu" | "chrf") && dev.iter().all(|cut| cut.target_language.is_none()) {
+    if matches!(best_by, "bleu" | "chrf" | "ter") && dev.iter().all(|cut| cut.target_language.is_none()) {
         return refuse("no row of data.dev has a translation");
     }
     if best_by == "speech_text_distance" && description.text_encoder().is_none() {

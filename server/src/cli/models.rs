@@ -101,7 +101,7 @@ enum Command {
     /// Describe a model: architecture, size, languages, files
     #[command(after_help = "Example: speechd models inspect ./my-whisper --json")]
     Inspect {
-        /// A directory, a hub id, or digits-en, which is part of the program
+        /// A directory, a hub id, or a model that is part of the program, such as digits-en
         #[arg(value_name = "PATH_OR_ID")]
         model: String,
         /// Print JSON
@@ -241,6 +241,9 @@ fn describe(inspected: &Inspected) -> String {
     }
     if !summary.languages.is_empty() {
         line("languages", format!("{}: {}", summary.languages.len(), summary.languages.join(" ")));
+    }
+    if summary.source_languages.len() < summary.languages.len() {
+        line("understands", summary.source_languages.join(" "));
     }
     if !summary.translation_languages.is_empty() {
         line("translates into", summary.translation_languages.join(" "));

@@ -32,6 +32,8 @@ pub struct Summary {
     pub dimensions: Vec<(&'static str, usize)>,
     /// Codes of the languages that it has tokens for; none when it knows only one.
     pub languages: Vec<String>,
+    /// Codes of the languages of these that it has learnt to hear.
+    pub source_languages: Vec<String>,
     /// Codes of the languages that it translates into.
     pub translation_languages: Vec<String>,
     /// Hypotheses that it asks beam search to keep; 1 is greedy.
@@ -72,6 +74,7 @@ impl Summary {
             parameters: bundle.weights().n_parameters() as u64,
             dtypes,
             dimensions: bundle.architecture().dimensions(),
+            source_languages: special.source_languages,
             translation_languages: special.translation_languages,
             languages: special.languages.into_iter().map(|(code, _)| code).collect(),
             beam_size: generation.beam_size(),

@@ -130,7 +130,7 @@ fn form(description: &str) -> ObjectBuilder {
         .property(
             "language",
             text(
-                "The language spoken: a code such as `ps` or an English name; `auto` or nothing detects it.",
+                "The language spoken: a code such as `ps` or an English name; `auto` or nothing detects it, where the model can or hears one only.",
             ),
         )
         .property(
