@@ -53,6 +53,8 @@ pub struct Utterance {
     pub rest_secs: f64,
     /// How long it lasts.
     pub duration_secs: f64,
+    /// Of silence: the cut whose languages it is asked for in, so that each task of the data has its share of silence.
+    pub silent_like: Option<usize>,
 }
 
 /// What a decoder has room for.
@@ -186,10 +188,24 @@ impl JoinConfig {
             }
         }
         let n_silent = (self.silence * utterances.len() as f64).round() as usize;
+        let n_spoken = utterances.len();
         for index in 0..n_silent {
             let duration_secs = between(self.silence_secs, rng);
             let id = format!("silence {index}");
-            utterances.push(Utterance { id, parts: Vec::new(), rest_secs: duration_secs, duration_secs });
+            let parts = Vec::new();
+            utterances.push(Utterance {
+                id,
+                parts,
+                rest_secs: duration_secs,
+                duration_secs,
+                silent_like: None,
+            });
+        }
+        // Cuts of one language stand together: evenly spread, each has its share, the few by turns of epochs.
+        let offset = uniform(rng);
+        for (index, silence) in utterances[n_spoken..].iter_mut().enumerate() {
+            let place = (index as f64 + offset) / n_silent as f64;
+            silence.silent_like = keyed.get((place * keyed.len() as f64) as usize).map(|(_, index)| *index);
         }
         utterances
     }
@@ -245,7 +261,8 @@ impl JoinConfig {
         let first = parts.first().map_or("", |(index, _)| &*cuts[*index].id);
         let n_taken = parts.len();
         let id = if n_taken == 1 { first.to_owned() } else { format!("{first} and {} more", n_taken - 1) };
-        (Utterance { id, parts, rest_secs, duration_secs: duration_secs + rest_secs }, n_taken)
+        let duration_secs = duration_secs + rest_secs;
+        (Utterance { id, parts, rest_secs, duration_secs, silent_like: None }, n_taken)
     }
 }
 
@@ -270,7 +287,13 @@ impl Utterance {
     /// A cut as it is.
     pub fn of(index: usize, cut: &Cut) -> Self {
         let (parts, duration_secs) = (vec![(index, 0.0)], cut.duration_secs);
-        Self { id: cut.id.to_string(), parts, rest_secs: 0.0, duration_secs }
+        Self { id: cut.id.to_string(), parts, rest_secs: 0.0, duration_secs, silent_like: None }
+    }
+
+    /// The cut whose languages are those of the utterance.
+    pub fn asked_like<'a>(&self, cuts: &'a [Cut]) -> Option<&'a Cut> {
+        let index = self.parts.first().map(|(index, _)| *index).or(self.silent_like)?;
+        cuts.get(index)
     }
 
     /// What is said: the cuts' texts, those without one left out, with what the language has between sentences.
@@ -281,14 +304,12 @@ impl Utterance {
 
     /// The language that is spoken, where the cuts state one.
     pub fn language<'a>(&self, cuts: &'a [Cut]) -> Option<&'a str> {
-        let (index, _) = self.parts.first()?;
-        cuts[*index].language.as_deref()
+        self.asked_like(cuts)?.language.as_deref()
     }
 
     /// The language that it is translated into, where it is.
     pub fn target_language<'a>(&self, cuts: &'a [Cut]) -> Option<&'a str> {
-        let (index, _) = self.parts.first()?;
-        cuts[*index].target_language.as_deref()
+        self.asked_like(cuts)?.target_language.as_deref()
     }
 
     /// Where speech begins and ends, seconds: the edges of the first and the last cut that have a text.
@@ -373,6 +394,28 @@ mod tests {
         let spoken = || utterances.iter().filter(|u| !u.parts.is_empty());
         let n_bare = spoken().filter(|u| u.rest_secs == 0.0 && u.parts[0].1 == 0.0).count();
         assert!((spoken().count() / 4..3 * spoken().count() / 4).contains(&n_bare), "{n_bare}");
+    }
+
+    #[test]
+    fn silence_is_asked_for_as_often_in_each_language_as_speech() {
+        let mut cuts: Vec<Cut> = (0..200).map(cut).collect();
+        cuts.iter_mut().step_by(4).for_each(|cut| cut.target_language = Some("ps".into()));
+        let utterances = of_all(&JoinConfig { max_cuts: 1, silence: 0.2, ..config() }, &cuts, 1, 0);
+        let silent: Vec<_> = utterances.iter().filter(|u| u.parts.is_empty()).collect();
+        let n_translated = silent.iter().filter(|u| u.target_language(&cuts) == Some("ps")).count();
+        assert_eq!((silent.len(), n_translated), (40, 10));
+        assert!(silent.iter().all(|u| u.language(&cuts) == Some("en") && u.text(&cuts, " ").is_empty()));
+        // Of two among two hundred now and then.
+        cuts.iter_mut().skip(2).for_each(|cut| cut.target_language = None);
+        cuts[1].target_language = Some("ps".into());
+        let config = JoinConfig { max_cuts: 1, silence: 0.2, ..config() };
+        let of_epoch = |epoch| {
+            let utterances = of_all(&config, &cuts, 1, epoch);
+            let silent = utterances.iter().filter(|u| u.parts.is_empty());
+            silent.filter(|u| u.target_language(&cuts).is_some()).count()
+        };
+        let n: usize = (0..50).map(of_epoch).sum();
+        assert!((8..=32).contains(&n), "{n} of 2,000, where twenty are due");
     }
 
     #[test]
@@ -465,6 +508,7 @@ mod tests {
             parts: vec![(9, 0.5), (1, 0.25), (2, 0.25), (9, 0.0)],
             rest_secs: 1.0,
             duration_secs: 4.0,
+            silent_like: None,
         };
         assert_eq!(utterance.text(&cuts, " "), "w1 w2");
         assert_eq!(utterance.speech_secs(&cuts), Some((1.25, 2.5)));

@@ -1,5 +1,6 @@
 //! From what a recipe names to cuts: manifests, and corpora that become manifests when they are first asked for.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -25,7 +26,7 @@ pub(super) fn read_cuts(
     dir: &Path,
     tell: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<(Vec<Cut>, Vec<usize>), Error> {
-    let (mut cuts, mut counts) = (Vec::new(), Vec::new());
+    let mut sets = Vec::with_capacity(entries.len());
     for entry in entries {
         let path = manifest_of(entry, what, &config.data.language, dir, tell)?;
         let mut read = manifest::read(&path, needs)?;
@@ -34,14 +35,19 @@ pub(super) fn read_cuts(
         if config.data.force_language {
             force_language(&mut read.cuts, &config.data.language);
         }
+        // What is heard alone has no use for a translation.
+        if translations.is_some_and(|translations| translations != Translations::Off) {
+            config.data.glossary.apply(&mut read.cuts);
+        }
+        sets.push(read.cuts);
+    }
+    let targets = sets.iter().flatten().filter_map(|cut| cut.target_language.clone());
+    let targets: Vec<_> = targets.collect::<BTreeSet<_>>().into_iter().collect();
+    let (mut cuts, mut counts) = (Vec::new(), Vec::new());
+    for set in sets {
         let learnt = match translations {
-            None => read.cuts,
-            // What is heard alone has no use for a translation.
-            Some(Translations::Off) => Translations::Off.apply(read.cuts),
-            Some(translations) => {
-                config.data.glossary.apply(&mut read.cuts);
-                translations.apply(read.cuts)
-            }
+            None => set,
+            Some(translations) => translations.apply(set, &targets),
         };
         counts.push(learnt.len());
         cuts.extend(learnt);

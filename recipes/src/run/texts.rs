@@ -44,7 +44,7 @@ pub(super) fn assemble(
     let (dev, _) = read(&config.data.dev, "data.dev")?;
     let weights = weights_of_cuts(&config, &counts);
     // A new vocabulary is that of both languages.
-    let written = Translations::Both.apply(train.clone());
+    let written = Translations::Both.apply(train.clone(), &[]);
     if base.as_ref().is_some_and(|base| base.has_part(Part::Encoder)) {
         tell(Progress::Note(
             "texts teach no hearing: the base's encoder of speech is left out of what is kept",

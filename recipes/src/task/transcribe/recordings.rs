@@ -239,10 +239,10 @@ impl Recordings {
 
     /// What a decoder is told of an utterance.
     pub(super) fn told<'a>(&'a self, utterance: &Utterance) -> Told<'a> {
-        self.told_of(utterance.parts.first().map(|(index, _)| &self.cuts[*index]))
+        self.told_of(utterance.asked_like(&self.cuts))
     }
 
-    /// What a decoder is told of utterances that begin with a cut; of none where nothing is said.
+    /// What a decoder is told of utterances that are asked for like a cut.
     fn told_of<'a>(&'a self, cut: Option<&'a Cut>) -> Told<'a> {
         let spoken = cut.map_or(self.language.as_deref(), |cut| language_or(cut, self.language.as_deref()));
         let to_language = cut.and_then(|cut| cut.target_language.as_deref());

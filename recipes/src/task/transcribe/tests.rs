@@ -539,7 +539,7 @@ fn a_canary_is_asked_for_what_each_row_is() {
     let mut cuts = cuts(folder.path(), 2);
     cuts[0].text = "One, two.".into();
     (cuts[0].target_text, cuts[0].target_language) = (Some("یو".into()), Some("ps".into()));
-    let recordings = Recordings::new(Translations::Both.apply(cuts), None, task.live().clone(), 0);
+    let recordings = Recordings::new(Translations::Both.apply(cuts, &[]), None, task.live().clone(), 0);
     let special = task.live().special_tokens();
     let rows = |unpunctuated: f64| -> Vec<Row> {
         let target = &TargetConfig { unpunctuated, ..TargetConfig::default() };
@@ -595,8 +595,13 @@ fn held_out_utterances_do_not_change() {
     };
     assert!(heard() == heard() && heard().len() == 4);
     let mut rng = cut_rng(0, 0, "a");
-    let silence =
-        Utterance { id: "silence".to_owned(), parts: Vec::new(), rest_secs: 0.5, duration_secs: 0.5 };
+    let silence = Utterance {
+        id: "silence".to_owned(),
+        parts: Vec::new(),
+        rest_secs: 0.5,
+        duration_secs: 0.5,
+        silent_like: None,
+    };
     assert_eq!(task.held_out.recordings.hear(&silence, &mut rng).unwrap().samples.len(), 8_000);
     assert_eq!(JoinConfig::NONE.utterances(&[], Vec::new(), None, 0, 0), []);
 }
