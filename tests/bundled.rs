@@ -1,11 +1,11 @@
-//! The model that is part of the program: it does its work on a fresh clone, and these tests print how well.
+//! The recogniser that is part of the program: it does its work on a fresh clone, and these tests print how well.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use audio::Waveform;
 use candle_core::Device;
-use models::{BUNDLED, Bundle, DecodeOptions, Transcriber, bundled};
+use models::{BUNDLED, Bundle, DecodeOptions, Task, Transcriber, bundled, bundled_for};
 use recipes::{
     evaluate::{Evaluation, Reference, evaluate},
     metrics::ScoreOptions,
@@ -19,24 +19,24 @@ use crate::support::{data, recording};
 const NAME: &str = "digits-en";
 const RATE: u32 = 16_000;
 
-fn folder() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/bundled").join(NAME)
+pub fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/bundled").join(name)
 }
 
-fn own() -> Result<Transcriber> {
-    let source = bundled(NAME).context("not part of this build")?;
+pub fn own(name: &str) -> Result<Transcriber> {
+    let source = bundled(name).context("not part of this build")?;
     Ok(Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?)
 }
 
 /// As `speechd transcribe` does it: with fallback.
 fn listen(references: Vec<Reference>) -> Result<Evaluation> {
     let evaluation =
-        evaluate(&own()?, references.into_iter().map(Ok), &DecodeOptions::default(), &mut |_| {});
+        evaluate(&own(NAME)?, references.into_iter().map(Ok), &DecodeOptions::default(), &mut |_| {});
     ensure!(evaluation.failed.is_empty(), "{:?}", evaluation.failed);
     Ok(evaluation)
 }
 
-fn reference(name: &str, text: &str, waveform: Waveform) -> Reference {
+pub fn reference(name: &str, text: &str, waveform: Waveform) -> Reference {
     Reference { name: name.to_owned(), waveform, text: text.to_owned(), language: None, to_language: None }
 }
 
@@ -55,7 +55,7 @@ fn word_error_rate(what: &str, evaluation: &Evaluation) -> Result<f64> {
 }
 
 /// Prints how many recordings in which nothing is said that it knows got a text, and gives the share.
-fn false_text_rate(what: &str, evaluation: &Evaluation) -> Result<f64> {
+pub fn false_text_rate(what: &str, evaluation: &Evaluation) -> Result<f64> {
     let rate = evaluation.false_text_rate().context("nothing is silent")?;
     let texts: Vec<_> = evaluation.heard.iter().map(|heard| heard.hypothesis.trim()).collect();
     let texts: Vec<_> = texts.into_iter().filter(|text| !text.is_empty()).take(8).collect();
@@ -66,7 +66,7 @@ fn false_text_rate(what: &str, evaluation: &Evaluation) -> Result<f64> {
 #[test]
 fn a_fresh_clone_transcribes_its_clip() -> Result<()> {
     let home = home();
-    let clip = folder().join("digits.wav");
+    let clip = folder(NAME).join("digits.wav");
     let (code, stdout, stderr) = run(speechd(home.path()).arg("transcribe").arg(&clip));
     ensure!(code == 0, "{stderr}");
     ensure!(stdout.trim() == "nine seven five seven zero five one eight", "{stdout:?}");
@@ -87,19 +87,23 @@ fn a_fresh_clone_transcribes_its_clip() -> Result<()> {
 
 #[test]
 fn it_is_small_and_says_whose_it_is() -> Result<()> {
-    ensure!(BUNDLED.first() == Some(&NAME));
+    ensure!(BUNDLED.contains(&NAME) && bundled_for(Task::Transcribe) == Some(NAME));
+    is_small_and_says_whose_it_is(NAME, &["recipes/digits_en.toml"])
+}
+
+pub fn is_small_and_says_whose_it_is(name: &str, sources: &[&str]) -> Result<()> {
     let mut n_bytes = 0;
-    for entry in std::fs::read_dir(folder())? {
+    for entry in std::fs::read_dir(folder(name))? {
         n_bytes += entry?.metadata()?.len();
     }
-    println!("{NAME}: {n_bytes} bytes with its clip and licence");
+    println!("{name}: {n_bytes} bytes with its clip and licence");
     ensure!(n_bytes <= 6 << 20, "{n_bytes}");
-    let credits = std::fs::read_to_string(folder().join("CREDITS.md"))?;
-    for part in ["Free Spoken Digit Dataset", "CC BY-SA 4.0", "espeak-ng", "flite", "recipes/digits_en.toml"]
-    {
+    let credits = std::fs::read_to_string(folder(name).join("CREDITS.md"))?;
+    let common = ["Free Spoken Digit Dataset", "CC BY-SA 4.0", "espeak-ng", "flite", "ESC-10"];
+    for part in common.iter().chain(sources) {
         ensure!(credits.contains(part), "{part} is missing");
     }
-    ensure!(std::fs::read_to_string(folder().join("LICENSE"))?.contains("ShareAlike 4.0"));
+    ensure!(std::fs::read_to_string(folder(name).join("LICENSE"))?.contains("ShareAlike 4.0"));
     Ok(())
 }
 
@@ -115,8 +119,8 @@ fn white(n: usize, seed: u32) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-#[test]
-fn silence_and_noise_have_no_text() -> Result<()> {
+/// Recordings in which nobody speaks.
+pub fn made_sounds() -> Vec<Reference> {
     let mut sounds = Vec::new();
     for (index, secs) in [0.3, 1.0, 2.5, 6.0].into_iter().enumerate() {
         let n = (secs * f64::from(RATE)) as usize;
@@ -140,9 +144,25 @@ fn silence_and_noise_have_no_text() -> Result<()> {
         let clicks = (0..n).map(|i| if i % 4000 == 100 { 0.8 } else { 0.0 });
         add("clicks", clicks.collect());
     }
-    let rate = false_text_rate("silence and made noise", &listen(sounds)?)?;
+    sounds
+}
+
+#[test]
+fn silence_and_noise_have_no_text() -> Result<()> {
+    let rate = false_text_rate("silence and made noise", &listen(made_sounds())?)?;
     ensure!(rate <= 0.05, "{rate}");
     Ok(())
+}
+
+/// Short and long strings of digits that people said, in a folder.
+pub fn strings_of_digits(folder: &Path) -> Result<(Vec<Reference>, Vec<Reference>)> {
+    let (mut short, mut long) = (Vec::new(), Vec::new());
+    for row in std::fs::read_to_string(folder.join("refs.tsv"))?.lines().skip(1) {
+        let (name, text) = row.split_once('\t').context("two columns")?;
+        let kind = if name.starts_with("short") { &mut short } else { &mut long };
+        kind.push(reference(name, text, recording(&folder.join(name))?));
+    }
+    Ok((short, long))
 }
 
 #[test]
@@ -155,12 +175,7 @@ fn real_digits_are_recognised() -> Result<()> {
     for cut in &prepared.splits[&Split::Test] {
         singles.push(reference(&cut.id, &cut.text, recording(&cut.audio)?));
     }
-    let (mut short, mut long) = (Vec::new(), Vec::new());
-    for row in std::fs::read_to_string(strings.join("refs.tsv"))?.lines().skip(1) {
-        let (name, text) = row.split_once('\t').context("two columns")?;
-        let kind = if name.starts_with("short") { &mut short } else { &mut long };
-        kind.push(reference(name, text, recording(&strings.join(name))?));
-    }
+    let (short, long) = strings_of_digits(&strings)?;
     let singles = word_error_rate("single digits of the test split", &listen(singles)?)?;
     let short = word_error_rate("strings of 1 to 8", &listen(short)?)?;
     let long = word_error_rate("strings of 18 to 45 s", &listen(long)?)?;
@@ -169,18 +184,19 @@ fn real_digits_are_recognised() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn how_often_other_sounds_and_other_words_have_a_text_is_told() -> Result<()> {
-    let Some(sounds) = data("audio-captions/esc10") else { return Ok(()) };
+/// Sounds that it was not trained on, where they are at hand.
+pub fn other_sounds() -> Result<Option<Vec<Reference>>> {
+    let Some(sounds) = data("audio-captions/esc10") else { return Ok(None) };
     let prepared = prepare(&sounds, &Options::default(), &|_, _| {})?;
-    let mut others = Vec::new();
     // It was trained on the other folds.
-    for cut in &prepared.splits[&Split::Test] {
-        others.push(reference(&cut.id, "", recording(&cut.audio)?));
-    }
-    let sounds = false_text_rate("sounds of the world, 5 s each", &listen(others)?)?;
-    ensure!(sounds <= 0.05, "{sounds}");
-    let Some(speech) = data("speech/ljspeech-32") else { return Ok(()) };
+    let others = prepared.splits[&Split::Test].iter();
+    let others = others.map(|cut| Ok(reference(&cut.id, "", recording(&cut.audio)?)));
+    Ok(Some(others.collect::<Result<_>>()?))
+}
+
+/// Sentences of other words, where they are at hand.
+pub fn other_speech() -> Result<Option<Vec<Reference>>> {
+    let Some(speech) = data("speech/ljspeech-32") else { return Ok(None) };
     let mut others = Vec::new();
     for entry in std::fs::read_dir(speech)? {
         let path = entry?.path();
@@ -188,7 +204,15 @@ fn how_often_other_sounds_and_other_words_have_a_text_is_told() -> Result<()> {
             others.push(reference(&path.display().to_string(), "", recording(&path)?));
         }
     }
-    let speech = false_text_rate("read English", &listen(others)?)?;
+    Ok(Some(others))
+}
+
+#[test]
+fn how_often_other_sounds_and_other_words_have_a_text_is_told() -> Result<()> {
+    let (Some(sounds), Some(speech)) = (other_sounds()?, other_speech()?) else { return Ok(()) };
+    let sounds = false_text_rate("sounds of the world, 5 s each", &listen(sounds)?)?;
+    ensure!(sounds <= 0.05, "{sounds}");
+    let speech = false_text_rate("read English", &listen(speech)?)?;
     ensure!(speech <= 0.3, "{speech}");
     Ok(())
 }

@@ -7,6 +7,8 @@ mod batching;
 mod bombs;
 #[cfg(feature = "bundled")]
 mod bundled;
+#[cfg(feature = "bundled")]
+mod bundled_translator;
 mod bundles;
 mod canary;
 mod canned_service;

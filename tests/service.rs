@@ -15,7 +15,7 @@ use crate::{
     support::fixture,
 };
 
-struct Service {
+pub struct Service {
     child: Child,
     address: SocketAddr,
     /// Everything on standard error so far.
@@ -24,7 +24,7 @@ struct Service {
 
 impl Service {
     /// Starts `command` and waits until it listens.
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("started");
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
@@ -46,11 +46,11 @@ impl Service {
         Self { child, address, log }
     }
 
-    fn status(&self, path: &str) -> Option<u16> {
+    pub fn status(&self, path: &str) -> Option<u16> {
         self.send(&get(path)).map(|response| response.status)
     }
 
-    fn send(&self, request: &[u8]) -> Option<Response> {
+    pub fn send(&self, request: &[u8]) -> Option<Response> {
         let mut connection = Connection::open(self.address);
         connection.write(request);
         connection.read()
@@ -66,7 +66,7 @@ impl Service {
         response.text()
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log.lock().expect("no panic").clone()
     }
 
@@ -93,7 +93,7 @@ fn tiny() -> String {
 }
 
 /// `speechd serve` on a free port of the loopback interface.
-fn serve(home: &std::path::Path, arguments: &[&str]) -> Command {
+pub fn serve(home: &std::path::Path, arguments: &[&str]) -> Command {
     let mut command = speechd(home);
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
     command
@@ -232,7 +232,7 @@ fn digits() -> Vec<u8> {
     std::fs::read(path).expect("the clip")
 }
 
-/// Without a word about models the service has the one that is part of the program.
+/// Without a word about models the service has those that are part of the program.
 #[test]
 fn the_model_inside_is_served_where_none_is_named() {
     if models::BUNDLED.is_empty() {

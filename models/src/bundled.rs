@@ -1,14 +1,24 @@
 //! Models that are part of the program, so that it does its work without a download. Each lies in a folder of `bundled/` with its
 //! licence and its credits.
 
+use crate::Task;
 use crate::bundle::BundleSource;
 
-/// Their names, the first being the one that is used when nobody names any.
+/// Their names.
 #[cfg(feature = "bundled")]
-pub const BUNDLED: &[&str] = &["digits-en"];
+pub const BUNDLED: &[&str] = &["digits-en", "translate-en-ps"];
 /// Their names: this program was built without any.
 #[cfg(not(feature = "bundled"))]
 pub const BUNDLED: &[&str] = &[];
+
+/// The one that does a task where nobody names any.
+pub fn bundled_for(task: Task) -> Option<&'static str> {
+    let name = match task {
+        Task::Transcribe => "digits-en",
+        Task::Translate => "translate-en-ps",
+    };
+    BUNDLED.iter().copied().find(|known| *known == name)
+}
 
 /// The files of a model that is part of the program.
 #[cfg(feature = "bundled")]
@@ -20,12 +30,16 @@ pub fn bundled(name: &str) -> Option<BundleSource> {
 
     macro_rules! files {
         ($folder:literal: $($file:literal)+) => {
-            [$(($file, include_bytes!(concat!("../bundled/", $folder, "/", $file)).as_slice())),+]
+            [$(($file, include_bytes!(concat!("../bundled/", $folder, "/", $file)).as_slice())),+].to_vec()
         };
     }
     let files = match name {
         "digits-en" => files!("digits-en": "config.json" "generation_config.json" "preprocessor_config.json"
             "tokenizer.json" "tokenizer_config.json" "model.safetensors" "precision.json" "LICENSE" "CREDITS.md"),
+        "translate-en-ps" => {
+            files!("translate-en-ps": "config.json" "generation_config.json" "preprocessor_config.json"
+            "tokenizer.json" "tokenizer_config.json" "model.safetensors" "precision.json" "LICENSE" "CREDITS.md")
+        }
         _ => return None,
     };
     let files = files.into_iter().map(|(name, bytes)| (Cow::Borrowed(name), Cow::Borrowed(bytes))).collect();

@@ -45,7 +45,7 @@ pub use bundle::{
     Architecture, Bundle, BundleSource, Description, MemoryBundle, NewConformer, NewVocabulary, NewWhisper,
     Part, TextUnit,
 };
-pub use bundled::{BUNDLED, bundled};
+pub use bundled::{BUNDLED, bundled, bundled_for};
 pub use ctc_head::{CTC_HEAD, CtcHead};
 pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
 pub use device::{Device, DeviceChoice};

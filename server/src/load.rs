@@ -67,12 +67,12 @@ impl Spec {
         Ok(Self { name, source: source.to_owned(), draft: None })
     }
 
-    /// Reads all of them, and their drafts; without any it is the model that is part of the program.
+    /// Reads all of them, and their drafts; without any they are the models that are part of the program.
     ///
     /// # Errors
     /// There is none, not even one that is part of the program, one is wrong, two have the same name, or a draft is that of none.
     pub fn parse_all(texts: &[String], drafts: &[String]) -> Result<Vec<Self>, String> {
-        let own = BUNDLED.first().copied().filter(|_| texts.is_empty());
+        let own = BUNDLED.iter().copied().filter(|_| texts.is_empty());
         let texts = texts.iter().map(String::as_str).chain(own);
         let mut specs = texts.map(Self::parse).collect::<Result<Vec<_>, _>>()?;
         for text in drafts {

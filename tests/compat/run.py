@@ -19,11 +19,12 @@ import models
 import recordings
 import retries
 import schema
+import translator
 from caller import Caller
 from report import Report
 from service import Service
 
-PARTS = ["matrix", "fields", "models", "errors", "retries"]
+PARTS = ["matrix", "fields", "models", "errors", "retries", "translator"]
 NAMES = ["digits", "org/digits"]
 
 
@@ -68,6 +69,8 @@ def main():
     if "errors" in parts:
         errors.limits(report, speechd, model_dir, callers)
         retries.stream_deadline(report, speechd, model_dir, callers)
+    if "translator" in parts:
+        translator.run(report, speechd, callers)
     if "retries" in parts:
         retries.busy(report, speechd, model_dir, callers)
         retries.loading(report, speechd, model_dir, callers)

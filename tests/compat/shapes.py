@@ -35,8 +35,8 @@ def check_usage(usage):
         assert usage.type == "tokens" and usage.total_tokens == usage.input_tokens + usage.output_tokens, usage
 
 
-def verbose(result, has_words, has_segments, duration_secs=None):
-    """response_format=verbose_json; `None`: either way."""
+def verbose(result, has_words, has_segments, duration_secs=None, language="english"):
+    """response_format=verbose_json; `None`: either way. `language` is that of a translation."""
     assert type(result) in (TranscriptionVerbose, TranslationVerbose), type(result)
     assert isinstance(result.duration, float), f"duration is {result.duration!r}"
     if duration_secs is not None:
@@ -58,7 +58,7 @@ def verbose(result, has_words, has_segments, duration_secs=None):
         assert words("".join(segment.text for segment in segments)) == words(result.text), "segments are not the text"
     check_coverage(result)
     if isinstance(result, TranslationVerbose):
-        assert result.language == "english", result.language
+        assert result.language == language, result.language
         return
     assert result.usage and result.usage.type == "duration", result.usage
     assert bool(result.words) == has_words, f"words: {result.words!r:.100}"

@@ -60,7 +60,7 @@ pub(super) struct Args {
     /// Manifests, or directories of them
     #[arg(required = true, value_name = "MANIFESTS")]
     manifests: Vec<PathBuf>,
-    /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION] [default: as for transcribe]
+    /// A model's directory, or its hub id: ORGANISATION/NAME[@REVISION] [default: as for transcribe or, with --task translate, translate]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
     /// A smaller model of the same vocabulary that guesses what the model is going to write: the same text in fewer steps
@@ -169,7 +169,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     args.check()?;
     let is_translation = args.task() == Task::Translate;
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
-    let model = named_or_own(args.model.as_deref().unwrap_or(&config.transcribe.model))?;
+    let model = named_or_own(args.model.as_deref().unwrap_or(&config.transcribe.model), args.task())?;
     let style = Style::new(args.quiet);
     let needs = Needs { text: false, transcript: !is_translation, ..Needs::default() };
     let mut cuts = read_cuts(&manifests(&args.manifests)?, needs, style)?;
@@ -216,7 +216,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .clone()
         .or_else(|| cuts.iter().find_map(|cut| cut.language.as_deref().map(str::to_owned)));
     let checked = DecodeOptions {
-        language: told.filter(|code| transcriber.languages().any(|known| known == code)),
+        language: told.filter(|_| transcriber.special_tokens().is_multilingual),
         to_language: options
             .to_language
             .clone()

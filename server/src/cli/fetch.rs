@@ -1,6 +1,6 @@
 //! A model by its name: where its files are, fetched with their progress shown if need be.
 
-use models::{BUNDLED, BundleSource, Part};
+use models::{BundleSource, Part, Task, bundled_for};
 use recipes::config::RunConfig;
 
 use super::{
@@ -12,9 +12,10 @@ use crate::{
     registry::{self, Hub},
 };
 
-/// The model that was named, on the command line or in the settings (empty for none), else the one that is part of the program.
-pub(super) fn named_or_own(named: &str) -> Result<&str, Usage> {
-    let own = BUNDLED.first().copied();
+/// The model that was named, on the command line or in the settings (empty for none), else the one for the task that is part of the
+/// program.
+pub(super) fn named_or_own(named: &str, task: Task) -> Result<&str, Usage> {
+    let own = bundled_for(task);
     Some(named).filter(|named| !named.is_empty()).or(own).ok_or_else(|| {
         let message = "no model: give --model a directory or a hub id such as openai/whisper-base, \
                        or set `model` under [transcribe] in speechd.toml";

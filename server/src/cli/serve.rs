@@ -59,7 +59,8 @@ pub(super) struct Args {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8000]
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// A model to serve, as often as needed: its directory or hub id, and the name it goes by
+    /// A model to serve, as often as needed: its directory or hub id, and the name it goes by [default: those that are
+    /// part of the program]
     #[arg(short, long, value_name = "[NAME=]PATH_OR_ID")]
     model: Vec<String>,
     /// A smaller model that guesses what the one called NAME writes, as often as needed: the same text in fewer steps

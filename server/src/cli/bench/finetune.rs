@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use audio::{Waveform, encode::wav_bytes};
-use models::{Bundle, BundleSource, params::TrainedPart};
+use models::{Bundle, BundleSource, Task, params::TrainedPart};
 use recipes::{
     config::{RunConfig, StrategyConfig, list_setting, text_setting},
     run::{self, Progress},
@@ -91,7 +91,7 @@ struct Torch {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let style = Style::new(args.quiet);
     let settings = Config::load(None).map_err(|error| Usage(error.to_string()))?;
-    let name = named_or_own(args.model.as_deref().unwrap_or_default())?;
+    let name = named_or_own(args.model.as_deref().unwrap_or_default(), Task::Transcribe)?;
     let base = fetch(name, &settings, style)?;
     if args.beside.is_some() && !matches!(base, BundleSource::Dir(_)) {
         let message =

@@ -19,8 +19,9 @@ pub(in crate::cli) struct Flags {
     /// Recordings: files, directories (searched for audio files) or - for the standard input
     #[arg(required = true, value_name = "FILES")]
     pub(super) files: Vec<PathBuf>,
-    /// A model's directory, its hub id: ORGANISATION/NAME[@REVISION], or digits-en, which is part of the program and
-    /// knows English digits and a few commands [default: digits-en]
+    /// A model's directory, its hub id: ORGANISATION/NAME[@REVISION], or one that is part of the program: digits-en knows
+    /// English digits and a few commands, translate-en-ps writes digits and some phrases in Pashto [default: digits-en,
+    /// for translations translate-en-ps]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
     /// A smaller model of the same vocabulary that guesses what the model is going to write: the same text in fewer steps
@@ -172,7 +173,10 @@ impl Flags {
                 return Err(Usage("--to-language is that of a translation; add --task translate".to_owned()));
             }
         }
-        settings.model = named_or_own(&settings.model)?.to_owned();
+        // Before a cascade's translator there is a recogniser.
+        let is_cascade = !config.translate.cascade.is_empty();
+        let task = if is_cascade { Task::Transcribe } else { settings.task };
+        settings.model = named_or_own(&settings.model, task)?.to_owned();
         Ok(config)
     }
 }
