@@ -56,7 +56,7 @@ fn is_translation_of(translated: &Value, heard: &Value) {
             assert_eq!(translated[key], heard[key], "{key}");
         }
         let text = heard["text"].as_str().expect("text");
-        let expected = translator.translate(text, Some("ps"), &|| true).expect("a translation");
+        let expected = translator.translate(text, None, Some("ps"), &|| true).expect("a translation");
         assert_eq!(translated["text"].as_str().expect("text").trim(), expected);
         assert_eq!(translated["tokens"], json!([]), "those of another text");
     }
@@ -179,6 +179,18 @@ fn the_command_line_does_the_same_and_says_so() {
         let (exit, stdout, stderr) = recognise(&["translate", "--cascade", &cascade]);
         assert_eq!((exit, stdout.as_str()), (code, ""), "{stderr}");
         assert!(parts.iter().all(|part| stderr.contains(part)), "{stderr}");
+    }
+    // The recogniser of a cascade is the one inside, not the translator there.
+    #[cfg(feature = "bundled")]
+    {
+        let clip = crate::bundled::folder("digits-en").join("digits.wav");
+        let translate = ["translate", "--to", "ps", "--cascade", &spec(), "--format", "json"];
+        let (code, stdout, stderr) = run(speechd(home.path()).args(translate).arg(clip));
+        assert_eq!(code, 0, "{stderr}");
+        let translated = serde_json::from_str::<Value>(&stdout).expect("JSON")["text"].clone();
+        let heard = "nine seven five seven zero five one eight";
+        let expected = translator().translate(heard, None, Some("ps"), &|| true).expect("a translation");
+        assert_eq!(translated.as_str().expect("text").trim(), expected);
     }
     // What is configured is used where a translation is asked for, and nowhere else.
     let settings = format!("[translate]\ncascade = \"{}\"\n[transcribe]\nto_language = \"ps\"", spec());

@@ -359,7 +359,9 @@ fn mutated_translators_of_text_are_refused_or_translate() -> Result<()> {
                 match TextTranslator::load(&dir.path().into(), &Device::Cpu) {
                     Err(error) => ensure_typed(&error, &case)?,
                     // Whatever it writes, or that it cannot.
-                    Ok(translator) => drop(translator.translate("people of the earth", Some("ps"), &|| true)),
+                    Ok(translator) => {
+                        drop(translator.translate("people of the earth", None, Some("ps"), &|| true));
+                    }
                 }
             }
         }

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use models::{Bundle, Part};
+use models::{Bundle, Part, TextTranslator};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cli::{home, run, speechd};
+use crate::support::fixture;
 use crate::training::figures;
 
 const WORDS: [(&str, &str); 4] = [("one", "یو"), ("two", "دوه"), ("red", "سور"), ("cat", "پیشو")];
@@ -109,6 +110,43 @@ fn three_stages_hand_their_parts_on_to_a_model_that_translates_speech() -> Resul
             run(speechd(home.path()).args(["transcribe", "0.wav", "--model", "mt/model"]));
         ensure!(code != 0 && stderr.contains("has not learnt to hear"), "{stderr}");
 
+        // What it writes stands behind a recogniser as any other translator of text does.
+        let translator = TextTranslator::load(&at("mt/model").as_path().into(), &Device::Cpu)?;
+        ensure!(translator.languages() == ["ps"] && translator.check(None).is_ok());
+        ensure!(translator.check(Some("en")).is_err());
+        let translate = |text: &str| translator.translate(text, Some("en"), Some("ps"), &|| true);
+        let apart = [translate("one two.")?, translate("red cat.")?].map(|text| text.trim().to_owned());
+        ensure!(translate("one two. red cat.")? == apart.join(" ").trim(), "{apart:?}");
+        ensure!(translate(&"red ".repeat(200)).is_ok() && translate(" ")?.is_empty());
+        ensure!(translator.translate("one", None, None, &|| true)? == translate("one")?, "{architecture}");
+        // What a recogniser took for another language is read all the same.
+        ensure!(translator.translate("one", Some("cy"), None, &|| true)? == translate("one")?);
+        let cancelled = translator.translate("one", None, None, &|| false);
+        ensure!(matches!(cancelled, Err(models::Error::Cancelled)));
+        let write = |arguments: &[&str]| -> Result<Value> {
+            let quick = ["--language", "en", "--no-fallback", "--vad", "off", "--max-new-tokens", "12"];
+            let mut command = speechd(home.path());
+            command.args(arguments).args(quick).args(["--format", "verbose_json", "0.wav", "--model"]);
+            // Tones are taken for silence.
+            command.env("SPEECHD_TRANSCRIBE__NO_SPEECH_THRESHOLD", "off");
+            let (code, stdout, stderr) = run(command.arg(fixture("whisper-80")));
+            ensure!(code == 0, "{stderr}");
+            Ok(serde_json::from_str(&stdout)?)
+        };
+        let heard = write(&["transcribe"])?;
+        let translated = write(&["translate", "--cascade", "mt/model", "--to", "ps"])?;
+        let texts = |json: &Value| -> Vec<String> {
+            let segments = json["segments"].as_array().into_iter().flatten();
+            segments.map(|segment| segment["text"].as_str().unwrap_or_default().trim().to_owned()).collect()
+        };
+        ensure!(
+            !texts(&heard).concat().is_empty() && translated["cascade"] == "model",
+            "{heard}{translated}"
+        );
+        for (heard, translated) in texts(&heard).iter().zip(texts(&translated)) {
+            ensure!(translate(heard)?.trim() == translated, "{heard}: {translated}");
+        }
+
         trained(&home, "siamese.toml", "siamese", &[])?;
         let beside = figures(&at("siamese"));
         for name in [
@@ -131,9 +169,21 @@ fn three_stages_hand_their_parts_on_to_a_model_that_translates_speech() -> Resul
         ensure!(figures(&at("st")).contains_key(&(4, "dev/bleu".to_owned())));
         let st = tensors(&at("st/model"))?;
         ensure!(!st.keys().any(|name| name.starts_with("ctc_head")), "{:?}", st.keys());
-        let arguments = ["translate", "0.wav", "--model", "st/model", "--language", "en", "--to", "ps"];
+        // Of the languages that it has tokens for it has heard one, which nobody has to name.
+        let special = bundle.description().vocabulary()?.2;
+        ensure!(special.source_languages == ["en"] && special.translation_languages == ["ps"]);
+        let arguments = ["translate", "0.wav", "--model", "st/model", "--to", "ps"];
         let (code, _, stderr) = run(speechd(home.path()).args(arguments));
         ensure!(code == 0, "{architecture}: {stderr}");
+        // What says that it translates into nothing is no translator.
+        let mut generation: Value =
+            serde_json::from_str(&fs::read_to_string(at("mt/model/generation_config.json"))?)?;
+        generation["translation_languages"] = json!([]);
+        fs::write(at("mt/model/generation_config.json"), generation.to_string())?;
+        let refused = TextTranslator::load(&at("mt/model").as_path().into(), &Device::Cpu);
+        ensure!(refused.is_err_and(|error| error.to_string().contains("has not learnt to translate")));
+        let (code, _, stderr) = run(speechd(home.path()).args(arguments).args(["--language", "ps"]));
+        ensure!(code == 2 && stderr.contains("language: `ps` is not among the model's: en"), "{stderr}");
     }
     Ok(())
 }
@@ -247,6 +297,9 @@ fn phonemes_are_what_encoders_are_held_against_where_a_recipe_says_so() -> Resul
     let config: Value = serde_json::from_str(&fs::read_to_string(home.path().join("mt/model/config.json"))?)?;
     let phonemes = config["text_encoder_config"]["phonemes"].as_array().context("no phonemes")?;
     ensure!(phonemes.iter().any(|phoneme| phoneme == "t") && !phonemes.iter().any(|phoneme| phoneme == "q"));
+    // A cascade has no phonemes for it.
+    let behind = TextTranslator::load(&home.path().join("mt/model").as_path().into(), &Device::Cpu);
+    ensure!(behind.is_err_and(|error| error.to_string().contains("reads phonemes")));
     let words = ["target.unit=phonemes", "train.best_by=wer"];
     let (code, _, stderr) = train(&home, "siamese.toml", "words", &words);
     ensure!(code == 2 && stderr.contains("`wer` is none of loss, per"), "{stderr}");

@@ -91,16 +91,34 @@ impl TextModel {
         self.config.max_position_embeddings
     }
 
-    /// What a translation from a language into another one is begun with, and where its start is.
+    /// Whether it reads phonemes in the place of a text's tokens.
+    pub fn reads_phonemes(&self) -> bool {
+        self.config.phoneme_end().is_some()
+    }
+
+    /// The language of the texts that it reads, where it is one.
+    pub fn only_source(&self) -> Option<&str> {
+        match self.special.source_languages.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// What a translation from a language, the only one where nobody names any, into another one is begun with, and where its start is.
     ///
     /// # Errors
-    /// Languages that the model has no token for, one that it does not translate into.
+    /// A language that the model has not learnt to read, one that is needed and not named, one that it does not translate into.
     pub fn prompt(
         &self,
         language: Option<&str>,
         to_language: Option<&str>,
     ) -> Result<(Vec<u32>, usize), Error> {
-        let language = language.filter(|_| self.special.is_multilingual);
+        let language = language.or(self.only_source()).filter(|_| self.special.is_multilingual);
+        if language.is_none() && self.special.is_multilingual {
+            let known = self.special.source_languages.join(", ");
+            let message = format!("is needed: this model is told what it reads, one of {known}");
+            return Err(Error::option("language", message));
+        }
         let told = Told { language, task: Task::Translate, to_language, ..Told::default() };
         self.special.prompt_after(&[], told)
     }

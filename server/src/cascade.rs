@@ -79,9 +79,10 @@ impl Cascade {
         to_language: &str,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Transcript, models::Error> {
+        let language = transcript.language.clone();
         transcript.translated(&self.name, to_language, &mut |text| {
             let _turn = self.cores.turn();
-            self.translator.translate(text, Some(to_language), keep_going)
+            self.translator.translate(text, language.as_deref(), Some(to_language), keep_going)
         })
     }
 

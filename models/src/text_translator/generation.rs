@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::first_of;
+use super::transformers::first_of;
 use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
 

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::targets::Targets;
+use super::transformers::{MAX_LAYERS, Network, Parts, damaged, in_range};
 use super::vocabulary::Vocabulary;
-use super::{MAX_LAYERS, Network, Parts, damaged, in_range};
 use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
 

@@ -1,95 +1,62 @@
-//! Translators of text: what a cascade puts behind a recogniser that cannot write the language itself. The networks are
-//! candle-transformers', greedy search and what may not be said are transformers' (`generation/utils.py`, `logits_process.py`).
+//! Translators of text: what a cascade puts behind a recogniser that cannot write the language itself.
 
 mod generation;
 mod marian;
 mod sentences;
 mod t5;
 mod targets;
+mod trained;
+mod transformers;
 mod vocabulary;
 
-use candle_core::{Device, Tensor};
-use candle_transformers::models::marian::MTModel;
-use serde_json::Value;
+use candle_core::Device;
 
-use self::generation::Generation;
-use self::sentences::{halves, sentences};
-use self::t5::T5;
-use self::targets::{Target, Targets};
-use self::vocabulary::Vocabulary;
+use self::trained::Trained;
+use self::transformers::Transformers;
+use crate::Error;
 use crate::bundle::{BundleSource, read_json};
-use crate::tokenizer::Tokenizer;
-use crate::weights::Weights;
-use crate::{Error, TRANSLATED_TO};
-
-/// Tokens that a sentence may have and that its translation may have, where the model does not say otherwise.
-const MAX_TOKENS: usize = 512;
-
-/// More than any that was published.
-const MAX_LAYERS: usize = 256;
+use crate::text_encoder::TEXT_ENCODER_CONFIG;
 
 /// A model that turns text into text in another language. Immutable; threads share it.
-pub struct TextTranslator {
-    network: Network,
-    vocabulary: Vocabulary,
-    targets: Targets,
-    generation: Generation,
-    max_source_tokens: usize,
-    device: Device,
-}
+pub struct TextTranslator(Kind);
 
-/// Weights, and where a text is being translated what its decoder keeps. A copy shares the weights.
-#[derive(Clone)]
-enum Network {
-    Marian(Box<MTModel>),
-    T5(Box<T5>),
-}
-
-/// What a file says a translator is, checked.
-struct Parts {
-    network: Network,
-    vocabulary: Vocabulary,
-    targets: Targets,
-    n_vocab: usize,
-    /// Positions that the network has for a text, if it counts them.
-    n_positions: Option<usize>,
-    /// Never written, whatever the files forbid.
-    never: Option<u32>,
+enum Kind {
+    Transformers(Box<Transformers>),
+    Trained(Box<Trained>),
 }
 
 impl TextTranslator {
-    /// Reads a translator that transformers saved: a Marian, or a T5 such as MADLAD-400.
+    /// Reads a translator that transformers saved, a Marian or a T5 such as MADLAD-400, or one that was trained here
+    /// (`task = "translate_text"`).
     ///
     /// # Errors
     /// Missing, damaged or contradictory files, by file and key; models that are no translators of text.
     pub fn load(source: &BundleSource, device: &Device) -> Result<Self, Error> {
-        let path = source.path("config.json");
         let config = read_json(source, "config.json")?;
-        let tensors = Weights::from_source(source)?.read_all(device)?;
-        let parts = match config["model_type"].as_str() {
-            Some("marian") => marian::load(source, &config, tensors, device)?,
-            Some("t5") => t5::load(source, &config, tensors, device)?,
+        let kind = match config["model_type"].as_str() {
+            Some(name @ ("marian" | "t5")) => {
+                Kind::Transformers(Box::new(Transformers::load(source, &config, name == "t5", device)?))
+            }
+            _ if config.get(TEXT_ENCODER_CONFIG).is_some_and(|config| !config.is_null()) => {
+                Kind::Trained(Box::new(Trained::load(source, device)?))
+            }
             _ => {
                 let message = format!(
-                    "is {}; translators of text are of the types marian and t5",
+                    "is {}; translators of text are of the types marian and t5, or trained here by task = \"translate_text\"",
                     config["model_type"]
                 );
-                return Err(Error::key(&path, "model_type", message));
+                return Err(Error::key(&source.path("config.json"), "model_type", message));
             }
         };
-        let Parts { network, vocabulary, targets, n_vocab, n_positions, never } = parts;
-        let most = n_positions.map_or(MAX_TOKENS, |n| n.min(MAX_TOKENS));
-        let generation = Generation::read(source, &config, (n_vocab, most), never)?;
-        if let Some(id) = vocabulary.last_id().filter(|id| *id as usize >= n_vocab) {
-            let message = format!("is {n_vocab}, but the vocabulary has the token {id}");
-            return Err(Error::key(&path, "vocab_size", message));
-        }
-        Ok(Self { network, vocabulary, targets, generation, max_source_tokens: most, device: device.clone() })
+        Ok(Self(kind))
     }
 
     /// Codes of the languages that it translates into, where it says so; empty where only its name does.
     pub fn languages(&self) -> Vec<&str> {
-        self.targets.codes()
+        match &self.0 {
+            Kind::Transformers(model) => model.languages(),
+            Kind::Trained(model) => model.languages(),
+        }
     }
 
     /// Refuses a language that it does not translate into.
@@ -97,140 +64,29 @@ impl TextTranslator {
     /// # Errors
     /// The option `to_language`, and what is possible instead.
     pub fn check(&self, to_language: Option<&str>) -> Result<(), Error> {
-        self.targets.of(to_language).map(|_| ())
+        match &self.0 {
+            Kind::Transformers(model) => model.check(to_language),
+            Kind::Trained(model) => model.check(to_language),
+        }
     }
 
-    /// Translates a text, a sentence at a time; without a language into the only one, else into English. `keep_going` is asked
-    /// before every token.
+    /// Translates a text sentence by sentence. `language` is that of the text: a translator of several that was trained here has to be told,
+    /// others take any text as it comes. Without `to_language` it is the only one, else English. `keep_going` is asked before every token.
     ///
     /// # Errors
-    /// A language that it does not translate into, [`Error::Cancelled`] when `keep_going` says no, scores that are not finite.
+    /// Languages that it does not translate from or into, [`Error::Cancelled`] when `keep_going` says no, scores that are not finite.
     pub fn translate(
         &self,
         text: &str,
+        language: Option<&str>,
         to_language: Option<&str>,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<String, Error> {
-        let target = self.targets.of(to_language)?;
-        let mut written: Vec<String> = Vec::new();
-        for sentence in sentences(text) {
-            for source in self.sources(sentence, &target)? {
-                let ids = self.write(&source, keep_going)?;
-                written.push(self.vocabulary.decode(&ids)?.trim().to_owned());
-            }
-        }
-        written.retain(|text| !text.is_empty());
-        let code = to_language.or_else(|| self.targets.only()).unwrap_or(TRANSLATED_TO);
-        Ok(written.join(if Tokenizer::is_unspaced(code) { "" } else { " " }))
-    }
-
-    /// What the network reads of a sentence: the language, the tokens of the text, and what ends it.
-    ///
-    /// # Errors
-    /// A language that it does not translate into, a text that its vocabulary cannot spell.
-    pub fn source_ids(&self, sentence: &str, to_language: Option<&str>) -> Result<Vec<u32>, Error> {
-        self.ids(sentence, &self.targets.of(to_language)?)
-    }
-
-    fn ids(&self, sentence: &str, target: &Target<'_>) -> Result<Vec<u32>, Error> {
-        let mut ids = match target {
-            Target::Unsaid => self.vocabulary.encode(sentence)?,
-            Target::Said(prefix) => self.vocabulary.encode(&format!("{prefix}{sentence}"))?,
-            Target::Token { id, name } => self.vocabulary.encode_after(*id, name, sentence)?,
-        };
-        ids.extend(self.generation.end());
-        Ok(ids)
-    }
-
-    /// What the network reads of a sentence, in as many parts as it has to be broken into.
-    fn sources(&self, sentence: &str, target: &Target<'_>) -> Result<Vec<Vec<u32>>, Error> {
-        let ids = self.ids(sentence, target)?;
-        match halves(sentence).filter(|_| ids.len() > self.max_source_tokens) {
-            Some([first, second]) => {
-                let mut all = self.sources(first, target)?;
-                all.extend(self.sources(second, target)?);
-                Ok(all)
-            }
-            None => Ok(vec![ids]),
+        match &self.0 {
+            Kind::Transformers(model) => model.translate(text, to_language, keep_going),
+            Kind::Trained(model) => model.translate(text, language, to_language, keep_going),
         }
     }
-
-    /// The most probable next token, one after the other, without the token that starts a text and with the one that ends it.
-    ///
-    /// # Errors
-    /// [`Error::Cancelled`] when `keep_going` says no, scores that are not finite, tokens that the network does not have.
-    pub fn write(&self, source: &[u32], keep_going: &dyn Fn() -> bool) -> Result<Vec<u32>, Error> {
-        if !keep_going() {
-            return Err(Error::Cancelled);
-        }
-        // What a decoder keeps is its own; the weights are shared.
-        let mut network = self.network.clone();
-        // One word that is longer than all positions has nowhere to be broken.
-        let source = &source[..source.len().min(self.max_source_tokens)];
-        let encoded = network.encode(&Tensor::new(source, &self.device)?.unsqueeze(0)?)?;
-        let mut tokens = vec![self.generation.start];
-        while tokens.len() <= self.generation.max_new_tokens {
-            if !keep_going() {
-                return Err(Error::Cancelled);
-            }
-            let past = tokens.len() - 1;
-            let last = Tensor::new(&tokens[past..], &self.device)?.unsqueeze(0)?;
-            let mut scores = network.step(&last, &encoded, past)?.flatten_all()?.to_vec1::<f32>()?;
-            let next = self.generation.next(&tokens, &mut scores)?;
-            tokens.push(next);
-            if self.generation.ends(next) {
-                break;
-            }
-        }
-        tokens.remove(0);
-        Ok(tokens)
-    }
-}
-
-impl Network {
-    /// Hidden states (1, T, D) of ids (1, T).
-    fn encode(&mut self, ids: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Marian(model) => {
-                // Its encoder keeps what it read, as if it were a decoder.
-                model.reset_kv_cache();
-                model.encoder().forward(ids, 0)
-            }
-            Self::T5(model) => model.encode(ids),
-        }
-    }
-
-    /// Scores (V) of what follows the id (1, 1), before which there were `past`.
-    fn step(&mut self, id: &Tensor, encoded: &Tensor, past: usize) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Marian(model) => model.decode(id, encoded, past),
-            Self::T5(model) => model.step(id, encoded),
-        }
-    }
-}
-
-/// What is wrong with a network's tensors, in candle's words.
-fn damaged(source: &BundleSource, error: &candle_core::Error) -> Error {
-    Error::file(&source.path("model.safetensors"), error)
-}
-
-/// A number that config.json has to have.
-fn in_range(
-    source: &BundleSource,
-    key: &str,
-    value: usize,
-    (least, most): (usize, usize),
-) -> Result<(), Error> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    let message = format!("{value} is not between {least} and {most}");
-    Err(Error::key(&source.path("config.json"), key, message))
-}
-
-/// `null` where a key is not there.
-fn first_of<'a>(own: &'a Value, other: &'a Value, key: &str) -> &'a Value {
-    if own[key].is_null() { &other[key] } else { &own[key] }
 }
 
 #[cfg(test)]

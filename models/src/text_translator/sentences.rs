@@ -1,5 +1,7 @@
 //! Sentences of a text: what translators were trained on, and what they have room for.
 
+use crate::Error;
+
 /// What ends a sentence where a space follows.
 const ENDS: &str = ".!?؟۔।…";
 /// What ends one whatever follows: scripts that write no spaces.
@@ -25,12 +27,28 @@ pub(super) fn sentences(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A text of several words in two, at the space nearest to its middle.
-pub(super) fn halves(text: &str) -> Option<[&str; 2]> {
+fn halves(text: &str) -> Option<[&str; 2]> {
     let middle = text.len() / 2;
     let spaces = text.char_indices().filter(|(_, c)| c.is_whitespace());
     let (at, _) = spaces.min_by_key(|(at, _)| at.abs_diff(middle))?;
     let halves = <[&str; 2]>::from(text.split_at(at)).map(str::trim);
     halves.iter().all(|half| !half.is_empty()).then_some(halves)
+}
+
+/// What a network reads of a sentence, in as many parts as it has to be broken into so that none has more than `most` ids.
+///
+/// # Errors
+/// What `ids` refuses.
+pub(super) fn parts(
+    sentence: &str,
+    most: usize,
+    ids: &dyn Fn(&str) -> Result<Vec<u32>, Error>,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let whole = ids(sentence)?;
+    let Some([first, second]) = halves(sentence).filter(|_| whole.len() > most) else {
+        return Ok(vec![whole]);
+    };
+    Ok([parts(first, most, ids)?, parts(second, most, ids)?].concat())
 }
 
 #[cfg(test)]

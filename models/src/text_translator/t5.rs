@@ -8,8 +8,8 @@ use candle_transformers::models::t5::{Config, T5EncoderModel, T5ForConditionalGe
 use serde_json::Value;
 
 use super::targets::Targets;
+use super::transformers::{MAX_LAYERS, Network, Parts, damaged, in_range};
 use super::vocabulary::Vocabulary;
-use super::{MAX_LAYERS, Network, Parts, damaged, in_range};
 use crate::Error;
 use crate::bundle::{BundleSource, parse};
 

@@ -1,9 +1,11 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::generation::Generation;
+use super::sentences::parts;
 use super::*;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -17,16 +19,26 @@ fn open(name: &str) -> Result<TextTranslator, Error> {
     TextTranslator::load(&fixture(name), &Device::Cpu)
 }
 
+/// The same with what only these have.
+fn transformers(name: &str) -> Result<Transformers, Error> {
+    let source = fixture(name);
+    Transformers::load(&source, &read_json(&source, "config.json")?, name != "marian", &Device::Cpu)
+}
+
+fn source_ids(model: &Transformers, text: &str, code: Option<&str>) -> Result<Vec<u32>, Error> {
+    model.ids(text, &model.targets.of(code)?)
+}
+
 const NAMES: [(&str, &str); 3] = [("marian", "ps"), ("t5", "de"), ("madlad", "ps")];
 
 #[test]
 fn tokens_and_texts_are_transformers() -> Outcome {
     for (name, code) in NAMES {
-        let translator = open(name)?;
+        let translator = transformers(name)?;
         let expected = read_json(&fixture(name), "expected.json")?;
         for case in expected["cases"].as_array().ok_or("cases")? {
             let text = case["text"].as_str().ok_or("text")?;
-            let source = translator.source_ids(text, Some(code))?;
+            let source = source_ids(&translator, text, Some(code))?;
             assert_eq!(json!(source), case["ids"], "{name}: {text}");
             let written = translator.write(&source, &|| true)?;
             assert_eq!(json!(written), case["written"], "{name}: {text}");
@@ -40,7 +52,7 @@ fn tokens_and_texts_are_transformers() -> Outcome {
 fn a_text_is_translated_sentence_by_sentence_and_again_the_same() -> Outcome {
     for (name, code) in NAMES {
         let translator = open(name)?;
-        let translate = |text: &str| translator.translate(text, Some(code), &|| true);
+        let translate = |text: &str| translator.translate(text, None, Some(code), &|| true);
         let [first, second] = ["We are met.", "The people of the earth"].map(translate);
         let expected = [first?, second?].join(" ");
         assert_eq!(translate(" We are met.  The people of the earth\n")?, expected.trim(), "{name}");
@@ -56,7 +68,7 @@ fn languages_are_told_or_refused_with_those_that_there_are() -> Outcome {
     {
         let translator = open(name)?;
         assert_eq!(translator.languages(), known);
-        let Err(error) = translator.translate("a", Some(refused), &|| true) else {
+        let Err(error) = translator.translate("a", None, Some(refused), &|| true) else {
             return Err(format!("{name}: accepted").into());
         };
         let message = format!(
@@ -67,8 +79,8 @@ fn languages_are_told_or_refused_with_those_that_there_are() -> Outcome {
         // Nobody needs to name the only one.
         assert_eq!(translator.check(None).is_ok(), known.len() == 1);
     }
-    let translator = open("madlad")?;
-    assert_ne!(translator.source_ids("a", Some("de"))?, translator.source_ids("a", Some("ps"))?);
+    let translator = transformers("madlad")?;
+    assert_ne!(source_ids(&translator, "a", Some("de"))?, source_ids(&translator, "a", Some("ps"))?);
     Ok(())
 }
 
@@ -77,20 +89,30 @@ fn nobody_waiting_ends_it_within_a_sentence() -> Outcome {
     let translator = open("marian")?;
     let asked = Cell::new(0);
     let keep_going = || asked.replace(asked.get() + 1) < 5;
-    assert!(matches!(translator.translate("people of the earth", None, &keep_going), Err(Error::Cancelled)));
+    assert!(matches!(
+        translator.translate("people of the earth", None, None, &keep_going),
+        Err(Error::Cancelled)
+    ));
     assert_eq!(asked.get(), 6);
     Ok(())
 }
 
 #[test]
 fn a_sentence_without_room_is_broken_between_words() -> Outcome {
-    let translator = open("marian")?;
+    let translator = transformers("marian")?;
+    let most = translator.max_source_tokens;
+    assert_eq!(most, 64);
+    let sources = |text: &str| parts(text, most, &|text| source_ids(&translator, text, None));
     let long = "people of the earth ".repeat(30);
-    let target = translator.targets.of(None)?;
-    let sources = translator.sources(&long, &target)?;
-    assert!(sources.len() > 2 && sources.iter().all(|ids| (1..=64).contains(&ids.len())));
+    let broken = sources(&long)?;
+    let written = broken.iter().map(|ids| translator.vocabulary.decode(&translator.write(ids, &|| true)?));
+    let mut written = written.collect::<Result<Vec<_>, _>>()?;
+    written.iter_mut().for_each(|text| *text = text.trim().to_owned());
+    written.retain(|text| !text.is_empty());
+    assert_eq!(translator.translate(&long, None, &|| true)?, written.join(" "));
+    assert!(broken.len() > 2 && broken.iter().all(|ids| (1..=64).contains(&ids.len())));
     let word = "p".repeat(200);
-    assert_eq!(translator.sources(&word, &target)?.len(), 1);
+    assert_eq!(sources(&word)?.len(), 1);
     translator.translate(&word, None, &|| true)?;
     Ok(())
 }
