@@ -23,15 +23,15 @@ pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/bundled").join(name)
 }
 
-pub fn own(name: &str) -> Result<Transcriber> {
+fn own(name: &str) -> Result<Transcriber> {
     let source = bundled(name).context("not part of this build")?;
     Ok(Transcriber::load(Bundle::from_source(source)?, &Device::Cpu)?)
 }
 
-/// As `speechd transcribe` does it: with fallback.
-fn listen(references: Vec<Reference>) -> Result<Evaluation> {
+/// What a model makes of recordings as `speechd transcribe` and `translate` do it: with fallback.
+pub fn listen(name: &str, references: Vec<Reference>) -> Result<Evaluation> {
     let evaluation =
-        evaluate(&own(NAME)?, references.into_iter().map(Ok), &DecodeOptions::default(), &mut |_| {});
+        evaluate(&own(name)?, references.into_iter().map(Ok), &DecodeOptions::default(), &mut |_| {});
     ensure!(evaluation.failed.is_empty(), "{:?}", evaluation.failed);
     Ok(evaluation)
 }
@@ -149,7 +149,7 @@ pub fn made_sounds() -> Vec<Reference> {
 
 #[test]
 fn silence_and_noise_have_no_text() -> Result<()> {
-    let rate = false_text_rate("silence and made noise", &listen(made_sounds())?)?;
+    let rate = false_text_rate("silence and made noise", &listen(NAME, made_sounds())?)?;
     ensure!(rate <= 0.05, "{rate}");
     Ok(())
 }
@@ -176,9 +176,9 @@ fn real_digits_are_recognised() -> Result<()> {
         singles.push(reference(&cut.id, &cut.text, recording(&cut.audio)?));
     }
     let (short, long) = strings_of_digits(&strings)?;
-    let singles = word_error_rate("single digits of the test split", &listen(singles)?)?;
-    let short = word_error_rate("strings of 1 to 8", &listen(short)?)?;
-    let long = word_error_rate("strings of 18 to 45 s", &listen(long)?)?;
+    let singles = word_error_rate("single digits of the test split", &listen(NAME, singles)?)?;
+    let short = word_error_rate("strings of 1 to 8", &listen(NAME, short)?)?;
+    let long = word_error_rate("strings of 18 to 45 s", &listen(NAME, long)?)?;
     ensure!(singles <= 0.02 && short <= 0.02, "single digits {singles}, strings {short}");
     ensure!(long <= 0.1, "{long}");
     Ok(())
@@ -210,9 +210,9 @@ pub fn other_speech() -> Result<Option<Vec<Reference>>> {
 #[test]
 fn how_often_other_sounds_and_other_words_have_a_text_is_told() -> Result<()> {
     let (Some(sounds), Some(speech)) = (other_sounds()?, other_speech()?) else { return Ok(()) };
-    let sounds = false_text_rate("sounds of the world, 5 s each", &listen(sounds)?)?;
+    let sounds = false_text_rate("sounds of the world, 5 s each", &listen(NAME, sounds)?)?;
     ensure!(sounds <= 0.05, "{sounds}");
-    let speech = false_text_rate("read English", &listen(speech)?)?;
+    let speech = false_text_rate("read English", &listen(NAME, speech)?)?;
     ensure!(speech <= 0.3, "{speech}");
     Ok(())
 }

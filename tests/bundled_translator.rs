@@ -1,19 +1,19 @@
 //! The translator that is part of the program: the endpoint of translations works on a fresh clone, and these tests print how well.
 
 use anyhow::{Context, Result, ensure};
-use models::{BUNDLED, DecodeOptions, Task, bundled_for};
+use models::{BUNDLED, Task, bundled_for};
 use recipes::{
     config::RunConfig,
     data::Glossary,
-    evaluate::{Evaluation, Reference, evaluate},
+    evaluate::{Evaluation, Reference},
     metrics::{BleuOptions, ChrfOptions, ScoreOptions},
     prepare::{Options, Split, prepare},
 };
 
 use crate::{
     bundled::{
-        false_text_rate, folder, is_small_and_says_whose_it_is, made_sounds, other_sounds, other_speech, own,
-        reference, strings_of_digits,
+        self, false_text_rate, folder, is_small_and_says_whose_it_is, made_sounds, other_sounds,
+        other_speech, reference, strings_of_digits,
     },
     cli::{home, run, speechd},
     connections::eventually,
@@ -40,14 +40,10 @@ fn in_pashto(reference: Reference, glossary: &Glossary) -> Result<Reference> {
     Ok(Reference { text, ..reference })
 }
 
-/// What it writes in Pashto, as `speechd evaluate` asks it.
+/// What it writes in Pashto.
 fn listen(references: Vec<Reference>) -> Result<Evaluation> {
-    let references = references
-        .into_iter()
-        .map(|reference| Ok(Reference { to_language: Some("ps".to_owned()), ..reference }));
-    let evaluation = evaluate(&own(NAME)?, references, &DecodeOptions::default(), &mut |_| {});
-    ensure!(evaluation.failed.is_empty(), "{:?}", evaluation.failed);
-    Ok(evaluation)
+    let in_pashto = |reference| Reference { to_language: Some("ps".to_owned()), ..reference };
+    bundled::listen(NAME, references.into_iter().map(in_pashto).collect())
 }
 
 /// Prints BLEU and chrF of `what` and gives the first.

@@ -115,9 +115,7 @@ impl TextModel {
     ) -> Result<(Vec<u32>, usize), Error> {
         let language = language.or(self.only_source()).filter(|_| self.special.is_multilingual);
         if language.is_none() && self.special.is_multilingual {
-            let known = self.special.source_languages.join(", ");
-            let message = format!("is needed: this model is told what it reads, one of {known}");
-            return Err(Error::option("language", message));
+            return Err(self.special.language_needed("it reads"));
         }
         let told = Told { language, task: Task::Translate, to_language, ..Told::default() };
         self.special.prompt_after(&[], told)

@@ -176,9 +176,7 @@ impl CanaryPrompt {
     /// What is not named or not known, times and texts without punctuation that there are no tokens for.
     pub fn tokens(&self, special: &SpecialTokens, told: Told<'_>) -> Result<Vec<u32>, Error> {
         let Some(spoken) = told.language.or(special.only_language.as_deref()) else {
-            let known = special.source_languages.join(", ");
-            let message = format!("is needed: this model is told what is spoken, one of {known}");
-            return Err(Error::option("language", message));
+            return Err(special.language_needed("is spoken"));
         };
         let spoken = special.language(spoken)?;
         let written = match told.target() {

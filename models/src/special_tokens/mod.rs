@@ -138,8 +138,8 @@ impl SpecialTokens {
         if codes.is_empty() {
             return refuse("is empty: a model hears one language at least".to_owned());
         }
-        if let Some(code) = codes.iter().find(|code| self.language_token(code).is_none()) {
-            return refuse(format!("`{code}` has no token <|{code}|> in the vocabulary"));
+        if let Some(fault) = self.without_token(codes) {
+            return refuse(fault);
         }
         let only_language = match (&self.format, codes) {
             (PromptFormat::Canary(_), [code]) => Some(code.clone()),
@@ -155,7 +155,6 @@ impl SpecialTokens {
     /// More than its prompts can tell apart: any of a model that cannot translate, several of a Whisper, those that a Canary has no
     /// token for.
     pub fn translating_into(self, codes: &[String], path: &Path) -> Result<Self, Error> {
-        let has_no_token = |code: &&String| self.language_token(code).is_none();
         let fault = match (&self.format, codes) {
             (_, []) => None,
             (PromptFormat::None, _) => Some("a model without a decoder writes what it hears".to_owned()),
@@ -167,10 +166,7 @@ impl SpecialTokens {
                 "are {}; a Whisper translates into one, because its <|translate|> says no more",
                 several.len()
             )),
-            (PromptFormat::Canary(_), _) => codes
-                .iter()
-                .find(has_no_token)
-                .map(|code| format!("`{code}` has no token <|{code}|> in the vocabulary")),
+            (PromptFormat::Canary(_), _) => self.without_token(codes),
         };
         match fault {
             Some(fault) => Err(Error::key(path, "translation_languages", fault)),
@@ -252,6 +248,18 @@ impl SpecialTokens {
     /// Token of a language code, whether the language may be spoken or not.
     pub fn language_token(&self, code: &str) -> Option<u32> {
         self.languages.iter().find(|(name, _)| name == code).map(|(_, id)| *id)
+    }
+
+    /// What is wrong with codes of which one has no token.
+    fn without_token(&self, codes: &[String]) -> Option<String> {
+        let code = codes.iter().find(|code| self.language_token(code).is_none())?;
+        Some(format!("`{code}` has no token <|{code}|> in the vocabulary"))
+    }
+
+    /// Nobody said in which language is what the model, as `does` says, hears or reads.
+    pub(crate) fn language_needed(&self, does: &str) -> Error {
+        let known = self.source_languages.join(", ");
+        Error::option("language", format!("is needed: this model is told what {does}, one of {known}"))
     }
 
     /// [`SpecialTokens::language_token`] of a code that `option` names.
