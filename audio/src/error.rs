@@ -71,6 +71,12 @@ pub enum Error {
         /// Why it was refused.
         reason: String,
     },
+    /// Features from which no sound can be made.
+    #[error("unusable features: {reason}")]
+    BadFeatures {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The caller's `keep_going` said no.
     #[error("given up: nobody waits for the result any more")]
     Cancelled,

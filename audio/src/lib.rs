@@ -4,6 +4,8 @@
 //!   within [`Limits`];
 //! - [`resample`]: to the rate a model wants;
 //! - [`FeatureSpec`], [`LogMel`], [`Features`]: waveform to log-mel features, identified by a digest;
+//! - [`features::Stft`], [`features::Istft`], [`GriffinLim`]: samples to complex spectra and back, at once or frame by frame,
+//!   and features back to a waveform without a model;
 //! - [`Vad`] and [`window::cut_at_silences`]: where speech is, and windows that do not cut through it;
 //! - [`augment`]: recordings made to differ, for training;
 //! - [`encode`]: 16-bit PCM WAV.
@@ -14,6 +16,7 @@ pub mod decode;
 pub mod encode;
 mod error;
 pub mod features;
+mod griffin_lim;
 mod limits;
 mod resample;
 pub mod vad;
@@ -26,6 +29,7 @@ pub use decode::{
 };
 pub use error::Error;
 pub use features::{FeatureSpec, Features, LogKind, LogMel, Normalizer, Padding, WindowKind};
+pub use griffin_lim::{GriffinLim, GriffinLimConfig};
 pub use limits::Limits;
 pub use resample::resample;
 pub use vad::{Vad, VadOptions};

@@ -13,6 +13,10 @@ const FRAMES_PER_TASK: usize = 100;
 /// Frames between two looks at whether anybody still waits.
 const FRAMES_PER_LOOK: usize = 1000;
 
+/// Largest mel energy that is taken back to a spectrum. Full scale reaches 4e13: power of the longest transform under one
+/// filter for all bins. What is larger is no sound, and its samples might not fit an f32.
+const MAX_ENERGY: f64 = 1e15;
+
 /// A feature extractor: plan, window and filters of one [`FeatureSpec`]. Immutable; threads may share it.
 pub struct LogMel {
     spec: FeatureSpec,
@@ -26,8 +30,8 @@ impl LogMel {
     /// # Errors
     /// [`Error::BadOption`] when the spec contradicts itself or asks for something that is not implemented.
     pub fn new(spec: &FeatureSpec) -> Result<Self, Error> {
-        spec.check()?;
-        Ok(LogMel { spec: spec.clone(), stft: Stft::new(spec), filters: MelFilters::new(spec) })
+        let stft = Stft::new(spec)?; // refuses bad specs, which the filters rely on
+        Ok(LogMel { spec: spec.clone(), stft, filters: MelFilters::new(spec) })
     }
 
     /// What the extractor computes.
@@ -38,6 +42,11 @@ impl LogMel {
     /// The mel filter bank.
     pub fn filters(&self) -> &MelFilters {
         &self.filters
+    }
+
+    /// What comes before the filters.
+    pub(crate) fn stft(&self) -> &Stft {
+        &self.stft
     }
 
     /// What each frame is multiplied by: `n_fft` values, the window among zeros.
@@ -121,6 +130,60 @@ impl LogMel {
         Features { data, n_mels, n_frames }
     }
 
+    /// What [`LogMel::compute`] compressed to these features, (T, F) so that frames are in one piece; at least 0 and at most
+    /// [`MAX_ENERGY`]. What it raised to a floor stays there.
+    ///
+    /// # Errors
+    /// [`Error::BadFeatures`] for another number of bins than the spec's, values that are not finite or energies above
+    /// the limit; [`Error::BadOption`] as [`LogMel::denormalizer`].
+    pub(crate) fn energies(&self, features: &Features) -> Result<Vec<f64>, Error> {
+        let (divisor, offset) = self.denormalizer()?;
+        let Features { data, n_mels, n_frames } = features;
+        let bad = |reason: String| Err(Error::BadFeatures { reason });
+        if *n_mels != self.spec.n_mels || n_mels.checked_mul(*n_frames) != Some(data.len()) {
+            let expected = self.spec.n_mels;
+            return bad(format!("{} values for {n_mels} x {n_frames}, {expected} bins expected", data.len()));
+        }
+        let mut energies = vec![0.0; data.len()];
+        for (f, row) in data.chunks_exact((*n_frames).max(1)).enumerate() {
+            for (t, value) in row.iter().enumerate() {
+                let energy = self.expand(f64::from(*value) * divisor - offset);
+                if !value.is_finite() || energy > MAX_ENERGY {
+                    return bad(format!("bin {f} of frame {t} is {value}, far beyond any sound"));
+                }
+                energies[t * n_mels + f] = energy;
+            }
+        }
+        Ok(energies)
+    }
+
+    /// What undoes the normaliser: the divisor and the offset of `x * divisor - offset`.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] for a normaliser that does not keep what it took away.
+    pub(crate) fn denormalizer(&self) -> Result<(f64, f64), Error> {
+        match self.spec.normalizer {
+            Normalizer::None => Ok((1.0, 0.0)),
+            Normalizer::Affine { offset, divisor } => Ok((divisor, offset)),
+            Normalizer::PerBin { .. } => {
+                let reason = "means and deviations of bins are not kept, so there is no way back".to_owned();
+                Err(Error::BadOption { field: "normalizer", reason })
+            }
+        }
+    }
+
+    /// Undoes [`LogMel::compress`].
+    fn expand(&self, value: f64) -> f64 {
+        let energy = match self.spec.log {
+            LogKind::Linear => value,
+            LogKind::Log10 { .. } => 10.0_f64.powf(value),
+            LogKind::Decibel { .. } => 10.0_f64.powf(value / 10.0),
+            LogKind::Ln { .. } => value.exp(),
+            LogKind::LnOffset { offset } => value.exp() - offset,
+        };
+        energy.max(0.0)
+    }
+
     fn compress(&self, energy: f64) -> f64 {
         match self.spec.log {
             LogKind::Linear => energy,
@@ -181,6 +244,52 @@ mod tests {
         let features = log_mel.compute(&[0.5; 160]);
         assert_eq!(features.n_frames, 1);
         assert!(features.data.iter().all(|value| value.is_finite()));
+    }
+
+    #[test]
+    fn energies_are_what_was_compressed() {
+        let samples: Vec<f32> = (0..16_000).map(|t| (t as f32 * 0.3).sin() * 0.1).collect();
+        let linear = FeatureSpec { log: LogKind::Linear, ..FeatureSpec::vocoder(16_000, 80) };
+        let expected = LogMel::new(&linear).unwrap().compute(&samples);
+        let kinds = [
+            LogKind::Linear,
+            LogKind::Log10 { floor: 1e-10 },
+            LogKind::Decibel { floor: 1e-10 },
+            LogKind::Ln { floor: 1e-7 },
+            LogKind::LnOffset { offset: 1e-3 },
+        ];
+        for log in kinds {
+            let normalizer = Normalizer::Affine { offset: 4.0, divisor: -3.0 };
+            let log_mel = LogMel::new(&FeatureSpec { log, normalizer, ..linear.clone() }).unwrap();
+            let energies = log_mel.energies(&log_mel.compute(&samples)).unwrap();
+            for (t, frame) in energies.chunks_exact(80).enumerate() {
+                for (f, energy) in frame.iter().enumerate() {
+                    let expected = f64::from(expected.row(f)[t]);
+                    // A few units of the features' last place.
+                    assert!(
+                        (energy - expected).abs() < 5e-6 * (expected + 1.0),
+                        "{log:?}: {energy}, not {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unusable_features_are_refused() {
+        let log_mel = LogMel::new(&FeatureSpec::vocoder(16_000, 2)).unwrap();
+        let refused = |data: &[f32], n_mels: usize, n_frames: usize| {
+            let features = Features { data: data.to_vec(), n_mels, n_frames };
+            matches!(log_mel.energies(&features), Err(Error::BadFeatures { .. }))
+        };
+        assert!(!refused(&[], 2, 0));
+        assert!(!refused(&[0.0, f32::MIN], 2, 1));
+        assert!(refused(&[0.0; 3], 3, 1));
+        assert!(refused(&[0.0; 3], 2, 2));
+        assert!(refused(&[], 2, usize::MAX));
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 35.0] {
+            assert!(refused(&[0.0, value], 2, 1), "{value}");
+        }
     }
 
     /// NeMo's features: bins have zero mean and unit deviation.

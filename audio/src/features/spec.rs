@@ -175,6 +175,33 @@ impl FeatureSpec {
         }
     }
 
+    /// Features to synthesise speech from, as Vocos and torchaudio's defaults have them (gemelo-ai/vocos,
+    /// `feature_extractors.py`, `padding: center`): 1024 samples of periodic Hann every 256, centred and reflected, HTK
+    /// mels with peak 1 from 0 Hz to half of `sample_rate` (Hz) over magnitudes, `ln(max(x, 1e-7))`. Vocos' published
+    /// model has 24 kHz and 100 mels; at 16 kHz 80 are usual.
+    pub fn vocoder(sample_rate: u32, n_mels: usize) -> Self {
+        FeatureSpec {
+            sample_rate,
+            preemphasis: None,
+            dither: 0.0,
+            n_fft: 1_024,
+            window_samples: 1_024,
+            window: WindowKind::HannPeriodic,
+            hop_samples: 256,
+            padding: Padding::Reflect,
+            spectrum: SpectrumKind::Magnitude,
+            n_mels,
+            mel_scale: MelScale::Htk,
+            mel_norm: MelNorm::None,
+            min_hz: 0.0,
+            max_hz: f64::from(sample_rate) / 2.0,
+            log: LogKind::Ln { floor: 1e-7 },
+            dynamic_range: None,
+            normalizer: Normalizer::None,
+            drop_last_frame: false,
+        }
+    }
+
     /// Frames per second.
     pub fn frame_rate(&self) -> f64 {
         f64::from(self.sample_rate) / self.hop_samples as f64
@@ -322,6 +349,10 @@ mod tests {
         assert_ne!(spec.digest(), FeatureSpec::whisper(128).digest());
         let shifted = FeatureSpec { drop_last_frame: false, ..spec.clone() };
         assert_ne!(spec.digest(), shifted.digest());
+        let spec = FeatureSpec::vocoder(24_000, 100);
+        assert_eq!(spec.digest(), "6861ccfa69b9e2966c6b4b552eb7b5aa7fa5b298006b508ec8ba4c5cc205eeed");
+        assert_ne!(spec.digest(), FeatureSpec::vocoder(24_000, 80).digest());
+        assert_ne!(spec.digest(), FeatureSpec::vocoder(22_050, 100).digest());
     }
 
     #[test]
@@ -331,6 +362,8 @@ mod tests {
         assert_eq!(spec.n_frames(1), 0);
         assert_eq!(spec.n_frames(160), 1);
         assert_eq!(spec.n_frames(0), 0);
+        assert_eq!(FeatureSpec::vocoder(24_000, 100).n_frames(24_000), 94);
+        assert_eq!(FeatureSpec::vocoder(24_000, 100).n_frames(1), 1);
         assert_eq!(FeatureSpec { padding: Padding::None, drop_last_frame: false, ..spec }.n_frames(560), 2);
     }
 
@@ -339,6 +372,8 @@ mod tests {
         let refused = |spec: FeatureSpec| matches!(spec.check(), Err(Error::BadOption { .. }));
         let spec = FeatureSpec::whisper(80);
         assert!(spec.check().is_ok());
+        assert!(FeatureSpec::vocoder(24_000, 100).check().is_ok());
+        assert!(FeatureSpec::vocoder(11_025, 80).check().is_ok());
         assert!(refused(FeatureSpec { dither: 1e-5, ..spec.clone() }));
         assert!(refused(FeatureSpec { window_samples: 512, ..spec.clone() }));
         assert!(refused(FeatureSpec { max_hz: 8_001.0, ..spec.clone() }));

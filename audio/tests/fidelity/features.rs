@@ -3,7 +3,7 @@
 use audio::{FeatureSpec, LogMel};
 use safetensors::{Dtype, SafeTensors};
 
-use super::{fixture, max_difference, read_f32};
+use super::{fixture, max_difference, noisy_sweep, read_f32, tensor};
 
 const COLUMNS: [usize; 7] = [0, 1, 2, 57, 100, 160, 199];
 
@@ -50,34 +50,13 @@ fn silence_appended_costs_no_accuracy() {
     }
 }
 
-/// The waveform that `tests/fixtures/log-mel.json` describes.
-fn noisy_sweep() -> Vec<f32> {
-    use std::f64::consts::TAU;
-    let mut state = 12_345_u32;
-    let sample = |index: u32| {
-        let t = f64::from(index) / 16_000.0;
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let noise = f64::from(state) / 2.0_f64.powi(31) - 1.0;
-        let sweep = 0.4 * (TAU * (220.0 * t + 300.0 * t * t)).sin();
-        (sweep + 0.2 * (TAU * 1_234.5 * t).sin() + 0.05 * noise) as f32
-    };
-    (0..24_080).map(sample).collect()
-}
-
-/// One f32 tensor of `log-mel.safetensors`.
-fn tensor(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Vec<f32> {
-    let view = tensors.tensor(name).expect(name);
-    assert_eq!((view.dtype(), view.shape()), (Dtype::F32, shape), "{name}");
-    view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-}
-
 /// Noise and broad-band sound, a length that is no multiple of 30 s, the filters by themselves, and the frames where
 /// a padded clip ends: its last sound is mirrored when alone and followed by silence when padded.
 #[test]
 fn match_it_alone_and_padded_to_30_s() {
     let bytes = std::fs::read(fixture("../log-mel.safetensors")).expect("fixture");
     let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
-    let alone = noisy_sweep();
+    let alone = noisy_sweep(24_080, 16_000);
     let first = max_difference(&alone[..64], &tensor(&tensors, "waveform.first64", &[64]));
     assert!(first < 1e-6, "another waveform: {first}");
     let facts = std::fs::read(fixture("../log-mel.json")).expect("fixture");

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use audio::{
-    DecodeAudio, Decoded, FeatureSpec, LogMel, Vad, VadOptions, Waveform, decode_file, probe_file, resample,
+    DecodeAudio, Decoded, FeatureSpec, GriffinLim, GriffinLimConfig, LogMel, Vad, VadOptions, Waveform,
+    decode_file, probe_file, resample,
 };
 
 use super::{max_difference, snr_db};
@@ -151,4 +152,37 @@ fn loud_frames_are_covered() {
     }
     println!("missed {n_missed} of {n_loud} loud frames; spans cover {spans_secs:.0} of {whole_secs:.0} s");
     assert!(n_missed * 50 < n_loud, "missed {n_missed} of {n_loud} loud frames");
+}
+
+/// Speech to features, to speech, to features: as close as the prototype by which the settings were chosen came.
+#[test]
+fn speech_survives_without_its_phases() {
+    let Some(data) = data() else { return };
+    let path = data.join("speech/ljspeech-32/LJ001-0002.flac");
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return;
+    }
+    for (sample_rate, n_mels) in [(24_000, 100), (16_000, 80)] {
+        let spec = FeatureSpec::vocoder(sample_rate, n_mels);
+        let log_mel = LogMel::new(&spec).unwrap();
+        let waveform = resample(&decode(&path).waveform, sample_rate).unwrap();
+        let original = log_mel.compute(&waveform.samples);
+        let griffin_lim = GriffinLim::new(&spec, GriffinLimConfig::default()).unwrap();
+        let start = std::time::Instant::now();
+        let restored = griffin_lim.waveform(&original).unwrap();
+        let secs = start.elapsed().as_secs_f64();
+        let restored = log_mel.compute(&restored.samples);
+        assert_eq!(restored.data.len(), original.data.len());
+        let pairs = || restored.data.iter().zip(&original.data).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+        let nats = pairs().map(|(a, b)| (a - b).abs()).sum::<f64>() / original.data.len() as f64;
+        let distance: f64 = pairs().map(|(a, b)| (a.exp() - b.exp()).powi(2)).sum();
+        let convergence = (distance / pairs().map(|(_, b)| b.exp().powi(2)).sum::<f64>()).sqrt();
+        println!(
+            "{sample_rate} Hz, {n_mels} bins: log-mel {nats:.3} nats apart, mel {convergence:.3} apart, \
+             {secs:.2} s for {:.2} s",
+            waveform.duration_secs()
+        );
+        assert!(nats < 0.2 && convergence < 0.12, "{nats} {convergence}");
+    }
 }
