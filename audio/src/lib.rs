@@ -8,7 +8,7 @@
 //!   and features back to a waveform without a model;
 //! - [`Vad`] and [`window::cut_at_silences`]: where speech is, and windows that do not cut through it;
 //! - [`augment`]: recordings made to differ, for training;
-//! - [`encode`]: 16-bit PCM WAV.
+//! - [`encode`]: speech to MP3, Opus, FLAC, WAV or PCM, at once or as it comes.
 #![forbid(unsafe_code)]
 
 pub mod augment;

@@ -76,6 +76,59 @@ pub(crate) fn append_resampled(
     Ok(())
 }
 
+/// [`resample`] of samples that come in parts: what it gives in all is what [`resample`] gives of all at once.
+///
+/// A block of 1024 samples or more has to be there before something comes out.
+pub(crate) struct StreamResampler {
+    rate_in: u32,
+    rate_out: u32,
+    converter: Converter,
+    /// Less than a block, once `push` has returned.
+    pending: Vec<f32>,
+    n_in: usize,
+    n_out: u128,
+}
+
+impl StreamResampler {
+    /// # Errors
+    /// [`Error::BadSampleRate`] as [`resample`].
+    pub(crate) fn new(rate_in: u32, rate_out: u32) -> Result<Self, Error> {
+        check_rates(rate_in, rate_out)?;
+        let converter = Converter::new(rate_in, rate_out)?;
+        Ok(StreamResampler { rate_in, rate_out, converter, pending: Vec::new(), n_in: 0, n_out: 0 })
+    }
+
+    /// Takes samples, finite and within 1e24, and returns what is ready.
+    pub(crate) fn push(&mut self, samples: &[f32]) -> Result<Vec<f32>, Error> {
+        self.n_in += samples.len();
+        self.pending.extend_from_slice(samples);
+        let mut converted = Vec::new();
+        let mut position = 0;
+        while self.pending.len() - position >= self.converter.block_in {
+            let block = self.converter.next_block(&self.pending[position..])?;
+            converted.extend_from_slice(block);
+            position += self.converter.block_in;
+        }
+        self.pending.drain(..position);
+        self.n_out += converted.len() as u128;
+        Ok(converted)
+    }
+
+    /// Returns the rest.
+    pub(crate) fn finish(mut self) -> Result<Vec<f32>, Error> {
+        let n_total = resampled_len(self.n_in, self.rate_in, self.rate_out);
+        let n_left = usize::try_from(n_total.saturating_sub(self.n_out)).unwrap_or(usize::MAX);
+        let mut rest = Vec::new();
+        while rest.len() < n_left {
+            // Silence follows the last samples until the filter's delay is over.
+            let pending = std::mem::take(&mut self.pending);
+            rest.extend_from_slice(self.converter.next_block(&pending)?);
+        }
+        rest.truncate(n_left);
+        Ok(rest)
+    }
+}
+
 /// Samples that `n_in` become at another rate; `rate_in` must not be 0.
 pub(crate) fn resampled_len(n_in: usize, rate_in: u32, rate_out: u32) -> u128 {
     let (n_in, rate_in, rate_out) = (n_in as u128, u128::from(rate_in), u128::from(rate_out));
@@ -165,4 +218,29 @@ impl Converter {
 
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_give_what_the_whole_gives() {
+        for (rate_in, rate_out) in [(22_050, 24_000), (8_000, 16_000), (44_100, 48_000), (96_000, 48_000)] {
+            for n_samples in [0, 1, 1_023, 5_000] {
+                let samples: Vec<f32> = (0..n_samples).map(|t| (t as f32 * 0.05).sin()).collect();
+                let waveform = Waveform { samples, sample_rate: rate_in };
+                let whole = resample(&waveform, rate_out).unwrap().samples;
+                for n_part in [1, 7, 1_024, 9_999] {
+                    let mut resampler = StreamResampler::new(rate_in, rate_out).unwrap();
+                    let mut parts = Vec::new();
+                    for part in waveform.samples.chunks(n_part) {
+                        parts.extend(resampler.push(part).unwrap());
+                    }
+                    parts.extend(resampler.finish().unwrap());
+                    assert_eq!(parts, whole, "{rate_in} to {rate_out} Hz, {n_samples} by {n_part}");
+                }
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! 16-bit PCM WAV: fixtures and synthesised speech.
+//! 16-bit PCM, with the header of a WAV or without.
 
 use crate::{Error, Waveform};
 
@@ -43,8 +43,13 @@ pub fn wav_header(sample_rate: u32, n_samples: Option<usize>) -> Result<[u8; HEA
 /// The factor is the inverse of what [`decode_bytes`](crate::decode_bytes) divides by, so 16-bit audio survives a
 /// round trip unchanged.
 pub fn pcm_s16le(samples: &[f32]) -> Vec<u8> {
+    samples.iter().flat_map(|sample| to_i16(*sample).to_le_bytes()).collect()
+}
+
+/// One sample of [`pcm_s16le`].
+pub(super) fn to_i16(sample: f32) -> i16 {
     // A float-to-integer `as` saturates and sends NaN to 0.
-    samples.iter().flat_map(|sample| ((sample * 32768.0).round() as i16).to_le_bytes()).collect()
+    (sample * 32768.0).round() as i16
 }
 
 /// A whole mono 16-bit PCM WAV file.
