@@ -30,6 +30,7 @@ mod sentencepiece;
 mod special_tokens;
 mod speech_model;
 mod stored_tensor;
+pub mod text;
 mod text_encoder;
 mod text_model;
 mod text_translator;
