@@ -15,6 +15,7 @@ mod encoder;
 mod encoder_block;
 mod error;
 pub mod fast_conformer;
+pub mod flow_lm;
 mod generation_config;
 mod ggml;
 pub mod kernels;

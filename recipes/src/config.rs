@@ -54,6 +54,9 @@ pub struct RunConfig {
     pub sampler: SamplerSettings,
     pub augment: Augment,
     pub target: TargetConfig,
+    // Not said where it is as it comes: runs that began before there was it go on.
+    #[serde(default, skip_serializing_if = "SpeechConfig::is_default")]
+    pub speech: SpeechConfig,
     pub loss: LossConfig,
     pub optimizer: OptimizerConfig,
     pub schedule: ScheduleConfig,
@@ -70,6 +73,8 @@ pub enum TaskKind {
     Transcribe,
     /// Text to text.
     TranslateText,
+    /// Text to speech.
+    Speak,
 }
 
 /// What a new model is.
@@ -82,6 +87,8 @@ pub enum ModelKind {
     Canary,
     /// FastConformer encoder that reads by CTC.
     ParakeetCtc,
+    /// Encoder of texts and a causal Transformer that speaks by a flow.
+    FlowLm,
 }
 
 /// `[model]`
@@ -204,6 +211,58 @@ pub struct TargetConfig {
     pub unpunctuated: f64,
 }
 
+/// `[speech]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml says what each one does")]
+pub struct SpeechConfig {
+    pub sample_rate: u32,
+    pub patch_frames: usize,
+    pub head_width: usize,
+    pub head_layers: usize,
+    pub aligner_width: usize,
+    pub max_advance: usize,
+    pub prompt_secs: [f64; 2],
+    pub drop: f64,
+    pub history_noise: f64,
+}
+
+impl Default for SpeechConfig {
+    fn default() -> Self {
+        Self {
+            sample_rate: 16_000,
+            patch_frames: 4,
+            head_width: 256,
+            head_layers: 3,
+            aligner_width: 64,
+            max_advance: 8,
+            prompt_secs: [1.0, 2.5],
+            drop: 0.1,
+            history_noise: 0.5,
+        }
+    }
+}
+
+impl SpeechConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |key: &str, message: String| Err(Error::config(format!("speech.{key}"), message));
+        let [least, most] = self.prompt_secs;
+        if !(least > 0.0 && least <= most && most <= 30.0) {
+            return refuse("prompt_secs", format!("{least} to {most} is no part of 0 to 30 seconds"));
+        }
+        for (key, share) in [("drop", self.drop), ("history_noise", self.history_noise)] {
+            if !(0.0..=1.0).contains(&share) {
+                return refuse(key, format!("{share} is not between 0 and 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// `[evaluate]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -260,6 +319,9 @@ impl RunConfig {
 
     /// Figures that the task's evaluation gives and that tell better models from worse ones.
     pub fn figures(&self) -> Vec<&'static str> {
+        if self.task == TaskKind::Speak {
+            return vec!["loss", "flow", "flow_map", "end", "advance", "alignment"];
+        }
         let reads_phonemes = self.target.unit == TargetUnit::Phonemes && !self.loss.trains_decoder();
         let writes = self.loss.trains_decoder() || self.loss.ctc.weight > 0.0;
         let mut figures = vec!["loss"];
@@ -327,6 +389,51 @@ impl RunConfig {
         }
         if is_student && !self.model.tokenizer.is_empty() {
             return refuse("model.tokenizer", "a student speaks its teacher's tokens");
+        }
+        Ok(())
+    }
+
+    /// What speaks, and what it learns from.
+    fn check_speech(&self) -> Result<(), Error> {
+        let refuse = |key: &str, message: &str| Err(Error::config(key, message));
+        let (speaks, is_flow) = (self.task == TaskKind::Speak, self.model.architecture == ModelKind::FlowLm);
+        self.speech.check()?;
+        if !speaks {
+            let is_told = self.loss.flow.weight > 0.0;
+            return match () {
+                () if is_told => refuse("loss.flow.weight", "is for task = \"speak\" alone; set 0"),
+                () if is_flow => refuse("model.architecture", "flow_lm speaks: set task = \"speak\""),
+                () => Ok(()),
+            };
+        }
+        if !is_flow {
+            return refuse("model.architecture", "task = \"speak\" trains a flow_lm");
+        }
+        if self.strategy.kind != StrategyKind::Full {
+            return refuse("strategy.kind", "is not for speak; use full");
+        }
+        for (name, weight) in self.loss.weights() {
+            if (name == "flow") != (weight > 0.0) {
+                let message = format!("{weight}: speak learns by flow, and by nothing else");
+                return Err(Error::config(format!("loss.{name}.weight"), message));
+            }
+        }
+        for (key, is_set) in [
+            ("data.translations", self.data.translations != Translations::Off),
+            ("data.keep_empty", self.data.keep_empty),
+            ("data.glossary", !self.data.glossary.is_empty()),
+            ("data.noises", !self.data.noises.is_empty()),
+            ("data.rooms", !self.data.rooms.is_empty()),
+            ("augment", self.augment != Augment::default()),
+            ("join", self.join.max_cuts > 1 || self.join.silence > 0.0),
+            ("sampler.memory_gb", self.sampler.memory_gb > 0.0),
+            ("model.tokenizer", !self.model.tokenizer.is_empty()),
+            ("model.languages", !self.model.languages.is_empty()),
+            ("model.like", !self.model.like.is_empty()),
+        ] {
+            if is_set {
+                return refuse(key, "is not for speak, which learns to say texts as they were recorded");
+            }
         }
         Ok(())
     }
@@ -518,6 +625,7 @@ impl RunConfig {
         self.strategy.check(!self.model.base.is_empty())?;
         self.check_distillation()?;
         self.check_translation()?;
+        self.check_speech()?;
         // Without a rate it follows from the base, which is not known yet; any will do to look at the rest.
         let is_open = self.optimizer.learning_rate == 0.0 && !self.model.base.is_empty();
         let rate = if is_open { 1.0 } else { self.optimizer.learning_rate };

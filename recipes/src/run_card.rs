@@ -25,11 +25,13 @@ const MAX_OF_MEDIAN: f64 = 4.0;
 pub(crate) const TOO_SHORT: &str = "train/n_too_short";
 
 /// Plots: title, vertical axis and the names of their curves.
-const PLOTS: [(&str, &str, &[&str]); 11] = [
+const PLOTS: [(&str, &str, &[&str]); 13] = [
     ("Loss", "loss", &["train/loss", "dev/loss"]),
     ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/per", "dev/false_text_rate"]),
     ("Translations of held-out data", "score", &["dev/bleu", "dev/chrf"]),
     ("From states of speech to those of its text", "distance", &["dev/speech_text_distance"]),
+    ("What is said of held-out texts", "loss", &["dev/flow", "dev/flow_map"]),
+    ("Where it is in its text", "loss", &["dev/advance", "dev/end", "dev/alignment"]),
     ("Spread of states", "share", &["dev/speech_spread", "dev/text_spread"]),
     ("Learning rate", "rate", &["train/learning_rate"]),
     ("Gradient norm", "norm", &["train/gradient_norm"]),
@@ -66,7 +68,7 @@ impl RunCard<'_> {
             Ending::Stopped => "stopped; the same command goes on",
         };
         let hours = |secs: f64| format!("{:.2} h", secs / 3600.0);
-        let is_heard = self.config.task == TaskKind::Transcribe;
+        let is_heard = self.config.task != TaskKind::TranslateText;
         let items = if is_heard { "cuts" } else { "pairs of texts" };
         let length = if is_heard { format!(", {}", hours(train_secs)) } else { String::new() };
         let mut rows = vec![

@@ -197,6 +197,7 @@ mod tests {
     fn no_samples_are_a_stream_that_lasts_no_time() {
         let bytes = encode(0, 24_000);
         assert_eq!(pages(&bytes), [(2, 0, 0, 1), (0, 0, 1, 1), (4, 312, 2, 1)]);
-        assert!(matches!(decode_bytes(bytes, None, &DecodeAudio::default()), Err(Error::Empty)));
+        let decoded = decode_bytes(bytes, None, &DecodeAudio::default());
+        assert!(matches!(decoded, Err(Error::Empty)), "{decoded:?}");
     }
 }

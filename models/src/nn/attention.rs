@@ -1,12 +1,14 @@
 //! Multi-head attention: dense over padded batches (encoder, training) and ragged over caches (decoding).
 
+use std::sync::Arc;
+
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
 use super::cache::Held;
 use super::dense_attention::dense_attention;
 use super::fused::{add, normed};
 use super::storage::has_kernels;
-use super::{KvCache, LayerNorm, Linear, Mask, softmax};
+use super::{KvCache, LayerNorm, Linear, Mask, rotary, softmax};
 use crate::Error;
 use crate::kernels::{AttentionRow, Precision, attend, zeros};
 use crate::params::Scope;
@@ -93,6 +95,23 @@ impl MultiHeadAttention {
         add(x, &self.out, &mixed)
     }
 
+    /// The same where queries and keys are turned by the places of their positions, of which there are B U.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, another number of places.
+    pub fn residual_rotary(
+        &self,
+        norm: &LayerNorm,
+        x: &Tensor,
+        mask: &Mask,
+        places: &Arc<[u32]>,
+    ) -> candle_core::Result<Tensor> {
+        let [query, key, value] = self.project_rotary(norm, x, places)?;
+        let mixed =
+            dense_attention(&query, &key, &value, self.n_heads, mask, self.precision.for_activations())?;
+        add(x, &self.out, &mixed)
+    }
+
     /// `x + attention(norm(x))` of x (B, U, D) over the positions of `source` (B, T, D) that `mask` shows it. Differentiable.
     ///
     /// # Errors
@@ -117,6 +136,20 @@ impl MultiHeadAttention {
     /// A last dimension other than D.
     pub fn project(&self, norm: &LayerNorm, x: &Tensor) -> candle_core::Result<[Tensor; 3]> {
         normed(norm, x, [&self.query, &self.key, &self.value])
+    }
+
+    /// The same with queries and keys turned by the places of their positions.
+    ///
+    /// # Errors
+    /// A last dimension other than D, another number of places than positions.
+    pub fn project_rotary(
+        &self,
+        norm: &LayerNorm,
+        x: &Tensor,
+        places: &Arc<[u32]>,
+    ) -> candle_core::Result<[Tensor; 3]> {
+        let [query, key, value] = self.project(norm, x)?;
+        Ok([rotary(&query, places, self.n_heads)?, rotary(&key, places, self.n_heads)?, value])
     }
 
     /// Queries of `norm(x)`, heads side by side: (.., D) to (.., D).

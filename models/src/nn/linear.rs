@@ -50,6 +50,14 @@ impl Linear {
         Self::load_shaped(scope, &[n_out, n_in], bias, scope.precision(), 1.0)
     }
 
+    /// Loads a layer with a bias that gives nothing where no checkpoint holds it.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub fn load_zeros(scope: &Scope<'_>, n_in: usize, n_out: usize) -> Result<Self, Error> {
+        Self::load_shaped(scope, &[n_out, n_in], true, scope.precision(), 0.0)
+    }
+
     /// Loads a convolution that looks at one position as the linear layer that it is: `weight` is (out, in, 1, ..), with a one
     /// for each of `n_axes`.
     ///

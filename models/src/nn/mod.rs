@@ -23,6 +23,7 @@ mod norm;
 mod optimal_transport;
 mod padding;
 mod relative_attention;
+mod rotary;
 mod softmax;
 mod storage;
 #[cfg(test)]
@@ -51,5 +52,6 @@ pub use norm::LayerNorm;
 pub use optimal_transport::{TransportRows, optimal_transport};
 pub use padding::within;
 pub use relative_attention::{RelativeAttention, RelativeEncoding};
+pub use rotary::rotary;
 pub use softmax::softmax;
 pub use weight::Weight;

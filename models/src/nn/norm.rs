@@ -1,6 +1,6 @@
 //! Layer normalisation.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Shape, Tensor};
 
 use super::backward::gradient_found;
 use super::storage::{floats, on_cpu, tensor, with_floats};
@@ -23,6 +23,16 @@ impl LayerNorm {
     pub fn load(scope: &Scope<'_>, width: usize, eps: f32) -> Result<Self, Error> {
         let weight = scope.get("weight", &[width], Init::Ones)?;
         let bias = scope.get("bias", &[width], Init::Zeros)?;
+        Ok(Self { weight, bias, eps })
+    }
+
+    /// A norm that neither scales nor shifts, and has nothing to learn.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn plain(width: usize, eps: f32, device: &Device) -> candle_core::Result<Self> {
+        let (weight, bias) =
+            (Tensor::ones(width, DType::F32, device)?, Tensor::zeros(width, DType::F32, device)?);
         Ok(Self { weight, bias, eps })
     }
 
@@ -148,8 +158,8 @@ mod tests {
             }
             assert!(norm.forward(&noise((2, width + 1), 1)?).is_err());
         }
-        let x = Tensor::zeros((0, 4), candle_core::DType::F32, &Device::Cpu)?;
-        let ones = Tensor::ones(4, candle_core::DType::F32, &Device::Cpu)?;
+        let x = Tensor::zeros((0, 4), DType::F32, &Device::Cpu)?;
+        let ones = Tensor::ones(4, DType::F32, &Device::Cpu)?;
         let norm = LayerNorm { weight: ones.clone(), bias: ones, eps: 1e-5 };
         assert_eq!(norm.forward(&x)?.dims(), [0, 4]);
         Ok(())

@@ -53,7 +53,9 @@ fn plain(text: &str) -> Vec<char> {
         if let Some(mark) = mark(c) {
             plain.push(mark);
             // Full-width numbers have commas and points of full width.
-            if !composed.get(at + 1).is_some_and(|next| next.is_numeric()) {
+            let is_in_number =
+                matches!(mark, '.' | ',' | ':') && composed.get(at + 1).is_some_and(|next| next.is_numeric());
+            if !is_in_number {
                 plain.push(' ');
             }
             continue;

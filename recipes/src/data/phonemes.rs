@@ -71,7 +71,7 @@ fn is_transcript(cut: &Cut) -> bool {
     cut.target_language.is_none()
 }
 
-fn symbols_of(cut: &Cut) -> Result<impl Iterator<Item = &str>, Error> {
+pub(crate) fn symbols_of(cut: &Cut) -> Result<impl Iterator<Item = &str>, Error> {
     let phonemes = cut.extra.as_ref().and_then(|extra| extra.get(KEY)).and_then(Value::as_str);
     let phonemes = match phonemes {
         Some(phonemes) => phonemes,

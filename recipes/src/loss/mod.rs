@@ -4,11 +4,13 @@
 mod cross_entropy;
 mod ctc;
 mod distillation;
+mod flow;
 mod optimal_transport;
 
 pub use cross_entropy::CrossEntropy;
 pub use ctc::{Ctc, CtcVocabulary};
 pub use distillation::Distillation;
+pub use flow::{Flow, Velocity};
 pub use optimal_transport::OptimalTransport;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,10 @@ pub struct LossConfig {
     pub distillation: Distillation,
     /// Of the encoder's states on their way to those of the text.
     pub optimal_transport: OptimalTransport,
+    /// Of noise on its way to speech.
+    // Not said where it is off: runs that began before there was it go on.
+    #[serde(default, skip_serializing_if = "Flow::is_off")]
+    pub flow: Flow,
 }
 
 impl LossConfig {
@@ -36,12 +42,13 @@ impl LossConfig {
     }
 
     /// What each counts, by name.
-    pub fn weights(&self) -> [(&'static str, f64); 4] {
+    pub fn weights(&self) -> [(&'static str, f64); 5] {
         [
             ("cross_entropy", self.cross_entropy.weight),
             ("ctc", self.ctc.weight),
             ("distillation", self.distillation.weight),
             ("optimal_transport", self.optimal_transport.weight),
+            ("flow", self.flow.weight),
         ]
     }
 
@@ -61,6 +68,7 @@ impl LossConfig {
             return Err(Error::config("loss", "all weights are 0: there is nothing to learn"));
         }
         self.optimal_transport.check()?;
+        self.flow.check()?;
         let temperature = self.distillation.temperature;
         if !(temperature.is_finite() && temperature > 0.0) {
             let message = format!("{temperature} is not a number above 0");

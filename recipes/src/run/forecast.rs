@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Assembled, Bases, Progress, speech, texts};
+use super::{Assembled, Bases, Progress, speech, texts, voice};
 use crate::Error;
 use crate::config::{RunConfig, TaskKind};
 use crate::data::EpochPadding;
@@ -46,6 +46,7 @@ pub fn forecast(
     match config.task {
         TaskKind::Transcribe => measure(speech::assemble(name, config, &bases, dir, None, tell)?),
         TaskKind::TranslateText => measure(texts::assemble(name, config, &bases, dir, None, tell)?),
+        TaskKind::Speak => measure(voice::assemble(config, &bases, dir, None, tell)?),
     }
 }
 

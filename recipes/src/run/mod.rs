@@ -12,6 +12,7 @@ mod pseudo_labels;
 mod speech;
 mod stage;
 mod texts;
+mod voice;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -140,6 +141,9 @@ pub fn run(
             stop,
             tell,
         ),
+        TaskKind::Speak => {
+            train_and_keep(name, voice::assemble(config, &bases, dir, Some(stop), tell)?, dir, stop, tell)
+        }
     }
 }
 

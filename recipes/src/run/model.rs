@@ -301,6 +301,9 @@ fn new_model(name: &str, config: &RunConfig, cuts: &[Cut]) -> Result<Description
             };
             learnt.map_or_else(|| new.describe(&texts), |learnt| new.describe_with(learnt))?
         }
+        ModelKind::FlowLm => {
+            return Err(Error::config("model.architecture", "flow_lm speaks: set task = \"speak\""));
+        }
         kind @ (ModelKind::Canary | ModelKind::ParakeetCtc) => {
             let is_ctc = kind == ModelKind::ParakeetCtc;
             if !is_ctc && model.decoder_layers == 0 {
@@ -331,7 +334,7 @@ fn new_model(name: &str, config: &RunConfig, cuts: &[Cut]) -> Result<Description
 fn learning_rate(model: &ModelConfig, kind: StrategyKind) -> f64 {
     let at_512 = match model.architecture {
         ModelKind::Whisper => 3e-5,
-        ModelKind::Canary | ModelKind::ParakeetCtc => 1e-4,
+        ModelKind::Canary | ModelKind::ParakeetCtc | ModelKind::FlowLm => 1e-4,
     };
     let rate = (at_512 * (512.0 / model.d_model.max(1) as f64).powi(2)).clamp(1e-5, 1e-3);
     match kind {

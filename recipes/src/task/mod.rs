@@ -1,7 +1,10 @@
 //! What is trained: from a batch to the terms of its loss. The loop knows nothing else of a model.
 
 mod figures;
+mod kept;
+mod parts;
 mod plans;
+pub mod speak;
 pub mod transcribe;
 pub mod translate_text;
 
@@ -9,7 +12,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
 use models::params::Params;
-use models::{Description, Tokenizer, WeightDtype};
+use models::{Tokenizer, WeightDtype};
 
 pub use self::figures::{Figures, is_better};
 use crate::Error;
@@ -157,9 +160,6 @@ pub trait Data: Source {
 
 /// A task whose model becomes a bundle.
 pub trait Learner: Task {
-    /// The bundle's files but its weights.
-    fn description(&self) -> &Description;
-
     /// What it is built from.
     fn params(&self) -> &Params;
 

@@ -249,7 +249,7 @@ impl Teller {
 fn report(outcome: &Outcome, task: TaskKind, style: Style, dir: &Path) {
     let state = &outcome.state;
     style.note(&match task {
-        TaskKind::Transcribe => format!(
+        TaskKind::Transcribe | TaskKind::Speak => format!(
             "{:.2} h of audio in {:.2} h, {:.0} x real time",
             state.audio_secs / 3600.0,
             state.busy_secs / 3600.0,
@@ -265,6 +265,9 @@ fn report(outcome: &Outcome, task: TaskKind, style: Style, dir: &Path) {
             style.note(&match task {
                 TaskKind::Transcribe => {
                     format!("use it: speechd transcribe FILES --model {}", path.display())
+                }
+                TaskKind::Speak => {
+                    format!("use it: speechd speak TEXT -o out.wav --model {}", path.display())
                 }
                 TaskKind::TranslateText => {
                     format!("go on with it: speechd train RECIPE --set model.base={}", path.display())

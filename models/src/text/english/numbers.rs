@@ -52,7 +52,7 @@ const ORDINALS: [(&str, &str); 7] = [
 pub(super) fn cardinal(n: u64) -> String {
     if let Some((scale, name)) = SCALES.iter().find(|(scale, _)| n >= *scale) {
         let head = format!("{} {name}", cardinal(n / scale));
-        return if n % scale == 0 { head } else { format!("{head} {}", cardinal(n % scale)) };
+        return if n.is_multiple_of(*scale) { head } else { format!("{head} {}", cardinal(n % scale)) };
     }
     // Below a hundred.
     let n = usize::try_from(n).unwrap_or_default();

@@ -193,26 +193,6 @@ impl Batch {
     }
 }
 
-/// Rows by length, in at most `n` parts of about equal total length.
-pub(super) fn divide(mut rows: Vec<Row>, n: usize) -> Vec<Vec<Row>> {
-    rows.sort_by_key(|row| row.features.n_frames);
-    let total: usize = rows.iter().map(|row| row.features.n_frames).sum();
-    let mut parts: Vec<Vec<Row>> = Vec::new();
-    let (mut n_before, mut place) = (0, 0);
-    for row in rows {
-        // The part that its middle lies in.
-        let n_frames = row.features.n_frames;
-        let part = (2 * n_before + n_frames) * n.max(1) / (2 * total).max(1);
-        n_before += n_frames;
-        match parts.last_mut().filter(|_| part == place) {
-            Some(rows) => rows.push(row),
-            None => parts.push(vec![row]),
-        }
-        place = part;
-    }
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,21 +207,6 @@ mod tests {
         };
         let features = Features { n_frames, ..Features::default() };
         Row { features, tokens, duration_secs: 0.0, heard_secs: 0.0, is_repeated: true }
-    }
-
-    #[test]
-    fn parts_are_of_neighbours_in_length_and_about_equal() {
-        let lengths = |rows: &[usize], n| -> Vec<Vec<usize>> {
-            let parts = divide(rows.iter().map(|n_frames| row(*n_frames)).collect(), n).into_iter();
-            parts.map(|rows| rows.iter().map(|row| row.features.n_frames).collect()).collect()
-        };
-        assert_eq!(lengths(&[8, 8, 8, 8, 8], 2), [vec![8, 8], vec![8, 8, 8]]);
-        assert_eq!(lengths(&[5, 1, 4, 2, 3, 9], 2), [vec![1, 2, 3, 4], vec![5, 9]]);
-        assert_eq!(lengths(&[1, 1, 100], 3), [vec![1, 1], vec![100]]);
-        assert_eq!(lengths(&[7, 3], 1), [vec![3, 7]]);
-        assert_eq!(lengths(&[7, 3], 0), [vec![3, 7]]);
-        assert_eq!(lengths(&[0, 0], 2), [vec![0, 0]]);
-        assert!(lengths(&[], 2).is_empty());
     }
 
     #[test]

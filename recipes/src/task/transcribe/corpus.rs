@@ -7,7 +7,7 @@ use candle_core::Device;
 use models::Description;
 use sha2::{Digest, Sha256};
 
-use super::batch::{Batch, divide};
+use super::batch::Batch;
 use super::recordings::{Draw, Recordings};
 use crate::Error;
 use crate::config::{RunConfig, SamplerSettings, TargetConfig};
@@ -17,6 +17,7 @@ use crate::data::{
 };
 use crate::loader::{Fault, Loaded, Position, Source};
 use crate::task::Data;
+use crate::task::parts::divide;
 use crate::task::plans::Plans;
 
 /// Recordings, and the order in which they are trained on.
@@ -198,7 +199,7 @@ impl Source for Corpus {
                 Err(error) => faults.push(Fault { cut: utterance.id.clone(), reason: error.to_string() }),
             }
         }
-        let parts = divide(rows, self.n_parts).into_iter();
+        let parts = divide(rows, self.n_parts, |row| row.features.n_frames).into_iter();
         let parts = parts.map(|rows| Batch::new(rows, self.pad, &self.device)).collect::<Result<_, _>>()?;
         Ok(Loaded { parts, faults })
     }
@@ -228,7 +229,7 @@ impl Data for Corpus {
     }
 }
 
-fn constraint(settings: &SamplerSettings) -> Constraint {
+pub(in crate::task) fn constraint(settings: &SamplerSettings) -> Constraint {
     Constraint::Duration {
         max_secs: settings.batch_secs,
         quadratic_secs: (settings.quadratic_secs > 0.0).then_some(settings.quadratic_secs),
@@ -236,7 +237,11 @@ fn constraint(settings: &SamplerSettings) -> Constraint {
     }
 }
 
-fn estimate(settings: &SamplerSettings, max_duration_secs: Option<f64>, n_items: usize) -> BucketEstimate {
+pub(in crate::task) fn estimate(
+    settings: &SamplerSettings,
+    max_duration_secs: Option<f64>,
+    n_items: usize,
+) -> BucketEstimate {
     BucketEstimate {
         // Each bucket ends with a batch that is not full.
         n_duration_buckets: settings.n_duration_buckets.min(n_items).max(1),

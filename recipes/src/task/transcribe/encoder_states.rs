@@ -5,8 +5,8 @@ use models::Encoder;
 use sha2::{Digest as _, Sha256};
 
 use super::Batch;
-use super::kept::Kept;
 use crate::Error;
+use crate::task::kept::Kept;
 
 /// States by the features that they are of.
 pub(super) struct EncoderStates {

@@ -4,7 +4,6 @@ mod batch;
 mod corpus;
 mod encoder_states;
 mod judge;
-mod kept;
 mod recordings;
 mod speech_text;
 mod teacher;
@@ -13,6 +12,7 @@ mod tests;
 
 pub use batch::Batch;
 pub use corpus::{Capacity, Corpus};
+pub(in crate::task) use corpus::{constraint, estimate};
 pub use judge::HeldOut;
 pub use recordings::Recordings;
 pub(crate) use speech_text::{COLLAPSED, SPREADS};
@@ -130,6 +130,11 @@ impl Transcribe {
     /// Whether states of speech are moved onto those of text.
     fn has_transport(&self) -> bool {
         self.loss.optimal_transport.weight > 0.0
+    }
+
+    /// The bundle's files but its weights.
+    pub fn description(&self) -> &Description {
+        &self.description
     }
 
     /// A handle to the live weights.
@@ -334,10 +339,6 @@ impl Task for Transcribe {
 }
 
 impl Learner for Transcribe {
-    fn description(&self) -> &Description {
-        &self.description
-    }
-
     fn params(&self) -> &Params {
         &self.params
     }

@@ -9,12 +9,12 @@ use models::{TIMESTAMP_SECS, Task, Tokenizer, Told, Transcriber};
 use rand_chacha::ChaCha8Rng;
 
 use super::batch::{Row, Tokens};
-use super::kept::Kept;
 use crate::Error;
 use crate::config::TargetConfig;
 use crate::data::shuffle::{below, between, uniform};
 use crate::data::{Cut, JoinConfig, LengthLimits, Phonemes, TokenRoom, Utterance, read_cut_at};
 use crate::task::encode;
+use crate::task::kept::Kept;
 use crate::text::unpunctuated;
 
 /// Levels of noise in silence, decibels below full scale.

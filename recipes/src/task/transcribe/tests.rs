@@ -65,7 +65,7 @@ fn description() -> Description {
 
 fn describe(architecture: ModelKind, languages: &[String]) -> Description {
     let languages = match architecture {
-        ModelKind::Whisper => Vec::new(),
+        ModelKind::Whisper | ModelKind::FlowLm => Vec::new(),
         ModelKind::Canary | ModelKind::ParakeetCtc => languages.to_vec(),
     };
     let vocabulary =

@@ -251,10 +251,6 @@ impl Task for TranslateText {
 }
 
 impl Learner for TranslateText {
-    fn description(&self) -> &Description {
-        &self.description
-    }
-
     fn params(&self) -> &Params {
         &self.params
     }

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Values by their keys, for several threads.
-pub(super) struct Kept<K, V> {
+pub(in crate::task) struct Kept<K, V> {
     room: Mutex<Room<K, V>>,
 }
 

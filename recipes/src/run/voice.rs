@@ -1,0 +1,153 @@
+//! A run that teaches a model to speak: its recordings, its model, and how they are batched.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use audio::{DecodeAudio, LogMel};
+use models::flow_lm::{FlowLmConfig, SymbolUnit, Symbols};
+use models::params::Params;
+use models::{DeviceChoice, Weights};
+
+use super::folder::keep_settings;
+use super::manifests::{read_cuts, weights_of_cuts};
+use super::model::{decide_length, longest_secs};
+use super::{Assembled, Bases, Progress};
+use crate::Error;
+use crate::config::{RunConfig, TargetUnit};
+use crate::data::manifest::Needs;
+use crate::data::{Cut, LengthLimits, read_cut_at};
+use crate::task::speak::{Corpus, Recordings, Speak, Voices, spelled};
+use crate::task::{Data as _, Learner as _};
+
+/// Recordings of which the mean and the spread of mel bins are taken.
+const N_MEASURED: usize = 300;
+/// Bins that never change would be divided by nothing.
+const MIN_STD: f64 = 0.1;
+
+/// Reads the data and the model. `stop` is that of a run, and the folder from now on that of one with these settings; without it
+/// nothing is written.
+pub(super) fn assemble(
+    config: &RunConfig,
+    bases: &Bases,
+    dir: &Path,
+    stop: Option<&AtomicBool>,
+    tell: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Assembled<Speak, Corpus>, Error> {
+    let device = config.train.device.open()?;
+    let mut config = config.clone();
+    config.train.device = DeviceChoice::of(&device);
+    if stop.is_some() {
+        keep_settings(&config, dir)?;
+    }
+    let needs = Needs { text: true, transcript: true, recording: true, ..Needs::default() };
+    let mut read = |entries: &[String], what: &str| read_cuts(entries, what, needs, None, &config, dir, tell);
+    let (cuts, counts) = read(&config.data.train, "data.train")?;
+    let (dev, _) = read(&config.data.dev, "data.dev")?;
+    let weights = weights_of_cuts(&config, &counts);
+    let (n_train, n_dev) = (cuts.len(), dev.len());
+    let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
+
+    let (model, params) = match &bases.base {
+        Some(source) => {
+            let base = FlowLmConfig::read(source)?;
+            let params = Params::trainable(Weights::from_source(source)?, &device);
+            let params = params.with_new(&format!("{}.", models::flow_lm::ALIGNER), config.seed);
+            (FlowLmConfig { flow_map: config.loss.flow.map_draws > 0, ..base }, params)
+        }
+        None => (new_model(&config, &cuts)?, Params::seeded(config.seed, &device)),
+    };
+    // For both sets of recordings, which are about as likely to be heard again.
+    let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
+    let language = config.data.language.as_str();
+    let recordings = Recordings::new(cuts, &model, language, cache_bytes)?;
+    let voices = Voices::of(&recordings, model.feature_spec.sample_rate)?;
+    let model = FlowLmConfig { voices: voices.names(), ..model };
+    let held_out = Recordings::new(dev, &model, language, cache_bytes)?;
+    let params = params.with_checkpointing(config.model.gradient_checkpointing);
+    let limits = limits(&config, &model);
+    let task = Speak::new(params, model, &config, held_out, voices)?;
+    let corpus = task.corpus(recordings, weights, &config, limits)?;
+    let padding = corpus.padding(0)?;
+    let n_parameters = task.n_parameters().0 as usize;
+    tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
+    decide_length(&mut config, &corpus);
+    Ok(Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters })
+}
+
+/// A model that nobody has trained yet, which reads what the texts are spelled in.
+fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
+    let unit = match config.target.unit {
+        TargetUnit::Tokens => SymbolUnit::Characters,
+        TargetUnit::Phonemes => SymbolUnit::Phonemes,
+    };
+    let language = config.data.language.as_str();
+    let texts: Vec<String> =
+        cuts.iter().map(|cut| spelled(unit, cut, language)).collect::<Result<_, Error>>()?;
+    let (settings, speech) = (&config.model, &config.speech);
+    let feature_spec = FlowLmConfig::new_features(speech.sample_rate, settings.n_mels);
+    let patch_rate = feature_spec.frame_rate() / speech.patch_frames.max(1) as f64;
+    let n_patches = |secs: f64| (secs * patch_rate).ceil() as usize + 1;
+    let (mel_mean, mel_std) = measure(cuts, &LogMel::new(&feature_spec)?)?;
+    let model = FlowLmConfig {
+        mel_mean,
+        mel_std,
+        patch_frames: speech.patch_frames,
+        unit,
+        symbols: Symbols::of_texts(unit, texts.iter().map(String::as_str)),
+        languages: vec![language.to_owned()],
+        voices: Vec::new(),
+        max_text_positions: settings.max_target_positions,
+        max_patches: n_patches(settings.window_secs),
+        max_prompt_patches: n_patches(speech.prompt_secs[1]),
+        max_advance: speech.max_advance,
+        hidden_size: settings.d_model,
+        num_hidden_layers: settings.decoder_layers,
+        num_attention_heads: settings.n_heads,
+        intermediate_size: 4 * settings.d_model,
+        num_text_layers: settings.encoder_layers,
+        head_hidden_size: speech.head_width,
+        num_head_layers: speech.head_layers,
+        aligner_size: speech.aligner_width,
+        flow_map: config.loss.flow.map_draws > 0,
+        feature_spec,
+    };
+    model.check("recipe".as_ref()).map_err(|error| Error::config("model", error.to_string()))?;
+    Ok(model)
+}
+
+/// Mean and standard deviation of each mel bin over some of the recordings, spread over all.
+fn measure(cuts: &[Cut], log_mel: &LogMel) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    let n_mels = log_mel.spec().n_mels;
+    let (mut sums, mut squares, mut n) = (vec![0f64; n_mels], vec![0f64; n_mels], 0usize);
+    let n_measured = cuts.len().min(N_MEASURED);
+    for at in 0..n_measured {
+        let cut = &cuts[at * cuts.len() / n_measured];
+        let waveform = read_cut_at(cut, log_mel.spec().sample_rate, &DecodeAudio::default())?;
+        let features = log_mel.compute(&waveform.samples);
+        n += features.n_frames;
+        for (bin, (sum, square)) in sums.iter_mut().zip(&mut squares).enumerate() {
+            for value in features.row(bin) {
+                *sum += f64::from(*value);
+                *square += f64::from(*value).powi(2);
+            }
+        }
+    }
+    let n = n.max(1) as f64;
+    let mean: Vec<f64> = sums.iter().map(|sum| sum / n).collect();
+    let std = squares.iter().zip(&mean).map(|(square, mean)| (square / n - mean * mean).max(0.0).sqrt());
+    Ok((mean.iter().map(|mean| *mean as f32).collect(), std.map(|std| std.max(MIN_STD) as f32).collect()))
+}
+
+/// What the model has room for, and what the recipe allows.
+fn limits(config: &RunConfig, model: &FlowLmConfig) -> LengthLimits {
+    let sampler = &config.sampler;
+    let room = model.max_text_positions as u32;
+    let longest = longest_secs(sampler, model.max_patches as f64 / model.patch_rate());
+    LengthLimits {
+        min_duration_secs: sampler.min_duration_secs,
+        max_duration_secs: Some(longest),
+        max_tokens: Some(if sampler.max_tokens > 0 { sampler.max_tokens.min(room) } else { room }),
+        max_tokens_per_sec: (sampler.max_tokens_per_sec > 0.0).then_some(sampler.max_tokens_per_sec),
+        ..LengthLimits::default()
+    }
+}
