@@ -38,6 +38,8 @@ mod text_translator;
 mod tokenizer;
 mod transcriber;
 pub mod transcript;
+mod vocoder;
+pub mod vocos;
 mod weights;
 pub mod whisper;
 mod worker;
@@ -71,5 +73,6 @@ pub use transcript::{
     Coverage, Gap, GapReason, Segment, TextPart, Transcribed, Transcript, Transcription, TranscriptionWorker,
     Word, Work,
 };
+pub use vocoder::{Vocoder, VocoderStream};
 pub use weights::{WeightDtype, Weights, write_weights};
 pub use worker::{StepReport, Update, Worker};

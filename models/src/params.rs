@@ -23,6 +23,11 @@ pub enum Init {
     Zeros,
     /// All one (gains).
     Ones,
+    /// All the same.
+    Filled {
+        /// What each is.
+        value: f32,
+    },
     /// Normal with mean zero.
     Normal {
         /// Standard deviation.
@@ -282,6 +287,7 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
     let values = match init {
         Init::Zeros => vec![0.0; n_values],
         Init::Ones => vec![1.0; n_values],
+        Init::Filled { value } => vec![value; n_values],
         Init::Normal { std } => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
             (0..n_values).map(|_| std * standard_normal(&mut rng)).collect()

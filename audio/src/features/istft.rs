@@ -157,8 +157,8 @@ impl Istft {
         &scratch.frame
     }
 
-    /// What it adds to what the sum is divided by.
-    pub(crate) fn squared_window(&self) -> &[f64] {
+    /// What each frame adds to what the sum is divided by: `n_fft` values.
+    pub fn squared_window(&self) -> &[f64] {
         &self.plan.squared_window
     }
 
@@ -167,8 +167,8 @@ impl Istft {
         self.plan.hop_samples
     }
 
-    /// Samples at either end that are none of the signal's.
-    pub(crate) fn margin_samples(&self) -> usize {
+    /// Samples at either end of the sum that are none of the signal's.
+    pub fn margin_samples(&self) -> usize {
         self.plan.margin_samples
     }
 

@@ -91,8 +91,8 @@ impl Stft {
         self.window.len() / 2 + 1
     }
 
-    /// The window, centred in the transform.
-    pub(super) fn window(&self) -> &[f64] {
+    /// What each frame is multiplied by: `n_fft` values, the window among zeros.
+    pub fn window(&self) -> &[f64] {
         &self.window
     }
 
@@ -172,8 +172,9 @@ impl Stft {
         }
     }
 
-    /// Which sample stands at `position` of the padded signal; `None` is silence.
-    fn padded_index(&self, position: i64, n_samples: usize) -> Option<usize> {
+    /// Which of `n_samples` stands at `position`, counted from the first of them and negative before it, of the padded signal;
+    /// `None` is silence.
+    pub fn padded_index(&self, position: i64, n_samples: usize) -> Option<usize> {
         let n = n_samples as i64;
         if (0..n).contains(&position) {
             return usize::try_from(position).ok();

@@ -23,6 +23,19 @@ fn composed(activation: Activation, x: &Tensor) -> candle_core::Result<Tensor> {
     }
 }
 
+/// Each number, those below zero times `slope`, 0 to 1. Differentiable.
+///
+/// # Errors
+/// When the device has no memory for it.
+pub fn leaky_relu(x: &Tensor, slope: f32) -> candle_core::Result<Tensor> {
+    if on_cpu(&[x]) { x.contiguous()?.apply_op1(LeakyRelu(slope)) } else { leaky_composed(x, slope) }
+}
+
+fn leaky_composed(x: &Tensor, slope: f32) -> candle_core::Result<Tensor> {
+    let slope = f64::from(slope);
+    (x.relu()? * (1.0 - slope))? + (x * slope)?
+}
+
 /// The gated linear unit, (.., 2 D) to (.., D): the first half of the channels times the sigmoid of the second.
 /// Differentiable.
 ///
@@ -59,6 +72,25 @@ impl CustomOp1 for Activate {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let dx = with_floats([x, dy], |[x, dy]| kernels::activate_backward(self.0, x, dy))?;
+        Ok(Some(tensor(dx, x.shape())?))
+    }
+}
+
+struct LeakyRelu(f32);
+
+impl CustomOp1 for LeakyRelu {
+    fn name(&self) -> &'static str {
+        "leaky-relu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let y = floats(x, layout)?.iter().map(|x| if *x < 0.0 { self.0 * x } else { *x }).collect();
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let slope = |(x, dy): (&f32, &f32)| if *x < 0.0 { self.0 * dy } else { *dy };
+        let dx = with_floats([x, dy], |[x, dy]| x.iter().zip(dy).map(slope).collect())?;
         Ok(Some(tensor(dx, x.shape())?))
     }
 }
@@ -101,6 +133,7 @@ mod tests {
                 let pair = (activate(activation, &given)?, composed(activation, &given)?);
                 agree(pair, &x)?;
             }
+            agree((leaky_relu(&given, 0.1)?, leaky_composed(&given, 0.1)?), &x)?;
             agree((glu(&given)?, glu_composed(&given, given.dim(D::Minus1)? / 2)?), &x)?;
         }
         assert!(glu(&noise((2, 3), 1)?).is_err());

@@ -39,6 +39,17 @@ impl DepthwiseConv {
         Ok(Self { weight, bias, kernel: [kernel, 1], stride: [1, 1], padding: [kernel / 2, 0] })
     }
 
+    /// Loads `weight` and `bias` of a convolution over frames that gives `kernel - 1` fewer than it takes: whoever puts frames before
+    /// the first decides what came before it.
+    ///
+    /// # Errors
+    /// What `Scope::get` refuses.
+    pub fn load_after_context(scope: &Scope<'_>, n_channels: usize, kernel: usize) -> Result<Self, Error> {
+        let weight = Self::weight(scope, &[n_channels, 1, kernel])?;
+        let bias = Self::bias(scope, n_channels, true)?;
+        Ok(Self { weight, bias, kernel: [kernel, 1], stride: [1, 1], padding: [0, 0] })
+    }
+
     /// Loads `weight` and `bias` of a square convolution over frames and bins, `padding` zeros around them.
     ///
     /// # Errors
