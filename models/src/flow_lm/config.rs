@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::silence;
 use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
+use crate::synthesizer::SpeakOptions;
 use crate::text_encoder::TextEncoderConfig;
+use crate::vocos::VocosConfig;
 
 /// Its `model_type`.
 pub const FLOW_LM: &str = "flow_lm";
@@ -70,6 +72,29 @@ pub struct FlowLmConfig {
     pub aligner_size: usize,
     /// Whether the flow head has learnt to go from noise to speech in one step.
     pub flow_map: bool,
+    /// How it speaks where nobody says otherwise.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// The vocoder that comes with it, whose weights are below `vocoder`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocoder: Option<VocosConfig>,
+}
+
+/// How noise is carried to speech.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Steps, 1 to 64.
+    pub steps: usize,
+    /// How far it is led away from what it would say without text and voice; 1 is not at all.
+    pub guidance: f64,
+    /// Variance of the noise.
+    pub temperature: f64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { steps: 4, guidance: 1.0, temperature: 0.7 }
+    }
 }
 
 /// What a symbol is.
@@ -148,6 +173,17 @@ impl FlowLmConfig {
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return refuse(key, format!("{value} is no number"));
             }
+        }
+        let sampling = self.sampling;
+        let options = SpeakOptions {
+            steps: Some(sampling.steps),
+            guidance: Some(sampling.guidance),
+            temperature: Some(sampling.temperature),
+            ..SpeakOptions::default()
+        };
+        options.check().map_err(|error| Error::key(path, "sampling", error))?;
+        if let Some(vocoder) = &self.vocoder {
+            vocoder.check(path)?;
         }
         if let Some(value) = self.mel_std.iter().find(|value| **value <= 0.0) {
             return refuse("mel_std", format!("{value} is not above 0"));

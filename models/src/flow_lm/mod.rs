@@ -19,7 +19,7 @@ use candle_core::{DType, Tensor};
 
 pub use aligner::Aligner;
 pub use backbone::{Backbone, Sequence, SequenceCache, SequenceStep};
-pub use config::{FLOW_LM, FlowLmConfig, SymbolUnit};
+pub use config::{FLOW_LM, FlowLmConfig, Sampling, SymbolUnit};
 pub use head::{FlowDraw, FlowHead, Solver, integrate, sample};
 pub use noise::Noise;
 pub use symbols::Symbols;

@@ -29,6 +29,8 @@ fn config() -> FlowLmConfig {
         num_head_layers: 2,
         aligner_size: 6,
         flow_map: false,
+        sampling: Sampling::default(),
+        vocoder: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use audio::{DecodeAudio, LogMel};
-use models::flow_lm::{FlowLmConfig, SymbolUnit, Symbols};
+use models::flow_lm::{FlowLmConfig, Sampling, SymbolUnit, Symbols};
 use models::params::Params;
 use models::{DeviceChoice, Weights};
 
@@ -109,6 +109,8 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
         num_head_layers: speech.head_layers,
         aligner_size: speech.aligner_width,
         flow_map: config.loss.flow.map_draws > 0,
+        sampling: Sampling::default(),
+        vocoder: None,
         feature_spec,
     };
     model.check("recipe".as_ref()).map_err(|error| Error::config("model", error.to_string()))?;

@@ -75,6 +75,8 @@ fn config() -> FlowLmConfig {
         num_head_layers: 2,
         aligner_size: 16,
         flow_map: true,
+        sampling: models::flow_lm::Sampling::default(),
+        vocoder: None,
     }
 }
 

@@ -1,0 +1,207 @@
+//! A clause on its way: what it has said, and where in its text it is.
+
+use candle_core::Tensor;
+
+use super::{Clause, Parts, Sampling, Voice};
+use crate::Error;
+use crate::flow_lm::{FlowHead, FlowLm, SequenceStep, Solver};
+use crate::flow_lm::{Noise, SequenceCache, guided, rows, sample};
+
+/// Seconds that nothing more may come of a text that is read to its end.
+const MAX_TAIL_SECS: f64 = 0.8;
+
+/// A sequence in the Transformer.
+struct Branch {
+    cache: SequenceCache,
+    /// States of its text.
+    text: Tensor, // (U, D)
+}
+
+/// A clause that is being said.
+pub(super) struct Row {
+    told: Branch,
+    /// The same without text and voice, where it is led away from that.
+    nobody: Option<Branch>,
+    sampling: Sampling,
+    noise: Noise,
+    /// Place in the text of the symbol that comes next.
+    pointer: usize,
+    n_symbols: usize,
+    max_patches: usize,
+    max_tail: usize,
+    /// Patches since the text was read to its end.
+    n_tail: usize,
+    /// The last patch that was said.
+    last: Option<Tensor>, // (1, patch)
+    pub n_said: usize,
+    pub is_done: bool,
+}
+
+impl Branch {
+    /// Reads a text after a voice prompt.
+    fn begin(
+        model: &FlowLm,
+        prompt: Option<&Tensor>,
+        text: &[u32],
+        max_patches: usize,
+    ) -> Result<(Self, Tensor), Error> {
+        let states = model.backbone.text(text)?;
+        let prefix = model.backbone.prefix(prompt, &states)?; // (P + U, D)
+        let cache = model.backbone.cache(prefix.dim(0)? + max_patches, model.device())?;
+        Ok((Self { cache, text: states }, prefix))
+    }
+}
+
+impl Row {
+    /// Begins a clause, the `index`-th of its text.
+    pub fn begin(
+        parts: &Parts,
+        clause: &Clause,
+        voice: &Voice,
+        sampling: Sampling,
+        index: usize,
+    ) -> Result<Self, Error> {
+        let (model, max_patches) = (&parts.model, clause.max_patches);
+        let config = &model.config;
+        let (mut told, prefix) = Branch::begin(model, Some(&voice.prompt), &clause.text, max_patches)?;
+        let read = |branch: &mut Branch, prefix: &Tensor| -> Result<(), Error> {
+            let n_new = prefix.dim(0)?;
+            model.backbone.step(prefix, &mut [SequenceStep { n_new, cache: &mut branch.cache }])?;
+            Ok(())
+        };
+        read(&mut told, &prefix)?;
+        let nobody = match sampling.guidance == 1.0 {
+            true => None,
+            false => {
+                let edges = [config.edge(), config.edge()];
+                let (mut nobody, prefix) = Branch::begin(model, None, &edges, max_patches)?;
+                read(&mut nobody, &prefix)?;
+                Some(nobody)
+            }
+        };
+        Ok(Self {
+            told,
+            nobody,
+            sampling,
+            noise: Noise::new(sampling.seed).at(index as u64),
+            pointer: 0,
+            n_symbols: clause.text.len(),
+            max_patches,
+            max_tail: (MAX_TAIL_SECS * config.patch_rate()).ceil() as usize,
+            n_tail: 0,
+            last: None,
+            n_said: 0,
+            is_done: false,
+        })
+    }
+
+    /// Sequences that it takes in a batch.
+    pub fn n_sequences(&self) -> usize {
+        1 + usize::from(self.nobody.is_some())
+    }
+
+    /// Goes on after a patch, given how sure the model is that it was the last one, and how far it read on.
+    fn follow(&mut self, end_logit: f32, advance: usize) {
+        self.n_said += 1;
+        let last = self.n_symbols - 1;
+        // Before the last symbol has begun it cannot be over.
+        let may_end = self.pointer + 1 >= last;
+        self.n_tail = if self.pointer >= last { self.n_tail + 1 } else { 0 };
+        self.is_done =
+            (may_end && end_logit > 0.0) || self.n_tail >= self.max_tail || self.n_said >= self.max_patches;
+        self.pointer = (self.pointer + advance).min(last);
+    }
+}
+
+/// Says one more patch of each row; gives them standardised, (patch) each, in the order of the rows.
+pub(super) fn step(parts: &Parts, rows_of: &mut [&mut Row]) -> Result<Vec<Vec<f32>>, Error> {
+    let model = &parts.model;
+    let (patch, n) = (model.config.patch_size(), rows_of.len());
+    let nothing = Tensor::zeros((1, patch), candle_core::DType::F32, model.device())?;
+    let (mut before, mut is_first, mut symbols, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in rows_of.iter_mut() {
+        let (pointer, last) = (row.pointer, row.last.as_ref().unwrap_or(&nothing).clone());
+        let branches = [(&mut row.told, pointer)];
+        let nobody = row.nobody.as_mut().map(|nobody| (nobody, 0));
+        for (branch, pointer) in branches.into_iter().chain(nobody) {
+            before.push(last.clone());
+            is_first.push(row.n_said == 0);
+            symbols.push(branch.text.narrow(0, pointer, 1)?);
+            steps.push(SequenceStep { n_new: 1, cache: &mut branch.cache });
+        }
+    }
+    let x = model.backbone.speech(&Tensor::cat(&before, 0)?, &is_first, &Tensor::cat(&symbols, 0)?)?;
+    let states = model.backbone.step(&x, &mut steps)?; // (N, D)
+    drop(steps);
+
+    let (mut told, mut led) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let mut at = 0;
+    for row in rows_of.iter() {
+        let own = states.narrow(0, at, 1)?;
+        led.push(match &row.nobody {
+            Some(_) => guided(&own, &states.narrow(0, at + 1, 1)?, row.sampling.guidance)?,
+            None => own.clone(),
+        });
+        told.push(own);
+        at += row.n_sequences();
+    }
+    let told = Tensor::cat(&told, 0)?;
+    let ends = model.end_logits(&told)?.to_vec1::<f32>()?;
+    let advances = model.advance_logits(&told)?.to_vec2::<f32>()?;
+    let condition = model.head.condition(&Tensor::cat(&led, 0)?)?;
+    let said = say(&model.head, &condition, rows_of, patch)?;
+    let mut patches = Vec::with_capacity(n);
+    for ((row, said), (end, advance)) in rows_of.iter_mut().zip(said).zip(ends.into_iter().zip(&advances)) {
+        let values = said.flatten_all()?.to_vec1::<f32>()?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { what: "speech patches" });
+        }
+        row.last = Some(said);
+        row.follow(end, most_likely(advance));
+        patches.push(values);
+    }
+    Ok(patches)
+}
+
+/// Patches (1, patch) of all rows: those that are carried alike are carried together.
+fn say(
+    head: &FlowHead,
+    condition: &Tensor,
+    rows_of: &[&mut Row],
+    patch: usize,
+) -> Result<Vec<Tensor>, Error> {
+    let mut groups: Vec<((Solver, usize), Vec<u32>)> = Vec::new();
+    for (id, row) in (0u32..).zip(rows_of) {
+        let how = (row.sampling.solver, row.sampling.n_steps);
+        match groups.iter_mut().find(|(known, _)| *known == how) {
+            Some((_, ids)) => ids.push(id),
+            None => groups.push((how, vec![id])),
+        }
+    }
+    let mut said = vec![None; rows_of.len()];
+    for ((solver, n_steps), ids) in groups {
+        let mut noise = vec![0f32; ids.len() * patch];
+        for (id, values) in ids.iter().zip(noise.chunks_exact_mut(patch)) {
+            let row = &rows_of[*id as usize];
+            let std = (row.sampling.temperature as f32).sqrt();
+            row.noise.at(row.n_said as u64).fill_normal(std, values);
+        }
+        let noise = Tensor::from_vec(noise, (ids.len(), patch), condition.device())?;
+        let together = sample(head, &noise, &rows(condition, &ids)?, solver, n_steps)?;
+        for (place, id) in ids.iter().enumerate() {
+            said[*id as usize] = Some(together.narrow(0, place, 1)?.contiguous()?);
+        }
+    }
+    said.into_iter().map(|said| said.ok_or(Error::Cancelled)).collect()
+}
+
+/// The number of the largest value; of equal ones the first.
+fn most_likely(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = i;
+        }
+    }
+    best
+}

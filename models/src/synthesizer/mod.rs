@@ -1,0 +1,293 @@
+//! A loaded model that speaks: what it reads, whose voices it has, and what turns its features into sound.
+
+mod clause;
+mod options;
+mod tempo;
+#[cfg(test)]
+mod tests;
+mod voice;
+mod worker;
+
+use std::sync::Arc;
+
+use audio::{DecodeAudio, GriffinLim, GriffinLimConfig, LogMel, Waveform, decode_bytes};
+use candle_core::Device;
+use serde_json::Value;
+
+pub use options::SpeakOptions;
+pub use voice::Voice;
+pub use worker::{Spoken, SynthesisWorker};
+
+use crate::bundle::{BundleSource, read_json};
+use crate::flow_lm::{FLOW_LM, FlowLm, FlowLmConfig, Solver, SymbolUnit, Symbols, voice_file};
+use crate::params::Params;
+use crate::text::{Pause, clauses};
+use crate::vocoder::Vocoder;
+use crate::vocos::Vocos;
+use crate::weights::Weights;
+use crate::worker::{Update, Worker};
+use crate::{Error, Progress};
+
+/// Where the vocoder's weights are in a bundle that has one.
+pub const VOCODER: &str = "vocoder";
+/// What a symbol takes in speech that nobody has heard yet, seconds.
+const SYMBOL_SECS: f64 = 0.07;
+/// What one takes at most, and a text of none: a model that does not find the end of its text is stopped there.
+const MAX_SYMBOL_SECS: f64 = 1.0 / 3.0;
+const MAX_REST_SECS: f64 = 2.0;
+
+/// What a bundle is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It turns speech into text.
+    Hears,
+    /// It turns text into speech.
+    Speaks,
+    /// It turns features into sound: a part of one that speaks.
+    Vocodes,
+}
+
+impl Kind {
+    /// What `config.json` says; what is not known is taken for one that hears, whose reader names what is wrong.
+    ///
+    /// # Errors
+    /// A file that is missing or is not JSON.
+    pub fn of(source: &BundleSource) -> Result<Self, Error> {
+        let config = read_json(source, "config.json")?;
+        Ok(match config.get("model_type").and_then(Value::as_str) {
+            Some(FLOW_LM) => Self::Speaks,
+            Some("vocos") => Self::Vocodes,
+            _ => Self::Hears,
+        })
+    }
+}
+
+/// A model that turns text into speech. Immutable; threads share it, and a clone is another handle to it.
+#[derive(Clone)]
+pub struct Synthesizer(Arc<Parts>);
+
+struct Parts {
+    model: FlowLm,
+    symbols: Symbols,
+    log_mel: LogMel,
+    vocoder: Vocoder,
+    voices: Vec<Voice>,
+}
+
+/// A text, ready to be spoken.
+pub struct Speech {
+    clauses: Vec<Clause>,
+    voice: Voice,
+    sampling: Sampling,
+    speed: f64,
+}
+
+/// What is said in one breath.
+struct Clause {
+    /// Symbols, both edges included.
+    text: Vec<u32>,
+    /// Seconds in which nobody speaks after it.
+    pause_secs: f64,
+    /// Patches at most.
+    max_patches: usize,
+}
+
+/// How speech comes out of noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Sampling {
+    solver: Solver,
+    n_steps: usize,
+    guidance: f64,
+    temperature: f64,
+    seed: u64,
+}
+
+impl Synthesizer {
+    /// Loads a bundle onto `device`.
+    ///
+    /// # Errors
+    /// Files that are missing, that contradict each other or that no voice can be made of, by name and key.
+    pub fn load(source: &BundleSource, device: &Device) -> Result<Self, Error> {
+        let config = FlowLmConfig::read(source)?;
+        let params = Params::frozen(Weights::from_source(source)?, device);
+        let vocoder = match &config.vocoder {
+            Some(vocoder) => Vocoder::Vocos(Arc::new(Vocos::load(&params.root().sub(VOCODER), vocoder)?)),
+            None => {
+                let griffin_lim = GriffinLim::new(&config.feature_spec, GriffinLimConfig::default())?;
+                Vocoder::GriffinLim(Arc::new(griffin_lim))
+            }
+        };
+        Self::with_params(source, &config, &params, vocoder)
+    }
+
+    /// A model of these parameters, such as those that are being trained, with the voices of a bundle.
+    ///
+    /// # Errors
+    /// What [`Synthesizer::load`] refuses.
+    pub fn with_params(
+        source: &BundleSource,
+        config: &FlowLmConfig,
+        params: &Params,
+        vocoder: Vocoder,
+    ) -> Result<Self, Error> {
+        vocoder.check(&config.feature_spec)?;
+        let parts = Parts {
+            model: FlowLm::load(params, config, false)?,
+            symbols: Symbols::new(config),
+            log_mel: LogMel::new(&config.feature_spec)?,
+            vocoder,
+            voices: Vec::new(),
+        };
+        let voice = |name: &String| {
+            let file = voice_file(name);
+            let refuse = |error: audio::Error| Error::file(&source.path(&file), error);
+            let bytes = source.read(&file)?.into_owned();
+            let sample = decode_bytes(bytes, Some("flac"), &DecodeAudio::default()).map_err(refuse)?;
+            Voice::of(name, &sample.waveform, &parts.model, &parts.log_mel)
+        };
+        let voices = config.voices.iter().map(voice).collect::<Result<_, Error>>()?;
+        Ok(Self(Arc::new(Parts { voices, ..parts })))
+    }
+
+    /// Rate of what it speaks, Hz.
+    pub fn sample_rate(&self) -> u32 {
+        self.config().feature_spec.sample_rate
+    }
+
+    /// Codes of the languages that it has learnt to read.
+    pub fn languages(&self) -> &[String] {
+        &self.config().languages
+    }
+
+    /// The voices that it comes with; the first is the one that speaks where nobody names any.
+    pub fn voices(&self) -> &[Voice] {
+        &self.0.voices
+    }
+
+    /// What it is.
+    pub fn config(&self) -> &FlowLmConfig {
+        &self.0.model.config
+    }
+
+    /// Whether it has a vocoder that learnt its features; without one it sounds hollow, and speaks when all is said.
+    pub fn has_vocoder(&self) -> bool {
+        matches!(self.0.vocoder, Vocoder::Vocos(_))
+    }
+
+    /// A voice out of a recording of it, a second or more.
+    ///
+    /// # Errors
+    /// A recording that is too short, or in which nobody speaks.
+    pub fn voice_of(&self, name: &str, sample: &Waveform) -> Result<Voice, Error> {
+        Voice::of(name, sample, &self.0.model, &self.0.log_mel)
+    }
+
+    /// Reads a text, which is spoken by [`SynthesisWorker`].
+    ///
+    /// # Errors
+    /// Options out of range, a language that it does not read, letters that it has not learnt, a text in which nothing is to be said.
+    pub fn prepare(&self, text: &str, voice: &Voice, options: &SpeakOptions) -> Result<Speech, Error> {
+        options.check()?;
+        let config = self.config();
+        let language = match &options.language {
+            None => config.languages.first().map_or("", String::as_str),
+            Some(code) if config.languages.contains(code) => code,
+            Some(code) => {
+                let known = config.languages.join(", ");
+                return Err(Error::option("language", format!("the model reads {known}, not `{code}`")));
+            }
+        };
+        let clauses = self.clauses(text, language)?;
+        if clauses.is_empty() {
+            return Err(Error::option("input", "there is nothing in it that could be said"));
+        }
+        let defaults = config.sampling;
+        let solver = if config.flow_map { Solver::FlowMap } else { Solver::Midpoint };
+        Ok(Speech {
+            clauses,
+            voice: voice.clone(),
+            speed: options.speed,
+            sampling: Sampling {
+                solver,
+                n_steps: options.steps.unwrap_or(defaults.steps),
+                guidance: options.guidance.unwrap_or(defaults.guidance),
+                temperature: options.temperature.unwrap_or(defaults.temperature),
+                seed: options.seed,
+            },
+        })
+    }
+
+    /// Says a text and gives all of it at once.
+    ///
+    /// # Errors
+    /// What [`Synthesizer::prepare`] refuses, tensor operations that fail.
+    pub fn speak(
+        &self,
+        text: &str,
+        voice: &Voice,
+        options: &SpeakOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Waveform, Error> {
+        let mut worker = SynthesisWorker::new(self, usize::MAX);
+        worker.join(0, self.prepare(text, voice, options)?);
+        let (mut samples, mut outcome) = (Vec::new(), None);
+        while outcome.is_none() {
+            worker.step(&|_| true, &mut |_, update| match update {
+                Update::Progress(at) => progress(at),
+                Update::Part(part) => samples.extend(part),
+                Update::Done(_) => outcome = Some(Ok(())),
+                Update::Failed(error) => outcome = Some(Err(error)),
+            })?;
+        }
+        outcome.unwrap_or(Err(Error::Cancelled))?;
+        Ok(Waveform { samples, sample_rate: self.sample_rate() })
+    }
+
+    fn clauses(&self, text: &str, language: &str) -> Result<Vec<Clause>, Error> {
+        let config = self.config();
+        let max_symbols = config.max_text_positions.saturating_sub(2).max(1);
+        let read: Vec<(String, f64)> = match config.unit {
+            SymbolUnit::Characters => clauses(text, language, max_symbols)
+                .into_iter()
+                .map(|clause| (clause.text, clause.pause.pause_secs()))
+                .collect(),
+            SymbolUnit::Phonemes => {
+                let phonemes: Vec<&str> = text.split_whitespace().collect();
+                let pieces = phonemes.chunks(max_symbols).map(|piece| (piece.join(" "), 0.0));
+                pieces.collect()
+            }
+        };
+        let mut clauses = Vec::with_capacity(read.len());
+        for (text, pause_secs) in read {
+            let symbols = self.0.symbols.encode(&text)?;
+            if !text.chars().any(char::is_alphanumeric) || symbols.len() <= 2 {
+                continue;
+            }
+            let max_secs = symbols.len() as f64 * MAX_SYMBOL_SECS + MAX_REST_SECS;
+            let max_patches = (max_secs * config.patch_rate()).ceil() as usize;
+            clauses.push(Clause {
+                text: symbols,
+                pause_secs,
+                max_patches: max_patches.clamp(1, config.max_patches),
+            });
+        }
+        if let Some(last) = clauses.last_mut() {
+            // Whoever hears the end knows that it is one.
+            last.pause_secs = last.pause_secs.min(Pause::Short.pause_secs());
+        }
+        Ok(clauses)
+    }
+}
+
+impl Speech {
+    /// Symbols that are read.
+    pub fn n_symbols(&self) -> usize {
+        self.clauses.iter().map(|clause| clause.text.len() - 2).sum()
+    }
+
+    /// About how long it will be, seconds.
+    pub fn expected_secs(&self) -> f64 {
+        let pauses: f64 = self.clauses.iter().map(|clause| clause.pause_secs).sum();
+        (self.n_symbols() as f64 * SYMBOL_SECS + pauses) / self.speed
+    }
+}
