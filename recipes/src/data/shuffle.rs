@@ -24,6 +24,10 @@ pub(crate) enum Purpose {
     Phrases = 7,
     /// In which voices phrases of a corpus are spoken.
     CorpusPhrases = 8,
+    /// Which numbers and digits a voice is learnt from.
+    Speech = 9,
+    /// Which words and phrases a recogniser of words hears, and in which voices.
+    Words = 10,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs

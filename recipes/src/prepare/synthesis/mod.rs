@@ -1,13 +1,16 @@
 //! Recordings by speech synthesisers, for what no corpus holds: English digit strings and command words in many voices, other
-//! words that a model should not write, phrases with their translations, and texts that nobody has read.
+//! words that a model should not write, phrases with their translations, texts that nobody has read, and what a voice is learnt from and
+//! judged by.
 //!
 //! The programs espeak-ng and flite speak. What is spoken by whom is a function of a seed; the samples are one of the programs'
 //! versions, too.
 
 mod grammar;
+mod held_out;
 mod phrases;
 mod program;
 mod script;
+mod speech;
 mod voice;
 
 use std::{
@@ -24,7 +27,7 @@ use serde_json::Value;
 pub(super) use program::{check_voice, run};
 pub use script::Kind;
 
-use self::{program::Programs, script::Utterance};
+use self::{program::Programs, script::Utterance, voice::Voice};
 use super::Split;
 use crate::data::manifest::{Cut, Error, Extra, Interner};
 
@@ -42,6 +45,11 @@ pub enum Set {
     PhrasesEnPs,
     /// Short English phrases of TICO-19 with their Pashto, each in many voices; a tenth of them in test alone.
     PhrasesTico,
+    /// English clauses, single words, numbers and digits in two voices at their own rate and pitch, to learn to speak from. In test are
+    /// 200 words that train and dev never have, nor a form of them, and unseen clauses and digits.
+    SpeechEn,
+    /// English words, those 200 and some 2,400 more, and phrases of them in all other voices: for a recogniser that judges speech.
+    WordsEn,
     /// The lines of a text, read by espeak-ng.
     Text {
         /// Where it lies.
@@ -62,6 +70,8 @@ impl Set {
             "digits-en" => Some(Self::DigitsEn),
             "phrases-en-ps" => Some(Self::PhrasesEnPs),
             "phrases-tico" => Some(Self::PhrasesTico),
+            "speech-en" => Some(Self::SpeechEn),
+            "words-en" => Some(Self::WordsEn),
             _ => None,
         }
     }
@@ -81,6 +91,8 @@ impl Set {
         match self {
             Self::DigitsEn | Self::Text { .. } => 4800,
             Self::PhrasesEnPs | Self::PhrasesTico => 4000,
+            Self::SpeechEn => 8000,
+            Self::WordsEn => 16_000,
         }
     }
 
@@ -88,7 +100,16 @@ impl Set {
     fn splits(&self) -> &'static [Split] {
         match self {
             Self::DigitsEn | Self::Text { .. } => &[Split::Train, Split::Dev],
-            Self::PhrasesEnPs | Self::PhrasesTico => &Split::ALL,
+            Self::PhrasesEnPs | Self::PhrasesTico | Self::SpeechEn | Self::WordsEn => &Split::ALL,
+        }
+    }
+
+    /// Those who may be heard in it.
+    fn voices(&self) -> Vec<Voice> {
+        match self {
+            Self::SpeechEn => Voice::learnt().to_vec(),
+            Self::Text { voice, .. } => Voice::of_splits(self.splits(), Some(voice)),
+            _ => Voice::of_splits(self.splits(), None),
         }
     }
 }
@@ -100,7 +121,8 @@ pub struct SynthesisOptions {
     pub set: Set,
     /// Decides every text, voice and rate of speech.
     pub seed: u64,
-    /// Recordings together; a tenth of them is dev, by voices that train does not hear, and of phrases a tenth is test, by others.
+    /// Recordings together; a tenth of them is dev, by voices that train does not hear, and of phrases and words a tenth is test, by others.
+    /// Of speech to learn from a twentieth is dev and a tenth test, all by the same voices.
     pub n_clips: usize,
 }
 
@@ -138,6 +160,8 @@ pub fn synthesize(
         Set::DigitsEn => (script::digits_en(seed, n_clips), None, "en"),
         Set::PhrasesEnPs => (phrases::of_grammar(seed, n_clips)?, None, phrases::LANGUAGE),
         Set::PhrasesTico => (phrases::of_corpus(seed, n_clips)?, None, phrases::LANGUAGE),
+        Set::SpeechEn => (speech::speech_en(seed, n_clips), None, speech::LANGUAGE),
+        Set::WordsEn => (speech::words_en(seed, n_clips), None, speech::LANGUAGE),
         Set::Text { path, voice, language, max_words } => {
             let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
             let script = script::read_aloud(&text, voice, *max_words, seed, n_clips);
@@ -150,7 +174,7 @@ pub fn synthesize(
             (script, Some(voice.as_str()), language.as_str())
         }
     };
-    let programs = Programs::find(voice, options.set.splits())?;
+    let programs = Programs::find(&options.set.voices(), voice)?;
     let folder = out.join(AUDIO_FOLDER);
     fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     let (total, done) = (script.len(), AtomicUsize::new(0));

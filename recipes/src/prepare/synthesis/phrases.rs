@@ -62,7 +62,7 @@ impl Phrase {
             has_pauses: false,
             voice: Voice::draw(split, rng),
             length_percent: 80 + below(51, rng),
-            pitch: 15 + below(71, rng),
+            pitch: Some(15 + below(71, rng)),
         }
     }
 }
@@ -149,7 +149,7 @@ pub(super) fn corpus() -> Result<Vec<Phrase>, Error> {
 }
 
 /// Recordings of each split: a tenth is dev, a tenth test.
-fn shares(n_clips: usize) -> [(Split, usize); 3] {
+pub(super) fn shares(n_clips: usize) -> [(Split, usize); 3] {
     let n_other = n_clips / DEV_EVERY;
     [(Split::Train, n_clips - 2 * n_other), (Split::Dev, n_other), (Split::Test, n_other)]
 }

@@ -9,7 +9,6 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use super::super::Split;
 use super::{script::Utterance, voice::Voice};
 use crate::data::manifest::Error;
 
@@ -27,30 +26,29 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Looks for the programs and for every voice of some splits: those of English, or of another language.
+    /// Looks for the programs and for every voice that is wanted; `language` is that of espeak-ng where it is not English.
     ///
     /// # Errors
     /// What is missing, and how to get it.
-    pub(super) fn find(language: Option<&str>, splits: &[Split]) -> Result<Self, Error> {
-        Self::find_as("espeak-ng".as_ref(), "flite".as_ref(), language, splits)
+    pub(super) fn find(wanted: &[Voice], language: Option<&str>) -> Result<Self, Error> {
+        Self::find_as("espeak-ng".as_ref(), "flite".as_ref(), wanted, language)
     }
 
     /// As [`Programs::find`], under other names.
     pub(super) fn find_as(
         espeak: &'static OsStr,
         flite: &'static OsStr,
+        wanted: &[Voice],
         language: Option<&str>,
-        splits: &[Split],
     ) -> Result<Self, Error> {
         let (accents, variants) = (listed(espeak, "--voices")?, listed(espeak, "--voices=variant")?);
         let (accents, variants) = (column(&accents, 1), column(&variants, 4));
         language.map_or(Ok(()), |language| check_language(espeak, &accents, language))?;
-        let wanted: Vec<_> = splits.iter().flat_map(|split| Voice::all(*split, language)).collect();
         let has_flite = wanted.iter().any(|voice| matches!(voice, Voice::Flite { .. }));
         let voices = if has_flite { listed(flite, "-lv")? } else { String::new() };
         let voices: HashSet<_> = voices.split_whitespace().collect();
         for voice in wanted {
-            let is_there = match &voice {
+            let is_there = match voice {
                 Voice::Espeak { accent, variant } => {
                     accents.contains(&**accent) && variants.contains(&*format!("!v/{variant}"))
                 }
@@ -58,7 +56,7 @@ impl Programs {
             };
             if !is_there {
                 let message = format!("lacks the voice {}; a full package has it: {INSTALL}", voice.name());
-                return Err(Error::Program { name: program(&voice, espeak, flite), message });
+                return Err(Error::Program { name: program(voice, espeak, flite), message });
             }
         }
         Ok(Self { espeak, flite })
@@ -77,7 +75,10 @@ impl Programs {
                 let mut command = Command::new(self.espeak);
                 command.args(["-v", &format!("{accent}+{variant}")]);
                 command.args(["-s", &(ESPEAK_WORDS_PER_MIN * 100 / length_percent).to_string()]);
-                command.args(["-p", &pitch.to_string()]).arg("-w").arg(path);
+                if let Some(pitch) = pitch {
+                    command.args(["-p", &pitch.to_string()]);
+                }
+                command.arg("-w").arg(path);
                 // A text may begin with a dash.
                 command.arg("--").arg(text);
                 command
@@ -85,9 +86,11 @@ impl Programs {
             Voice::Flite { voice } => {
                 let stretch =
                     format!("duration_stretch={}.{:02}", length_percent / 100, length_percent % 100);
-                let pitch = format!("int_f0_target_mean={}", FLITE_LOWEST_HZ + pitch);
                 let mut command = Command::new(self.flite);
-                command.args(["-voice", voice, "--setf", &stretch, "--setf", &pitch]);
+                command.args(["-voice", voice, "--setf", &stretch]);
+                if let Some(pitch) = pitch {
+                    command.args(["--setf", &format!("int_f0_target_mean={}", FLITE_LOWEST_HZ + pitch)]);
+                }
                 command.args(["-t", &text]).arg("-o").arg(path);
                 command
             }

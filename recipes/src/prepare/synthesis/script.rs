@@ -18,7 +18,7 @@ const COMMANDS: &str = include_str!("../../../digits_en/commands.txt");
 const UNKNOWN: &str = include_str!("../../../digits_en/unknown.txt");
 
 /// Digits of the longest string.
-const MAX_DIGITS: usize = 8;
+pub(super) const MAX_DIGITS: usize = 8;
 /// Unknown lines that are spoken at once, at most.
 const MAX_OTHER: usize = 3;
 /// Of so many clips, ...
@@ -41,10 +41,16 @@ pub enum Kind {
     Unknown,
     /// A piece of a text that somebody gave.
     Text,
-    /// A phrase with its translation.
+    /// A phrase, with its translation where the set has some.
     Phrase,
-    /// Such a phrase that train never hears, whoever says it.
+    /// A phrase or a word that train never hears, whoever says it.
     Unseen,
+    /// A word alone.
+    Word,
+    /// A number as it is said.
+    Number,
+    /// A clause, or a question.
+    Sentence,
 }
 
 impl Kind {
@@ -57,6 +63,9 @@ impl Kind {
             Self::Text => "text",
             Self::Phrase => "phrase",
             Self::Unseen => "unseen",
+            Self::Word => "word",
+            Self::Number => "number",
+            Self::Sentence => "sentence",
         }
     }
 }
@@ -75,8 +84,8 @@ pub(super) struct Utterance {
     pub(super) voice: Voice,
     /// Length of sounds, percent of the voice's own.
     pub(super) length_percent: u64,
-    /// Pitch, from the lowest to the highest that the program has, 0 to 99.
-    pub(super) pitch: u64,
+    /// Pitch, from the lowest to the highest that the program has, 0 to 99; none is the voice's own.
+    pub(super) pitch: Option<u64>,
 }
 
 impl Utterance {
@@ -88,13 +97,14 @@ impl Utterance {
     /// A name that tells utterances apart by all that is heard.
     pub(super) fn id(&self) -> String {
         let Self { split: _, kind, spoken, translation: _, has_pauses, voice, length_percent, pitch } = self;
+        let pitch = pitch.map_or_else(|| "own".to_owned(), |pitch| pitch.to_string());
         let heard = format!("{spoken}|{has_pauses}|{}|{length_percent}|{pitch}", voice.name());
         format!("{}-{}", kind.name(), hex(&Sha256::digest(heard)[..8]))
     }
 }
 
 /// The lines of a list, without comments.
-fn lines(list: &'static str) -> Vec<&'static str> {
+pub(super) fn lines(list: &'static str) -> Vec<&'static str> {
     list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
@@ -137,7 +147,7 @@ pub(super) fn digits_en(seed: u64, n_clips: usize) -> Vec<Utterance> {
                     has_pauses: kind == Kind::Digits && below(4, &mut rng) == 0,
                     voice: Voice::draw(split, &mut rng),
                     length_percent: 75 + below(66, &mut rng),
-                    pitch: 15 + below(71, &mut rng),
+                    pitch: Some(15 + below(71, &mut rng)),
                 };
                 // Two draws may be the same.
                 if seen.insert(utterance.id()) {
@@ -185,7 +195,7 @@ pub(super) fn read_aloud(
             has_pauses: false,
             voice: Voice::draw_of(voice, split, &mut rng),
             length_percent: 85 + below(41, &mut rng),
-            pitch: 15 + below(71, &mut rng),
+            pitch: Some(15 + below(71, &mut rng)),
         }
     };
     spread.map(read).collect()
@@ -212,7 +222,7 @@ fn other(index: usize, unknown: &[&str], rng: &mut impl RngCore) -> String {
 }
 
 /// A string of digits: lengths in turn, and single digits, too.
-fn digits(index: usize, rng: &mut impl RngCore) -> String {
+pub(super) fn digits(index: usize, rng: &mut impl RngCore) -> String {
     let n_digits = 1 + index % MAX_DIGITS;
     let words: Vec<_> = match n_digits {
         1 => vec![DIGITS[index / MAX_DIGITS % DIGITS.len()]],

@@ -1,10 +1,11 @@
 //! The script and its voices; the programs, where they are installed.
 
 mod phrases;
+mod speech;
 
 use std::{collections::HashMap, ffi::OsStr};
 
-use super::{script::digits_en, voice::Voice, *};
+use super::{script::digits_en, *};
 use crate::prepare::digits::DIGITS;
 
 /// What sounds like a digit or a command; "of" is no "off" within a sentence.
@@ -110,13 +111,14 @@ fn a_text_is_read_in_pieces_by_voices_of_its_language() {
 #[test]
 fn what_is_missing_is_named_with_the_way_to_get_it() {
     let missing = OsStr::new("no-such-synthesiser");
+    let voices = Voice::of_splits(&Split::ALL, None);
     let message =
-        Programs::find_as(missing, missing, None, &Split::ALL).err().expect("it is not there").to_string();
+        Programs::find_as(missing, missing, &voices, None).err().expect("it is not there").to_string();
     assert_eq!(message, "no-such-synthesiser: is not there; to get it: apt-get install espeak-ng flite");
     // A program that runs and knows no voices.
     let silent = OsStr::new("true");
     let message =
-        Programs::find_as(silent, silent, None, &[Split::Train]).err().expect("it has no voices").to_string();
+        Programs::find_as(silent, silent, &voices, None).err().expect("it has no voices").to_string();
     assert!(message.starts_with("true: lacks the voice espeak-ng/en-029+Alex"), "{message}");
     for (n_clips, words) in [
         (3, "3 recordings are too few"),
@@ -132,7 +134,7 @@ fn what_is_missing_is_named_with_the_way_to_get_it() {
 
 #[test]
 fn recordings_are_made_once_and_the_same_again() {
-    if let Err(error) = Programs::find(None, &Split::ALL) {
+    if let Err(error) = Programs::find(&Voice::of_splits(&Split::ALL, None), None) {
         #[expect(clippy::print_stdout, reason = "tests print what they skip")]
         {
             println!("skipped: {error}");

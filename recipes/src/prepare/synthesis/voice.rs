@@ -21,7 +21,7 @@ const TRAIN_ACCENTS: [&str; 10] = [
 /// Accents of espeak-ng by which dev is spoken.
 const DEV_ACCENTS: [&str; 2] = ["en-us", "en-gb-x-gbcwmd"];
 
-/// Variants of espeak-ng that train hears. Neither here nor below is `f3`: it is kept to judge synthesis by.
+/// Variants of espeak-ng that train hears. Neither here nor below is `f3`: synthesis is learnt from it and judged by it.
 const TRAIN_VARIANTS: [&str; 44] = [
     "m1", "m2", "m3", "m4", "m5", "m7", "m8", "f1", "f2", "f4", "croak", "whisper", "klatt", "klatt2",
     "klatt4", "Alex", "Andy", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Michael", "Mike", "adam",
@@ -36,10 +36,15 @@ const TEST_ACCENTS: [&str; 2] = ["en-us", "en-gb"];
 /// Variants of espeak-ng that only test hears.
 const TEST_VARIANTS: [&str; 5] = ["Alicia", "Marco", "rob", "steph", "victor"];
 
-/// Voices of flite, all in train. `slt` is not among them: it is kept to judge synthesis by.
+/// Voices of flite, all in train. `slt` is not among them: synthesis is learnt from it and judged by it.
 const FLITE_VOICES: [&str; 4] = ["awb", "kal", "kal16", "rms"];
 /// Of so many utterances in train flite speaks one: its few voices are closest to people's.
 const FLITE_EVERY: u64 = 5;
+
+/// Of flite, the voice that synthesis is learnt from.
+const LEARNT_FLITE: &str = "slt";
+/// Of espeak-ng, accent and variant that synthesis is learnt from.
+const LEARNT_ESPEAK: (&str, &str) = ("en-us", "f3");
 
 /// A synthesiser with its voice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +82,18 @@ impl Voice {
         voices.sort_unstable();
         voices.dedup();
         voices
+    }
+
+    /// All voices of some splits, of English or of another language.
+    pub(super) fn of_splits(splits: &[Split], language: Option<&str>) -> Vec<Self> {
+        splits.iter().flat_map(|split| Self::all(*split, language)).collect()
+    }
+
+    /// The voices that synthesis is learnt from. No recogniser of ours hears them: what it makes of a learnt voice is no memory of the
+    /// one that this was learnt from.
+    pub(super) fn learnt() -> [Self; 2] {
+        let (accent, variant) = LEARNT_ESPEAK;
+        [Self::Flite { voice: LEARNT_FLITE }, Self::Espeak { accent: accent.into(), variant }]
     }
 
     /// Draws a voice of a language for dev or test, or else for train.

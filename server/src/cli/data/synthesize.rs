@@ -20,10 +20,12 @@ Examples:
   speechd data synthesize digits-en --out digits/
   speechd data synthesize digits-en --out few/ --clips 200 --seed 1
   speechd data synthesize phrases-en-ps --out phrases/    # to translate, with 20,000 further pairs of texts
+  speechd data synthesize speech-en --out speech/         # two voices, to learn to speak from
+  speechd data synthesize words-en --out words/           # words and short phrases, for a recogniser that judges what was learnt
   speechd data synthesize text --text urdu.txt --voice ur --out urdu/     # a related language, for want of recordings
 
-The recordings, 16 kHz WAV, go to audio/ beside train.jsonl and dev.jsonl, and test.jsonl and text.jsonl of phrases; dev and test have
-voices of their own. Who says what is a function of the seed. What an earlier run left in audio/ is kept.
+The recordings, 16 kHz WAV, go to audio/ beside train.jsonl and dev.jsonl, and test.jsonl (all but digits and texts) and text.jsonl (of
+phrases); dev and test have voices of their own, but for speech-en. Who says what is a function of the seed. What an earlier run left in audio/ is kept.
 The programs espeak-ng and, for English, flite must be there: apt-get install espeak-ng flite.";
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +49,8 @@ pub(super) struct Args {
     /// text: words of a recording at most; longer lines become several [default: 10]
     #[arg(long, value_name = "N", requires = "text", value_parser = clap::value_parser!(u16).range(1..))]
     max_words: Option<u16>,
-    /// Recordings, about; a tenth of them is dev, and of phrases a tenth is test [default: 4800, 4000 of phrases]
+    /// Recordings, about; a tenth of them is dev, and of phrases and words a tenth is test; of speech-en a twentieth is dev, a tenth test
+    /// [default: 4800, 4000 of phrases, 8000 of speech-en, 16000 of words-en]
     #[arg(long, value_name = "N", value_parser = clips)]
     clips: Option<usize>,
     /// Decides texts, voices and rates of speech
@@ -70,6 +73,10 @@ enum SetArg {
     PhrasesEnPs,
     /// Short English phrases of TICO-19 with their Pashto, each in many voices; some of them in test.jsonl alone
     PhrasesTico,
+    /// English clauses, words, numbers and digits by two voices as they are, which no other set has; test.jsonl has 200 words that nothing else has
+    SpeechEn,
+    /// English words, those 200 among some 2,600, and short phrases, in some 300 voices; some of the words in test.jsonl alone
+    WordsEn,
     /// The lines of a text file, in some fifty voices of its language
     Text,
 }
@@ -80,6 +87,8 @@ impl Args {
             (SetArg::DigitsEn, None, None) => Ok(Set::DigitsEn),
             (SetArg::PhrasesEnPs, None, None) => Ok(Set::PhrasesEnPs),
             (SetArg::PhrasesTico, None, None) => Ok(Set::PhrasesTico),
+            (SetArg::SpeechEn, None, None) => Ok(Set::SpeechEn),
+            (SetArg::WordsEn, None, None) => Ok(Set::WordsEn),
             (SetArg::Text, Some(path), Some(voice)) => Ok(Set::Text {
                 path: path.clone(),
                 voice: voice.clone(),

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::super::{
     phrases::{corpus, of_corpus, of_grammar, texts_of_grammar},
     script::{Kind, Utterance},
-    voice::Voice,
     *,
 };
 
@@ -182,7 +181,7 @@ fn texts_take_no_programs_and_other_sets_have_none() {
 
 #[test]
 fn phrases_are_spoken_with_their_translations() {
-    if let Err(error) = Programs::find(None, &Split::ALL) {
+    if let Err(error) = Programs::find(&Voice::of_splits(&Split::ALL, None), None) {
         #[expect(clippy::print_stdout, reason = "tests print what they skip")]
         {
             println!("skipped: {error}");
