@@ -7,6 +7,7 @@
 //! - [`features::Stft`], [`features::Istft`], [`GriffinLim`]: samples to complex spectra and back, at once or frame by frame,
 //!   and features back to a waveform without a model;
 //! - [`Vad`] and [`window::cut_at_silences`]: where speech is, and windows that do not cut through it;
+//! - [`PitchTracker`]: how high voices are, frame by frame;
 //! - [`augment`]: recordings made to differ, for training;
 //! - [`encode`]: speech to MP3, Opus, FLAC, WAV or PCM, at once or as it comes.
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod error;
 pub mod features;
 mod griffin_lim;
 mod limits;
+mod pitch;
 mod resample;
 pub mod vad;
 mod waveform;
@@ -31,6 +33,7 @@ pub use error::Error;
 pub use features::{FeatureSpec, Features, LogKind, LogMel, Normalizer, Padding, WindowKind};
 pub use griffin_lim::{GriffinLim, GriffinLimConfig};
 pub use limits::Limits;
+pub use pitch::{PitchConfig, PitchTracker};
 pub use resample::resample;
 pub use vad::{Vad, VadOptions};
 pub use waveform::{Span, Waveform};

@@ -94,9 +94,9 @@ pub(super) fn median_filter(row: &[f64], width: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Cheapest path through `costs` (U, T) from corner to corner by steps right, down or both; on a tie it goes on
-/// in time. Returns (row, frame) pairs.
-pub(super) fn dtw(costs: &[f32], n_rows: usize, n_frames: usize) -> Vec<(usize, usize)> {
+/// Cheapest path through `costs` (U, T), which has `n_rows * n_frames` values, from corner to corner by steps right, down or both; on a
+/// tie it goes on in time. Returns (row, frame) pairs.
+pub fn dtw(costs: &[f32], n_rows: usize, n_frames: usize) -> Vec<(usize, usize)> {
     let width = n_frames + 1;
     let mut total = vec![f32::INFINITY; (n_rows + 1) * width];
     let mut steps = vec![Step::Frame; (n_rows + 1) * width];

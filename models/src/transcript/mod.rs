@@ -13,6 +13,7 @@ mod transcription;
 mod words;
 mod worker;
 
+pub use alignment::dtw;
 pub(crate) use alignment::{HeadScores, token_starts};
 pub(crate) use context::check as check_context;
 pub use transcription::Transcription;

@@ -1,4 +1,4 @@
-//! The scores by which a recogniser and a translator are judged. All are sums over a corpus, never means of means.
+//! The scores by which a recogniser, a translator and a synthesiser are judged. All are sums over a corpus, never means of means.
 
 mod alignment;
 mod analysis;
@@ -10,6 +10,7 @@ mod errors;
 mod ngrams;
 mod report;
 mod score;
+mod speech_distance;
 mod ter;
 
 pub use alignment::{Alignment, Edit, align, edit_distance};
@@ -22,6 +23,7 @@ pub use errors::{Errors, character_errors, characters, word_errors, words};
 pub(crate) use report::percent;
 pub use report::{Bucket, Rate, Report, TranslationScore, WorstUtterance};
 pub use score::{Score, ScoreOptions};
+pub use speech_distance::{SpeechComparer, SpeechDistance};
 pub use ter::{Ter, TerOptions, TerStatistics};
 
 use crate::text;
@@ -52,6 +54,9 @@ pub enum Error {
         /// What is wrong with it and what to do.
         message: String,
     },
+    /// A waveform cannot be compared.
+    #[error(transparent)]
+    Audio(#[from] audio::Error),
     /// Nothing was added.
     #[error("there is nothing to score: add at least one utterance")]
     Empty,

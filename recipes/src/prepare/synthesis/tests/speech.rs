@@ -201,7 +201,7 @@ fn voices_speak_as_they_do_by_themselves() {
     let path = folder.path().join("own.wav");
     let mut command = std::process::Command::new("flite");
     command.args(["-voice", "slt", "-t", &cut.text]).arg("-o").arg(&path);
-    program::run(&mut command, "flite").expect("spoken");
+    run(&mut command, "flite").expect("spoken");
     let own = decode_file(&path, &DecodeAudio::default()).expect("a recording").waveform;
     let ours = decode_file(&cut.audio, &DecodeAudio::default()).expect("a recording").waveform;
     assert_eq!(ours, resample(&own, SAMPLE_RATE).expect("resampled"));
