@@ -1,8 +1,10 @@
-//! Plots as self-contained SVG texts: they can stand in an HTML page as they are.
+//! Plots as self-contained SVG texts, and images: they can stand in an HTML page as they are.
 
 mod fit_chart;
+mod spectrogram;
 
 pub use fit_chart::FitChart;
+pub use spectrogram::Spectrogram;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;

@@ -1,6 +1,7 @@
 //! `speechd evaluate`: how good a model is on recordings whose texts are known.
 
 mod report;
+mod speak;
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use audio::DecodeAudio;
-use clap::ArgAction;
+use clap::{ArgAction, ValueEnum};
 use models::{BundleSource, DecodeOptions, DeviceChoice, Task, Transcriber};
 use recipes::{
     analysis_page,
@@ -24,14 +25,17 @@ use recipes::{
 };
 use serde::Serialize;
 
-use self::report::{compare, costs, describe, hypotheses};
+use self::{
+    report::{compare, costs, describe, hypotheses},
+    speak::SpeakArgs,
+};
 use super::{
     FAILED, Usage,
     fetch::{fetch, fetch_draft, named_or_own},
     manifests::{manifests, read_cuts},
     output::{print, write_file},
     progress::{Items, Style},
-    transcribe::{TaskArg, parse_target},
+    transcribe::parse_target,
 };
 use crate::{
     compute::Compute,
@@ -48,9 +52,13 @@ Examples:
   speechd evaluate data/test.jsonl --model ./my-whisper --precision f32,bf16,int8      # what speed costs; --record keeps it
   speechd evaluate data/test.jsonl --model ./my-whisper --language ps --analysis errors/
   speechd evaluate data/test.jsonl --model ./my-canary --task translate --to ps      # BLEU, chrF and TER
+  speechd evaluate speech/test.jsonl --model ./my-voice --task speak --judge ./words --steps 1,4,8 --analysis heard/
 
 A word error rate means something only beside the name of its normaliser; Pashto's two are both told. Recordings without a text count apart: how many of them got one.
 BLEU, chrF and TER are sacrebleu's, each beside its signature. A better translation has more of the first two and less TER, which may exceed 100.
+With --task speak the model speaks each text in the voice that its row names as the speaker, and a recogniser, the judge, hears that and the
+recording: its errors on the speech mean something only beside those on the recordings. Cepstral distortion and pitch error are those of
+the speech along the recording; they compare voices that were made here, and are no other program's figures.
 
 Exit code: 0 all heard, 1 some could not be, 2 wrong arguments.";
 
@@ -85,9 +93,11 @@ pub(super) struct Args {
     /// Decode again at rising temperatures when a result looks wrong, as transcribe does
     #[arg(long)]
     fallback: bool,
-    /// Write what is said, or translate it, into the language that a recording states, and take BLEU, chrF and TER too [default: transcribe]
+    /// What the model does: write what is said, translate it into the language that a recording states, or speak the texts [default: transcribe]
     #[arg(long, value_enum)]
     task: Option<TaskArg>,
+    #[command(flatten)]
+    speak: SpeakArgs,
     /// Language to translate into where a recording states none, as a code or an English name [default: English]
     #[arg(long, visible_alias = "to-language", value_name = "CODE", value_parser = parse_target)]
     to: Option<String>,
@@ -100,7 +110,8 @@ pub(super) struct Args {
     /// Write what was heard into FILE: name, reference and hypothesis, separated by tabs
     #[arg(long, value_name = "FILE")]
     hypotheses: Option<PathBuf>,
-    /// Write what is behind the errors into DIR: analysis.json, and analysis.html with the worst utterances to listen to
+    /// Write what is behind the errors into DIR: analysis.json, and analysis.html with the worst utterances to listen to; of speak, some speech
+    /// beside its recordings
     #[arg(long, value_name = "DIR")]
     analysis: Option<PathBuf>,
     /// Keep what the precisions cost beside the model, where `speechd models inspect` shows it; the model must be a directory
@@ -115,6 +126,17 @@ pub(super) struct Args {
     /// Show no progress
     #[arg(short, long, action = ArgAction::SetTrue)]
     quiet: bool,
+}
+
+/// What a model is evaluated by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TaskArg {
+    /// Text in the language that is spoken
+    Transcribe,
+    /// Text in another language
+    Translate,
+    /// Speech, through the recogniser --judge
+    Speak,
 }
 
 #[derive(Serialize)]
@@ -147,11 +169,16 @@ struct Other {
 
 impl Args {
     fn task(&self) -> Task {
-        if self.translation { Task::Translate } else { self.task.map(Task::from).unwrap_or_default() }
+        if self.translation || self.task == Some(TaskArg::Translate) {
+            Task::Translate
+        } else {
+            Task::Transcribe
+        }
     }
 
     /// What no single flag can refuse.
     fn check(&self) -> Result<(), Usage> {
+        self.speak.check(self)?;
         let message = match self.task() {
             Task::Transcribe if self.to.is_some() => {
                 "--to is the language of a translation; add --task translate"
@@ -167,6 +194,9 @@ impl Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     args.check()?;
+    if args.task == Some(TaskArg::Speak) {
+        return speak::run(args);
+    }
     let is_translation = args.task() == Task::Translate;
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
     let model = named_or_own(args.model.as_deref().unwrap_or(&config.transcribe.model), args.task())?;

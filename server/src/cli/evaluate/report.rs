@@ -93,7 +93,7 @@ pub(super) fn compare(first: models::Precision, others: &[Other]) -> String {
     text
 }
 
-fn tell_failed(failed: &[Unheard], text: &mut String) {
+pub(super) fn tell_failed(failed: &[Unheard], text: &mut String) {
     for Unheard { name, reason } in failed {
         let _ = writeln!(text, "Not decoded: {name}: {reason}");
     }

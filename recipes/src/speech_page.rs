@@ -1,0 +1,218 @@
+//! The speech of a synthesiser as one HTML file: its scores, and some of it to look at and to listen to beside its recordings.
+
+use std::fmt::Write as _;
+
+use audio::encode::wav_bytes;
+use audio::{FeatureSpec, LogMel, Waveform, resample};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::Error;
+use crate::evaluate_speech::{KindRates, SpeechEvaluation, SpeechScores, SpokenReference};
+use crate::metrics::{Rate, percent};
+use crate::page::{escape, page, table};
+use crate::plot::Spectrogram;
+
+/// Rate of what is drawn, Hz: below half of it is what people know each other by.
+const DRAWN_RATE: u32 = 16_000;
+/// Mel bins of what is drawn.
+const DRAWN_MELS: usize = 80;
+/// How far below the loudest something is drawn, nepers: 80 dB.
+const DRAWN_RANGE: f64 = 4.0 * std::f64::consts::LN_10;
+/// Seconds of an example that are drawn and played: the page is one file.
+const MAX_SECS: f64 = 15.0;
+
+/// The rows of a table of scores, the first naming the columns.
+pub fn score_rows(scores: &SpeechScores) -> Vec<[String; 6]> {
+    let mut rows =
+        vec![["", "texts", "WER spoken", "WER recorded", "CER spoken", "CER recorded"].map(str::to_owned)];
+    rows.extend(scores.kinds.iter().map(|KindRates { kind, n_texts, spoken, recorded }| {
+        [
+            kind.clone(),
+            n_texts.to_string(),
+            with_interval(&spoken.words),
+            with_interval(&recorded.words),
+            percent(spoken.characters.rate),
+            percent(recorded.characters.rate),
+        ]
+    }));
+    rows
+}
+
+/// A rate and where it lies.
+fn with_interval(rate: &Rate) -> String {
+    let interval = rate
+        .interval
+        .map(|interval| format!(" ({:.1} to {:.1})", 100.0 * interval.low, 100.0 * interval.high));
+    percent(rate.rate) + &interval.unwrap_or_default()
+}
+
+/// The row of a setting among others: its name, errors of all kinds, distances and speed.
+pub fn setting_row(name: &str, scores: &SpeechScores) -> [String; 7] {
+    let all = scores.all();
+    [
+        name.to_owned(),
+        all.map_or_else(|| percent(None), |all| with_interval(&all.spoken.words)),
+        percent(all.and_then(|all| all.spoken.characters.rate)),
+        number(scores.distortion_db, 2, "dB"),
+        number(scores.pitch_error_cents, 0, "cents"),
+        percent(scores.voicing_error),
+        format!("{:.1}", scores.times_real_time),
+    ]
+}
+
+/// What the columns of [`setting_row`] are called.
+pub const SETTING_COLUMNS: [&str; 7] =
+    ["", "WER", "CER", "cepstral distortion", "pitch error", "voicing errors", "x real time"];
+
+fn number(value: Option<f64>, n_decimals: usize, unit: &str) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.n_decimals$} {unit}"))
+}
+
+/// The whole page: a row for each setting, the kinds of each, and examples of the first.
+///
+/// # Errors
+/// Speech that no WAV file can hold, and none that can be drawn.
+pub fn speech_page(
+    title: &str,
+    settings: &[(String, SpeechScores)],
+    evaluation: &SpeechEvaluation,
+    references: &[SpokenReference],
+) -> Result<String, Error> {
+    let mut body = format!("<h1>{}</h1>\n", escape(title));
+    let rows: Vec<_> = settings.iter().map(|(name, scores)| setting_row(name, scores)).collect();
+    body += &table(SETTING_COLUMNS, &rows);
+    for (name, scores) in settings {
+        let _ = writeln!(body, "<h2>{}</h2>", escape(name));
+        let rows = score_rows(scores);
+        if let Some((heading, rows)) = rows.split_first() {
+            body += &table(heading.each_ref().map(String::as_str), rows);
+        }
+        let _ = writeln!(
+            body,
+            "<p>Rates with {} % intervals; normaliser: {}.</p>",
+            100.0 * scores.confidence,
+            scores.normaliser
+        );
+    }
+    if !evaluation.examples.is_empty() {
+        body.push_str("<h2>Spoken, and recorded</h2>\n");
+    }
+    let spec =
+        FeatureSpec { dynamic_range: Some(DRAWN_RANGE), ..FeatureSpec::vocoder(DRAWN_RATE, DRAWN_MELS) };
+    let log_mel = LogMel::new(&spec)?;
+    for example in &evaluation.examples {
+        let (Some(reference), Some(spoken)) =
+            (references.get(example.reference), evaluation.spoken.get(example.spoken))
+        else {
+            continue;
+        };
+        let _ = writeln!(
+            body,
+            "<h3>{}</h3>\n<p>{}, {}</p>",
+            escape(&spoken.text),
+            escape(&spoken.kind),
+            escape(&spoken.voice)
+        );
+        for (what, heard, waveform) in [
+            ("Spoken", &spoken.heard, &example.waveform),
+            ("Recorded", &spoken.heard_recorded, &reference.waveform),
+        ] {
+            let _ = writeln!(body, "<p>{what}; heard: <bdi>{}</bdi></p>", escape(heard.trim()));
+            body += &shown(&spoken.name, waveform, &log_mel)?;
+        }
+    }
+    Ok(page(title, &body))
+}
+
+/// A picture of speech, and a way to listen to it; nothing of what is too short for a frame.
+fn shown(name: &str, waveform: &Waveform, log_mel: &LogMel) -> Result<String, Error> {
+    let samples = waveform.between(0.0, MAX_SECS).to_vec();
+    let waveform = resample(&Waveform { samples, ..*waveform }, DRAWN_RATE)?;
+    let features = log_mel.compute(&waveform.samples);
+    if features.n_frames == 0 {
+        return Ok(String::new());
+    }
+    let (width, height) = (3 * features.n_frames, 2 * features.n_mels);
+    let picture = Spectrogram { title: name.to_owned(), features }.to_data_uri()?;
+    let sound = BASE64_STANDARD.encode(wav_bytes(&waveform)?);
+    Ok(format!(
+        "<p><img alt=\"spectrogram\" width=\"{width}\" height=\"{height}\" src=\"{picture}\"></p>\n\
+         <audio controls preload=\"none\" src=\"data:audio/wav;base64,{sound}\"></audio>\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate_speech::{Example, Spoken};
+    use crate::metrics::SpeechDistance;
+    use crate::text::Normaliser;
+
+    fn evaluation(text: &str, heard: &str) -> (SpeechEvaluation, Vec<SpokenReference>) {
+        let waveform = Waveform {
+            samples: (0..8_000).map(|t| (t as f32 * 0.1).sin() * 0.5).collect(),
+            sample_rate: 24_000,
+        };
+        let reference = SpokenReference {
+            name: "a".to_owned(),
+            kind: "word".to_owned(),
+            text: text.to_owned(),
+            voice: "flite/slt".to_owned(),
+            waveform: waveform.clone(),
+        };
+        let spoken = Spoken {
+            name: "a".to_owned(),
+            kind: "word".to_owned(),
+            voice: "flite/slt".to_owned(),
+            text: text.to_owned(),
+            heard: heard.to_owned(),
+            heard_recorded: text.to_owned(),
+            duration_secs: waveform.duration_secs(),
+            distance: SpeechDistance { n_pairs: 2, distortion_db_sum: 9.0, ..SpeechDistance::default() },
+        };
+        let evaluation = SpeechEvaluation {
+            spoken: vec![spoken],
+            busy_secs: 0.1,
+            audio_secs: 0.5,
+            examples: vec![Example { reference: 0, spoken: 0, waveform }],
+            ..SpeechEvaluation::default()
+        };
+        (evaluation, vec![reference])
+    }
+
+    #[test]
+    fn speech_stands_beside_its_recording() {
+        let (evaluation, references) = evaluation("<tent>", "lunch");
+        let scores = evaluation.scores(Normaliser::Basic).expect("scores");
+        let settings = [("4 steps".to_owned(), scores.clone()), ("8 steps".to_owned(), scores)];
+        let page = speech_page("voice & judge", &settings, &evaluation, &references).expect("a page");
+        for part in [
+            "voice &amp; judge",
+            "&lt;tent&gt;",
+            "data:image/png;base64,iVBOR",
+            "data:audio/wav;base64,UklGR",
+            "4.50 dB",
+            "<h2>8 steps</h2>",
+            "WER recorded",
+            "heard: <bdi>lunch</bdi>",
+            "95 % intervals; normaliser: basic",
+        ] {
+            assert!(page.contains(part), "{part} is missing");
+        }
+        assert_eq!((page.matches("<img").count(), page.matches("<audio").count()), (2, 2));
+    }
+
+    #[test]
+    fn rows_tell_rates_with_their_intervals_and_a_dash_where_there_is_none() {
+        let (evaluation, _) = evaluation("tent", "lunch");
+        let scores = evaluation.scores(Normaliser::Basic).expect("scores");
+        let rows = score_rows(&scores);
+        assert_eq!(
+            rows[1],
+            ["word", "1", "100.00 % (100.0 to 100.0)", "0.00 % (0.0 to 0.0)", "100.00 %", "0.00 %"]
+        );
+        let row = setting_row("1 step", &scores);
+        assert_eq!(row, ["1 step", "100.00 % (100.0 to 100.0)", "100.00 %", "4.50 dB", "-", "0.00 %", "5.0"]);
+    }
+}
