@@ -499,6 +499,24 @@ fn phrases_are_synthesised_with_their_translations_and_further_texts() {
 }
 
 #[test]
+fn speech_to_learn_from_is_synthesised_by_two_voices() {
+    let home = home();
+    let synthesize = ["synthesize", "speech-en", "--out", "speech", "--clips", "40", "--quiet"];
+    let (code, stdout, stderr) = data(&home, &synthesize);
+    if stderr.contains("to get it: apt-get") {
+        println!("skipped: {stderr}");
+        return;
+    }
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let rows: Vec<Vec<_>> = stdout.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+    assert_eq!(rows[1..], [["train", "34"], ["dev", "2"], ["test", "4"], ["all", "40"]], "{stdout}");
+    let manifest = fs::read_to_string(home.path().join("speech/test.jsonl")).expect("written");
+    let cuts: Vec<Value> = manifest.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told: Vec<_> = cuts.iter().map(|cut| [&cut["kind"], &cut["speaker"]]).collect();
+    assert_eq!(told[..2], [["word", "flite/slt"], ["word", "espeak-ng/en-us+f3"]]);
+}
+
+#[test]
 fn texts_get_phonemes_and_are_else_as_they_were() {
     let home = home();
     let rows = [

@@ -25,7 +25,7 @@ use crate::train::TrainConfig;
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Recipes that are part of the program: name and contents.
-pub const RECIPES: [(&str, &str); 9] = [
+pub const RECIPES: [(&str, &str); 10] = [
     ("canary_ps", include_str!("../canary_ps.toml")),
     ("ctc_ps", include_str!("../ctc_ps.toml")),
     ("digits_en", include_str!("../digits_en.toml")),
@@ -35,6 +35,7 @@ pub const RECIPES: [(&str, &str); 9] = [
     ("siamese_en_ps", include_str!("../siamese_en_ps.toml")),
     ("st_en_ps", include_str!("../st_en_ps.toml")),
     ("translate_ps", include_str!("../translate_ps.toml")),
+    ("words_en", include_str!("../words_en.toml")),
 ];
 
 /// Each part of a batch has threads of its own.

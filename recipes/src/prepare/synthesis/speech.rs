@@ -30,11 +30,10 @@ const TEXTS_EVERY: u64 = 20;
 const DRAWN_EVERY: u64 = 10;
 /// Of so many recordings of a split ...
 const SHARES: usize = 100;
-/// ... so many are each kind in train and dev, ...
-const LEARNT_SHARES: [(Kind, usize); 4] =
-    [(Kind::Sentence, 67), (Kind::Word, 15), (Kind::Number, 7), (Kind::Digits, 11)];
-/// ... and in test.
-const TEST_SHARES: [(Kind, usize); 3] = [(Kind::Word, 50), (Kind::Sentence, 30), (Kind::Digits, 20)];
+/// ... so many are each kind in train and dev, the rest clauses, ...
+const LEARNT_SHARES: [(Kind, usize); 3] = [(Kind::Word, 15), (Kind::Number, 7), (Kind::Digits, 11)];
+/// ... and in test, the rest held-out words.
+const TEST_SHARES: [(Kind, usize); 2] = [(Kind::Sentence, 30), (Kind::Digits, 20)];
 /// Draws for one number or string of digits at most.
 const MAX_DRAWS: usize = 100;
 
@@ -76,12 +75,16 @@ pub(super) fn speech_en(seed: u64, n_clips: usize) -> Vec<Utterance> {
     for (split, n_clips) in
         [(Split::Train, n_clips - n_test - n_dev), (Split::Dev, n_dev), (Split::Test, n_test)]
     {
-        let kinds = if split == Split::Test { &TEST_SHARES[..] } else { &LEARNT_SHARES };
-        for (kind, share) in kinds {
-            let n_clips = n_clips * share / SHARES;
+        let (most, shares): (_, &[_]) = match split {
+            Split::Test => (Kind::Word, &TEST_SHARES),
+            _ => (Kind::Sentence, &LEARNT_SHARES),
+        };
+        let shares = shares.iter().map(|(kind, share)| (*kind, n_clips * share / SHARES));
+        let n_most = n_clips - shares.clone().map(|(_, n_clips)| n_clips).sum::<usize>();
+        for (kind, n_clips) in [(most, n_most)].into_iter().chain(shares) {
             match kind {
-                Kind::Digits | Kind::Number => draw(&mut script, split, *kind, seed, n_clips),
-                kind => texts.speak(&mut script, split, *kind, n_clips),
+                Kind::Digits | Kind::Number => draw(&mut script, split, kind, seed, n_clips),
+                kind => texts.speak(&mut script, split, kind, n_clips),
             }
         }
     }
@@ -100,9 +103,9 @@ impl Texts {
             texts.entry((split, Kind::Sentence)).or_default().push(clause);
         }
         for word in by_frequency(texts.get(&(Split::Train, Kind::Sentence)).into_iter().flatten().copied()) {
-            // Digits alone are strings of digits.
-            if word.len() > 1 && !DIGITS.contains(&word) {
-                let split = if split_of(word, TEXTS_EVERY) == Split::Dev { Split::Dev } else { Split::Train };
+            // Digits alone are strings of digits, and a word alone may be a clause of test.
+            let split = split_of(word, TEXTS_EVERY);
+            if word.len() > 1 && !DIGITS.contains(&word) && split != Split::Test {
                 texts.entry((split, Kind::Word)).or_default().push(word);
             }
         }

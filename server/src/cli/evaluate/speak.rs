@@ -164,11 +164,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let device = args.device.unwrap_or(config.transcribe.device).open().map_err(refuse)?;
     let precision = args.precision.first().copied().unwrap_or(config.transcribe.precision);
     let compute = Compute::new(device, precision).map_err(refuse)?;
-    // Who cannot speak is refused before anything is heard.
     let source = fetch(model, &config, style)?;
-    for setting in speak.settings() {
-        speaker(model, &source, &compute, setting)?;
-    }
     let transcriber = compute.load(fetch(judge, &config, style)?)?;
     let language = args
         .language
@@ -295,12 +291,14 @@ fn judge_all(
     normaliser: Normaliser,
     style: Style,
 ) -> anyhow::Result<Vec<Judged>> {
+    // Who cannot speak is refused before anything is heard.
+    let mut opened = settings.first().map(|setting| speaker(*setting)).transpose()?;
     let mut progress = Items::start(style, "listening to recordings", Some(references.len()));
     let recorded = hear_recordings(references, hear, &mut |n_done| progress.update(n_done));
     progress.clear();
     let mut judged = Vec::with_capacity(settings.len());
     for setting in settings {
-        let mut speak = speaker(*setting)?;
+        let mut speak = opened.take().map_or_else(|| speaker(*setting), Ok)?;
         let mut progress =
             Items::start(style, &format!("speaking, {}", setting.name()), Some(references.len()));
         let evaluation =

@@ -191,7 +191,7 @@ fn voices_speak_as_they_do_by_themselves() {
     let options = SynthesisOptions { n_clips: 20, ..SynthesisOptions::new(Set::SpeechEn) };
     let splits = synthesize(&options, folder.path(), &|_, _| {}).expect("spoken");
     let cuts: Vec<_> = splits.values().flatten().collect();
-    assert!((14..=20).contains(&cuts.len()), "{}", cuts.len());
+    assert_eq!((cuts.len(), splits.len()), (20, 3));
     for cut in &cuts {
         assert!(cut.has_audio() && cut.duration_secs > 0.2 && cut.duration_secs < 12.0, "{cut:?}");
         assert!(["flite/slt", "espeak-ng/en-us+f3"].contains(&cut.speaker.as_deref().unwrap_or_default()));
@@ -204,5 +204,7 @@ fn voices_speak_as_they_do_by_themselves() {
     run(&mut command, "flite").expect("spoken");
     let own = decode_file(&path, &DecodeAudio::default()).expect("a recording").waveform;
     let ours = decode_file(&cut.audio, &DecodeAudio::default()).expect("a recording").waveform;
-    assert_eq!(ours, resample(&own, SAMPLE_RATE).expect("resampled"));
+    let own = resample(&own, SAMPLE_RATE).expect("resampled").samples;
+    assert_eq!(ours.samples.len(), own.len());
+    assert!(ours.samples.iter().zip(&own).all(|(one, other)| (one - other).abs() < 1e-4));
 }
