@@ -29,6 +29,9 @@ pub struct State {
     pub at: Position,
     /// Updates that were skipped because something was not finite.
     pub n_skipped: u64,
+    /// Updates of each of the phases beside the model's, of tasks that have some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_steps: Vec<u64>,
     /// Recordings that were left out because they could not be read.
     pub n_faults: u64,
     /// Seconds of audio trained on.
@@ -199,6 +202,45 @@ pub fn write_training(
     state.write(dir)
 }
 
+/// Where what is trained beside a model has its parameters and its moments.
+fn further_files(dir: &Path, name: &str) -> [PathBuf; 2] {
+    [dir.join(format!("{name}.safetensors")), dir.join(format!("{name}.{OPTIMIZER}"))]
+}
+
+/// Writes the parameters and the moments of what is trained beside a model.
+///
+/// # Errors
+/// What the disk refuses.
+pub fn write_further(dir: &Path, name: &str, optimizer: &AdamW) -> Result<(), Error> {
+    let [weights, moments] = further_files(dir, name);
+    let tensors = optimizer.vars().iter().map(|(name, var)| (name.as_str(), var.as_detached_tensor()));
+    safetensors::serialize_to_file(tensors, None, &weights).map_err(|error| Error::file(&weights, error))?;
+    optimizer.save(&moments)
+}
+
+/// Reads what [`write_further`] wrote.
+///
+/// # Errors
+/// Files of other parameters.
+pub fn restore_further(dir: &Path, name: &str, optimizer: &mut AdamW) -> Result<(), Error> {
+    let [weights, moments] = further_files(dir, name);
+    optimizer.load(&moments)?;
+    set_vars(&weights, optimizer.vars())
+}
+
+/// Sets parameters to those of a file.
+fn set_vars(path: &Path, vars: &[(String, Var)]) -> Result<(), Error> {
+    let weights =
+        candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| Error::file(path, error))?;
+    for (name, var) in vars {
+        let value = weights.get(name).filter(|value| value.shape() == var.shape());
+        let value =
+            value.ok_or_else(|| Error::file(path, format!("has no `{name}` of shape {:?}", var.shape())))?;
+        set_var(var, value)?;
+    }
+    Ok(())
+}
+
 /// Sets a parameter to a value from anywhere, such as a file.
 pub(crate) fn set_var(var: &Var, value: &Tensor) -> candle_core::Result<()> {
     var.set(&value.to_device(var.device())?)
@@ -219,18 +261,11 @@ pub fn restore(
     let trained = dir.join(TRAINED);
     let is_averaged = trained.exists();
     let path = if is_averaged { trained } else { dir.join(WEIGHTS) };
-    let read = |path: &Path| {
-        candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| Error::file(path, error))
-    };
-    let weights = read(&path)?;
-    for (name, var) in followed {
-        let value = weights.get(name).filter(|value| value.shape() == var.shape());
-        let value =
-            value.ok_or_else(|| Error::file(&path, format!("has no `{name}` of shape {:?}", var.shape())))?;
-        set_var(var, value)?;
-    }
+    set_vars(&path, followed)?;
     if is_averaged {
-        let averages = read(&dir.join(WEIGHTS))?;
+        let path = dir.join(WEIGHTS);
+        let averages =
+            candle_core::safetensors::load(&path, &Device::Cpu).map_err(|error| Error::file(&path, error))?;
         for (name, var) in followed {
             if let Some(value) = averages.get(name) {
                 average(name, &value.to_device(var.device())?);

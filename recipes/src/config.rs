@@ -1,8 +1,10 @@
 //! A run's settings: embedded commented defaults < recipe < `--set`. A recipe holds only what is its own.
 
 mod strategy;
+mod vocoder;
 
 pub use strategy::{DistilConfig, StageConfig, StrategyConfig, StrategyKind};
+pub use vocoder::VocoderConfig;
 
 use std::path::Path;
 
@@ -25,7 +27,7 @@ use crate::train::TrainConfig;
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Recipes that are part of the program: name and contents.
-pub const RECIPES: [(&str, &str); 10] = [
+pub const RECIPES: [(&str, &str); 12] = [
     ("canary_ps", include_str!("../canary_ps.toml")),
     ("ctc_ps", include_str!("../ctc_ps.toml")),
     ("digits_en", include_str!("../digits_en.toml")),
@@ -35,7 +37,9 @@ pub const RECIPES: [(&str, &str); 10] = [
     ("siamese_en_ps", include_str!("../siamese_en_ps.toml")),
     ("st_en_ps", include_str!("../st_en_ps.toml")),
     ("translate_ps", include_str!("../translate_ps.toml")),
+    ("tts_en", include_str!("../tts_en.toml")),
     ("words_en", include_str!("../words_en.toml")),
+    ("vocoder_en", include_str!("../vocoder_en.toml")),
 ];
 
 /// Each part of a batch has threads of its own.
@@ -49,6 +53,7 @@ pub struct RunConfig {
     pub task: TaskKind,
     pub seed: u64,
     pub model: ModelConfig,
+    pub vocoder: VocoderConfig,
     pub strategy: StrategyConfig,
     pub data: DataConfig,
     pub join: JoinConfig,
@@ -76,6 +81,8 @@ pub enum TaskKind {
     TranslateText,
     /// Text to speech.
     Speak,
+    /// Features to sound.
+    Vocode,
 }
 
 /// What a new model is.
@@ -320,8 +327,10 @@ impl RunConfig {
 
     /// Figures that the task's evaluation gives and that tell better models from worse ones.
     pub fn figures(&self) -> Vec<&'static str> {
-        if self.task == TaskKind::Speak {
-            return vec!["loss", "flow", "flow_map", "end", "advance", "alignment"];
+        match self.task {
+            TaskKind::Speak => return vec!["loss", "flow", "flow_map", "end", "advance", "alignment"],
+            TaskKind::Vocode => return vocoder::figures(&self.loss),
+            TaskKind::Transcribe | TaskKind::TranslateText => (),
         }
         let reads_phonemes = self.target.unit == TargetUnit::Phonemes && !self.loss.trains_decoder();
         let writes = self.loss.trains_decoder() || self.loss.ctc.weight > 0.0;
@@ -627,6 +636,7 @@ impl RunConfig {
         self.check_distillation()?;
         self.check_translation()?;
         self.check_speech()?;
+        self.check_vocoder()?;
         // Without a rate it follows from the base, which is not known yet; any will do to look at the rest.
         let is_open = self.optimizer.learning_rate == 0.0 && !self.model.base.is_empty();
         let rate = if is_open { 1.0 } else { self.optimizer.learning_rate };

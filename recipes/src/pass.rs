@@ -7,7 +7,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Error;
 use crate::optim::Gradients;
-use crate::task::{Extent, Task, Term, Totals};
+use crate::task::{Extent, Phase, Task, Term, Totals};
 
 /// The processors, shared out among the parts of a batch.
 ///
@@ -31,7 +31,28 @@ pub struct Pass {
 }
 
 /// A part of a batch with the terms of its loss.
-type Part<'a, T> = (&'a <T as Task>::Batch, Vec<Term>);
+type Part<'a, B> = (&'a B, Vec<Term>);
+
+/// What a task says of its model, as others say of what is trained beside it.
+struct Model<'a, T>(&'a T);
+
+impl<T: Task> Phase<T::Batch> for Model<'_, T> {
+    fn name(&self) -> &'static str {
+        "model"
+    }
+
+    fn vars(&self) -> Vec<(String, Var)> {
+        self.0.vars()
+    }
+
+    fn terms(&self, batch: &T::Batch) -> Vec<Term> {
+        self.0.terms(batch)
+    }
+
+    fn sums(&self, batch: &T::Batch) -> Result<Vec<Tensor>, Error> {
+        self.0.sums(batch)
+    }
+}
 
 /// What came of a part.
 struct Sums {
@@ -68,21 +89,35 @@ impl Workers {
         batches: &[Vec<T::Batch>],
         vars: &[(String, Var)],
     ) -> Result<Pass, Error> {
-        let batches: Vec<Vec<Part<'_, T>>> =
-            batches.iter().map(|parts| parts.iter().map(|part| (part, task.terms(part))).collect()).collect();
+        let mut pass = self.run_phase(&Model(task), batches, vars)?;
+        batches.iter().flatten().for_each(|part| pass.extent.add(task.extent(part)));
+        Ok(pass)
+    }
+
+    /// The same of what is trained beside a model. The extent of batches is the model's to say.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn run_phase<B: Sync>(
+        &self,
+        phase: &dyn Phase<B>,
+        batches: &[Vec<B>],
+        vars: &[(String, Var)],
+    ) -> Result<Pass, Error> {
+        let batches: Vec<Vec<Part<'_, B>>> = batches
+            .iter()
+            .map(|parts| parts.iter().map(|part| (part, phase.terms(part))).collect())
+            .collect();
         // All weights are known before the first backward pass: sums are divided by those of the whole update.
-        let (mut totals, mut extent) = (Totals::default(), Extent::default());
-        for (part, terms) in batches.iter().flatten() {
-            extent.add(task.extent(part));
-            totals.weigh(terms);
-        }
+        let mut totals = Totals::default();
+        batches.iter().flatten().for_each(|(_, terms)| totals.weigh(terms));
         let (mut gradients, mut loss) = (Gradients::none(vars.len()), 0.0);
         // A GPU is busy with one part, and has no memory to spare for the others'.
         let on_cpu = vars.iter().all(|(_, var)| var.device().is_cpu());
         let n_together = if on_cpu { self.pools.len().max(1) } else { 1 };
         'batches: for batch in &batches {
             for together in batch.chunks(n_together) {
-                for sums in self.compute(task, together, &totals, vars) {
+                for sums in self.compute(phase, together, &totals, vars) {
                     let sums = sums?;
                     sums.terms.iter().for_each(|(name, sum)| totals.add(name, *sum));
                     loss += sums.loss;
@@ -96,37 +131,41 @@ impl Workers {
         // What no row of an update counts for has no mean.
         let counted = totals.iter().filter(|(term, _)| term.weight > 0.0);
         let terms = counted.map(|(term, sum)| (term.name, sum / term.weight)).collect();
-        Ok(Pass { gradients, loss, terms, extent })
+        Ok(Pass { gradients, loss, terms, extent: Extent::default() })
     }
 
     /// At most as many parts as there are pools.
-    fn compute<T: Task>(
+    fn compute<B: Sync>(
         &self,
-        task: &T,
-        parts: &[Part<'_, T>],
+        phase: &dyn Phase<B>,
+        parts: &[Part<'_, B>],
         totals: &Totals,
         vars: &[(String, Var)],
     ) -> Vec<Result<Sums, Error>> {
         match parts {
             // Alone it has all processors.
-            [part] => vec![sums(task, part, totals, vars)],
+            [part] => vec![sums(phase, part, totals, vars)],
             parts => {
                 let pairs = parts.par_iter().zip(&self.pools);
-                pairs.map(|(part, pool)| pool.install(|| sums(task, part, totals, vars))).collect()
+                pairs.map(|(part, pool)| pool.install(|| sums(phase, part, totals, vars))).collect()
             }
         }
     }
 }
 
-fn sums<T: Task>(
-    task: &T,
-    (part, terms): &Part<'_, T>,
+fn sums<B>(
+    phase: &dyn Phase<B>,
+    (part, terms): &Part<'_, B>,
     totals: &Totals,
     vars: &[(String, Var)],
 ) -> Result<Sums, Error> {
     let mut sums = Sums { terms: Vec::new(), loss: 0.0, gradients: Gradients::none(vars.len()) };
+    // Its time has not come.
+    if terms.is_empty() {
+        return Ok(sums);
+    }
     let mut loss: Option<Tensor> = None;
-    for (term, sum) in terms.iter().zip(task.sums(part)?) {
+    for (term, sum) in terms.iter().zip(phase.sums(part)?) {
         let weight = totals.weight(term.name);
         if weight <= 0.0 {
             continue;

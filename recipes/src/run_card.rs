@@ -33,6 +33,12 @@ const PLOTS: [(&str, &str, &[&str]); 13] = [
     ("What is said of held-out texts", "loss", &["dev/flow", "dev/flow_map"]),
     ("Where it is in its text", "loss", &["dev/advance", "dev/end", "dev/alignment"]),
     ("Spread of states", "share", &["dev/speech_spread", "dev/text_spread"]),
+    ("Held-out sound made again", "distance", &["dev/mel_l1", "dev/spectral_convergence"]),
+    (
+        "Sound against discriminators",
+        "loss",
+        &["train/discriminators", "train/adversarial", "train/feature_matching"],
+    ),
     ("Learning rate", "rate", &["train/learning_rate"]),
     ("Gradient norm", "norm", &["train/gradient_norm"]),
     ("Padding of updates", "share", &["train/audio_padding", "train/token_padding"]),

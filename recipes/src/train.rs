@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::average::MovingAverage;
-use crate::checkpoint::{Best, Checkpoints, State, restore, write_training};
+use crate::checkpoint::{Best, Checkpoints, State, restore, restore_further, write_further, write_training};
 use crate::loader::{Fault, Loaded, Loader, Position, Source};
 use crate::optim::{AdamW, OptimizerConfig};
 use crate::pass::{Pass, Workers};
@@ -145,6 +145,10 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
     let config = run.train;
     let schedule = Schedule::new(run.schedule, run.optimizer.learning_rate, config.max_steps)?;
     let followed = [task.vars(), task.statistics()].concat();
+    // Groups are of the model's parameters.
+    let of_others = OptimizerConfig { groups: Vec::new(), ..run.optimizer.clone() };
+    let further = task.further_phases().into_iter().map(|phase| AdamW::new(&of_others, phase.vars()));
+    let further = further.collect::<Result<Vec<_>, _>>()?;
     let mut trainer = Trainer {
         optimizer: AdamW::new(run.optimizer, task.vars())?,
         workers: Workers::new(config.parts)?,
@@ -153,8 +157,10 @@ pub fn train<T: Task, S: Source<Batch = T::Batch>>(
         state: State {
             data_digest: run.data_digest.to_owned(),
             held_out_digest: run.held_out_digest.to_owned(),
+            further_steps: vec![0; further.len()],
             ..State::default()
         },
+        further,
         run,
         task,
         tell,
@@ -237,12 +243,20 @@ struct Trainer<'a, T: Task> {
     task: &'a T,
     run: &'a Run<'a>,
     optimizer: AdamW,
+    /// Of what is trained beside the model, in the order of [`Task::further_phases`].
+    further: Vec<AdamW>,
     workers: Workers,
     average: MovingAverage,
     /// What the average follows, and evaluations and bundles take from it: parameters and statistics.
     followed: Vec<(String, Var)>,
     state: State,
     tell: &'a mut dyn FnMut(Event),
+}
+
+/// What gradients of this norm are multiplied by.
+fn clip_scale(optimizer: &OptimizerConfig, norm: f64) -> f64 {
+    let clip = optimizer.clip_norm;
+    if clip > 0.0 && norm > clip { clip / norm } else { 1.0 }
 }
 
 fn is_due(step: u64, every: u64) -> bool {
@@ -267,12 +281,16 @@ impl<T: Task> Trainer<'_, T> {
             return Err(Error::file(&dir, message));
         }
         self.restore(&dir)?;
+        state.further_steps.resize(self.further.len(), 0);
         self.state = state;
         Ok(())
     }
 
     /// Sets everything that training changes to what a checkpoint holds.
     fn restore(&mut self, dir: &Path) -> Result<(), Error> {
+        for (phase, optimizer) in self.task.further_phases().into_iter().zip(&mut self.further) {
+            restore_further(dir, phase.name(), optimizer)?;
+        }
         let average = &mut self.average;
         restore(dir, &mut self.optimizer, &self.followed, &mut |name, value| {
             average.set(name, value);
@@ -292,8 +310,9 @@ impl<T: Task> Trainer<'_, T> {
         let batches = self.take(loader)?;
         let wait_secs = began.elapsed().as_secs_f64();
 
+        self.task.begin(step, schedule.n_steps());
         let pass = self.workers.run(self.task, &batches, self.optimizer.vars())?;
-        let Pass { gradients, loss, terms, extent } = pass;
+        let Pass { gradients, loss, mut terms, extent } = pass;
         let gradient_norm = gradients.norm()?;
         // Nothing that could be read is nothing learnt.
         let is_skipped =
@@ -302,13 +321,13 @@ impl<T: Task> Trainer<'_, T> {
         if is_skipped {
             self.state.n_skipped += 1;
         } else {
-            let clip = self.run.optimizer.clip_norm;
-            let scale = if clip > 0.0 && gradient_norm > clip { clip / gradient_norm } else { 1.0 };
+            let scale = clip_scale(self.run.optimizer, gradient_norm);
             self.optimizer.step(&gradients, scale, step - self.state.n_skipped, rate)?;
         }
         self.task.follow(!is_skipped)?;
         if !is_skipped {
             self.average.follow(&self.followed)?;
+            terms.extend(self.update_further(&batches, rate)?);
         }
         let busy_secs = began.elapsed().as_secs_f64();
         self.state.step = step;
@@ -329,6 +348,29 @@ impl<T: Task> Trainer<'_, T> {
             busy_secs,
             wait_secs,
         })
+    }
+
+    /// The phases beside the model's, on the same batches, and what their terms were. One whose time has not come, or that is not
+    /// finite, stays as it is.
+    fn update_further(
+        &mut self,
+        batches: &[Vec<T::Batch>],
+        rate: f64,
+    ) -> Result<Vec<(&'static str, f64)>, Error> {
+        let mut told = Vec::new();
+        let further = self.further.iter_mut().zip(&mut self.state.further_steps);
+        for (phase, (optimizer, n_steps)) in self.task.further_phases().into_iter().zip(further) {
+            let Pass { gradients, loss, terms, .. } =
+                self.workers.run_phase(phase, batches, optimizer.vars())?;
+            let norm = gradients.norm()?;
+            if terms.is_empty() || !(loss.is_finite() && norm.is_finite()) {
+                continue;
+            }
+            *n_steps += 1;
+            optimizer.step(&gradients, clip_scale(self.run.optimizer, norm), *n_steps, rate)?;
+            told.extend(terms);
+        }
+        Ok(told)
     }
 
     /// The batches of one update, each in its parts.
@@ -375,12 +417,15 @@ impl<T: Task> Trainer<'_, T> {
 
     /// Writes a checkpoint and says whether it could. If not, the run goes on, unless the checkpoint `is_needed`.
     fn save(&mut self, step: u64, is_needed: bool) -> Result<bool, Error> {
-        let (state, optimizer, task) = (&self.state, &self.optimizer, self.task);
+        let (state, optimizer, further, task) = (&self.state, &self.optimizer, &self.further, self.task);
         let is_averaged = self.average.is_on();
         self.average.swap(&self.followed)?;
         let trained = is_averaged.then(|| self.average.kept());
         let written = self.run.checkpoints.write(step, |dir| {
             task.save(dir)?;
+            for (phase, optimizer) in task.further_phases().into_iter().zip(further) {
+                write_further(dir, phase.name(), optimizer)?;
+            }
             write_training(dir, state, optimizer, trained)
         });
         self.average.swap(&self.followed)?;

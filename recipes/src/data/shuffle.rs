@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Speech = 9,
     /// Which words and phrases a recogniser of words hears, and in which voices.
     Words = 10,
+    /// Where in a recording a stretch begins that is trained on.
+    Crops = 11,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs

@@ -1,17 +1,24 @@
 //! What is minimised. A loss is a sum and the weight that it is divided by, so that neither accumulation nor the division into
 //! batches changes it.
 
+mod adversarial;
 mod cross_entropy;
 mod ctc;
 mod distillation;
 mod flow;
+mod mel;
 mod optimal_transport;
+mod spectral;
 
+pub use adversarial::{Adversarial, Verdict};
 pub use cross_entropy::CrossEntropy;
 pub use ctc::{Ctc, CtcVocabulary};
 pub use distillation::Distillation;
 pub use flow::{Flow, Velocity};
+pub use mel::{Mel, MelDistance};
 pub use optimal_transport::OptimalTransport;
+pub(crate) use spectral::transforms;
+pub use spectral::{Spectral, SpectralDistances};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +40,12 @@ pub struct LossConfig {
     // Not said where it is off: runs that began before there was it go on.
     #[serde(default, skip_serializing_if = "Flow::is_off")]
     pub flow: Flow,
+    /// Of the spectra of sound, at several resolutions.
+    pub spectral: Spectral,
+    /// Of the mel features of sound.
+    pub mel: Mel,
+    /// Of what discriminators tell sound that was made from sound that was recorded by.
+    pub adversarial: Adversarial,
 }
 
 impl LossConfig {
@@ -41,14 +54,20 @@ impl LossConfig {
         self.cross_entropy.weight > 0.0 || self.distillation.weight > 0.0
     }
 
+    /// Those of sound, by name: what vocoders learn by, and nothing else does.
+    pub const OF_SOUND: [&str; 3] = ["spectral", "mel", "adversarial"];
+
     /// What each counts, by name.
-    pub fn weights(&self) -> [(&'static str, f64); 5] {
+    pub fn weights(&self) -> [(&'static str, f64); 8] {
         [
             ("cross_entropy", self.cross_entropy.weight),
             ("ctc", self.ctc.weight),
             ("distillation", self.distillation.weight),
             ("optimal_transport", self.optimal_transport.weight),
             ("flow", self.flow.weight),
+            ("spectral", self.spectral.weight),
+            ("mel", self.mel.weight),
+            ("adversarial", self.adversarial.weight),
         ]
     }
 
@@ -69,6 +88,8 @@ impl LossConfig {
         }
         self.optimal_transport.check()?;
         self.flow.check()?;
+        self.spectral.check()?;
+        self.adversarial.check()?;
         let temperature = self.distillation.temperature;
         if !(temperature.is_finite() && temperature > 0.0) {
             let message = format!("{temperature} is not a number above 0");

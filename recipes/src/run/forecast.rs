@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Assembled, Bases, Progress, speech, texts, voice};
+use super::{Assembled, Bases, Progress, speech, texts, vocoder, voice};
 use crate::Error;
 use crate::config::{RunConfig, TaskKind};
 use crate::data::EpochPadding;
@@ -47,6 +47,7 @@ pub fn forecast(
         TaskKind::Transcribe => measure(speech::assemble(name, config, &bases, dir, None, tell)?),
         TaskKind::TranslateText => measure(texts::assemble(name, config, &bases, dir, None, tell)?),
         TaskKind::Speak => measure(voice::assemble(config, &bases, dir, None, tell)?),
+        TaskKind::Vocode => measure(vocoder::assemble(config, &bases, dir, None, tell)?),
     }
 }
 

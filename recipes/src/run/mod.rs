@@ -12,6 +12,7 @@ mod pseudo_labels;
 mod speech;
 mod stage;
 mod texts;
+mod vocoder;
 mod voice;
 
 use std::fs;
@@ -143,6 +144,9 @@ pub fn run(
         ),
         TaskKind::Speak => {
             train_and_keep(name, voice::assemble(config, &bases, dir, Some(stop), tell)?, dir, stop, tell)
+        }
+        TaskKind::Vocode => {
+            train_and_keep(name, vocoder::assemble(config, &bases, dir, Some(stop), tell)?, dir, stop, tell)
         }
     }
 }

@@ -7,6 +7,7 @@ mod plans;
 pub mod speak;
 pub mod transcribe;
 pub mod translate_text;
+pub mod vocode;
 
 use std::path::Path;
 
@@ -93,6 +94,25 @@ impl Extent {
     }
 }
 
+/// A group of parameters beside a model's, and the loss that it learns by: discriminators, which the model learns against. It is trained
+/// on the same batches after the model, by an optimiser of its own. Checkpoints hold it, and bundles do not.
+pub trait Phase<B>: Sync {
+    /// What its files in a checkpoint are called.
+    fn name(&self) -> &'static str;
+
+    /// Its parameters, in order of name.
+    fn vars(&self) -> Vec<(String, Var)>;
+
+    /// The terms of a batch's loss; none where its time has not come.
+    fn terms(&self, batch: &B) -> Vec<Term>;
+
+    /// The terms' sums, each a scalar that tracks gradients.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    fn sums(&self, batch: &B) -> Result<Vec<Tensor>, Error>;
+}
+
 /// What is trained.
 pub trait Task: Sync {
     /// What one forward pass takes.
@@ -113,6 +133,14 @@ pub trait Task: Sync {
     fn follow(&self, _is_kept: bool) -> Result<(), Error> {
         Ok(())
     }
+
+    /// What is trained beside the model, each by a loss of its own: nothing but for adversarial training.
+    fn further_phases(&self) -> Vec<&dyn Phase<Self::Batch>> {
+        Vec::new()
+    }
+
+    /// Told before each update, from 1 to `n_steps`, by tasks whose losses change on the way.
+    fn begin(&self, _step: u64, _n_steps: u64) {}
 
     /// What a batch is made of.
     fn extent(&self, batch: &Self::Batch) -> Extent;

@@ -249,7 +249,7 @@ impl Teller {
 fn report(outcome: &Outcome, task: TaskKind, style: Style, dir: &Path) {
     let state = &outcome.state;
     style.note(&match task {
-        TaskKind::Transcribe | TaskKind::Speak => format!(
+        TaskKind::Transcribe | TaskKind::Speak | TaskKind::Vocode => format!(
             "{:.2} h of audio in {:.2} h, {:.0} x real time",
             state.audio_secs / 3600.0,
             state.busy_secs / 3600.0,
@@ -268,6 +268,9 @@ fn report(outcome: &Outcome, task: TaskKind, style: Style, dir: &Path) {
                 }
                 TaskKind::Speak => {
                     format!("use it: speechd speak TEXT -o out.wav --model {}", path.display())
+                }
+                TaskKind::Vocode => {
+                    format!("speak with it: speechd train RECIPE --set model.parts.vocoder={}", path.display())
                 }
                 TaskKind::TranslateText => {
                     format!("go on with it: speechd train RECIPE --set model.base={}", path.display())
