@@ -86,7 +86,7 @@ mod tests {
             (LogKind::Ln { floor: 1e-3 }, SpectrumKind::Magnitude),
             (LogKind::Log10 { floor: 1e-5 }, SpectrumKind::Power),
             (LogKind::Decibel { floor: 1e-5 }, SpectrumKind::Power),
-            (LogKind::LnOffset { offset: 1e-3 }, SpectrumKind::Magnitude),
+            (LogKind::LnOffset { offset: 1e-2 }, SpectrumKind::Magnitude),
             (LogKind::Linear, SpectrumKind::Magnitude),
         ] {
             let spec = FeatureSpec { log, spectrum, ..FeatureSpec::vocoder(16_000, 80) };
