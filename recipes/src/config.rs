@@ -60,8 +60,6 @@ pub struct RunConfig {
     pub sampler: SamplerSettings,
     pub augment: Augment,
     pub target: TargetConfig,
-    // Not said where it is as it comes: runs that began before there was it go on.
-    #[serde(default, skip_serializing_if = "SpeechConfig::is_default")]
     pub speech: SpeechConfig,
     pub loss: LossConfig,
     pub optimizer: OptimizerConfig,
@@ -224,7 +222,6 @@ pub struct TargetConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml says what each one does")]
 pub struct SpeechConfig {
-    pub sample_rate: u32,
     pub patch_frames: usize,
     pub head_width: usize,
     pub head_layers: usize,
@@ -235,27 +232,7 @@ pub struct SpeechConfig {
     pub history_noise: f64,
 }
 
-impl Default for SpeechConfig {
-    fn default() -> Self {
-        Self {
-            sample_rate: 16_000,
-            patch_frames: 4,
-            head_width: 256,
-            head_layers: 3,
-            aligner_width: 64,
-            max_advance: 8,
-            prompt_secs: [1.0, 2.5],
-            drop: 0.1,
-            history_noise: 0.5,
-        }
-    }
-}
-
 impl SpeechConfig {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
     fn check(&self) -> Result<(), Error> {
         let refuse = |key: &str, message: String| Err(Error::config(format!("speech.{key}"), message));
         let [least, most] = self.prompt_secs;
@@ -434,7 +411,7 @@ impl RunConfig {
             ("data.glossary", !self.data.glossary.is_empty()),
             ("data.noises", !self.data.noises.is_empty()),
             ("data.rooms", !self.data.rooms.is_empty()),
-            ("augment", self.augment != Augment::default()),
+            ("augment", !self.augment.is_off()),
             ("join", self.join.max_cuts > 1 || self.join.silence > 0.0),
             ("sampler.memory_gb", self.sampler.memory_gb > 0.0),
             ("model.tokenizer", !self.model.tokenizer.is_empty()),

@@ -25,7 +25,7 @@ const MAX_OF_MEDIAN: f64 = 4.0;
 pub(crate) const TOO_SHORT: &str = "train/n_too_short";
 
 /// Plots: title, vertical axis and the names of their curves.
-const PLOTS: [(&str, &str, &[&str]); 13] = [
+const PLOTS: [(&str, &str, &[&str]); 15] = [
     ("Loss", "loss", &["train/loss", "dev/loss"]),
     ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/per", "dev/false_text_rate"]),
     ("Translations of held-out data", "score", &["dev/bleu", "dev/chrf"]),

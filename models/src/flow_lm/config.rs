@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use audio::{FeatureSpec, Features, LogKind};
+use audio::{FeatureSpec, Features};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -21,8 +21,6 @@ const MAX_DIMENSION: usize = 1 << 16;
 const MAX_LAYERS: usize = 1 << 10;
 /// Mel frames in a token at most.
 const MAX_PATCH: usize = 64;
-/// The smallest mel magnitude that is told from none: quiet rooms lie a little above.
-const FLOOR: f64 = 1e-3;
 /// Symbols that are passed over at once, at most.
 const MAX_ADVANCE: usize = 64;
 
@@ -242,12 +240,6 @@ impl FlowLmConfig {
             }
         }
         Features { data, n_mels, n_frames }
-    }
-
-    /// The mel frames that new models speak in: a vocoder's, which do not tell how quiet silence is: that of a
-    /// recorder and that of a program are one.
-    pub fn new_features(sample_rate: u32, n_mels: usize) -> FeatureSpec {
-        FeatureSpec { log: LogKind::Ln { floor: FLOOR }, ..FeatureSpec::vocoder(sample_rate, n_mels) }
     }
 
     /// The encoder of texts.

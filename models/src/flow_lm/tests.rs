@@ -296,3 +296,47 @@ fn gradients_flow_into_both_times_of_the_head() -> Result<(), Error> {
     assert!((at(0.1, 0.5)? - at(0.3, 0.5)?)?.abs()?.sum_all()?.to_scalar::<f32>()? > 1e-4);
     Ok(())
 }
+
+/// `tests/oracle/flow_lm.py`.
+#[test]
+fn states_velocities_and_gradients_are_torchs() -> Result<(), Error> {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
+    let source = std::path::Path::new(fixtures).join("flow-lm").as_path().into();
+    let config = FlowLmConfig::read(&source)?;
+    let known = candle_core::safetensors::load(format!("{fixtures}/flow-lm.safetensors"), &Device::Cpu)?;
+    let params = Params::trainable(crate::Weights::from_source(&source)?, &Device::Cpu);
+    let model = FlowLm::load(&params, &config, true)?;
+    let edge = config.edge();
+    let texts = [vec![edge, 12, 13, 0, 14, edge], vec![edge, 20, edge], vec![edge, edge]];
+    let sequences: Vec<Sequence<'_>> =
+        (0..3).map(|i| Sequence { text: &texts[i], n_prompt: N_PROMPT[i], pointers: POINTERS[i] }).collect();
+    let states = model.backbone.states(&sequences, Some(&known["prompts"]), &known["said"])?;
+    let times = known["times"].to_vec2::<f32>()?;
+    let condition = model.head.condition(&states)?;
+    let velocity = model.head.velocity(&known["noise"], [&times[0], &times[1]], &condition)?;
+    let n_frames = [17, 8, 9];
+    let Some(aligner) = &model.aligner else { unreachable!("an aligner") };
+    let scores = aligner.scores(&known["mels"], &n_frames, &texts)?;
+    let alignment = Aligner::loss(&scores, &n_frames, &texts, &[1.0; 3])?;
+    assert_close(&alignment.reshape(1)?, &known["alignment"], 1e-3)?;
+    let mut loss = alignment;
+    for (name, output) in [
+        ("states", states.clone()),
+        ("velocity", velocity),
+        ("ends", model.end_logits(&states)?),
+        ("advances", model.advance_logits(&states)?),
+    ] {
+        assert_close(&output, &known[name], 5e-5)?;
+        loss = (loss + (output * &known[&format!("direction.{name}")])?.sum_all()?)?;
+    }
+    let gradients = crate::nn::backward(&loss)?;
+    let vars = params.vars();
+    assert_eq!(vars.len(), known.keys().filter(|name| name.starts_with("gradient.")).count());
+    for (name, var) in vars {
+        let expected = &known[&format!("gradient.{name}")];
+        let largest = expected.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        let Some(gradient) = gradients.get(&var) else { unreachable!("{name} has no gradient") };
+        assert_close(gradient, expected, 2e-4 * largest.max(1.0))?;
+    }
+    Ok(())
+}

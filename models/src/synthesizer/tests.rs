@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use audio::encode::{AudioFormat, encode_bytes};
+use audio::{FeatureSpec, LogKind};
 
 use super::*;
 use crate::flow_lm::Sampling;
@@ -12,7 +13,7 @@ use crate::vocos::VocosConfig;
 use crate::weights::{WeightDtype, write_weights};
 
 fn config(has_vocoder: bool) -> FlowLmConfig {
-    let feature_spec = FlowLmConfig::new_features(16_000, 20);
+    let feature_spec = FeatureSpec { log: LogKind::Ln { floor: 1e-3 }, ..FeatureSpec::vocoder(16_000, 20) };
     let vocoder = VocosConfig {
         feature_spec: feature_spec.clone(),
         hidden_size: 8,
@@ -77,15 +78,18 @@ fn options(seed: u64) -> SpeakOptions {
     SpeakOptions { seed, ..SpeakOptions::default() }
 }
 
+/// Parts that were told of a request, and what it became.
+type Said = (Vec<Vec<f32>>, Option<Spoken>);
+
 /// What a worker says of requests that join at some steps, by request; some leave.
 fn say(
     synthesizer: &Synthesizer,
     max_rows: usize,
     mut joins: Vec<(usize, u64, Speech)>,
     leaves: &[(usize, u64)],
-) -> Result<BTreeMap<u64, (Vec<Vec<f32>>, Option<Spoken>)>, Error> {
+) -> Result<BTreeMap<u64, Said>, Error> {
     let mut worker = SynthesisWorker::new(synthesizer, max_rows);
-    let mut said = BTreeMap::<u64, (Vec<Vec<f32>>, Option<Spoken>)>::new();
+    let mut said = BTreeMap::<u64, Said>::new();
     for step in 0..2_000 {
         let (now, later): (Vec<_>, Vec<_>) = joins.into_iter().partition(|(at, ..)| *at <= step);
         joins = later;
@@ -119,7 +123,7 @@ fn the_same_request_is_the_same_samples_whatever_is_beside_it() -> Result<(), Er
         };
         let alone = synthesizer.speak(text, &voices[0], &own, &mut |_| {})?;
         assert!(alone.samples.len() > 16_000 && alone.samples.iter().any(|sample| *sample != 0.0));
-        let joins = vec![
+        let joins = [
             (0, 1, prepare(other, 1, &options(1))?),
             (2, 2, prepare(text, 0, &own)?),
             (3, 3, prepare(text, 1, &SpeakOptions { steps: Some(3), speed: 1.3, ..options(7) })?),

@@ -31,28 +31,10 @@ pub struct Flow {
     pub alignment_weight: f64,
 }
 
-impl Default for Flow {
-    fn default() -> Self {
-        Self {
-            weight: 0.0,
-            draws: 4,
-            map_draws: 0,
-            end_weight: 0.1,
-            advance_weight: 0.1,
-            alignment_weight: 0.1,
-        }
-    }
-}
-
 /// A velocity field of rows: `x` (N, patch), times from and to (N), and which patch each row is of (N).
 pub type Velocity<'a> = dyn Fn(&Tensor, [&[f32]; 2], &[u32]) -> candle_core::Result<Tensor> + 'a;
 
 impl Flow {
-    /// Whether the runs' settings are what they were before there was this loss.
-    pub(crate) fn is_off(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Sums over patches (N, patch) of the squared error of the velocity, a mean over draws and numbers: of the flow, and of its map where
     /// that is learnt. Each patch has noise of its own; `learner` tracks gradients, and `teacher` is the same without.
     ///
@@ -186,7 +168,7 @@ mod tests {
     use super::*;
 
     fn flow(map_draws: usize) -> Flow {
-        Flow { weight: 1.0, draws: 4, map_draws, ..Flow::default() }
+        Flow { weight: 1.0, draws: 4, map_draws, end_weight: 0.1, advance_weight: 0.1, alignment_weight: 0.1 }
     }
 
     fn normal(n: usize, std: f32) -> candle_core::Result<Tensor> {

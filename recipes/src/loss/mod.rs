@@ -37,8 +37,6 @@ pub struct LossConfig {
     /// Of the encoder's states on their way to those of the text.
     pub optimal_transport: OptimalTransport,
     /// Of noise on its way to speech.
-    // Not said where it is off: runs that began before there was it go on.
-    #[serde(default, skip_serializing_if = "Flow::is_off")]
     pub flow: Flow,
     /// Of the spectra of sound, at several resolutions.
     pub spectral: Spectral,

@@ -84,7 +84,7 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
     let texts: Vec<String> =
         cuts.iter().map(|cut| spelled(unit, cut, language)).collect::<Result<_, Error>>()?;
     let (settings, speech) = (&config.model, &config.speech);
-    let feature_spec = FlowLmConfig::new_features(speech.sample_rate, settings.n_mels);
+    let feature_spec = config.vocoder.feature_spec();
     let patch_rate = feature_spec.frame_rate() / speech.patch_frames.max(1) as f64;
     let n_patches = |secs: f64| (secs * patch_rate).ceil() as usize + 1;
     let (mel_mean, mel_std) = measure(cuts, &LogMel::new(&feature_spec)?)?;

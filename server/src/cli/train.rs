@@ -270,7 +270,10 @@ fn report(outcome: &Outcome, task: TaskKind, style: Style, dir: &Path) {
                     format!("use it: speechd speak TEXT -o out.wav --model {}", path.display())
                 }
                 TaskKind::Vocode => {
-                    format!("speak with it: speechd train RECIPE --set model.parts.vocoder={}", path.display())
+                    format!(
+                        "speak with it: speechd train RECIPE --set model.parts.vocoder={}",
+                        path.display()
+                    )
                 }
                 TaskKind::TranslateText => {
                     format!("go on with it: speechd train RECIPE --set model.base={}", path.display())

@@ -2,8 +2,8 @@
 
 use std::f32::consts::TAU;
 
-use audio::Waveform;
 use audio::encode::wav_bytes;
+use audio::{FeatureSpec, LogKind, Waveform};
 use candle_core::Device;
 use models::flow_lm::{SymbolUnit, Symbols};
 
@@ -54,7 +54,10 @@ fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
 
 fn config() -> FlowLmConfig {
     FlowLmConfig {
-        feature_spec: FlowLmConfig::new_features(SAMPLE_RATE, 20),
+        feature_spec: FeatureSpec {
+            log: LogKind::Ln { floor: 1e-3 },
+            ..FeatureSpec::vocoder(SAMPLE_RATE, 20)
+        },
         mel_mean: vec![-2.0; 20],
         mel_std: vec![3.0; 20],
         patch_frames: 4,
