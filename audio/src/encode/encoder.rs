@@ -48,31 +48,46 @@ impl Encoder {
     /// [`Error::BadSampleRate`] for a rate of 0 or one that the format can neither state nor be converted to,
     /// [`Error::TooLarge`] for a WAV beyond 4 GiB.
     pub fn new(format: AudioFormat, sample_rate: u32, n_samples: Option<usize>) -> Result<Self, Error> {
-        if sample_rate == 0 {
-            return Err(Error::BadSampleRate { sample_rate, expected: "at least 1 Hz".into() });
+        Self::converting(format, sample_rate, sample_rate, n_samples)
+    }
+
+    /// The same of samples at `sample_rate` Hz that are given out at `output_rate` Hz, whatever the format.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`], and for two rates between which [`resample`](crate::resample()) does not convert.
+    pub fn converting(
+        format: AudioFormat,
+        sample_rate: u32,
+        output_rate: u32,
+        n_samples: Option<usize>,
+    ) -> Result<Self, Error> {
+        if sample_rate == 0 || output_rate == 0 {
+            return Err(Error::BadSampleRate { sample_rate: 0, expected: "at least 1 Hz".into() });
         }
         let codec_rate = match format {
-            AudioFormat::Mp3 => legal_rate(&mp3::SAMPLE_RATES, sample_rate),
-            AudioFormat::Opus => legal_rate(&opus::SAMPLE_RATES, sample_rate),
-            AudioFormat::Flac | AudioFormat::Wav | AudioFormat::Pcm => sample_rate,
+            AudioFormat::Mp3 => legal_rate(&mp3::SAMPLE_RATES, output_rate),
+            AudioFormat::Opus => legal_rate(&opus::SAMPLE_RATES, output_rate),
+            AudioFormat::Flac | AudioFormat::Wav | AudioFormat::Pcm => output_rate,
         };
         let intake = Intake::new(sample_rate, codec_rate)?;
+        let n_coded = n_samples.map(|n| resampled_len(n, sample_rate, codec_rate));
+        let too_large = |_| Error::TooLarge { what: "encoded audio", limit_bytes: u64::from(u32::MAX) };
+        let n_coded = n_coded.map(usize::try_from).transpose().map_err(too_large)?;
         let (codec, head) = match format {
             AudioFormat::Pcm => (Codec::Pcm, Vec::new()),
-            AudioFormat::Wav => (Codec::Pcm, wav_header(sample_rate, n_samples)?.to_vec()),
+            AudioFormat::Wav => (Codec::Pcm, wav_header(codec_rate, n_coded)?.to_vec()),
             AudioFormat::Flac => (
-                Codec::Flac(FlacEncoder::new(sample_rate)?),
-                flac::stream_header(sample_rate, n_samples.unwrap_or(0) as u64),
+                Codec::Flac(FlacEncoder::new(codec_rate)?),
+                flac::stream_header(codec_rate, n_coded.unwrap_or(0) as u64),
             ),
             AudioFormat::Mp3 => {
                 let encoder = Box::new(Mp3Encoder::new(codec_rate)?);
-                let n_coded = n_samples.map(|n| resampled_len(n, sample_rate, codec_rate) as u64);
-                let head = n_coded.map_or(Vec::new(), |n_coded| encoder.tag_frame(n_coded));
+                let head = n_coded.map_or(Vec::new(), |n_coded| encoder.tag_frame(n_coded as u64));
                 (Codec::Mp3(encoder), head)
             }
             AudioFormat::Opus => {
                 let mut encoder = Box::new(OpusEncoder::new(codec_rate)?);
-                let head = encoder.header_pages(sample_rate);
+                let head = encoder.header_pages(output_rate);
                 (Codec::Opus(encoder), head)
             }
         };

@@ -286,3 +286,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sound_is_given_out_at_another_rate_as_if_it_had_been_converted_before() {
+    let waveform = speech(16_000, 16_000);
+    let converted = resample(&waveform, 24_000).unwrap();
+    for format in AudioFormat::ALL {
+        for n_samples in [None, Some(waveform.samples.len())] {
+            let mut encoder = Encoder::converting(format, 16_000, 24_000, n_samples).unwrap();
+            let mut bytes = Vec::new();
+            for part in waveform.samples.chunks(999) {
+                bytes.extend(encoder.push(part).unwrap());
+            }
+            bytes.extend(encoder.finish().unwrap());
+            let n_converted = n_samples.map(|_| converted.samples.len());
+            let whole =
+                encode_parts(format, 24_000, n_converted, std::iter::once(converted.samples.as_slice()));
+            assert_eq!(bytes, whole, "{format}, {n_samples:?}");
+        }
+    }
+    assert!(matches!(
+        Encoder::converting(AudioFormat::Wav, 16_000, 0, None),
+        Err(Error::BadSampleRate { .. })
+    ));
+}
