@@ -1,8 +1,8 @@
 //! Models that are part of the program, so that it does its work without a download. Each lies in a folder of `bundled/` with its
 //! licence and its credits.
 
-use crate::Task;
 use crate::bundle::BundleSource;
+use crate::{Kind, Task};
 
 /// Their names.
 #[cfg(feature = "bundled")]
@@ -18,6 +18,13 @@ pub fn bundled_for(task: Task) -> Option<&'static str> {
         Task::Translate => "translate-en-ps",
     };
     BUNDLED.iter().copied().find(|known| *known == name)
+}
+
+/// The one that speaks where nobody names any.
+pub fn bundled_speaker() -> Option<&'static str> {
+    let speaks =
+        |name: &&str| bundled(name).is_some_and(|source| matches!(Kind::of(&source), Ok(Kind::Speaks)));
+    BUNDLED.iter().copied().find(speaks)
 }
 
 /// The files of a model that is part of the program.

@@ -50,7 +50,7 @@ pub use bundle::{
     Architecture, Bundle, BundleSource, Description, MemoryBundle, NewConformer, NewVocabulary, NewWhisper,
     Part, TextUnit,
 };
-pub use bundled::{BUNDLED, bundled, bundled_for};
+pub use bundled::{BUNDLED, bundled, bundled_for, bundled_speaker};
 pub use ctc_head::{CTC_HEAD, CtcHead};
 pub use decoder::{CrossCache, Decoder, RowCache, StepRow};
 pub use device::{Device, DeviceChoice};

@@ -12,7 +12,7 @@ use figment::{
     Figment,
     providers::{Env, Format as _, Serialized, Toml},
 };
-use models::{DecodeOptions, Device, DeviceChoice, TRANSLATED_TO, Task, Timestamps};
+use models::{DecodeOptions, Device, DeviceChoice, SpeakOptions, TRANSLATED_TO, Task, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use crate::{load::Spec, registry::HubOptions, render::Format};
@@ -21,7 +21,7 @@ use crate::{load::Spec, registry::HubOptions, render::Format};
 pub const DEFAULTS: &str = include_str!("../speechd.toml");
 
 /// Settings that are text whatever stands in them.
-const TEXT_KEYS: [&str; 9] = [
+const TEXT_KEYS: [&str; 13] = [
     "serve.listen",
     "transcribe.model",
     "transcribe.language",
@@ -29,6 +29,10 @@ const TEXT_KEYS: [&str; 9] = [
     "transcribe.prompt",
     "transcribe.hotwords",
     "translate.cascade",
+    "speak.model",
+    "speak.voice",
+    "speak.language",
+    "voices.folder",
     "hub.endpoint",
     "hub.cache",
 ];
@@ -41,8 +45,12 @@ pub struct Config {
     pub transcribe: Transcribe,
     /// How text becomes text in another language.
     pub translate: Translate,
+    /// How text becomes speech.
+    pub speak: Speak,
     /// The HTTP service.
     pub serve: Serve,
+    /// Voices that clients bring.
+    pub voices: Voices,
     /// What a recording may be.
     pub limits: Limits,
     /// What an upload may be.
@@ -176,6 +184,32 @@ pub enum Punctuation {
 #[expect(missing_docs, reason = "speechd.toml says what each one does")]
 pub struct Translate {
     pub cascade: String,
+}
+
+/// `[speak]`: see the comments in `speechd.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "speechd.toml says what each one does, and models::SpeakOptions")]
+pub struct Speak {
+    pub model: String,
+    pub voice: String,
+    pub language: String,
+    pub speed: f64,
+    pub seed: u64,
+}
+
+/// `[voices]`: voices that clients of the service bring, and the consents to them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Voices {
+    /// Where they are kept; empty: below the user's data directory.
+    pub folder: String,
+    /// How many there may be; as many consents.
+    pub max_voices: usize,
+    /// Size of a recording that is uploaded for one.
+    pub max_recording_bytes: u64,
+    /// Its length.
+    pub max_recording_secs: f64,
 }
 
 /// `[serve]`: see the comments in `speechd.toml`.
@@ -415,6 +449,28 @@ impl Translate {
     }
 }
 
+impl Speak {
+    /// As the models take it.
+    pub fn options(&self) -> SpeakOptions {
+        SpeakOptions {
+            language: Some(self.language.as_str()).filter(|code| !code.is_empty()).map(str::to_owned),
+            speed: self.speed,
+            seed: self.seed,
+            ..SpeakOptions::default()
+        }
+    }
+}
+
+impl Voices {
+    /// Where they are kept.
+    pub fn folder(&self) -> PathBuf {
+        match self.folder.as_str() {
+            "" => default_data(&|name| env::var(name).ok()).join("voices"),
+            folder => expand_home(folder, &|name| env::var(name).ok()),
+        }
+    }
+}
+
 impl Serve {
     /// The option by which a window would have more rows than fit, and how many. Those that are not used do not count.
     pub(crate) fn too_many_rows(&self, options: &DecodeOptions) -> Option<(&'static str, usize)> {
@@ -503,6 +559,13 @@ fn default_cache(get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     })
 }
 
+/// Where this program keeps what its user gave it.
+fn default_data(get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let set = get("XDG_DATA_HOME").filter(|value| !value.is_empty());
+    let data = set.map_or_else(|| expand_home("~/.local/share", get), PathBuf::from);
+    data.join("speechd")
+}
+
 fn expand_home(path: &str, get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     match (path.strip_prefix("~/"), get("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
@@ -555,6 +618,29 @@ mod tests {
         let options = config.transcribe.decode_options(false);
         options.check().expect("possible");
         assert_eq!(options, DecodeOptions::default());
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_synthesizer() {
+        let config = load("").expect("the defaults");
+        assert_eq!(config.speak.options(), SpeakOptions::default());
+        let config = load("[speak]\nlanguage = \"ps\"\nspeed = 1.5\nseed = 7").expect("a configuration");
+        let options = config.speak.options();
+        assert_eq!((options.language.as_deref(), options.speed, options.seed), (Some("ps"), 1.5, 7));
+    }
+
+    #[test]
+    fn voices_are_kept_where_the_user_has_data() {
+        let of = |pairs: &'static [(&'static str, &'static str)]| {
+            default_data(&move |name| {
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(of(&[("HOME", "/h")]), Path::new("/h/.local/share/speechd"));
+        assert_eq!(of(&[("HOME", "/h"), ("XDG_DATA_HOME", "")]), Path::new("/h/.local/share/speechd"));
+        assert_eq!(of(&[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]), Path::new("/d/speechd"));
+        let voices = load("[voices]\nfolder = \"/v\"").expect("a configuration").voices;
+        assert_eq!(voices.folder(), Path::new("/v"));
     }
 
     #[test]

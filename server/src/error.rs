@@ -57,6 +57,9 @@ pub enum Error {
         /// What cannot be done, and what can.
         message: String,
     },
+    /// The body is not the JSON that the path takes.
+    #[error("the body cannot be read: {0}")]
+    Json(Cow<'static, str>),
     /// The body is not a form.
     #[error("the form cannot be read: {0}")]
     Form(Cow<'static, str>),
@@ -64,8 +67,10 @@ pub enum Error {
     #[error("the connection broke off")]
     Disconnected,
     /// The uploaded audio was refused.
-    #[error("file: {message}")]
+    #[error("{field}: {message}")]
     Audio {
+        /// The part of the form that it came in.
+        field: &'static str,
         /// The kind of refusal.
         fault: AudioFault,
         /// What is wrong with it.
@@ -77,6 +82,14 @@ pub enum Error {
     /// The model is not served here.
     #[error("model: {0} is not served here; GET /v1/models lists what is")]
     ModelNotFound(String),
+    /// There is no voice or consent of this id, or not any more.
+    #[error("there is no {what} {id}")]
+    Gone {
+        /// What is looked for.
+        what: &'static str,
+        /// Its id, as it may be repeated.
+        id: String,
+    },
     /// There is nothing at this path.
     #[error("there is nothing at this path; /docs lists what there is")]
     NoRoute,
@@ -111,6 +124,12 @@ pub enum Error {
     SlowReader {
         /// How long it may take nothing.
         limit_secs: f64,
+    },
+    /// The client left too much of its response unread. Its status is sent long ago.
+    #[error("the client left more than {limit_bytes} bytes of its response unread")]
+    Unread {
+        /// How much may wait for it.
+        limit_bytes: usize,
     },
     /// There is no place for uploads left, and this one came too slowly to keep its own. The official clients would send it
     /// again, as slowly, were they not told not to.
@@ -245,6 +264,14 @@ impl Error {
         Self::Unsupported { param: param.into(), message: message.into() }
     }
 
+    /// The same of a recording that came in another part of the form than `file`.
+    pub(crate) fn of_file(self, field: &'static str) -> Self {
+        match self {
+            Self::Audio { fault, message, .. } => Self::Audio { field, fault, message },
+            error => error,
+        }
+    }
+
     /// A fault of ours.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self::Internal(cause.into())
@@ -268,15 +295,16 @@ impl Error {
             Self::Unsupported { param, .. } => {
                 (StatusCode::BAD_REQUEST, INVALID, "unsupported_parameter", Some(&**param), ByStatus)
             }
+            Self::Json(_) => (StatusCode::BAD_REQUEST, INVALID, "invalid_json", None, ByStatus),
             Self::Form(_) => (StatusCode::BAD_REQUEST, INVALID, "invalid_form", None, ByStatus),
             Self::Disconnected => (StatusCode::BAD_REQUEST, INVALID, "disconnected", None, ByStatus),
-            Self::Audio { fault, .. } => {
+            Self::Audio { field, fault, .. } => {
                 let code = match fault {
                     AudioFault::Invalid => "invalid_audio",
                     AudioFault::Unsupported => "unsupported_audio",
                     AudioFault::TooLong => "audio_too_long",
                 };
-                (StatusCode::BAD_REQUEST, INVALID, code, Some("file"), ByStatus)
+                (StatusCode::BAD_REQUEST, INVALID, code, Some(*field), ByStatus)
             }
             Self::SlowUpload { .. } => (StatusCode::BAD_REQUEST, INVALID, "upload_timeout", None, ByStatus),
             Self::SlowReader { .. } => (StatusCode::BAD_REQUEST, INVALID, "read_timeout", None, ByStatus),
@@ -284,6 +312,8 @@ impl Error {
             Self::ModelNotFound(_) => {
                 (StatusCode::NOT_FOUND, INVALID, "model_not_found", Some("model"), ByStatus)
             }
+            Self::Gone { .. } => (StatusCode::NOT_FOUND, INVALID, "not_found", Some("id"), ByStatus),
+            Self::Unread { .. } => (StatusCode::BAD_REQUEST, INVALID, "response_unread", None, ByStatus),
             Self::NoRoute => (StatusCode::NOT_FOUND, INVALID, "not_found", None, ByStatus),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", None, ByStatus)
@@ -407,7 +437,7 @@ impl From<audio::Error> for Error {
             E::TooLong { .. } | E::TooLarge { .. } => AudioFault::TooLong,
             error => return Self::internal(error),
         };
-        Self::Audio { fault, message: error.to_string() }
+        Self::Audio { field: "file", fault, message: error.to_string() }
     }
 }
 
@@ -434,7 +464,7 @@ impl From<DecodeError> for Error {
             }
             E::Worker(_) => return Self::internal(error),
         };
-        Self::Audio { fault, message: error.to_string() }
+        Self::Audio { field: "file", fault, message: error.to_string() }
     }
 }
 
@@ -471,7 +501,7 @@ mod tests {
     fn every_error() -> Vec<(Error, u16, &'static str)> {
         let retry_after = Duration::from_millis(1500);
         let model = || "whisper".to_owned();
-        let audio = |fault| Error::Audio { fault, message: "no".to_owned() };
+        let audio = |fault| Error::Audio { field: "file", fault, message: "no".to_owned() };
         vec![
             (Error::invalid("temperature", "2 is not between 0 and 1"), 400, "invalid_value"),
             (Error::Missing("model"), 400, "missing_required_parameter"),
@@ -481,7 +511,10 @@ mod tests {
                 "unknown_parameter",
             ),
             (Error::unsupported("known_speaker_names", "no"), 400, "unsupported_parameter"),
+            (Error::Json("no".into()), 400, "invalid_json"),
             (Error::Form("no".into()), 400, "invalid_form"),
+            (Error::Unread { limit_bytes: 1 }, 400, "response_unread"),
+            (Error::Gone { what: "voice", id: "x".to_owned() }, 404, "not_found"),
             (Error::Disconnected, 400, "disconnected"),
             (audio(AudioFault::Invalid), 400, "invalid_audio"),
             (audio(AudioFault::Unsupported), 400, "unsupported_audio"),
@@ -577,6 +610,14 @@ mod tests {
         let busy = Error::from(DecodeError::Busy { limit_secs: 1.0 });
         assert_eq!((busy.status().as_u16(), busy.code()), (429, "decode_timeout"));
         assert_eq!(busy.into_response().headers()["retry-after"], "30");
+    }
+
+    #[test]
+    fn a_recording_that_is_refused_is_named_by_its_field() {
+        let error = Error::from(DecodeError::Invalid("no".to_owned())).of_file("audio_sample");
+        assert_eq!((error.code(), error.to_string().as_str()), ("invalid_audio", "audio_sample: no"));
+        assert_eq!(error.body(None).error.param.as_deref(), Some("audio_sample"));
+        assert_eq!(Error::NoRoute.of_file("audio_sample").code(), "not_found");
     }
 
     #[test]

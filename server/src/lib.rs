@@ -1,4 +1,4 @@
-//! The speechd server as a library: command line, configuration, model registry, HTTP service, rendering.
+//! The speechd server as a library: command line, configuration, model registry, HTTP service, rendering, voices.
 
 pub mod access;
 pub mod auth;
@@ -16,6 +16,8 @@ mod process;
 pub mod registry;
 pub mod render;
 pub mod routes;
+pub mod speaking;
 mod stall;
 pub mod state;
+pub mod store;
 pub mod uploads;

@@ -10,8 +10,10 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context;
-use models::{ADAPTER_CONFIG, BUNDLED, BundleSource, DeviceChoice, Task, TranscriptionWorker};
+use anyhow::{Context, bail};
+use models::{
+    ADAPTER_CONFIG, BUNDLED, BundleSource, DeviceChoice, Kind, Synthesizer, Task, TranscriptionWorker,
+};
 
 use crate::{
     cascade::{Cascade, CascadeState},
@@ -20,7 +22,8 @@ use crate::{
     engine::{Bounds, CorePermit, Engine},
     registry::{self, Hub, Name},
     render::Format,
-    state::{AppState, ModelState, Serving},
+    speaking::Speaking,
+    state::{AppState, Hearing, ModelState, Serving},
 };
 
 /// The longest name of a model.
@@ -118,9 +121,9 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub, compute: &Comput
         match loaded {
             Ok(serving) => {
                 let secs = started.elapsed().as_secs_f64();
-                let precision = compute.precision();
-                tracing::info!(model = spec.name, device = %DeviceChoice::of(compute.device()), %precision, secs, "model loaded");
-                state.models.set(&spec.name, ModelState::Ready(Arc::new(serving)));
+                let (device, precision) = (DeviceChoice::of(compute.device()), compute.precision());
+                tracing::info!(model = spec.name, kind = ?serving.kind(), %device, %precision, secs, "model loaded");
+                state.models.set(&spec.name, ModelState::Ready(serving));
             }
             Err(error) => {
                 tracing::error!(model = spec.name, "model not loaded: {error:#}");
@@ -185,9 +188,39 @@ pub(crate) fn load(
             .and_then(|file| file.modified())
             .unwrap_or(UNIX_EPOCH),
     };
-    let max_rows = state.config.serve.max_batch_rows;
-    let transcriber = compute.load_with_draft(source, draft)?.with_max_beams(max_rows);
-    let created = made.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let created = made.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match Kind::of(&source)? {
+        Kind::Hears => {
+            let hearing = load_hearing(state, (name, created), source, draft, compute, cores)?;
+            Ok(Serving::Hears(Arc::new(hearing)))
+        }
+        Kind::Speaks if draft.is_some() => {
+            bail!("it speaks, and has no use for a draft, which guesses what is written")
+        }
+        Kind::Speaks => {
+            let synthesizer = Synthesizer::load(&source, compute.device())?;
+            let (serve, metrics) = (&state.config.serve, &state.metrics);
+            let speaking =
+                Speaking::start((name, created), synthesizer, serve, Arc::clone(cores), Arc::clone(metrics))?;
+            Ok(Serving::Speaks(Arc::new(speaking)))
+        }
+        Kind::Vocodes => bail!(
+            "it is a vocoder alone, which turns features into sound; serve a model that speaks, of which one is a part"
+        ),
+    }
+}
+
+/// Loads a model that turns speech into text.
+fn load_hearing(
+    state: &AppState,
+    (name, created): (&str, u64),
+    source: BundleSource,
+    draft: Option<BundleSource>,
+    compute: &Compute,
+    cores: &Arc<CorePermit>,
+) -> anyhow::Result<Hearing> {
+    let serve = &state.config.serve;
+    let transcriber = compute.load_with_draft(source, draft)?.with_max_beams(serve.max_batch_rows);
     // Nothing for loading to fail over: requests can say otherwise.
     let defaults =
         Transcribe { task: Task::Transcribe, format: Format::Json, ..state.config.transcribe.clone() };
@@ -197,15 +230,12 @@ pub(crate) fn load(
             "[transcribe] does not suit the model, requests have to say otherwise: {error}"
         );
     }
-    let serve = &state.config.serve;
     let worker = TranscriptionWorker::new(&transcriber, serve.max_batch_rows);
-    let bounds =
-        Bounds { max_requests: serve.max_queued_requests, max_audio_secs: serve.max_queued_audio_secs };
     let n_preparing = thread::available_parallelism().map_or(1, NonZero::get);
-    let engine =
-        Engine::start(name, worker, bounds, n_preparing, Arc::clone(cores), Arc::clone(&state.metrics))
-            .context("no threads for the model")?;
-    Ok(Serving { name: name.into(), created: created.as_secs(), transcriber, engine })
+    let (cores, metrics) = (Arc::clone(cores), Arc::clone(&state.metrics));
+    let engine = Engine::start(name, worker, Bounds::of(serve), n_preparing, cores, metrics)
+        .context("no threads for the model")?;
+    Ok(Hearing { name: name.into(), created, transcriber, engine })
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub enum Phase {
     Encode,
     /// The decoder runs for it, and perhaps for others.
     DecodeSteps,
+    /// The model speaks, waiting for its turn included, and what it says is encoded.
+    Speak,
     /// A cascade translates the transcript, or waits for its turn.
     Translate,
     /// The transcript becomes a response.
@@ -74,6 +76,7 @@ impl Phase {
             Self::Prepare => "prepare",
             Self::Encode => "encode",
             Self::DecodeSteps => "decode_steps",
+            Self::Speak => "speak",
             Self::Translate => "translate",
             Self::Render => "render",
         }
@@ -138,6 +141,7 @@ pub struct Metrics {
     audio_secs: Family<TaskLabels, SecondsCounter>,
     rtf: Histograms<ModelLabels>,
     ttft_secs: Histogram,
+    ttfa_secs: Histogram,
     phase_secs: Histograms<PhaseLabels>,
     tokens: Counter,
     cancelled: Family<PhaseLabels, Counter>,
@@ -161,6 +165,7 @@ impl Metrics {
             audio_secs: Family::default(),
             rtf: Family::new_with_constructor(Buckets(&RTF_BUCKETS)),
             ttft_secs: Buckets(&PHASE_BUCKETS).new_metric(),
+            ttfa_secs: Buckets(&PHASE_BUCKETS).new_metric(),
             phase_secs: histograms(&PHASE_BUCKETS),
             tokens: Counter::default(),
             cancelled: Family::default(),
@@ -200,13 +205,17 @@ impl Metrics {
         );
         to.register(
             "speechd_queue_audio_seconds",
-            "Sound that waits or is worked on, in whole windows",
+            "Sound that waits or is worked on, in whole windows, or as long as texts are expected to last",
             self.queue_audio_secs.clone(),
         );
-        to.register("speechd_audio_seconds", "Sound that was worked through", self.audio_secs.clone());
+        to.register(
+            "speechd_audio_seconds",
+            "Sound that was worked through, or spoken",
+            self.audio_secs.clone(),
+        );
         to.register(
             "speechd_rtf",
-            "Seconds from the end of the upload to the response per second of sound",
+            "Seconds from the end of the upload to the response, or to the last sound, per second of sound",
             self.rtf.clone(),
         );
         to.register(
@@ -215,11 +224,16 @@ impl Metrics {
             self.ttft_secs.clone(),
         );
         to.register(
+            "speechd_ttfa_seconds",
+            "Time from the end of a request to speak to the first sound",
+            self.ttfa_secs.clone(),
+        );
+        to.register(
             "speechd_phase_seconds",
             "Time spent in each part of a request; those of a transcription add up",
             self.phase_secs.clone(),
         );
-        to.register("speechd_tokens", "Tokens that were produced", self.tokens.clone());
+        to.register("speechd_tokens", "Tokens that were written, or patches spoken", self.tokens.clone());
         to.register(
             "speechd_cancelled",
             "Requests whose client left, by where they were",
@@ -246,7 +260,7 @@ impl Metrics {
         for model in models.all() {
             let labels = ModelLabels { model: model.name.as_ref().to_owned() };
             let load = match &model.state {
-                ModelState::Ready(serving) => Some(serving.engine.admission().load()),
+                ModelState::Ready(serving) => Some(serving.load()),
                 ModelState::Loading | ModelState::Failed(_) => None,
             };
             self.model_loaded.get_or_create(&labels).set(load.is_some().into());
@@ -307,6 +321,20 @@ impl Metrics {
             Task::Translate => "translate",
         };
         self.audio_secs.get_or_create(&TaskLabels { task, model: labels.model }).inc_by(audio_secs);
+    }
+
+    /// A text was spoken: so much sound, so much time from the end of its request.
+    pub fn spoken(&self, model: &str, audio_secs: f64, time: Duration) {
+        let labels = ModelLabels { model: model.to_owned() };
+        if audio_secs > 0.0 {
+            self.rtf.get_or_create(&labels).observe(time.as_secs_f64() / audio_secs);
+        }
+        self.audio_secs.get_or_create(&TaskLabels { task: "speak", model: labels.model }).inc_by(audio_secs);
+    }
+
+    /// The first sound of a request is there, so much time after its end.
+    pub fn first_sound(&self, time: Duration) {
+        self.ttfa_secs.observe(time.as_secs_f64());
     }
 
     /// The first text of a request is there, so much time after the end of its upload.
@@ -374,7 +402,9 @@ mod tests {
             metrics.phase(phase, second);
         }
         metrics.transcribed("a\"b", Task::Transcribe, 10.0, second, 0.5);
+        metrics.spoken("a\"b", 4.0, second);
         metrics.first_text(second);
+        metrics.first_sound(second);
         metrics.step(3);
         metrics.tokens(3);
         metrics.encode(&models)
@@ -433,6 +463,8 @@ mod tests {
             r#"speechd_model_loaded{model="a\"b"} 0"#,
             "speechd_tokens_total 3",
             "speechd_ttft_seconds_count 1",
+            "speechd_ttfa_seconds_count 1",
+            r#"speechd_audio_seconds_total{task="speak",model="a\"b"} 4.0"#,
             r#"speechd_phase_seconds_sum{phase="decode_steps"} 1.0"#,
         ] {
             assert!(page.lines().any(|candidate| candidate == line), "{line} is not in\n{page}");

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use models::{Transcriber, TranscriptionWorker};
+use models::{Kind, Transcriber, TranscriptionWorker};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -11,9 +11,11 @@ use crate::{
     cascade::CascadeSlot,
     config::Config,
     decode::DecodePool,
-    engine::Engine,
+    engine::{Engine, Load},
     error::{Error, quoted},
     metrics::Metrics,
+    speaking::Speaking,
+    store::VoiceStore,
     uploads::UploadPlaces,
 };
 
@@ -39,6 +41,8 @@ pub struct AppState {
     pub models: Models,
     /// The translator of their transcripts, where there is one.
     pub cascade: Option<CascadeSlot>,
+    /// Voices that clients brought.
+    pub voices: Arc<VoiceStore>,
     /// Whether the server is about to stop.
     draining: watch::Sender<bool>,
 }
@@ -50,7 +54,9 @@ impl AppState {
         let n_small = if config.uploads.is_small(0) { config.serve.max_uploads.div_ceil(8) } else { 0 };
         let uploads = UploadPlaces::new(&config.serve, n_small);
         let cascade = config.translate.spec().map(|spec| CascadeSlot::new(&spec.name));
-        Self { config, keys, metrics, decoder, uploads, models, cascade, draining: watch::Sender::new(false) }
+        let voices = Arc::new(VoiceStore::new(&config.voices));
+        let draining = watch::Sender::new(false);
+        Self { config, keys, metrics, decoder, uploads, models, cascade, voices, draining }
     }
 
     /// Makes `/readyz` say no from now on.
@@ -98,13 +104,48 @@ pub enum ModelState {
     /// Being found, fetched or read.
     Loading,
     /// Serving.
-    Ready(Arc<Serving>),
+    Ready(Serving),
     /// It could not be loaded, for this reason; the log has it too.
     Failed(String),
 }
 
 /// A model that serves.
-pub struct Serving {
+#[derive(Debug, Clone)]
+pub enum Serving {
+    /// It turns speech into text.
+    Hears(Arc<Hearing>),
+    /// It turns text into speech.
+    Speaks(Arc<Speaking>),
+}
+
+impl Serving {
+    /// What waits for it or is worked on.
+    pub fn load(&self) -> Load {
+        match self {
+            Self::Hears(hearing) => hearing.engine.admission().load(),
+            Self::Speaks(speaking) => speaking.engine.admission().load(),
+        }
+    }
+
+    /// Whether its thread is there.
+    pub fn is_alive(&self) -> bool {
+        match self {
+            Self::Hears(hearing) => hearing.engine.is_alive(),
+            Self::Speaks(speaking) => speaking.engine.is_alive(),
+        }
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Hears(_) => Kind::Hears,
+            Self::Speaks(_) => Kind::Speaks,
+        }
+    }
+}
+
+/// A model that turns speech into text.
+pub struct Hearing {
     /// Its name.
     pub name: Arc<str>,
     /// When its bundle was made, in seconds since 1970.
@@ -115,9 +156,9 @@ pub struct Serving {
     pub engine: Engine<TranscriptionWorker>,
 }
 
-impl fmt::Debug for Serving {
+impl fmt::Debug for Hearing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serving").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Hearing").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -160,14 +201,52 @@ impl Models {
     ///
     /// # Errors
     /// There is none, or it is not loaded.
-    pub fn serving(&self, name: &str) -> Result<Arc<Serving>, Error> {
+    pub fn serving(&self, name: &str) -> Result<Serving, Error> {
         let model = self.get(name)?;
         let name = || model.name.as_ref().to_owned();
         match &model.state {
-            ModelState::Ready(serving) => Ok(Arc::clone(serving)),
+            ModelState::Ready(serving) => Ok(serving.clone()),
             ModelState::Loading => Err(Error::Loading { model: name(), retry_after: LOADING_RETRY }),
             ModelState::Failed(_) => Err(Error::Unavailable { model: name(), message: "it failed to load" }),
         }
+    }
+
+    /// The model of this name, to turn speech into text.
+    ///
+    /// # Errors
+    /// There is none, it is not loaded, or it cannot do that.
+    pub fn hearing(&self, name: &str) -> Result<Arc<Hearing>, Error> {
+        match self.serving(name)? {
+            Serving::Hears(hearing) => Ok(hearing),
+            Serving::Speaks(_) => {
+                Err(self.unable(name, "turns text into speech, and not speech into text", Kind::Hears))
+            }
+        }
+    }
+
+    /// The model of this name, to turn text into speech.
+    ///
+    /// # Errors
+    /// There is none, it is not loaded, or it cannot do that.
+    pub fn speaking(&self, name: &str) -> Result<Arc<Speaking>, Error> {
+        match self.serving(name)? {
+            Serving::Speaks(speaking) => Ok(speaking),
+            Serving::Hears(_) => {
+                Err(self.unable(name, "turns speech into text, and not text into speech", Kind::Speaks))
+            }
+        }
+    }
+
+    /// That a model does something else than what is asked, and which one of this kind does it.
+    fn unable(&self, name: &str, does: &str, wanted: Kind) -> Error {
+        let able = self
+            .all()
+            .find(|model| matches!(&model.state, ModelState::Ready(serving) if serving.kind() == wanted));
+        let hint = able.map_or_else(
+            || "no model that is served here does".to_owned(),
+            |model| format!("{} does", model.name),
+        );
+        Error::invalid("model", format!("{name} {does}; {hint}"))
     }
 
     /// Notes how far a model is. Models that are not served are none of ours.
@@ -190,7 +269,7 @@ impl Models {
                 ModelState::Loading => {
                     return Err(Error::Loading { model: name(), retry_after: LOADING_RETRY });
                 }
-                ModelState::Ready(serving) if serving.engine.is_alive() => is_serving = true,
+                ModelState::Ready(serving) if serving.is_alive() => is_serving = true,
                 ModelState::Ready(_) => failed = Some(name()),
                 ModelState::Failed(_) => failed = Some(name()),
             }
@@ -226,7 +305,7 @@ mod tests {
         let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
         let serving = load(state, name, std::path::Path::new(bundle).into(), None, &compute, &Arc::default())
             .expect("a model");
-        ModelState::Ready(Arc::new(serving))
+        ModelState::Ready(serving)
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::config::Serve;
+
 /// What may wait or run at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
@@ -13,6 +15,13 @@ pub struct Bounds {
     pub max_requests: usize,
     /// Seconds of audio of all requests, above which nobody comes in. The last to come in may exceed it.
     pub max_audio_secs: f64,
+}
+
+impl Bounds {
+    /// What the settings allow every model.
+    pub fn of(serve: &Serve) -> Self {
+        Self { max_requests: serve.max_queued_requests, max_audio_secs: serve.max_queued_audio_secs }
+    }
 }
 
 /// The door of one model.

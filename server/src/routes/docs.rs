@@ -12,6 +12,7 @@ use utoipa::{
     },
 };
 
+use super::speech::{SpeechDelta, SpeechDone};
 use crate::{
     error::{Error, ErrorBody},
     render::{Json, VerboseJson, stream},
@@ -20,14 +21,15 @@ use crate::{
 /// What does not belong to one path.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "speechd", description = "Speech to text by your own models, in the shape of the OpenAI audio API."),
+    info(title = "speechd", description = "Speech to text and text to speech by your own models, in the shape of the OpenAI audio API."),
     // In the order of the page.
     tags(
         (name = "audio", description = "Recordings to text"),
+        (name = "speech", description = "Texts to speech, and voices"),
         (name = "models", description = "What is served"),
         (name = "health", description = "For whoever runs the server")
     ),
-    components(schemas(ErrorBody, Json<'static>, VerboseJson<'static>, stream::Delta<'static>, stream::Done<'static>)),
+    components(schemas(ErrorBody, Json<'static>, VerboseJson<'static>, stream::Delta<'static>, stream::Done<'static>, SpeechDelta, SpeechDone)),
     modifiers(&Key)
 )]
 pub(super) struct Document;

@@ -29,7 +29,7 @@ use crate::{
 
 /// The only type of body that uploads come in.
 const EXPECTED: &str = "multipart/form-data";
-/// The part that holds the recording.
+/// The part that holds the recording, unless a form has it elsewhere.
 const FILE: &str = "file";
 /// Bytes that are written to the disk together.
 const SPOOL_BYTES: usize = 256 << 10;
@@ -61,6 +61,8 @@ pub struct Form {
     multipart: Multipart<'static>,
     gate: Gate,
     limits: Serve,
+    /// The part that holds the recording.
+    file_name: &'static str,
     fields: Vec<Field>,
     n_parts: usize,
     /// Of all names and values.
@@ -103,6 +105,7 @@ impl Form {
             multipart: Multipart::new(body, boundary),
             gate,
             limits: limits.clone(),
+            file_name: FILE,
             fields: Vec::new(),
             n_parts: 0,
             n_text_bytes: 0,
@@ -110,6 +113,11 @@ impl Form {
             has_had_file: false,
             is_at_end: false,
         })
+    }
+
+    /// The same whose recording is in the part of this name.
+    pub fn with_file(self, file_name: &'static str) -> Self {
+        Self { file_name, ..self }
     }
 
     /// The text fields read so far, in order.
@@ -149,9 +157,9 @@ impl Form {
                     return Err(Error::Form(message.into()));
                 }
             }
-            if name == FILE {
+            if name == self.file_name {
                 if self.has_had_file {
-                    return Err(Error::invalid(FILE, "given twice; a request transcribes one recording"));
+                    return Err(Error::invalid(self.file_name, "given twice; a request has one recording"));
                 }
                 self.has_had_file = true;
                 self.file = Some(part);
@@ -169,7 +177,7 @@ impl Form {
     /// # Errors
     /// There is none, the body breaks off, or more of it than the limits allow.
     pub async fn spool_file(&mut self) -> Result<Upload, Error> {
-        let Some(mut part) = self.file.take() else { return Err(Error::Missing(FILE)) };
+        let Some(mut part) = self.file.take() else { return Err(Error::Missing(self.file_name)) };
         let extension = part.file_name().and_then(extension);
         let file = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(Error::internal)?;
         let file = file.map_err(spool_error)?;
@@ -185,7 +193,8 @@ impl Form {
         let mut file = spool.into_inner().into_std().await;
         file.rewind().map_err(spool_error)?;
         if bytes == 0 {
-            return Err(Error::Audio { fault: AudioFault::Invalid, message: "the file is empty".to_owned() });
+            let message = "the file is empty".to_owned();
+            return Err(Error::Audio { field: self.file_name, fault: AudioFault::Invalid, message });
         }
         Ok(Upload { file, bytes, extension })
     }

@@ -5,12 +5,17 @@ mod docs;
 mod fields;
 pub mod form;
 mod health;
+mod json;
 mod metrics;
 mod models;
+mod recording;
 pub mod request;
 mod schema;
+pub mod speech;
 mod transcribe;
 mod transcriptions;
+mod voice_consents;
+mod voices;
 
 use std::sync::Arc;
 
@@ -61,6 +66,15 @@ fn v1() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::default()
         .routes(routes!(transcriptions::create_transcription))
         .routes(routes!(transcriptions::create_translation))
+        .routes(routes!(speech::create_speech))
+        .routes(routes!(voices::create_voice, voices::list_voices))
+        .routes(routes!(voices::delete_voice))
+        .routes(routes!(voice_consents::create_consent, voice_consents::list_consents))
+        .routes(routes!(
+            voice_consents::retrieve_consent,
+            voice_consents::rename_consent,
+            voice_consents::delete_consent
+        ))
         .routes(routes!(models::list))
         .routes(routes!(models::retrieve))
 }
@@ -83,7 +97,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origin)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([
             access::HEADER,

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::schema::Refusals;
 use crate::{
     error::Error,
-    state::{AppState, Model, ModelState},
+    state::{AppState, Model, ModelState, Serving},
 };
 
 /// A list of models as the OpenAI API writes it.
@@ -40,6 +40,8 @@ pub(super) struct ModelObject {
     owned_by: &'static str,
     /// How far it is. Not part of the OpenAI API, whose clients ignore it.
     status: Status,
+    /// What it turns into what, once it is loaded. Not part of the OpenAI API either.
+    task: Option<ModelTask>,
 }
 
 /// How far a model is.
@@ -54,14 +56,30 @@ pub(super) enum Status {
     Failed,
 }
 
+/// What a model turns into what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ModelTask {
+    /// Speech into text: `/v1/audio/transcriptions` and `/v1/audio/translations`.
+    Transcription,
+    /// Text into speech: `/v1/audio/speech`.
+    Speech,
+}
+
 impl From<Model> for ModelObject {
     fn from(model: Model) -> Self {
-        let (status, created) = match &model.state {
-            ModelState::Loading => (Status::Loading, 0),
-            ModelState::Ready(serving) => (Status::Ready, serving.created),
-            ModelState::Failed(_) => (Status::Failed, 0),
+        let (status, created, task) = match &model.state {
+            ModelState::Loading => (Status::Loading, 0, None),
+            ModelState::Ready(Serving::Hears(hearing)) => {
+                (Status::Ready, hearing.created, Some(ModelTask::Transcription))
+            }
+            ModelState::Ready(Serving::Speaks(speaking)) => {
+                (Status::Ready, speaking.created, Some(ModelTask::Speech))
+            }
+            ModelState::Failed(_) => (Status::Failed, 0, None),
         };
-        Self { id: model.name.as_ref().to_owned(), object: "model", created, owned_by: "speechd", status }
+        let id = model.name.as_ref().to_owned();
+        Self { id, object: "model", created, owned_by: "speechd", status, task }
     }
 }
 

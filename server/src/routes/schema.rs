@@ -1,6 +1,8 @@
 //! The forms and responses of `/v1/audio/*` as `/openapi.json` describes them. A test holds the forms against what
 //! `TranscriptionRequest` reads.
 
+mod speech;
+
 use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive};
 
 use axum::http::StatusCode;
@@ -27,6 +29,10 @@ use crate::{
     config::Vad,
     error::ErrorBody,
     render::{Format, Json, VerboseJson, stream},
+};
+
+pub(super) use speech::{
+    ConsentForm, ConsentName, KeepRefusals, LookRefusals, Speech, SpeechBody, VoiceForm,
 };
 
 /// The form of `POST /v1/audio/transcriptions`.

@@ -29,11 +29,11 @@ use crate::{
     error::Error,
     metrics::{Arrival, Phase, Timeline},
     render::{self, Format, stream::Tokens},
-    state::{AppState, Serving},
+    state::{AppState, Hearing},
 };
 
 /// A comment is sent when nothing else was for so long: what stands between here and the client may take silence for death.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// An event with more tokens takes longer to write than a thread that answers requests should be kept: a segment has
 /// fewer, the whole text has any number.
 const MAX_INLINE_TOKENS: usize = 512;
@@ -63,7 +63,7 @@ pub(super) struct Terms {
 /// A request on its way.
 struct Running {
     state: Arc<AppState>,
-    serving: Arc<Serving>,
+    serving: Arc<Hearing>,
     shape: Shape,
     terms: Terms,
     /// Who translates the transcript, and into what.
@@ -76,7 +76,7 @@ struct Running {
 ///
 /// # Errors
 /// Audio that is refused, faults of ours.
-pub(super) async fn decode(state: &AppState, serving: &Serving, upload: Upload) -> Result<Waveform, Error> {
+pub(super) async fn decode(state: &AppState, serving: &Hearing, upload: Upload) -> Result<Waveform, Error> {
     let sample_rate = serving.transcriber.feature_spec().sample_rate;
     let decoding = state.decoder.decode(upload.file, sample_rate);
     let DecodedAudio { waveform, warnings, .. } = state.metrics.during(Phase::Decode, decoding).await?;
@@ -92,7 +92,7 @@ pub(super) async fn decode(state: &AppState, serving: &Serving, upload: Upload) 
 /// A model that is busy, time that ran out, faults of ours.
 pub(super) async fn transcribe(
     state: Arc<AppState>,
-    (serving, cascade): (Arc<Serving>, Option<Arc<Cascade>>),
+    (serving, cascade): (Arc<Hearing>, Option<Arc<Cascade>>),
     request: TranscriptionRequest,
     waveform: Waveform,
     terms: Terms,

@@ -25,13 +25,13 @@ use crate::{
     cascade::{Cascade, CascadeSlot},
     error::Error,
     metrics::{Arrival, Phase},
-    state::{AppState, Serving},
+    state::{AppState, Hearing},
     uploads::{Displaced, Full, Place},
 };
 
 /// When to ask again while too many others send.
-const UPLOADS_RETRY: Duration = Duration::from_secs(1);
-const BUSY_UPLOADS: &str = "as many uploads come in as may";
+pub(super) const UPLOADS_RETRY: Duration = Duration::from_secs(1);
+pub(super) const BUSY_UPLOADS: &str = "as many uploads come in as may";
 /// How long a client says that it waits.
 const CLIENT_TIMEOUT: &str = "x-stainless-read-timeout";
 
@@ -94,11 +94,11 @@ async fn answer(state: Arc<AppState>, task: Task, request: Request) -> Result<Re
 }
 
 /// What works on a request: a recogniser and, behind it, a translator.
-type Working = (Arc<Serving>, Option<Arc<Cascade>>);
+type Working = (Arc<Hearing>, Option<Arc<Cascade>>);
 
 /// The models that a request asks for, if they can do what is asked.
 fn check(state: &AppState, request: &TranscriptionRequest) -> Result<Working, Error> {
-    let serving = state.models.serving(&request.model)?;
+    let serving = state.models.hearing(&request.model)?;
     let slot = state.cascade.as_ref();
     let cascade = match &request.cascade {
         None => None,
@@ -144,7 +144,7 @@ async fn receive(state: &AppState, task: Task, headers: &HeaderMap, body: Body) 
     if let Some(request) = TranscriptionRequest::begin(task, form.fields(), defaults)? {
         let serving = match check(state, &request) {
             Ok((serving, _)) => serving,
-            Err(error) if may_be_put_right(&error, form.fields()) => state.models.serving(&request.model)?,
+            Err(error) if may_be_put_right(&error, form.fields()) => state.models.hearing(&request.model)?,
             Err(error) => return Err(error),
         };
         serving.engine.admission().check()?;
@@ -176,7 +176,7 @@ fn may_be_put_right(error: &Error, fields: &[Field]) -> bool {
 }
 
 /// The server's patience, or the client's where that is shorter.
-fn time_limit(headers: &HeaderMap, limit: Duration) -> Duration {
+pub(super) fn time_limit(headers: &HeaderMap, limit: Duration) -> Duration {
     let client =
         headers.get(CLIENT_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
     let client = client.filter(|secs| *secs > 0.0).and_then(|secs| Duration::try_from_secs_f64(secs).ok());

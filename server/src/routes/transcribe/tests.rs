@@ -13,7 +13,7 @@ use crate::{
     decode::DecodePool,
     load::load,
     render::sample::{segment, transcript},
-    state::Models,
+    state::{Models, Serving},
 };
 
 const BUNDLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
@@ -27,6 +27,7 @@ fn running(events: Vec<Event<TextPart, Transcribed>>) -> Running {
     let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
     let serving = load(&state, "m", std::path::Path::new(BUNDLE).into(), None, &compute, &Arc::default())
         .expect("a model");
+    let Serving::Hears(serving) = serving else { panic!("it speaks") };
     let (sender, receiver) = mpsc::channel(events.len());
     for event in events {
         sender.try_send(event).expect("room");
@@ -35,7 +36,7 @@ fn running(events: Vec<Event<TextPart, Transcribed>>) -> Running {
     let ago = |secs| now.checked_sub(Duration::from_secs(secs)).expect("the machine runs for longer");
     Running {
         state: Arc::new(state),
-        serving: Arc::new(serving),
+        serving,
         shape: Shape { format: Format::Json, words: false, segments: false, logprobs: true },
         terms: Terms {
             id: None,

@@ -1,0 +1,263 @@
+//! A JSON body: an object, read whole, whose members are taken by name. What nobody takes is unknown, and refused.
+
+use std::{fmt, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
+use futures_util::StreamExt;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::form::shown_name;
+use crate::{
+    config::Serve,
+    error::{Error, quoted},
+};
+
+/// The only type of these bodies.
+const EXPECTED: &str = "application/json";
+/// Largest body: many times the longest text, however it is escaped.
+pub(super) const MAX_BYTES: usize = 128 << 10;
+
+/// Reads a body that is said to be JSON.
+///
+/// # Errors
+/// Another type, more bytes than the longest request has, a client that takes too long or leaves.
+pub(super) async fn read(headers: &HeaderMap, body: Body, limits: &Serve) -> Result<Vec<u8>, Error> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
+        // Nothing that unpacks is unpacked: a small body stays small.
+        if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
+            return Err(Error::ContentEncoding(quoted(&String::from_utf8_lossy(encoding.as_bytes()))));
+        }
+    }
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default();
+    if !essence.trim().eq_ignore_ascii_case(EXPECTED) {
+        return Err(Error::ContentType { expected: EXPECTED });
+    }
+    // What is so small has no reason to come slowly.
+    let limit = limits.upload_idle_secs;
+    let late = |_| Error::SlowUpload { what: "the whole of it", limit_secs: limit.get() };
+    timeout(limit.duration().max(Duration::from_millis(1)), collect(body)).await.map_err(late)?
+}
+
+async fn collect(body: Body) -> Result<Vec<u8>, Error> {
+    let mut pieces = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| Error::Disconnected)?;
+        if bytes.len() + piece.len() > MAX_BYTES {
+            return Err(Error::Json(format!("it has more than {MAX_BYTES} bytes").into()));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// The members of an object, taken by name.
+pub(super) struct Members {
+    all: Vec<(String, Value)>,
+    /// Every name that was asked for.
+    asked: Vec<&'static str>,
+}
+
+impl Members {
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// Bytes that are no JSON, or JSON that is no object.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let object: Object = serde_json::from_slice(bytes).map_err(|error| {
+            // What the parser repeats of the client's text may be anything.
+            let place = format!("line {}, column {}", error.line(), error.column());
+            Error::Json(match error.classify() {
+                serde_json::error::Category::Data => "it is not an object".into(),
+                serde_json::error::Category::Eof => "it breaks off".into(),
+                _ => format!("it is not JSON: see {place}").into(),
+            })
+        })?;
+        Ok(Self { all: object.0, asked: Vec::new() })
+    }
+
+    /// The value of a member that may be given once; `null` is as good as none.
+    pub(super) fn take(&mut self, name: &'static str) -> Result<Option<Value>, Error> {
+        self.asked.push(name);
+        let Some(position) = self.all.iter().position(|(found, _)| found == name) else { return Ok(None) };
+        let (_, value) = self.all.remove(position);
+        if self.all.iter().any(|(found, _)| found == name) {
+            return Err(Error::invalid(name, "given twice"));
+        }
+        Ok(Some(value).filter(|value| !value.is_null()))
+    }
+
+    /// A text.
+    pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>, Error> {
+        self.take(name)?.map(|value| text(name, value)).transpose()
+    }
+
+    /// A number with a fraction.
+    pub(super) fn number(&mut self, name: &'static str) -> Result<Option<f64>, Error> {
+        let number = |value: Value| value.as_f64().ok_or_else(|| wrong(name, "a number", &value));
+        self.take(name)?.map(number).transpose()
+    }
+
+    /// A number without one, from 0.
+    pub(super) fn integer(&mut self, name: &'static str) -> Result<Option<u64>, Error> {
+        let integer = |value: Value| value.as_u64().ok_or_else(|| wrong(name, "an integer from 0", &value));
+        self.take(name)?.map(integer).transpose()
+    }
+
+    /// Refuses what nobody took.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        match self.all.first() {
+            Some((name, _)) => Err(Error::Unknown { param: shown_name(name), known: self.asked.join(", ") }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A value that is a text.
+pub(super) fn text(name: &'static str, value: Value) -> Result<String, Error> {
+    match value {
+        Value::String(text) => Ok(text),
+        value => Err(wrong(name, "a string", &value)),
+    }
+}
+
+/// That a value is of another type than the one that is expected.
+pub(super) fn wrong(name: &'static str, expected: &str, found: &Value) -> Error {
+    let found = match found {
+        Value::Null => "null".to_owned(),
+        Value::Bool(switch) => switch.to_string(),
+        Value::Number(number) => quoted(&number.to_string()),
+        Value::String(text) => quoted(text),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    };
+    Error::invalid(name, format!("{found} is not {expected}"))
+}
+
+/// Members in their order, those that are given twice included.
+struct Object(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Object(members))
+            }
+        }
+
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn bodies_of_another_kind_or_size_are_refused() {
+        let limits = Config::load(None).expect("the defaults").serve;
+        let headers = |pairs: &[(header::HeaderName, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+        };
+        let json = headers(&[(header::CONTENT_TYPE, "Application/JSON; charset=utf-8")]);
+        assert_eq!(read(&json, Body::from("{}"), &limits).await.expect("read"), b"{}");
+        let packed = headers(&[(header::CONTENT_TYPE, EXPECTED), (header::CONTENT_ENCODING, "gzip")]);
+        for (headers, n_bytes, code) in [
+            (HeaderMap::new(), 2, "unsupported_content_type"),
+            (headers(&[(header::CONTENT_TYPE, "text/plain")]), 2, "unsupported_content_type"),
+            (packed, 2, "unsupported_content_encoding"),
+            (json.clone(), MAX_BYTES + 1, "invalid_json"),
+        ] {
+            let error = read(&headers, Body::from(vec![b' '; n_bytes]), &limits).await.expect_err("refused");
+            assert_eq!(error.code(), code);
+        }
+        assert_eq!(
+            read(&json, Body::from(vec![b' '; MAX_BYTES]), &limits).await.expect("read").len(),
+            MAX_BYTES
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for_without_end() {
+        let mut limits = Config::load(None).expect("the defaults").serve;
+        limits.upload_idle_secs = 0.01.try_into().expect("seconds");
+        let json = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(EXPECTED))]);
+        let never = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let error = read(&json, never, &limits).await.expect_err("late");
+        assert_eq!(error.code(), "upload_timeout");
+    }
+
+    #[test]
+    fn what_is_no_object_says_so_and_repeats_nothing() {
+        for (text, part) in [
+            ("", "breaks off"),
+            ("{\"a\": ", "breaks off"),
+            ("[]", "not an object"),
+            ("\"a\"", "not an object"),
+            ("{\"secret\u{1b}\": }", "line 1"),
+            ("{\"a\": nan}", "line 1"),
+            ("{'a': 1}", "line 1"),
+        ] {
+            let Err(error) = Members::parse(text.as_bytes()) else { panic!("{text} is read") };
+            let message = error.to_string();
+            assert!(error.code() == "invalid_json" && message.contains(part), "{text}: {message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        assert!(Members::parse("[".repeat(100_000).as_bytes()).is_err());
+        assert!(Members::parse(format!("{{\"a\": {}", "[".repeat(100_000)).as_bytes()).is_err());
+        assert!(Members::parse(b"{\"a\": \"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn members_are_taken_once_by_their_type_and_the_rest_is_named() {
+        let members = || {
+            Members::parse(br#"{"a": "x", "b": 1.5, "c": null, "d": 7, "d": 8, "e": -1}"#).expect("an object")
+        };
+        let mut taken = members();
+        assert_eq!(taken.text("a").expect("a text").as_deref(), Some("x"));
+        assert_eq!(taken.number("b").expect("a number"), Some(1.5));
+        assert_eq!(taken.text("c").expect("nothing"), None);
+        let refused = |error: Error| (error.code(), error.body(None).error.param);
+        assert_eq!(refused(taken.take("d").expect_err("twice")), ("invalid_value", Some("d".to_owned())));
+        assert_eq!(
+            refused(taken.integer("e").expect_err("negative")),
+            ("invalid_value", Some("e".to_owned()))
+        );
+        assert_eq!(
+            refused(members().number("a").expect_err("a text")),
+            ("invalid_value", Some("a".to_owned()))
+        );
+        assert_eq!(
+            refused(members().text("b").expect_err("a number")),
+            ("invalid_value", Some("b".to_owned()))
+        );
+        assert_eq!(
+            refused(members().finish().expect_err("all of it")),
+            ("unknown_parameter", Some("a".to_owned()))
+        );
+    }
+}

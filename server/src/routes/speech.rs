@@ -1,0 +1,365 @@
+//! `POST /v1/audio/speech`: from a text to sound, which is sent while it is made.
+
+pub mod request;
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use audio::encode::{AudioFormat, Encoder};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::header,
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use models::Spoken;
+use serde::Serialize;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::spawn_blocking,
+    time::{timeout, timeout_at},
+};
+use tracing::Instrument;
+use utoipa::ToSchema;
+
+use self::request::SpeechRequest;
+use super::{
+    json,
+    schema::{Speech, SpeechBody},
+    transcribe::KEEP_ALIVE,
+    transcriptions::time_limit,
+};
+use crate::{
+    access::{self, RequestId},
+    engine::{Event, Events},
+    error::Error,
+    metrics::Phase,
+    speaking::Speaking,
+    state::AppState,
+};
+
+/// Samples per second of all that is sent, whatever the model speaks at: OpenAI's.
+const SAMPLE_RATE: u32 = 24_000;
+/// Bytes that may wait for a client. Sound is made faster than it is listened to, so it is kept here, and no model waits: the longest text,
+/// spoken slowly and not compressed, is less. Who leaves more is cut off.
+const MAX_UNREAD_BYTES: usize = 64 << 20;
+
+/// Speaks a text.
+#[utoipa::path(
+    post, path = "/v1/audio/speech", tag = "speech", security(("key" = []), ()),
+    request_body(content = SpeechBody, content_type = "application/json"),
+    responses(Speech)
+)]
+pub(super) async fn create_speech(
+    State(state): State<Arc<AppState>>,
+    request: Request,
+) -> Result<Response, Error> {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let serve = &state.config.serve;
+    let limit = time_limit(&head.headers, serve.request_timeout_secs.duration());
+    let reading = json::read(&head.headers, body, serve);
+    let read = state.metrics.during(Phase::Upload, reading).await;
+    if let Err(Error::Disconnected) = read {
+        // A client that leaves while it sends is an error of its body, not the end of this future.
+        state.metrics.cancelled(Phase::Upload);
+    }
+    let request = SpeechRequest::parse(&read?, &state.config.speak)?;
+    let received = Instant::now();
+    state.metrics.phase(Phase::Upload, received - started);
+    let speaking = state.models.speaking(&request.model)?;
+    speaking.engine.admission().check()?;
+    let terms =
+        Terms { id: head.extensions.get().cloned(), received, limit: serve.request_timeout_secs.duration() };
+    let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
+    // How long a client says that it waits is until the first sound; then some comes all the time.
+    timeout(limit, speak(Arc::clone(&state), speaking, request, terms, received + limit))
+        .await
+        .map_err(late)?
+}
+
+/// What a client is owed beside its sound.
+#[derive(Debug, Clone)]
+struct Terms {
+    /// Names the request in errors and in the log.
+    id: Option<RequestId>,
+    /// When it was there.
+    received: Instant,
+    /// How long it may take in all.
+    limit: Duration,
+}
+
+async fn speak(
+    state: Arc<AppState>,
+    speaking: Arc<Speaking>,
+    request: SpeechRequest,
+    terms: Terms,
+    deadline: Instant,
+) -> Result<Response, Error> {
+    let SpeechRequest { input, voice, format, is_sse, options, .. } = request;
+    let began = Instant::now();
+    let preparing = async {
+        let voice = speaking.voice(&voice, &state.voices).await?;
+        let model = speaking.synthesizer.clone();
+        let preparing = spawn_blocking(move || model.prepare(&input, &voice, &options));
+        preparing.await.map_err(Error::internal)?.map_err(Error::from)
+    };
+    let speech = state.metrics.during(Phase::Prepare, preparing).await?;
+    state.metrics.phase(Phase::Prepare, began.elapsed());
+    let patience = deadline.saturating_duration_since(Instant::now());
+    let permit = speaking.engine.admission().enter(speech.expected_secs(), Some(patience))?;
+    let began = Instant::now();
+    let submitting = speaking.engine.submit(permit, move |_| Ok(speech));
+    let events = state.metrics.during(Phase::Queue, submitting).await;
+    let encoder = Encoder::converting(format, speaking.synthesizer.sample_rate(), SAMPLE_RATE, None)
+        .map_err(Error::internal)?;
+    let mut running =
+        Running { state, speaking, terms, began, events, encoder: Some(encoder), has_sound: false };
+    // Until there is something to send, an error has a status of its own.
+    let first = loop {
+        let piece = running.next().await?;
+        if !matches!(&piece, Piece::Sound(bytes) if bytes.is_empty()) {
+            break piece;
+        }
+    };
+    let id = running.terms.id.clone();
+    let pieces = running.into_pieces(first);
+    Ok(if is_sse { events_response(pieces, id) } else { audio_response(pieces, format) })
+}
+
+/// What is sent.
+enum Piece {
+    /// Bytes of the format, perhaps none.
+    Sound(Vec<u8>),
+    /// The last bytes, and what was spoken.
+    Last(Vec<u8>, Spoken),
+}
+
+/// A request on its way.
+struct Running {
+    state: Arc<AppState>,
+    speaking: Arc<Speaking>,
+    terms: Terms,
+    /// When it was handed to the model.
+    began: Instant,
+    events: Events<Vec<f32>, Spoken>,
+    /// Gone once it has written its last.
+    encoder: Option<Encoder>,
+    has_sound: bool,
+}
+
+impl Running {
+    /// What the model says next, encoded.
+    async fn next(&mut self) -> Result<Piece, Error> {
+        let Terms { received, limit, .. } = self.terms;
+        let event = timeout_at((received + limit).into(), self.events.recv())
+            .await
+            .map_err(|_| Error::Deadline { limit_secs: limit.as_secs_f64() })?;
+        let (samples, spoken) = match event {
+            Some(Event::Part(samples)) => (samples, None),
+            Some(Event::Done(spoken)) => (Vec::new(), Some(spoken)),
+            Some(Event::Failed(error)) => return Err(error.into()),
+            None => return Err(Error::Internal(anyhow::anyhow!("the model gave the request up"))),
+        };
+        let ended = || Error::Internal(anyhow::anyhow!("the model goes on after its end"));
+        let encoder = self.encoder.take().ok_or_else(ended)?;
+        let is_last = spoken.is_some();
+        // A second of sound takes milliseconds to encode.
+        let encoding = spawn_blocking(move || encode(encoder, &samples, is_last));
+        let (bytes, encoder) = encoding.await.map_err(Error::internal)??;
+        self.encoder = encoder;
+        if !self.has_sound && !bytes.is_empty() {
+            self.has_sound = true;
+            self.state.metrics.first_sound(received.elapsed());
+        }
+        Ok(match spoken {
+            None => Piece::Sound(bytes),
+            Some(spoken) => {
+                self.note(&spoken);
+                Piece::Last(bytes, spoken)
+            }
+        })
+    }
+
+    /// Log and metrics of what is done.
+    fn note(&self, spoken: &Spoken) {
+        let Spoken { n_symbols, n_patches, duration_secs } = *spoken;
+        let (metrics, time) = (&self.state.metrics, self.terms.received.elapsed());
+        metrics.spoken(&self.speaking.name, duration_secs, time);
+        metrics.tokens(n_patches);
+        metrics.phase(Phase::Speak, self.began.elapsed());
+        let (model, total_secs) = (&*self.speaking.name, time.as_secs_f64());
+        tracing::info!(model, audio_secs = duration_secs, n_symbols, n_patches, total_secs, "spoken");
+    }
+
+    /// All pieces, `first` before the others, which are fetched whether they are read or not.
+    fn into_pieces(self, first: Piece) -> Pieces {
+        let (sender, receiver) = unbounded_channel();
+        let n_unread = Arc::new(AtomicUsize::new(0));
+        let pieces = Pieces { receiver, n_unread: Arc::clone(&n_unread) };
+        tokio::spawn(self.pump(first, sender, n_unread).instrument(tracing::Span::current()));
+        pieces
+    }
+
+    /// Fetches pieces until the last, an error, or nobody is left to read them: then the model hears of it, because its events are
+    /// dropped.
+    async fn pump(
+        mut self,
+        first: Piece,
+        sender: UnboundedSender<Result<Piece, Error>>,
+        n_unread: Arc<AtomicUsize>,
+    ) {
+        let mut next = Ok(first);
+        loop {
+            let is_last = !matches!(next, Ok(Piece::Sound(_)));
+            if let Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) = &next
+                && n_unread.fetch_add(bytes.len(), Relaxed) + bytes.len() > MAX_UNREAD_BYTES
+            {
+                next = Err(Error::Unread { limit_bytes: MAX_UNREAD_BYTES });
+            }
+            let is_last = is_last || next.is_err();
+            if let Err(error) = &next {
+                access::note(&self.state, error);
+            }
+            // Nobody there to hear it is no fault.
+            if sender.send(next).is_err() || is_last {
+                return;
+            }
+            next = tokio::select! {
+                () = sender.closed() => return,
+                piece = self.next() => piece,
+            };
+        }
+    }
+}
+
+/// The bytes that are ready; at the last samples all others, and no encoder is left.
+fn encode(mut encoder: Encoder, samples: &[f32], is_last: bool) -> Result<(Vec<u8>, Option<Encoder>), Error> {
+    // The client's audio is not at fault, there is none.
+    let mut bytes = encoder.push(samples).map_err(Error::internal)?;
+    if !is_last {
+        return Ok((bytes, Some(encoder)));
+    }
+    bytes.extend(encoder.finish().map_err(Error::internal)?);
+    Ok((bytes, None))
+}
+
+/// Pieces that wait to be sent. Dropping it ends the work.
+struct Pieces {
+    receiver: UnboundedReceiver<Result<Piece, Error>>,
+    n_unread: Arc<AtomicUsize>,
+}
+
+impl Pieces {
+    /// The pieces in order; the last is a [`Piece::Last`] or an error, whatever happens.
+    fn into_stream(self) -> impl Stream<Item = Result<Piece, Error>> + Send + 'static {
+        stream::unfold(Some(self), |pieces| async move {
+            let mut pieces = pieces?;
+            let broken = || Err(Error::Internal(anyhow::anyhow!("the speech broke off")));
+            let piece = pieces.receiver.recv().await.unwrap_or_else(broken);
+            if let Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) = &piece {
+                pieces.n_unread.fetch_sub(bytes.len(), Relaxed);
+            }
+            let goes_on = matches!(piece, Ok(Piece::Sound(_)));
+            Some((piece, goes_on.then_some(pieces)))
+        })
+    }
+}
+
+/// The bytes as they come. An error cuts the connection: what was sent is seen to be no whole file.
+fn audio_response(pieces: Pieces, format: AudioFormat) -> Response {
+    let bytes = pieces.into_stream().filter_map(|piece| async move {
+        match piece {
+            Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) => {
+                (!bytes.is_empty()).then(|| Ok(Bytes::from(bytes)))
+            }
+            Err(error) => Some(Err(io::Error::other(error.to_string()))),
+        }
+    });
+    ([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(bytes)).into_response()
+}
+
+/// Server-sent events until the last, which says what was spoken or what went wrong.
+fn events_response(pieces: Pieces, id: Option<RequestId>) -> Response {
+    let events = pieces.into_stream().flat_map(move |piece| {
+        let mut events = Vec::new();
+        match piece {
+            Ok(Piece::Sound(bytes)) => events.extend(delta(&bytes)),
+            Ok(Piece::Last(bytes, spoken)) => {
+                events.extend(delta(&bytes));
+                events.push(event(&SpeechDone::new(&spoken)));
+            }
+            Err(error) => {
+                let body = error.body(id.as_ref().map(RequestId::as_str));
+                events.push(event(&body).event("error"));
+            }
+        }
+        stream::iter(events.into_iter().map(Ok::<_, Infallible>))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+fn delta(bytes: &[u8]) -> Option<sse::Event> {
+    (!bytes.is_empty())
+        .then(|| event(&SpeechDelta { r#type: "speech.audio.delta", audio: STANDARD.encode(bytes) }))
+}
+
+fn event(value: &impl Serialize) -> sse::Event {
+    // Strings and integers: nothing that JSON cannot hold.
+    sse::Event::default().data(serde_json::to_string(value).unwrap_or_default())
+}
+
+/// More of the sound.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SpeechDelta {
+    /// Always `speech.audio.delta`.
+    #[schema(example = "speech.audio.delta")]
+    r#type: &'static str,
+    /// The next bytes of the format, in Base64. All of them put together are the file.
+    audio: String,
+}
+
+/// The end of the sound.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SpeechDone {
+    /// Always `speech.audio.done`.
+    #[schema(example = "speech.audio.done")]
+    r#type: &'static str,
+    /// What was read and spoken.
+    usage: SpeechUsage,
+}
+
+/// What was read and spoken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SpeechUsage {
+    /// Symbols that the model read.
+    input_tokens: usize,
+    /// Patches of sound that it spoke.
+    output_tokens: usize,
+    /// Both together.
+    total_tokens: usize,
+}
+
+impl SpeechDone {
+    fn new(spoken: &Spoken) -> Self {
+        let (input_tokens, output_tokens) = (spoken.n_symbols, spoken.n_patches);
+        let usage = SpeechUsage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens };
+        Self { r#type: "speech.audio.done", usage }
+    }
+}
+
+#[cfg(test)]
+mod tests;

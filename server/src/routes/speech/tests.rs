@@ -1,0 +1,301 @@
+use audio::{DecodeAudio, Waveform, decode_bytes};
+use axum::{body::to_bytes, http::StatusCode};
+use models::Device;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::{
+    auth::Keys,
+    compute::Compute,
+    config::Config,
+    decode::DecodePool,
+    load::load,
+    routes::router,
+    speaking::tests::{bundle, sample},
+    state::{ModelState, Models, Serving},
+};
+
+const HEARS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/whisper-80");
+const TEXT: &str = "Good morning, and a long day to all of you.";
+
+/// A service with a model that speaks and one that hears, and these settings.
+fn state(settings: &str) -> (Arc<AppState>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("speechd.toml");
+    let voices = format!("{settings}\n[voices]\nfolder = {:?}\n", folder.path().join("voices"));
+    std::fs::write(&path, voices).expect("written");
+    let config = Config::load(Some(&path)).expect("a configuration");
+    let decoder = DecodePool::new("/none".into(), config.uploads);
+    let models = Models::new(["org/hears".to_owned(), "org/speaks".to_owned()]);
+    let state = AppState::new(config, Keys::default(), models, decoder);
+    let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
+    for (name, source) in [("org/hears", std::path::Path::new(HEARS).into()), ("org/speaks", bundle())] {
+        let serving = load(&state, name, source, None, &compute, &Arc::default()).expect("a model");
+        state.models.set(name, ModelState::Ready(serving));
+    }
+    (Arc::new(state), folder)
+}
+
+struct Answer {
+    status: StatusCode,
+    content_type: String,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).expect("JSON")
+    }
+
+    fn error(&self) -> (u16, String, String, String) {
+        let error = &self.json()["error"];
+        let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+        (self.status.as_u16(), text("code"), text("param"), text("message"))
+    }
+
+    fn events(&self) -> Vec<Value> {
+        assert_eq!(self.content_type, "text/event-stream");
+        let text = std::str::from_utf8(&self.bytes).expect("UTF-8");
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.map(|json| serde_json::from_str(json).expect("JSON")).collect()
+    }
+}
+
+async fn send(state: &Arc<AppState>, path: &str, body: String) -> Answer {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").body(Body::from(body));
+    let response = router(state).oneshot(request.expect("a request")).await.expect("answered");
+    let content_type = response.headers()[header::CONTENT_TYPE].to_str().expect("text").to_owned();
+    let status = response.status();
+    let bytes = to_bytes(response.into_body(), 1 << 30).await.expect("a body").to_vec();
+    Answer { status, content_type, bytes }
+}
+
+async fn speak(state: &Arc<AppState>, more: &Value) -> Answer {
+    let mut body = json!({"model": "org/speaks", "input": TEXT, "voice": "anna"});
+    for (name, value) in more.as_object().expect("an object") {
+        body[name] = value.clone();
+    }
+    send(state, "/v1/audio/speech", body.to_string()).await
+}
+
+fn decoded(bytes: Vec<u8>, format: AudioFormat) -> Waveform {
+    decode_bytes(bytes, Some(format.extension()), &DecodeAudio::default()).expect("sound").waveform
+}
+
+#[tokio::test]
+async fn every_format_has_the_same_sound_at_24_khz() {
+    let (state, _folder) = state("");
+    let pcm = speak(&state, &json!({"response_format": "pcm"})).await;
+    assert_eq!((pcm.status, pcm.content_type.as_str()), (StatusCode::OK, "audio/pcm"));
+    let secs = pcm.bytes.len() as f64 / 48_000.0;
+    assert!(secs > 0.5 && pcm.bytes.iter().any(|byte| *byte != 0), "{secs}");
+    for format in [AudioFormat::Mp3, AudioFormat::Opus, AudioFormat::Flac, AudioFormat::Wav] {
+        let answer = speak(&state, &json!({"response_format": format.extension()})).await;
+        assert_eq!((answer.status, answer.content_type.as_str()), (StatusCode::OK, format.content_type()));
+        if format == AudioFormat::Wav {
+            // As long as the stream lasts, players take from it.
+            assert_eq!(
+                (&answer.bytes[4..8], &answer.bytes[40..44]),
+                ([0xff; 4].as_slice(), [0xff; 4].as_slice())
+            );
+            assert_eq!(&answer.bytes[44..], pcm.bytes);
+        }
+        let waveform = decoded(answer.bytes, format);
+        assert_eq!(waveform.sample_rate, if format == AudioFormat::Opus { 48_000 } else { 24_000 });
+        assert!((waveform.duration_secs() - secs).abs() < 0.12, "{format}: {} s", waveform.duration_secs());
+    }
+    let standard = speak(&state, &json!({})).await;
+    assert_eq!(standard.content_type, "audio/mpeg");
+}
+
+#[tokio::test]
+async fn events_hold_the_same_bytes_and_say_what_was_spoken() {
+    let (state, _folder) = state("");
+    for format in AudioFormat::ALL {
+        let options = json!({"response_format": format.extension(), "input": TEXT.repeat(20)});
+        let plain = speak(&state, &options).await;
+        let mut options = options;
+        options["stream_format"] = "sse".into();
+        let events = speak(&state, &options).await.events();
+        let (done, deltas) = events.split_last().expect("events");
+        assert!(deltas.len() > 1, "{format}: it is sent while it is made");
+        let mut bytes = Vec::new();
+        for delta in deltas {
+            assert_eq!(delta["type"], "speech.audio.delta");
+            bytes.extend(STANDARD.decode(delta["audio"].as_str().expect("text")).expect("Base64"));
+        }
+        assert!(bytes == plain.bytes, "{format}");
+        assert_eq!(done["type"], "speech.audio.done");
+        let tokens = |key: &str| done["usage"][key].as_u64().expect("a number");
+        assert!(tokens("input_tokens") > 0 && tokens("output_tokens") > 0);
+        assert_eq!(tokens("total_tokens"), tokens("input_tokens") + tokens("output_tokens"));
+    }
+    let page = state.metrics.encode(&state.models);
+    let n_spoken = AudioFormat::ALL.len() * 2;
+    assert!(page.contains(&format!("speechd_ttfa_seconds_count {n_spoken}\n")), "{page}");
+    for part in [
+        r#"speechd_audio_seconds_total{task="speak",model="org/speaks"} "#,
+        r#"speechd_queue_audio_seconds{model="org/speaks"} 0.0"#,
+        r#"speechd_phase_seconds_count{phase="speak"} "#,
+    ] {
+        assert!(page.contains(part), "{part} is not in\n{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_names_one_that_can() {
+    let (state, _folder) = state("");
+    let (status, code, param, message) = speak(&state, &json!({"model": "org/hears"})).await.error();
+    assert_eq!((status, code.as_str(), param.as_str()), (400, "invalid_value", "model"));
+    assert!(message.contains("org/speaks does"), "{message}");
+    let message = state.models.hearing("org/speaks").map(drop).expect_err("it speaks").to_string();
+    assert!(message.contains("org/hears does"), "{message}");
+    state.models.set("org/speaks", ModelState::Failed("no".to_owned()));
+    let (.., message) = speak(&state, &json!({"model": "org/hears"})).await.error();
+    assert!(message.contains("no model that is served here does"), "{message}");
+    assert_eq!(speak(&state, &json!({})).await.error().1, "model_unavailable");
+    assert_eq!(speak(&state, &json!({"model": "../org/speaks"})).await.error().0, 404);
+}
+
+#[tokio::test]
+async fn what_cannot_be_spoken_has_a_status_and_a_name() {
+    let (state, _folder) = state("");
+    for (more, param, part) in [
+        (json!({"voice": "nobody"}), "voice", "anna, ben"),
+        (json!({"voice": {"id": "voice_../../x"}}), "voice", "GET /v1/audio/voices"),
+        (json!({"language": "de"}), "language", "en, ps"),
+        (json!({"input": "😀 ... \u{1b}"}), "input", "nothing"),
+        (json!({"input": "a".repeat(4097)}), "input", "4096"),
+        (json!({"steps": 0}), "steps", "64"),
+    ] {
+        let (status, code, found, message) = speak(&state, &more).await.error();
+        assert_eq!((status, code.as_str(), found.as_str()), (400, "invalid_value", param), "{message}");
+        assert!(message.contains(part), "{message}");
+    }
+    for (body, code) in [("", "invalid_json"), ("[1]", "invalid_json"), ("{}", "missing_required_parameter")]
+    {
+        let (status, found, ..) = send(&state, "/v1/audio/speech", body.to_owned()).await.error();
+        assert_eq!((status, found.as_str()), (400, code));
+    }
+    // All that is as long as it may be.
+    let long =
+        speak(&state, &json!({"input": "é".repeat(4096), "speed": 4.0, "response_format": "pcm"})).await;
+    assert!(long.status == StatusCode::OK && !long.bytes.is_empty());
+}
+
+#[tokio::test]
+async fn voices_that_were_brought_speak() -> Result<(), crate::store::Error> {
+    let (state, _folder) = state("");
+    let consent = state.voices.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
+    let id = state.voices.add_voice("mine".to_owned(), consent, sample(3.0)).await?.id;
+    for voice in [json!({"id": id}), json!(id), json!("alloy"), json!("cedar"), json!({"id": "ben"})] {
+        let answer = speak(&state, &json!({"voice": voice})).await;
+        assert_eq!(answer.status, StatusCode::OK, "{voice}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_comes_when_there_is_no_room_is_told_when_to_come_back() {
+    let (state, _folder) = state("[serve]\nmax_queued_requests = 1");
+    let Serving::Speaks(speaking) = state.models.serving("org/speaks").expect("a model") else {
+        panic!("it hears")
+    };
+    let inside = speaking.engine.admission().enter(60.0, None).expect("room");
+    let (status, code, ..) = speak(&state, &json!({})).await.error();
+    assert_eq!((status, code.as_str()), (429, "rate_limit_exceeded"));
+    drop(inside);
+    assert_eq!(speak(&state, &json!({})).await.status, StatusCode::OK);
+}
+
+/// Pieces as the model's side sends them.
+fn pieces(sent: Vec<Result<Piece, Error>>) -> Pieces {
+    let (sender, receiver) = unbounded_channel();
+    let n_bytes: usize = sent
+        .iter()
+        .map(|piece| match piece {
+            Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) => bytes.len(),
+            Err(_) => 0,
+        })
+        .sum();
+    for piece in sent {
+        sender.send(piece).map_err(drop).expect("the other end is there");
+    }
+    Pieces { receiver, n_unread: Arc::new(AtomicUsize::new(n_bytes)) }
+}
+
+fn spoken() -> Spoken {
+    Spoken { n_symbols: 3, n_patches: 4, duration_secs: 1.0 }
+}
+
+#[tokio::test]
+async fn an_error_after_the_first_byte_is_seen() {
+    let late = || Err(Error::Deadline { limit_secs: 1.0 });
+    let sound = || Ok(Piece::Sound(vec![1, 2, 3]));
+    let id = None;
+    for broken in [vec![sound(), late()], vec![sound()]] {
+        let body = audio_response(pieces(broken), AudioFormat::Mp3).into_body();
+        let read = to_bytes(body, 100).await;
+        assert!(read.is_err(), "it looks whole");
+    }
+    let whole = vec![sound(), Ok(Piece::Sound(Vec::new())), Ok(Piece::Last(vec![4], spoken()))];
+    let body = audio_response(pieces(whole), AudioFormat::Mp3).into_body();
+    assert_eq!(to_bytes(body, 100).await.expect("whole").to_vec(), [1, 2, 3, 4]);
+
+    for (broken, code) in [(vec![sound(), late()], "timeout"), (vec![sound()], "internal_error")] {
+        let body = events_response(pieces(broken), id.clone()).into_body();
+        let text = String::from_utf8(to_bytes(body, 10_000).await.expect("events").to_vec()).expect("UTF-8");
+        let (first, last) = text.trim_end().split_once("\n\n").expect("two events");
+        assert!(first.contains("speech.audio.delta") && first.contains("AQID"), "{first}");
+        assert!(last.starts_with("event: error\ndata: {\"error\":{") && last.contains(code), "{last}");
+    }
+}
+
+/// What the model says, fetched for a client that reads nothing.
+async fn pumped(first: Vec<u8>, n_unread: usize) -> Vec<Result<Piece, Error>> {
+    let (state, _folder) = state("");
+    let speaking = state.models.speaking("org/speaks").expect("a model");
+    let (told, events) = tokio::sync::mpsc::channel(4);
+    told.try_send(Event::Part(vec![0.25; 24_000])).expect("room");
+    told.try_send(Event::Done(spoken())).expect("room");
+    let encoder = Encoder::converting(AudioFormat::Pcm, 24_000, SAMPLE_RATE, None).expect("an encoder");
+    let now = Instant::now();
+    let terms = Terms { id: None, received: now, limit: Duration::from_secs(60) };
+    let running =
+        Running { state, speaking, terms, began: now, events, encoder: Some(encoder), has_sound: true };
+    let (sender, mut receiver) = unbounded_channel();
+    running.pump(Piece::Sound(first), sender, Arc::new(AtomicUsize::new(n_unread))).await;
+    let mut pieces = Vec::new();
+    while let Some(piece) = receiver.recv().await {
+        pieces.push(piece);
+    }
+    pieces
+}
+
+#[tokio::test]
+async fn sound_waits_for_a_slow_client_up_to_a_limit() {
+    let pieces = pumped(vec![1], 0).await;
+    assert!(
+        matches!(pieces.as_slice(), [Ok(Piece::Sound(_)), Ok(Piece::Sound(more)), Ok(Piece::Last(..))] if more.len() == 48_000)
+    );
+    let pieces = pumped(vec![1], MAX_UNREAD_BYTES - 10_000).await;
+    assert!(matches!(pieces.as_slice(), [Ok(Piece::Sound(_)), Err(Error::Unread { .. })]));
+}
+
+/// A client that leaves is one whose pieces are dropped.
+#[tokio::test]
+async fn work_for_nobody_ends() {
+    let (state, _folder) = state("");
+    let speaking = state.models.speaking("org/speaks").expect("a model");
+    let (told, events) = tokio::sync::mpsc::channel::<Event<Vec<f32>, Spoken>>(4);
+    let encoder = Encoder::converting(AudioFormat::Pcm, 24_000, SAMPLE_RATE, None).expect("an encoder");
+    let now = Instant::now();
+    let terms = Terms { id: None, received: now, limit: Duration::from_secs(60) };
+    let running =
+        Running { state, speaking, terms, began: now, events, encoder: Some(encoder), has_sound: true };
+    let pieces = running.into_pieces(Piece::Sound(vec![1]));
+    assert!(!told.is_closed());
+    drop(pieces);
+    timeout(Duration::from_secs(20), told.closed()).await.expect("the model hears of it");
+}

@@ -1,0 +1,226 @@
+//! A model that speaks, as the service has it: its engine, and the voices that it has learnt from recordings.
+
+use std::{fmt, sync::Arc};
+
+use anyhow::Context;
+use audio::{Waveform, resample};
+use models::{SynthesisWorker, Synthesizer, Voice};
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use crate::{
+    config::Serve,
+    engine::{Bounds, CorePermit, Engine},
+    error::{Error, quoted},
+    metrics::Metrics,
+    store::VoiceStore,
+};
+
+/// OpenAI's own voices, whose names stand for the model's: the first for its first, and so on, over again where it has fewer.
+pub const BUILT_IN: [&str; 13] = [
+    "alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin",
+    "cedar",
+];
+/// Voices of recordings that are kept in memory; the one that was not asked for the longest goes.
+const MAX_LEARNT: usize = 32;
+/// The model's own voices that an error lists.
+const MAX_LISTED: usize = 20;
+
+/// A model that turns text into speech.
+pub struct Speaking {
+    /// Its name.
+    pub name: Arc<str>,
+    /// When its bundle was made, in seconds since 1970.
+    pub created: u64,
+    /// The model.
+    pub synthesizer: Synthesizer,
+    /// Who runs it.
+    pub engine: Engine<SynthesisWorker>,
+    /// It shares the machine with the others.
+    cores: Arc<CorePermit>,
+    /// Voices of recordings by their ids, the latest at the end. One is learnt at a time; the others wait where they can be
+    /// given up.
+    learnt: Mutex<Vec<(String, Voice)>>,
+}
+
+impl fmt::Debug for Speaking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Speaking").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Speaking {
+    /// Starts the model's threads. It computes when `cores` lets it.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(
+        (name, created): (&str, u64),
+        synthesizer: Synthesizer,
+        serve: &Serve,
+        cores: Arc<CorePermit>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let worker = SynthesisWorker::new(&synthesizer, serve.max_batch_rows);
+        // Texts come prepared: handing them over takes no time.
+        let engine = Engine::start(name, worker, Bounds::of(serve), 1, Arc::clone(&cores), metrics)
+            .context("no threads for the model")?;
+        Ok(Self { name: name.into(), created, synthesizer, engine, cores, learnt: Mutex::default() })
+    }
+
+    /// The voice that a request names: one of the model's own, one of OpenAI's names for them ([`BUILT_IN`]), or the id of one
+    /// in the store, which the model learns when it is first asked for.
+    ///
+    /// # Errors
+    /// There is none of this name, its recording is not one that the model can learn, faults of ours.
+    pub async fn voice(self: &Arc<Self>, wanted: &str, store: &Arc<VoiceStore>) -> Result<Voice, Error> {
+        if let Some(own) = own_voice(self.synthesizer.voices(), wanted) {
+            return Ok(own.clone());
+        }
+        if store.voice(wanted).await?.is_none() {
+            return Err(self.unknown_voice(wanted));
+        }
+        let mut learnt = self.learnt.lock().await;
+        if let Some(position) = learnt.iter().position(|(id, _)| id == wanted) {
+            let known = learnt.remove(position);
+            let voice = known.1.clone();
+            learnt.push(known);
+            return Ok(voice);
+        }
+        // It may be gone meanwhile.
+        let sample = store.sample(wanted).await?.ok_or_else(|| self.unknown_voice(wanted))?;
+        let (model, name) = (Arc::clone(self), wanted.to_owned());
+        let voice = spawn_blocking(move || model.learn(&name, &sample)).await.map_err(Error::internal)??;
+        if learnt.len() >= MAX_LEARNT {
+            learnt.remove(0);
+        }
+        learnt.push((wanted.to_owned(), voice.clone()));
+        Ok(voice)
+    }
+
+    fn learn(&self, name: &str, sample: &Waveform) -> Result<Voice, Error> {
+        let sample = resample(sample, self.synthesizer.sample_rate())?;
+        let _turn = self.cores.turn();
+        Ok(self.synthesizer.voice_of(name, &sample)?)
+    }
+
+    fn unknown_voice(&self, wanted: &str) -> Error {
+        let voices = self.synthesizer.voices();
+        let listed: Vec<_> = voices.iter().take(MAX_LISTED).map(Voice::name).collect();
+        let more = if voices.len() > listed.len() { ", ..." } else { "" };
+        let message = format!(
+            "{} is none; {} has {}{more}, for which OpenAI's names stand, too; GET /v1/audio/voices lists those that were \
+             brought here, which go by their id",
+            quoted(wanted),
+            self.name,
+            listed.join(", ")
+        );
+        Error::invalid("voice", message)
+    }
+}
+
+/// The model's own voice of this name, or the one that one of OpenAI's names stands for.
+fn own_voice<'a>(voices: &'a [Voice], wanted: &str) -> Option<&'a Voice> {
+    let own = voices.iter().find(|voice| voice.name() == wanted);
+    own.or_else(|| {
+        let position = BUILT_IN.iter().position(|name| *name == wanted)?;
+        voices.get(position % voices.len().max(1))
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{borrow::Cow, path::Path};
+
+    use models::{BundleSource, Device, MemoryBundle};
+
+    use super::*;
+    use crate::config::{self, Config};
+
+    /// A tiny model with two voices, which speaks English and Pashto.
+    pub(crate) fn bundle() -> BundleSource {
+        let config = br#"{"model_type": "flow_lm", "languages": ["en", "ps"], "voices": ["anna", "ben"]}"#;
+        let files = [(Cow::Borrowed("config.json"), Cow::Borrowed(config.as_slice()))].into();
+        BundleSource::Memory(Arc::new(MemoryBundle { name: Cow::Borrowed("tiny-voice"), files }))
+    }
+
+    fn speaking() -> Arc<Speaking> {
+        let synthesizer = Synthesizer::load(&bundle(), &Device::Cpu).expect("a model");
+        let serve = Config::load(None).expect("the defaults").serve;
+        let metrics = Arc::new(Metrics::new([].iter()));
+        Arc::new(Speaking::start(("tiny", 0), synthesizer, &serve, Arc::default(), metrics).expect("threads"))
+    }
+
+    fn store(folder: &Path) -> Arc<VoiceStore> {
+        let defaults = Config::load(None).expect("the defaults").voices;
+        Arc::new(VoiceStore::new(&config::Voices {
+            folder: folder.to_string_lossy().into_owned(),
+            ..defaults
+        }))
+    }
+
+    /// A recording that a voice can be made of.
+    pub(crate) fn sample(secs: f64) -> Waveform {
+        let samples = (0..(secs * 24_000.0) as usize).map(|t| 0.3 * (t as f32 * 0.05).sin());
+        Waveform { samples: samples.collect(), sample_rate: 24_000 }
+    }
+
+    #[test]
+    fn names_of_others_stand_for_the_models_voices_in_turn() {
+        let model = speaking();
+        let voices = model.synthesizer.voices();
+        let name = |wanted: &str| own_voice(voices, wanted).map(Voice::name);
+        for (position, built_in) in BUILT_IN.iter().enumerate() {
+            assert_eq!(name(built_in), Some(voices[position % voices.len()].name()), "{built_in}");
+        }
+        for voice in voices {
+            assert_eq!(name(voice.name()), Some(voice.name()));
+        }
+        assert_eq!(name("Alloy"), None);
+        assert!(own_voice(&[], "alloy").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_voice_that_was_brought_is_learnt_once_and_is_gone_when_it_is_deleted() -> Result<(), Error> {
+        let (model, folder) = (speaking(), tempfile::tempdir().expect("a folder"));
+        let store = store(folder.path());
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
+        let mine = store.add_voice("mine".to_owned(), consent.clone(), sample(2.0)).await?.id;
+        for _ in 0..3 {
+            model.voice(&mine, &store).await?;
+            assert_eq!(model.learnt.lock().await.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&mine]);
+        }
+        let short = store.add_voice("short".to_owned(), consent, sample(0.5)).await?.id;
+        let refused = model.voice(&short, &store).await.expect_err("too short");
+        assert_eq!(
+            (refused.code(), refused.body(None).error.param.as_deref()),
+            ("invalid_value", Some("voice"))
+        );
+        store.remove_voice(&mine).await?;
+        for unknown in [&mine, "nobody", "../anna", "", "voice_\0"] {
+            let message = model.voice(unknown, &store).await.expect_err("unknown").to_string();
+            assert!(message.contains("tiny has anna, ben") && !message.contains('\0'), "{message}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn so_many_voices_are_kept_in_memory_and_no_more() -> Result<(), Error> {
+        let (model, folder) = (speaking(), tempfile::tempdir().expect("a folder"));
+        let store = store(folder.path());
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
+        let mut ids = Vec::new();
+        for _ in 0..=MAX_LEARNT {
+            ids.push(store.add_voice("mine".to_owned(), consent.clone(), sample(1.0)).await?.id);
+        }
+        for id in ids.iter().take(MAX_LEARNT) {
+            model.voice(id, &store).await?;
+        }
+        // The first is asked for again, so that the second has to go.
+        model.voice(&ids[0], &store).await?;
+        model.voice(&ids[MAX_LEARNT], &store).await?;
+        let learnt = model.learnt.lock().await;
+        let has = |id: &String| learnt.iter().any(|(known, _)| known == id);
+        assert!(learnt.len() == MAX_LEARNT && has(&ids[0]) && !has(&ids[1]) && has(&ids[MAX_LEARNT]));
+        Ok(())
+    }
+}

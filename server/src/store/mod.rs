@@ -1,0 +1,53 @@
+//! What the service keeps on the disk.
+
+mod folder;
+mod voices;
+
+pub use voices::{Consent, StoredVoice, VoiceStore};
+
+use std::{io, path::PathBuf};
+
+/// Why something could not be kept or found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// As many are kept as may.
+    #[error("{limit} {what} are kept, and no more; delete one first")]
+    Full {
+        /// What there are too many of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// The consent that a voice needs is not there.
+    #[error("{0} is not a consent that was given here; POST /v1/audio/voice_consents takes one")]
+    NoConsent(String),
+    /// The disk refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A file holds something else than what was written into it.
+    #[error("{}: {message}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The thread that was to do it came to grief.
+    #[error("the work was not done: {0}")]
+    Thread(String),
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Full { .. } => Self::invalid("name", error.to_string()),
+            Error::NoConsent(_) => Self::invalid("consent", error.to_string()),
+            Error::Io { .. } | Error::Damaged { .. } | Error::Thread(_) => Self::internal(error),
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Voices that clients brought, and the consents to them. A voice is a recording: which model speaks with it, a request says.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use audio::Waveform;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use super::{Error, folder::Folder};
+use crate::{config, error::quoted};
+
+/// A voice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredVoice {
+    /// Its id.
+    pub id: String,
+    /// What it is called.
+    pub name: String,
+    /// The id of the consent that it was made with.
+    pub consent: String,
+    /// When, in seconds since 1970.
+    pub created_at: u64,
+}
+
+/// Somebody's consent to be imitated, as a recording.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// Its id.
+    pub id: String,
+    /// What it is called.
+    pub name: String,
+    /// The language that it is in, as a BCP 47 tag.
+    pub language: String,
+    /// When it was given, in seconds since 1970.
+    pub created_at: u64,
+}
+
+/// Voices and consents on the disk, known in memory: an id that is not known leads to no file. One process has it to itself.
+#[derive(Debug)]
+pub struct VoiceStore {
+    voices: Folder,
+    consents: Folder,
+    max_voices: usize,
+    /// Held while the disk changes.
+    writing: Mutex<()>,
+    /// What is there; `None` until it was read.
+    known: RwLock<Option<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    voices: BTreeMap<String, StoredVoice>,
+    consents: BTreeMap<String, Consent>,
+}
+
+impl VoiceStore {
+    /// A store in the folder of these settings, which is looked at when it is first used.
+    pub fn new(settings: &config::Voices) -> Self {
+        let folder = settings.folder();
+        Self {
+            voices: Folder::new(folder.join("voices"), "voice_"),
+            consents: Folder::new(folder.join("consents"), "cons_"),
+            max_voices: settings.max_voices,
+            writing: Mutex::default(),
+            known: RwLock::default(),
+        }
+    }
+
+    /// Reads what is there, unless that was done.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn open(&self) -> Result<(), Error> {
+        if self.known.read().is_some() {
+            return Ok(());
+        }
+        let _writing = self.writing.lock();
+        if self.known.read().is_some() {
+            return Ok(());
+        }
+        let consents: BTreeMap<_, Consent> = self.consents.read()?.into_iter().collect();
+        let mut voices: BTreeMap<_, StoredVoice> = self.voices.read()?.into_iter().collect();
+        voices.retain(|id, voice: &mut StoredVoice| {
+            let is_allowed = consents.contains_key(&voice.consent);
+            if !is_allowed {
+                tracing::warn!("voice {id} is left out: there is no consent {}", quoted(&voice.consent));
+            }
+            is_allowed
+        });
+        *self.known.write() = Some(Known { voices, consents });
+        Ok(())
+    }
+
+    /// All voices, in the order in which they came.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn voices(self: &Arc<Self>) -> Result<Vec<StoredVoice>, Error> {
+        let mut voices = self.look(|known| known.voices.values().cloned().collect::<Vec<_>>()).await?;
+        voices.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        Ok(voices)
+    }
+
+    /// The voice of this id, if there is one.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn voice(self: &Arc<Self>, id: &str) -> Result<Option<StoredVoice>, Error> {
+        let id = id.to_owned();
+        self.look(move |known| known.voices.get(&id).cloned()).await
+    }
+
+    /// The recording of a voice, if there is one.
+    ///
+    /// # Errors
+    /// The disk refuses, or has something else than what was written.
+    pub async fn sample(self: &Arc<Self>, id: &str) -> Result<Option<Waveform>, Error> {
+        let id = id.to_owned();
+        self.work(move |store| {
+            let is_known = store.with(|known| known.voices.contains_key(&id));
+            is_known.then(|| store.voices.recording(&id)).transpose()
+        })
+        .await
+    }
+
+    /// Keeps a voice.
+    ///
+    /// # Errors
+    /// The consent is not there, there are as many voices as may be, the disk refuses.
+    pub async fn add_voice(
+        self: &Arc<Self>,
+        name: String,
+        consent: String,
+        sample: Waveform,
+    ) -> Result<StoredVoice, Error> {
+        self.work(move |store| {
+            let _writing = store.writing.lock();
+            let (n_voices, has_consent) =
+                store.with(|known| (known.voices.len(), known.consents.contains_key(&consent)));
+            if !has_consent {
+                return Err(Error::NoConsent(quoted(&consent)));
+            }
+            store.check_room("voices", n_voices)?;
+            let voice = StoredVoice { id: store.voices.new_id(), name, consent, created_at: now() };
+            store.voices.add(&voice.id, &voice, &sample)?;
+            store.change(|known| known.voices.insert(voice.id.clone(), voice.clone()));
+            Ok(voice)
+        })
+        .await
+    }
+
+    /// Deletes a voice; says whether there was one.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn remove_voice(self: &Arc<Self>, id: &str) -> Result<bool, Error> {
+        let id = id.to_owned();
+        self.work(move |store| {
+            let _writing = store.writing.lock();
+            store.forget_voice(&id)
+        })
+        .await
+    }
+
+    /// All consents, in the order in which they came.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn consents(self: &Arc<Self>) -> Result<Vec<Consent>, Error> {
+        let mut consents = self.look(|known| known.consents.values().cloned().collect::<Vec<_>>()).await?;
+        consents.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        Ok(consents)
+    }
+
+    /// The consent of this id, if there is one.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn consent(self: &Arc<Self>, id: &str) -> Result<Option<Consent>, Error> {
+        let id = id.to_owned();
+        self.look(move |known| known.consents.get(&id).cloned()).await
+    }
+
+    /// Keeps a consent.
+    ///
+    /// # Errors
+    /// There are as many as may be, the disk refuses.
+    pub async fn add_consent(
+        self: &Arc<Self>,
+        name: String,
+        language: String,
+        recording: Waveform,
+    ) -> Result<Consent, Error> {
+        self.work(move |store| {
+            let _writing = store.writing.lock();
+            store.check_room("consents", store.with(|known| known.consents.len()))?;
+            let consent = Consent { id: store.consents.new_id(), name, language, created_at: now() };
+            store.consents.add(&consent.id, &consent, &recording)?;
+            store.change(|known| known.consents.insert(consent.id.clone(), consent.clone()));
+            Ok(consent)
+        })
+        .await
+    }
+
+    /// Calls a consent otherwise, if there is one.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn rename_consent(self: &Arc<Self>, id: &str, name: String) -> Result<Option<Consent>, Error> {
+        let id = id.to_owned();
+        self.work(move |store| {
+            let _writing = store.writing.lock();
+            let Some(known) = store.with(|known| known.consents.get(&id).cloned()) else { return Ok(None) };
+            let consent = Consent { name, ..known };
+            store.consents.change(&id, &consent)?;
+            store.change(|known| known.consents.insert(id, consent.clone()));
+            Ok(Some(consent))
+        })
+        .await
+    }
+
+    /// Deletes a consent, and before it the voices that were made with it; says whether there was one.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn remove_consent(self: &Arc<Self>, id: &str) -> Result<bool, Error> {
+        let id = id.to_owned();
+        self.work(move |store| {
+            let _writing = store.writing.lock();
+            let voices = store.with(|known| {
+                known.consents.contains_key(&id).then(|| {
+                    let of_it = known.voices.values().filter(|voice| voice.consent == id);
+                    of_it.map(|voice| voice.id.clone()).collect::<Vec<_>>()
+                })
+            });
+            let Some(voices) = voices else { return Ok(false) };
+            for voice in voices {
+                store.forget_voice(&voice)?;
+            }
+            store.consents.remove(&id)?;
+            store.change(|known| known.consents.remove(&id));
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Deletes a voice while nobody else writes.
+    fn forget_voice(&self, id: &str) -> Result<bool, Error> {
+        if !self.with(|known| known.voices.contains_key(id)) {
+            return Ok(false);
+        }
+        self.voices.remove(id)?;
+        self.change(|known| known.voices.remove(id));
+        Ok(true)
+    }
+
+    fn check_room(&self, what: &'static str, n_kept: usize) -> Result<(), Error> {
+        let limit = self.max_voices;
+        if n_kept < limit { Ok(()) } else { Err(Error::Full { what, limit }) }
+    }
+
+    /// What is known; nothing before [`VoiceStore::open`].
+    fn with<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
+        match &*self.known.read() {
+            Some(known) => look(known),
+            None => look(&Known::default()),
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) {
+        change(self.known.write().get_or_insert_default());
+    }
+
+    /// Looks something up: in memory, once the folder was read.
+    async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&Known) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        if let Some(known) = &*self.known.read() {
+            return Ok(look(known));
+        }
+        self.work(move |store| Ok(store.with(look))).await
+    }
+
+    /// Does work on the disk where it holds nobody up.
+    async fn work<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = Arc::clone(self);
+        let working = spawn_blocking(move || {
+            store.open()?;
+            work(&store)
+        });
+        working.await.map_err(|error| Error::Thread(error.to_string()))?
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::config::Config;
+
+    fn store(folder: &Path, max_voices: usize) -> Arc<VoiceStore> {
+        let defaults = Config::load(None).expect("the defaults").voices;
+        let folder = folder.to_string_lossy().into_owned();
+        Arc::new(VoiceStore::new(&config::Voices { folder, max_voices, ..defaults }))
+    }
+
+    fn recording() -> Waveform {
+        // Values that 16 bits hold.
+        Waveform { samples: (0..2400).map(|t| (t % 64) as f32 / 128.0 - 0.25).collect(), sample_rate: 24_000 }
+    }
+
+    #[tokio::test]
+    async fn voices_and_consents_survive_a_restart() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (voice, consent) = {
+            let store = store(folder.path(), 3);
+            let consent = store.add_consent("me".to_owned(), "en-US".to_owned(), recording()).await?;
+            (store.add_voice("mine".to_owned(), consent.id.clone(), recording()).await?, consent)
+        };
+        assert!(voice.id.starts_with("voice_") && consent.id.starts_with("cons_"));
+        let store = store(folder.path(), 3);
+        assert_eq!(store.voices().await?, [voice.clone()]);
+        assert_eq!(store.consents().await?, [consent.clone()]);
+        assert_eq!(store.sample(&voice.id).await?, Some(recording()));
+        let renamed = store.rename_consent(&consent.id, "I".to_owned()).await?.expect("there");
+        assert_eq!(renamed, Consent { name: "I".to_owned(), ..consent.clone() });
+        assert_eq!(self::store(folder.path(), 3).consent(&consent.id).await?, Some(renamed));
+        assert!(store.remove_voice(&voice.id).await?);
+        assert!(!store.remove_voice(&voice.id).await?);
+        assert_eq!(self::store(folder.path(), 3).voices().await?, []);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_voice_needs_a_consent_and_goes_with_it() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), 2);
+        let refused = store.add_voice("mine".to_owned(), "cons_none".to_owned(), recording()).await;
+        assert!(matches!(refused, Err(Error::NoConsent(_))));
+        let [mine, yours] = ["me", "you"].map(|name| {
+            let store = Arc::clone(&store);
+            async move { store.add_consent(name.to_owned(), "en".to_owned(), recording()).await }
+        });
+        let (mine, yours) = (mine.await?, yours.await?);
+        let gone = store.add_voice("mine".to_owned(), mine.id.clone(), recording()).await?;
+        let stays = store.add_voice("yours".to_owned(), yours.id.clone(), recording()).await?;
+        let full = store.add_voice("third".to_owned(), yours.id.clone(), recording()).await;
+        assert!(matches!(full, Err(Error::Full { what: "voices", limit: 2 })));
+        assert!(store.remove_consent(&mine.id).await? && !store.remove_consent(&mine.id).await?);
+        assert_eq!(store.sample(&gone.id).await?, None);
+        assert_eq!(store.voices().await?, [stays]);
+        assert_eq!(store.consents().await?, [yours]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_an_interruption_left_is_cleared_away_and_what_is_damaged_left_out() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), 9);
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), recording()).await?;
+        let whole = store.add_voice("whole".to_owned(), consent.id.clone(), recording()).await?;
+        let damaged = store.add_voice("damaged".to_owned(), consent.id.clone(), recording()).await?;
+        let voices = folder.path().join("voices");
+        fs::write(voices.join(&damaged.id).join("record.json"), "{").expect("written");
+        let part = voices.join(format!(".{}.part", store.voices.new_id()));
+        fs::create_dir(&part).expect("made");
+        fs::create_dir(voices.join("others")).expect("made");
+        assert_eq!(self::store(folder.path(), 9).voices().await?, [whole]);
+        assert!(!part.exists() && voices.join("others").exists() && voices.join(&damaged.id).exists());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn no_id_becomes_a_path() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), 9);
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), recording()).await?;
+        for id in ["", ".", "..", "../consents", "/etc", "voice_/../..", "voice_\0", &consent.id, "voice_"] {
+            assert_eq!(store.voice(id).await?, None, "{id:?}");
+            assert_eq!(store.sample(id).await?, None, "{id:?}");
+            assert!(!store.remove_voice(id).await?, "{id:?}");
+            assert!(!store.voices.is_id(id), "{id:?}");
+        }
+        assert!(store.consents.is_id(&consent.id) && store.voices.is_id(&store.voices.new_id()));
+        assert_ne!(store.voices.new_id(), store.voices.new_id());
+        assert_eq!(store.consents().await?, [consent]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_none_is_named() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let message = store(file.path(), 9).voices().await.expect_err("refused").to_string();
+        assert!(message.starts_with(&file.path().display().to_string()), "{message}");
+    }
+}
