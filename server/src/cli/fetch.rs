@@ -1,6 +1,6 @@
 //! A model by its name: where its files are, fetched with their progress shown if need be.
 
-use models::{BundleSource, Part, Task, bundled_for};
+use models::{BundleSource, Part, Task, bundled_for, bundled_speaker};
 use recipes::config::RunConfig;
 
 use super::{
@@ -19,6 +19,16 @@ pub(super) fn named_or_own(named: &str, task: Task) -> Result<&str, Usage> {
     Some(named).filter(|named| !named.is_empty()).or(own).ok_or_else(|| {
         let message = "no model: give --model a directory or a hub id such as openai/whisper-base, \
                        or set `model` under [transcribe] in speechd.toml";
+        Usage(message.to_owned())
+    })
+}
+
+/// The model that is to speak, the one that is part of the program where none was named.
+pub(super) fn named_or_own_speaker(named: &str) -> Result<&str, Usage> {
+    let own = bundled_speaker();
+    Some(named).filter(|named| !named.is_empty()).or(own).ok_or_else(|| {
+        let message = "no model that speaks: give --model a directory or a hub id of one, or set `model` under [speak] in \
+                       speechd.toml";
         Usage(message.to_owned())
     })
 }

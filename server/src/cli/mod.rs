@@ -17,6 +17,7 @@ mod progress;
 mod recognizer;
 mod serve;
 mod signals;
+mod speak;
 mod tokenizer;
 mod train;
 mod transcribe;
@@ -35,7 +36,7 @@ const FAILED: u8 = 1;
 /// The command line or the configuration is wrong; nothing was done.
 const USAGE: u8 = 2;
 
-/// Speech to text on your own machine.
+/// Speech to text and text to speech on your own machine.
 #[derive(Debug, Parser)]
 #[command(name = "speechd", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
@@ -52,6 +53,8 @@ enum Command {
     Transcribe(Box<transcribe::Args>),
     /// Turn recordings into text or subtitles in another language
     Translate(Box<translate::Args>),
+    /// Turn text into speech
+    Speak(Box<speak::Args>),
     /// Serve models over HTTP, in the shape of the OpenAI audio API
     Serve(serve::Args),
     /// List, fetch and describe models
@@ -104,6 +107,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     if let Command::Transcribe(_)
     | Command::Translate(_)
+    | Command::Speak(_)
     | Command::Serve(_)
     | Command::Evaluate(_)
     | Command::Compare(_)
@@ -114,6 +118,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args),
         Command::Translate(args) => translate::run(args),
+        Command::Speak(args) => speak::run(args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(args),
         Command::Models(args) => models::run(args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(args),

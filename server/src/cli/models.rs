@@ -1,11 +1,16 @@
 //! `speechd models`: what is in the cache, fetching, describing.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use candle_core::Device;
 use clap::{Subcommand, ValueEnum};
-use models::{BUNDLED, Bundle, BundleSource, WeightDtype, bundled, import_nemo, write_ggml, write_weights};
+use models::{
+    BUNDLED, Bundle, BundleSource, Kind, WeightDtype, bundled, import_nemo, write_ggml, write_weights,
+};
 use serde::Serialize;
 
 use super::{
@@ -16,7 +21,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    registry::{self, Hub, Name, PrecisionCosts, Summary},
+    registry::{self, FileSummary, Hub, Name, PrecisionCosts, SpeakerSummary, Summary},
 };
 
 #[derive(Debug, clap::Args)]
@@ -98,7 +103,7 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Describe a model: architecture, size, languages, files
+    /// Describe a model: architecture, size, languages, voices, files
     #[command(after_help = "Example: speechd models inspect ./my-whisper --json")]
     Inspect {
         /// A directory, a hub id, or a model that is part of the program, such as digits-en
@@ -155,12 +160,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Command::Inspect { model, json } => {
             let source = fetch(model, &config, style)?;
-            let inspected =
-                Inspected { precision: PrecisionCosts::read(&source)?, summary: Summary::open(&source)? };
+            let inspected = Inspected::open(&source)?;
             print(&if *json {
                 serde_json::to_string_pretty(&inspected)? + "\n"
             } else {
-                describe(&inspected)
+                match &inspected {
+                    Inspected::Hears { summary, precision } => describe(summary, precision.as_ref()),
+                    Inspected::Speaks(summary) => describe_speaker(summary),
+                }
             })
         }
     }
@@ -168,11 +175,30 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// What `inspect` prints.
 #[derive(Serialize)]
-struct Inspected {
-    #[serde(flatten)]
-    summary: Summary,
-    /// What its precisions cost, where that was measured.
-    precision: Option<PrecisionCosts>,
+#[serde(untagged)]
+enum Inspected {
+    Hears {
+        #[serde(flatten)]
+        summary: Box<Summary>,
+        /// What its precisions cost, where that was measured.
+        precision: Option<PrecisionCosts>,
+    },
+    Speaks(SpeakerSummary),
+}
+
+impl Inspected {
+    fn open(source: &BundleSource) -> anyhow::Result<Self> {
+        Ok(match Kind::of(source)? {
+            Kind::Hears => {
+                let precision = PrecisionCosts::read(source)?;
+                Self::Hears { summary: Box::new(Summary::open(source)?), precision }
+            }
+            Kind::Speaks => Self::Speaks(SpeakerSummary::open(source)?),
+            Kind::Vocodes => bail!(
+                "{source} is a vocoder alone, which turns features into sound; inspect the model that speaks with it"
+            ),
+        })
+    }
 }
 
 fn dtype(f16: bool) -> WeightDtype {
@@ -203,15 +229,16 @@ fn list(hub: &Hub, json: bool) -> anyhow::Result<()> {
     let mut entries = Vec::new();
     for name in BUNDLED {
         let source = bundled(name).with_context(|| format!("{name} is not part of this program"))?;
-        let Summary { architecture, files, .. } = Summary::open(&source)?;
-        let bytes = files.iter().map(|file| file.bytes).sum();
+        let architecture = registry::architecture(&source)?;
+        let bytes = registry::files(&source)?.iter().map(|file| file.bytes).sum();
         let revision = env!("CARGO_PKG_VERSION").to_owned();
         entries.push(Entry { id: (*name).to_owned(), revision, architecture, bytes, path: None });
     }
     for cached in hub.cache().list()? {
         let revision = if cached.revisions.is_empty() { cached.commit } else { cached.revisions.join(",") };
         // The cache is shared: what others left there may be anything.
-        let architecture = registry::architecture(&cached.path).unwrap_or_else(|_| "?".to_owned());
+        let architecture =
+            registry::architecture(&cached.path.as_path().into()).unwrap_or_else(|_| "?".to_owned());
         let bytes = registry::size_bytes(&cached.path)?;
         entries.push(Entry { id: cached.id, revision, architecture, bytes, path: Some(cached.path) });
     }
@@ -226,16 +253,37 @@ fn list(hub: &Hub, json: bool) -> anyhow::Result<()> {
     print(&table(&rows))
 }
 
-fn describe(inspected: &Inspected) -> String {
-    let Inspected { summary, precision } = inspected;
+/// How many numbers of which formats there are.
+fn parameters(n_parameters: u64, dtypes: &BTreeMap<String, u64>) -> String {
+    let dtypes: Vec<_> = dtypes.iter().map(|(dtype, elements)| format!("{elements} {dtype}")).collect();
+    format!("{n_parameters} ({})", dtypes.join(", "))
+}
+
+fn describe_speaker(summary: &SpeakerSummary) -> String {
+    let line = |name: &str, value: String| [name.to_owned(), value];
+    let lines = [
+        line("path", summary.path.display().to_string()),
+        line("architecture", summary.architecture.clone()),
+        line("parameters", parameters(summary.parameters, &summary.dtypes)),
+        line("speaks", format!("{}: {}", summary.languages.len(), summary.languages.join(" "))),
+        line("voices", format!("{}: {}", summary.voices.len(), summary.voices.join(" "))),
+        line("sample rate", format!("{} Hz", summary.sample_rate)),
+    ];
+    format!("{}\n{}", table(&lines), file_table(&summary.files))
+}
+
+fn file_table(files: &[FileSummary]) -> String {
+    let row = |file: &FileSummary| [file.name.clone(), bytes(file.bytes), format!("sha256:{}", file.sha256)];
+    table(&files.iter().map(row).collect::<Vec<_>>())
+}
+
+fn describe(summary: &Summary, precision: Option<&PrecisionCosts>) -> String {
     let mut lines = vec![
         ["path".to_owned(), summary.path.display().to_string()],
         ["architecture".to_owned(), summary.architecture.clone()],
     ];
     let mut line = |name: &str, value: String| lines.push([name.to_owned(), value]);
-    let dtypes: Vec<_> =
-        summary.dtypes.iter().map(|(dtype, elements)| format!("{elements} {dtype}")).collect();
-    line("parameters", format!("{} ({})", summary.parameters, dtypes.join(", ")));
+    line("parameters", parameters(summary.parameters, &summary.dtypes));
     for (name, value) in &summary.dimensions {
         line(name, value.to_string());
     }
@@ -283,10 +331,5 @@ fn describe(inspected: &Inspected) -> String {
             ),
         );
     }
-    let files: Vec<_> = summary
-        .files
-        .iter()
-        .map(|file| [file.name.clone(), bytes(file.bytes), format!("sha256:{}", file.sha256)])
-        .collect();
-    format!("{}\n{}", table(&lines), table(&files))
+    format!("{}\n{}", table(&lines), file_table(&summary.files))
 }

@@ -34,6 +34,15 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Writes bytes to standard output at once.
+pub(super) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
+        result => result.context("standard output cannot be written"),
+    }
+}
+
 /// Writes a line to standard error; there is nobody to tell when that fails.
 pub(super) fn status_line(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));
@@ -89,11 +98,15 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     table
 }
 
+/// Refuses a place where something is.
+pub(super) fn check_new(path: &Path) -> Result<(), Usage> {
+    let message = || format!("{} is there already; name another place", path.display());
+    if path.exists() { Err(Usage(message())) } else { Ok(()) }
+}
+
 /// Writes a file or a folder that is not there yet, whole or not at all. `fill` writes it under another name beside it.
 pub(super) fn write_new(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    if path.exists() {
-        return Err(Usage(format!("{} is there already; name another place", path.display())).into());
-    }
+    check_new(path)?;
     let part = Part::beside(path).with_context(|| format!("{} cannot be written", path.display()))?;
     fill(&part.0)?;
     fs::rename(&part.0, path).with_context(|| format!("{} cannot be written", path.display()))
@@ -101,10 +114,15 @@ pub(super) fn write_new(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<
 
 /// Writes a whole file or none: what stands at `path` is replaced at the end.
 pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    write_bytes(path, text.as_bytes())
+}
+
+/// The same of bytes.
+pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
         let part = Part::beside(path)?;
         let mut file = File::create(&part.0)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part.0, path)
     };

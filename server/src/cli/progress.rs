@@ -83,6 +83,17 @@ impl Recording {
         self.style.note(&format!("{}: {duration_secs:.1} s in {elapsed_secs:.1} s, {speed}", self.name));
     }
 
+    /// It is spoken; the first sound was there so soon.
+    pub(super) fn finish_speaking(self, duration_secs: f64, first_sound_secs: f64) {
+        let elapsed_secs = self.started.elapsed().as_secs_f64();
+        let speed = self.speed(duration_secs);
+        self.clear();
+        self.style.note(&format!(
+            "{}: {duration_secs:.1} s in {elapsed_secs:.1} s, {speed}, first sound after {first_sound_secs:.2} s",
+            self.name
+        ));
+    }
+
     /// Takes the bar off the terminal.
     pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {

@@ -218,10 +218,10 @@ fn transcribe(
     Ok(transcript)
 }
 
-fn read_stdin(max_bytes: u64) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_stdin(max_bytes: u64) -> anyhow::Result<Vec<u8>> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        bail!("the standard input is a terminal; pipe a recording into it");
+        bail!("the standard input is a terminal; pipe something into it");
     }
     let mut bytes = Vec::new();
     stdin.lock().take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).context("cannot be read")?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use audio::FeatureSpec;
-use models::{Bundle, BundleSource};
+use models::{Bundle, BundleSource, Weights};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -63,16 +63,12 @@ impl Summary {
     /// Reads a bundle.
     pub fn open(source: &BundleSource) -> Result<Self, Error> {
         let bundle = Bundle::from_source(source.clone())?;
-        let mut dtypes = BTreeMap::new();
-        for (_, shape, dtype) in bundle.weights().tensors() {
-            *dtypes.entry(dtype).or_insert(0) += shape.iter().map(|&n| n as u64).product::<u64>();
-        }
         let (_, generation, special) = bundle.description().vocabulary()?;
         Ok(Self {
             path: source.path(""),
             architecture: bundle.architecture().name().to_owned(),
             parameters: bundle.weights().n_parameters() as u64,
-            dtypes,
+            dtypes: dtypes(bundle.weights()),
             dimensions: bundle.architecture().dimensions(),
             source_languages: special.source_languages,
             translation_languages: special.translation_languages,
@@ -86,11 +82,19 @@ impl Summary {
     }
 }
 
-/// `model_type` of whatever lies in `path`, also when it cannot be run here.
-pub fn architecture(path: &Path) -> Result<String, Error> {
-    let path = path.join("config.json");
-    let bytes = fs::read(&path).map_err(|source| Error::io(&path, source))?;
-    let config: Value = serde_json::from_slice(&bytes)
+/// Elements per number format.
+pub(super) fn dtypes(weights: &Weights) -> BTreeMap<String, u64> {
+    let mut dtypes = BTreeMap::new();
+    for (_, shape, dtype) in weights.tensors() {
+        *dtypes.entry(dtype).or_insert(0) += shape.iter().map(|&n| n as u64).product::<u64>();
+    }
+    dtypes
+}
+
+/// `model_type` of whatever a bundle is, also when it cannot be run here.
+pub fn architecture(source: &BundleSource) -> Result<String, Error> {
+    let path = source.path("config.json");
+    let config: Value = serde_json::from_slice(&source.read("config.json")?)
         .map_err(|error| Error::File { path: path.clone(), message: format!("not valid JSON: {error}") })?;
     match config.get("model_type").and_then(Value::as_str) {
         Some(architecture) => Ok(architecture.to_owned()),
@@ -103,7 +107,8 @@ pub fn size_bytes(path: &Path) -> Result<u64, Error> {
     Ok(file_paths(path)?.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum())
 }
 
-fn files(source: &BundleSource) -> Result<Vec<FileSummary>, Error> {
+/// The files of a bundle, in order.
+pub fn files(source: &BundleSource) -> Result<Vec<FileSummary>, Error> {
     let path = match source {
         BundleSource::Dir(path) => path,
         // Both belong to it.

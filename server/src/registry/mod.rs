@@ -9,6 +9,7 @@ mod hub;
 mod inspect;
 mod name;
 mod precision;
+mod speaker;
 
 use std::path::{Path, PathBuf};
 
@@ -18,9 +19,10 @@ pub use cache::{Cache, Cached};
 pub use digest::{Digest, sha256};
 pub use error::Error;
 pub use hub::{Hub, HubOptions, Progress};
-pub use inspect::{FileSummary, Summary, architecture, size_bytes};
+pub use inspect::{FileSummary, Summary, architecture, files, size_bytes};
 pub use name::{Name, Repository};
 pub use precision::{ErrorRates, PRECISION_FILE, PrecisionCost, PrecisionCosts};
+pub use speaker::SpeakerSummary;
 
 /// The files of the model that `spec` names, an adapter's with those of its base; fetches them when they are not on this machine.
 pub fn resolve(spec: &str, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<BundleSource, Error> {
