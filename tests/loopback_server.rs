@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -43,13 +44,19 @@ pub struct LoopbackServer {
 impl LoopbackServer {
     /// With these settings under `[serve]` and these keys; [`MODEL`] is loaded.
     pub fn start(settings: &str, keys: &str) -> Self {
-        let server = Self::start_unloaded(settings, keys);
-        let source = |path: &str| fixture(path).to_string_lossy().into_owned();
-        let specs = [(MODEL, source("whisper-80")), (BROKEN, source("audio"))].map(|(name, source)| Spec {
-            name: name.to_owned(),
-            source,
+        Self::start_serving(settings, keys, &[(MODEL, fixture("whisper-80")), (BROKEN, fixture("audio"))])
+    }
+
+    /// With these models.
+    pub fn start_serving(settings: &str, keys: &str, models: &[(&str, PathBuf)]) -> Self {
+        let names: Vec<_> = models.iter().map(|(name, _)| *name).collect();
+        let server = Self::start_named(settings, keys, &names);
+        let spec = |(name, source): &(&str, PathBuf)| Spec {
+            name: (*name).to_owned(),
+            source: source.to_string_lossy().into_owned(),
             draft: None,
-        });
+        };
+        let specs: Vec<_> = models.iter().map(spec).collect();
         let hub = Hub::new(server.state.config.hub_options());
         let compute =
             Compute::new(Device::Cpu, server.state.config.transcribe.precision).expect("a processor");
@@ -59,12 +66,16 @@ impl LoopbackServer {
 
     /// Before any model is loaded.
     pub fn start_unloaded(settings: &str, keys: &str) -> Self {
+        Self::start_named(settings, keys, &[MODEL, BROKEN])
+    }
+
+    fn start_named(settings: &str, keys: &str, names: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("speechd.toml");
         std::fs::write(&file, format!("[serve]\n{settings}")).expect("written");
         let config = Config::load(Some(&file)).expect("a configuration");
         let decoder = DecodePool::new(env!("CARGO_BIN_EXE_speechd").into(), config.uploads);
-        let models = Models::new([MODEL.to_owned(), BROKEN.to_owned()]);
+        let models = Models::new(names.iter().map(|name| (*name).to_owned()));
         let state = Arc::new(AppState::new(config, Keys::parse(keys), models, decoder));
         let (stop, stopped) = oneshot::channel();
         let (bound, address) = std::sync::mpsc::channel();
@@ -96,6 +107,10 @@ impl LoopbackServer {
         let mut connection = self.connect();
         connection.write(request);
         connection.read().expect("a response")
+    }
+
+    pub fn delete(&self, path: &str) -> Response {
+        self.send(format!("DELETE {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -131,15 +146,30 @@ pub fn part(name: &str, value: &str) -> String {
 }
 
 pub fn form(fields: &[(&str, &str)], file: Option<&[u8]>) -> Vec<u8> {
+    form_with(fields, "file", file)
+}
+
+/// A form whose recording has this name.
+pub fn form_with(fields: &[(&str, &str)], name: &str, file: Option<&[u8]>) -> Vec<u8> {
     let mut form: Vec<u8> = fields.iter().flat_map(|(name, value)| part(name, value).into_bytes()).collect();
     if let Some(file) = file {
-        let head = "Content-Disposition: form-data; name=\"file\"; filename=\"talk.wav\"";
+        let head = format!("Content-Disposition: form-data; name=\"{name}\"; filename=\"talk.wav\"");
         form.extend(format!("--{BOUNDARY}\r\n{head}\r\n\r\n").into_bytes());
         form.extend(file);
         form.extend(b"\r\n");
     }
     form.extend(format!("--{BOUNDARY}--\r\n").into_bytes());
     form
+}
+
+/// A request with a JSON body.
+pub fn post_json(path: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 /// The head of an upload of this many bytes.

@@ -1,6 +1,7 @@
 """Holds a speechd binary against the official OpenAI client, which is the oracle.
 
-    python tests/compat/run.py --speechd target/debug/speechd --model MODEL_DIR [--audio FILE] [--only PART]... [--schemathesis]
+    python tests/compat/run.py --speechd target/debug/speechd --model MODEL_DIR [--speaker MODEL_DIR] [--audio FILE] [--only PART]...
+        [--schemathesis]
 
 Needs the packages in requirements.txt and nothing else: servers are started on free ports of this machine and stopped again.
 Prints what failed, a table and which fields are honoured or refused; exits with 1 when anything failed. schemathesis takes
@@ -19,12 +20,13 @@ import models
 import recordings
 import retries
 import schema
+import speech
 import translator
 from caller import Caller
 from report import Report
 from service import Service
 
-PARTS = ["matrix", "fields", "models", "errors", "retries", "translator"]
+PARTS = ["matrix", "fields", "models", "errors", "retries", "translator", "speech"]
 NAMES = ["digits", "org/digits"]
 
 
@@ -36,6 +38,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--speechd", required=True, type=Path, help="the program")
     parser.add_argument("--model", required=True, type=Path, help="a model's directory")
+    parser.add_argument("--speaker", type=Path, help="the directory of a model that speaks; without it that part is left out")
     parser.add_argument("--audio", type=Path, default=recordings.digits(), help="a WAV file with speech")
     parser.add_argument("--only", action="append", choices=PARTS, help="leave the other parts out")
     parser.add_argument("--schemathesis", action="store_true", help="also run schemathesis, for minutes")
@@ -71,6 +74,8 @@ def main():
         retries.stream_deadline(report, speechd, model_dir, callers)
     if "translator" in parts:
         translator.run(report, speechd, callers)
+    if "speech" in parts and args.speaker:
+        speech.run(report, speechd, args.speaker.resolve(), callers)
     if "retries" in parts:
         retries.busy(report, speechd, model_dir, callers)
         retries.loading(report, speechd, model_dir, callers)

@@ -1,0 +1,133 @@
+//! `speechd speak` as a user runs it, and what `models inspect` says of a model that speaks.
+
+use std::{fs, io::Write, path::PathBuf, process::Stdio};
+
+use audio::{DecodeAudio, decode_file};
+use tempfile::TempDir;
+
+use crate::{
+    cli::{home, run, speechd},
+    support::{fixture, json, write_speaker},
+    transcriptions::noise,
+};
+
+/// A home with a model that speaks in it.
+fn home_with_model() -> (TempDir, PathBuf) {
+    let home = home();
+    let model = home.path().join("voice");
+    write_speaker(&model).expect("a model");
+    (home, model)
+}
+
+#[test]
+fn a_text_becomes_a_file_of_the_format_that_its_name_says() {
+    let (home, _) = home_with_model();
+    fs::write(home.path().join("text.txt"), "Good morning.\nAnd a good night.").expect("written");
+    for name in ["a.wav", "a.mp3", "a.opus", "a.flac"] {
+        let (code, stdout, stderr) =
+            run(speechd(home.path()).args(["speak", "-f", "text.txt", "-o", name, "--model", "./voice"]));
+        assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+        assert!(stderr.contains("x real time, first sound after"), "{stderr}");
+        let decoded = decode_file(&home.path().join(name), &DecodeAudio::default()).expect("sound");
+        assert!(decoded.warnings.is_empty() && decoded.waveform.duration_secs() > 0.3, "{name}");
+    }
+    let speak = |more: &[&str]| {
+        let base = ["speak", "Good", "morning.", "--model", "./voice", "--quiet", "-o", "b.wav"];
+        run(speechd(home.path()).args(base).args(more))
+    };
+    assert_eq!(speak(&[]), (0, String::new(), String::new()));
+    let first = fs::read(home.path().join("b.wav")).expect("a file");
+    let (code, _, stderr) = speak(&[]);
+    assert!(code == 2 && stderr.contains("b.wav is there already") && stderr.contains("--force"), "{stderr}");
+    assert_eq!(speak(&["--force", "--speed", "2", "--voice", "ben", "--seed", "7"]).0, 0);
+    assert!(fs::read(home.path().join("b.wav")).expect("a file").len() < first.len(), "twice as fast");
+}
+
+#[test]
+fn speech_goes_to_the_standard_output_while_it_is_made() {
+    let (home, _) = home_with_model();
+    let mut command = speechd(home.path());
+    command.args(["speak", "-", "-o", "-", "--format", "wav", "--model", "./voice", "--quiet"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    child.stdin.take().expect("open").write_all(b"Good morning.").expect("written");
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.starts_with(b"RIFF\xff\xff\xff\xff") && output.stdout.len() > 1_000);
+}
+
+#[test]
+fn voices_are_listed_chosen_and_taken_from_recordings() {
+    let (home, _) = home_with_model();
+    let listed = run(speechd(home.path()).args(["speak", "--list-voices", "--model", "./voice"]));
+    assert_eq!(listed, (0, "anna\nben\n".to_owned(), String::new()));
+    fs::write(home.path().join("me.wav"), noise(2.0, 1)).expect("written");
+    fs::write(home.path().join("short.wav"), noise(0.2, 1)).expect("written");
+    let speak = |more: &[&str]| {
+        let base = ["speak", "Hello.", "--model", "./voice", "--quiet", "--force", "-o", "a.wav"];
+        run(speechd(home.path()).args(base).args(more))
+    };
+    assert_eq!(speak(&["--voice-sample", "me.wav", "--language", "Pashto", "--steps", "4"]).0, 0);
+    for (more, code, part) in [
+        (&["--voice", "carl"][..], 2, "anna, ben"),
+        (&["--voice-sample", "short.wav"], 1, "short.wav"),
+        (&["--voice-sample", "none.wav"], 1, "none.wav"),
+        (&["--voice", "ben", "--voice-sample", "me.wav"], 2, "cannot be used with"),
+        (&["--language", "de"], 2, "--language"),
+        (&["--speed", "9"], 2, "speed"),
+        (&["--temperature", "-1"], 2, "temperature"),
+    ] {
+        let (found, _, stderr) = speak(more);
+        assert!(found == code && stderr.contains(part), "{more:?}: {found}, {stderr}");
+    }
+}
+
+#[test]
+fn what_cannot_be_spoken_says_what_to_do() {
+    let (home, _) = home_with_model();
+    let hears = fixture("whisper-80").canonicalize().expect("a path");
+    let hears = hears.to_str().expect("UTF-8");
+    fs::write(home.path().join("latin.txt"), b"caf\xe9").expect("written");
+    let vocoder = home.path().join("vocoder");
+    fs::create_dir(&vocoder).expect("made");
+    fs::write(vocoder.join("config.json"), r#"{"model_type": "vocos"}"#).expect("written");
+    for (args, code, part) in [
+        (&["speak", "-o", "a.wav"][..], 2, "required"),
+        (&["speak", "Hello."], 2, "--out"),
+        (&["speak", "Hello.", "-o", "a.txt", "--model", "./voice"], 2, ".wav"),
+        (&["speak", "Hello.", "-o", "-", "--model", "./voice"], 2, "--format"),
+        (&["speak", "...", "-o", "a.wav", "--model", "./voice"], 2, "the text:"),
+        (&["speak", "-f", "none.txt", "-o", "a.wav", "--model", "./voice"], 1, "none.txt"),
+        (&["speak", "-f", "latin.txt", "-o", "a.wav", "--model", "./voice"], 2, "UTF-8"),
+        (&["speak", "Hello.", "-o", "a.wav", "--model", hears], 2, "speechd transcribe"),
+        (&["speak", "Hello.", "-o", "a.wav", "--model", "./vocoder"], 2, "vocoder alone"),
+        (&["models", "inspect", "./vocoder"], 1, "vocoder alone"),
+    ] {
+        let (found, stdout, stderr) = run(speechd(home.path()).args(args));
+        assert!(found == code && stdout.is_empty() && stderr.contains(part), "{args:?}: {found}, {stderr}");
+        assert!(!home.path().join("a.wav").exists(), "{args:?}");
+    }
+    if models::bundled_speaker().is_none() {
+        let (code, _, stderr) = run(speechd(home.path()).args(["speak", "Hello.", "-o", "a.wav"]));
+        assert!(code == 2 && stderr.contains("--model") && stderr.contains("[speak]"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_model_that_speaks_is_described_by_its_voices() {
+    let (home, model) = home_with_model();
+    let (code, stdout, stderr) = run(speechd(home.path()).args(["models", "inspect", "./voice"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for part in
+        ["architecture", "flow_lm", "parameters", "speaks", "2: en ps", "voices", "2: anna ben", "16000 Hz"]
+    {
+        assert!(stdout.contains(part), "{part} is not in\n{stdout}");
+    }
+    let (_, stdout, _) = run(speechd(home.path()).args(["models", "inspect", "./voice", "--json"]));
+    let path = home.path().join("inspected.json");
+    fs::write(&path, stdout).expect("written");
+    let summary = json(&path).expect("JSON");
+    assert_eq!(summary["voices"], serde_json::json!(["anna", "ben"]));
+    assert_eq!(summary["path"], serde_json::json!("./voice"));
+    assert!(model.join("config.json").exists());
+}
