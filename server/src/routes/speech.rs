@@ -304,7 +304,7 @@ fn events_response(pieces: Pieces, id: Option<RequestId>) -> Response {
             }
             Err(error) => {
                 let body = error.body(id.as_ref().map(RequestId::as_str));
-                events.push(event(&body).event("error"));
+                events.push(sse::Event::default().event("error").data(json_text(&body)));
             }
         }
         stream::iter(events.into_iter().map(Ok::<_, Infallible>))
@@ -318,8 +318,12 @@ fn delta(bytes: &[u8]) -> Option<sse::Event> {
 }
 
 fn event(value: &impl Serialize) -> sse::Event {
+    sse::Event::default().data(json_text(value))
+}
+
+fn json_text(value: &impl Serialize) -> String {
     // Strings and integers: nothing that JSON cannot hold.
-    sse::Event::default().data(serde_json::to_string(value).unwrap_or_default())
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// More of the sound.
