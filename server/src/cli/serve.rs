@@ -38,6 +38,7 @@ use crate::{
 const HELP: &str = "\
 Examples:
   speechd serve --model openai/whisper-base
+  speechd serve --model openai/whisper-base --model voice=./my-voice      # one that hears, one that speaks
   speechd serve --model whisper-1=./my-whisper --model openai/whisper-base --listen 127.0.0.1:9000
   SPEECHD_API_KEYS=$(openssl rand -hex 24) speechd serve --model ./my-whisper --listen 0.0.0.0:8000
 
@@ -59,7 +60,7 @@ pub(super) struct Args {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8000]
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// A model to serve, as often as needed: its directory or hub id, and the name it goes by [default: those that are
+    /// A model to serve, one that hears or one that speaks, as often as needed: its directory or hub id, and the name it goes by [default: those that are
     /// part of the program]
     #[arg(short, long, value_name = "[NAME=]PATH_OR_ID")]
     model: Vec<String>,
