@@ -308,7 +308,7 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{fs, path::Path, slice};
 
     use super::*;
     use crate::config::Config;
@@ -334,8 +334,8 @@ mod tests {
         };
         assert!(voice.id.starts_with("voice_") && consent.id.starts_with("cons_"));
         let store = store(folder.path(), 3);
-        assert_eq!(store.voices().await?, [voice.clone()]);
-        assert_eq!(store.consents().await?, [consent.clone()]);
+        assert_eq!(store.voices().await?, slice::from_ref(&voice));
+        assert_eq!(store.consents().await?, slice::from_ref(&consent));
         assert_eq!(store.sample(&voice.id).await?, Some(recording()));
         let renamed = store.rename_consent(&consent.id, "I".to_owned()).await?.expect("there");
         assert_eq!(renamed, Consent { name: "I".to_owned(), ..consent.clone() });
