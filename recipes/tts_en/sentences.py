@@ -56,7 +56,7 @@ def choose(candidates):
     counts = Counter()
 
     def gain(clause):
-        words = set(clause.rstrip("?").split())
+        words = sorted(set(clause.rstrip("?").split()))  # a sum in another order is another
         return sum(1 / (1 + counts[word]) ** 2 for word in words) / len(clause.split()) ** 0.5
 
     heap = [(-gain(clause), at) for at, clause in enumerate(candidates)]

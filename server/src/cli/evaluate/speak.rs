@@ -426,11 +426,12 @@ mod tests {
             (&"tent".into(), &Value::Array(Vec::new()))
         );
 
+        let mut unmoved = |_: &Waveform| Ok(String::new());
         let mut mute = |_: Setting| -> anyhow::Result<Box<Speak<'static>>> {
             Ok(Box::new(|_, _| Err(models::Error::Cancelled)))
         };
         let refused =
-            judge_all(&references, &settings, &mut mute, &mut hear, Normaliser::Basic, Style::new(true));
+            judge_all(&references, &settings, &mut mute, &mut unmoved, Normaliser::Basic, Style::new(true));
         assert!(
             refused.err().is_some_and(|error| error.to_string().contains("nothing could be spoken: a: "))
         );
