@@ -69,7 +69,7 @@ enum Command {
     Plan(plan::Args),
     /// Learn vocabularies from texts
     Tokenizer(tokenizer::Args),
-    /// Measure how well a model hears: word and character error rates
+    /// Measure how well a model hears, or speaks: word and character error rates
     Evaluate(evaluate::Args),
     /// Measure several models beside each other: error rates, and speed
     Compare(compare::Args),
