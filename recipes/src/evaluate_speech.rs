@@ -347,7 +347,8 @@ mod tests {
         let scores = evaluation.scores(Normaliser::Basic).expect("scores");
         assert_eq!((scores.kinds.len(), scores.kinds[0].n_texts), (1, 3));
         // A tone is as it is recorded.
-        assert_eq!((scores.distortion_db, scores.pitch_error_cents), (Some(0.0), Some(0.0)));
+        assert!(scores.distortion_db.is_some_and(|db| db < 1e-3), "{scores:?}");
+        assert!(scores.pitch_error_cents.is_some_and(|cents| cents < 0.1), "{scores:?}");
         let other = evaluate_speech(&references, &[], &mut speak, &mut hear, &mut |_| {});
         assert!(other.expect_err("refused").to_string().contains("0 recordings were heard of 5"));
         let nothing = evaluate_speech(&[], &[], &mut speak, &mut hear, &mut |_| {}).expect("nothing");

@@ -220,7 +220,7 @@ mod tests {
         }
         let both = track.iter().zip(pitches("librosa")?).filter_map(|(ours, theirs)| (*ours).zip(theirs));
         let errors: Vec<_> = both.map(|(ours, theirs)| cents(ours, theirs)).collect();
-        assert!(errors.len() > 25 && errors.iter().all(|cents| *cents < 30.0), "{errors:?}");
+        assert!(errors.len() > 20 && errors.iter().all(|cents| *cents < 10.0), "{errors:?}");
         Ok(())
     }
 
