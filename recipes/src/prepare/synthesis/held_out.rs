@@ -28,7 +28,14 @@ impl HeldOut {
 
     /// Whether a text has one of them in it, or a form of one.
     pub(super) fn are_in(&self, text: &str) -> bool {
-        words(text).any(|word| self.0.iter().any(|base| is_form(word, base)))
+        words(text).any(|word| self.with_first_letter_of(word).any(|base| is_form(word, base)))
+    }
+
+    /// Those that begin as a word does, as each of its forms does: few are looked at of them all.
+    fn with_first_letter_of(&self, word: &str) -> impl Iterator<Item = &str> {
+        let first = word.chars().next();
+        let from = self.0.partition_point(|base| base.chars().next() < first);
+        self.0[from..].iter().copied().take_while(move |base| base.chars().next() == first)
     }
 }
 

@@ -369,7 +369,7 @@ mod tests {
             (&["--judge", "words"], "--judge is for speech; add --task speak"),
             (&["--steps", "4", "--task", "translate"], "--steps is for speech"),
             (&["--task", "speak", "--steps", "0"], "1..=1000"),
-            (&["--task", "speak", "--guidance", "-1"], "--guidance"),
+            (&["--task", "speak", "--guidance=-1"], "expected 0 to 100"),
         ] {
             let message = parse(arguments).expect_err("refused");
             assert!(message.contains(words), "{arguments:?}: {message}");

@@ -30,6 +30,7 @@ fn what_is_committed_is_plain_english_and_has_its_licence() {
     let held_out = HeldOut::new();
     let held_out_words: HashSet<_> = held_out.words().iter().copied().collect();
     assert_eq!((held_out.words().len(), held_out_words.len()), (200, 200));
+    assert!(held_out.words().is_sorted());
     for word in held_out.words() {
         assert!(
             (3..=9).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase()),
