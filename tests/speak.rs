@@ -129,5 +129,5 @@ fn a_model_that_speaks_is_described_by_its_voices() {
     assert_eq!(summary["voices"], serde_json::json!(["anna", "ben"]));
     let files: Vec<_> =
         summary["files"].as_array().expect("a list").iter().map(|file| &file["name"]).collect();
-    assert_eq!(files, ["config.json", "model.safetensors"]);
+    assert_eq!(files, ["config.json", "model.safetensors", "voice-anna.flac", "voice-ben.flac"]);
 }

@@ -129,18 +129,16 @@ fn own_voice<'a>(voices: &'a [Voice], wanted: &str) -> Option<&'a Voice> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::{borrow::Cow, path::Path};
+    use std::path::Path;
 
-    use models::{BundleSource, Device, MemoryBundle};
+    use models::{BundleSource, Device};
 
     use super::*;
     use crate::config::{self, Config};
 
     /// A tiny model with two voices, which speaks English and Pashto.
     pub(crate) fn bundle() -> BundleSource {
-        let config = br#"{"model_type": "flow_lm", "languages": ["en", "ps"], "voices": ["anna", "ben"]}"#;
-        let files = [(Cow::Borrowed("config.json"), Cow::Borrowed(config.as_slice()))].into();
-        BundleSource::Memory(Arc::new(MemoryBundle { name: Cow::Borrowed("tiny-voice"), files }))
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/flow-lm")).into()
     }
 
     fn speaking() -> Arc<Speaking> {

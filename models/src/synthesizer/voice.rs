@@ -14,7 +14,7 @@ const MIN_SECS: f64 = 1.0;
 const SPOKEN: f32 = 2.5;
 
 /// A voice of a model.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Voice {
     name: Arc<str>,
     /// Standardised patches.

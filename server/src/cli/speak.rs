@@ -15,7 +15,8 @@ use audio::{
 };
 use clap::ArgAction;
 use models::{
-    DeviceChoice, Kind, SpeakOptions, Speech, Spoken, SynthesisWorker, Synthesizer, Update, Voice, Worker,
+    BundleSource, Device, DeviceChoice, Kind, SpeakOptions, Speech, Spoken, SynthesisWorker, Synthesizer,
+    Update, Voice, Worker,
 };
 
 use super::{
@@ -260,9 +261,19 @@ fn read_text(path: &Path) -> anyhow::Result<Vec<u8>> {
 fn load(config: &Config, style: Style) -> anyhow::Result<Synthesizer> {
     let model = &config.speak.model;
     let device = config.transcribe.device.open().map_err(|error| Usage(error.to_string()))?;
-    let source = fetch(model, config, style)?;
-    let kind = Kind::of(&source).with_context(|| format!("model {model}"))?;
-    match kind {
+    load_speaker(model, &fetch(model, config, style)?, &device)
+}
+
+/// A model that speaks.
+///
+/// # Errors
+/// One that does something else, and what its bundle lacks.
+pub(super) fn load_speaker(
+    model: &str,
+    source: &BundleSource,
+    device: &Device,
+) -> anyhow::Result<Synthesizer> {
+    match Kind::of(source).with_context(|| format!("model {model}"))? {
         Kind::Speaks => {}
         Kind::Hears => {
             let message = format!("model {model} turns speech into text, and not text into speech");
@@ -273,7 +284,7 @@ fn load(config: &Config, style: Style) -> anyhow::Result<Synthesizer> {
             return Err(Usage(format!("{message}; name a model that speaks, of which one is a part")).into());
         }
     }
-    Synthesizer::load(&source, &device).with_context(|| format!("model {model}"))
+    Synthesizer::load(source, device).with_context(|| format!("model {model}"))
 }
 
 fn list_voices(synthesizer: &Synthesizer) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, iter, process::ExitCode};
 
 use audio::DecodeAudio;
-use models::{Bundle, BundleSource, DecodeOptions, Transcriber};
+use models::{BundleSource, DecodeOptions, SpeakOptions, Transcriber};
 use recipes::{
     SETTING_COLUMNS,
     data::{
@@ -26,6 +26,7 @@ use super::{
         manifests::{manifests, read_cuts},
         output::{print, table, write_file},
         progress::{Items, Style},
+        speak::load_speaker,
     },
     Args, TaskArg,
     report::tell_failed,
@@ -213,21 +214,31 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// What speaks, in a setting.
+/// What speaks, in a setting: the voice that a row names, or the one that came of its speaker.
 ///
 /// # Errors
-/// A model that does not speak, which all are that this program knows so far.
+/// A model that does not speak, settings that it cannot speak in.
 fn speaker(
     model: &str,
     source: &BundleSource,
     compute: &Compute,
     setting: Setting,
 ) -> anyhow::Result<Box<Speak<'static>>> {
-    let bundle = Bundle::from_source(source.clone())?;
-    let (architecture, device) = (bundle.architecture().name(), compute.device());
-    tracing::debug!("{model}, {}, on {device:?}", setting.name());
-    Err(Usage(format!("model {model}: a {architecture} hears and does not speak; name a voice by --model"))
-        .into())
+    let synthesizer = load_speaker(model, source, compute.device())?;
+    let steps = setting.steps.map(|steps| steps as usize);
+    let options = SpeakOptions { steps, guidance: setting.guidance, ..SpeakOptions::default() };
+    options.check().map_err(|error| Usage(error.to_string()))?;
+    Ok(Box::new(move |text, speaker| {
+        let name = speaker.rsplit('/').next().unwrap_or(speaker);
+        let voices = synthesizer.voices();
+        let voice = [speaker, name].iter().find_map(|name| voices.iter().find(|voice| voice.name() == *name));
+        let Some(voice) = voice else {
+            let known: Vec<_> = voices.iter().map(models::Voice::name).collect();
+            let message = format!("{speaker} is none of the model's: {}", known.join(", "));
+            return Err(models::Error::Option { option: "voice", message });
+        };
+        synthesizer.speak(text, voice, &options, &mut |_| {})
+    }))
 }
 
 /// What the judge hears.
