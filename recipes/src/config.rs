@@ -135,6 +135,7 @@ pub struct PartsConfig {
     pub encoder: String,
     pub text_encoder: String,
     pub decoder: String,
+    pub vocoder: String,
 }
 
 impl PartsConfig {
@@ -144,6 +145,7 @@ impl PartsConfig {
             (Part::Encoder, &self.encoder),
             (Part::TextEncoder, &self.text_encoder),
             (Part::Decoder, &self.decoder),
+            (Part::Vocoder, &self.vocoder),
         ];
         parts.into_iter().filter(|(_, name)| !name.is_empty()).map(|(part, name)| (part, name.as_str()))
     }
@@ -428,7 +430,19 @@ impl RunConfig {
     /// What texts are translated by, and what a model is put together from.
     fn check_translation(&self) -> Result<(), Error> {
         let refuse = |key: &str, message: &str| Err(Error::config(key, message));
-        let has_parts = self.model.parts.named().next().is_some();
+        if let Some((part, _)) = self
+            .model
+            .parts
+            .named()
+            .find(|(part, _)| (*part == Part::Vocoder) != (self.task == TaskKind::Speak))
+        {
+            let message = match part {
+                Part::Vocoder => "is for task = \"speak\": other models make no sound",
+                _ => "is that of a model that hears or reads; a model that speaks has parts.vocoder",
+            };
+            return refuse(&format!("model.parts.{}", part.name()), message);
+        }
+        let has_parts = self.model.parts.named().any(|(part, _)| part != Part::Vocoder);
         if has_parts && self.model.base.is_empty() {
             return refuse(
                 "model.parts",

@@ -15,6 +15,8 @@ pub enum Part {
     TextEncoder,
     /// What writes.
     Decoder,
+    /// What makes sound of the features that a model speaks in.
+    Vocoder,
 }
 
 impl Part {
@@ -24,6 +26,7 @@ impl Part {
             Self::Encoder => "encoder",
             Self::TextEncoder => "text_encoder",
             Self::Decoder => "decoder",
+            Self::Vocoder => "vocoder",
         }
     }
 }
@@ -37,6 +40,8 @@ impl Architecture {
             (Part::TextEncoder, _) => &[TEXT_ENCODER],
             (Part::Decoder, Self::ParakeetCtc(_)) => &[],
             (Part::Decoder, _) => &["model.decoder", "proj_out"],
+            // No model that hears has one.
+            (Part::Vocoder, _) => &[],
         }
     }
 
@@ -57,7 +62,7 @@ impl Architecture {
                 "scale_embedding": config.scale_embedding, "tie_word_embeddings": config.tie_word_embeddings,
             }),
             (Part::Decoder, Self::Canary(config)) => json!(config.decoder_config),
-            (Part::Decoder, Self::ParakeetCtc(_)) | (Part::TextEncoder, _) => Value::Null,
+            (Part::Decoder, Self::ParakeetCtc(_)) | (Part::TextEncoder | Part::Vocoder, _) => Value::Null,
         }
     }
 }
@@ -124,7 +129,7 @@ impl Bundle {
         }
         let reads_tokens = other.description.text_encoder().is_none_or(|config| config.phonemes.is_empty());
         let needs_vocabulary = match part {
-            Part::Encoder => false,
+            Part::Encoder | Part::Vocoder => false,
             Part::TextEncoder => reads_tokens,
             Part::Decoder => true,
         };

@@ -6,6 +6,7 @@
 
 mod aligner;
 mod backbone;
+mod bundle;
 mod config;
 mod head;
 mod noise;
@@ -19,6 +20,7 @@ use candle_core::{DType, Tensor};
 
 pub use aligner::Aligner;
 pub use backbone::{Backbone, Sequence, SequenceCache, SequenceStep};
+pub use bundle::{AttachedVocoder, VoiceBundle};
 pub use config::{FLOW_LM, FlowLmConfig, Sampling, SymbolUnit};
 pub use head::{FlowDraw, FlowHead, Solver, integrate, sample};
 pub use noise::Noise;

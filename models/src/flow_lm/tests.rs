@@ -340,3 +340,33 @@ fn states_velocities_and_gradients_are_torchs() -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[test]
+fn a_model_learns_to_read_more_and_keeps_what_it_knows() -> Result<(), Error> {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/flow-lm");
+    let source = std::path::Path::new(fixtures).into();
+    let before = VoiceBundle::open(&source)?;
+    let config = before.config.clone();
+    let table = |bundle: VoiceBundle| -> Result<Vec<Vec<f32>>, Error> {
+        let n = bundle.config.symbols.len() + 1;
+        let weights = bundle.into_weights();
+        Ok(weights.read("text_encoder.embed_tokens.weight", &[n, 16], &Device::Cpu)?.to_vec2()?)
+    };
+    let symbols = ["a", "ß", "ç"].map(str::to_owned);
+    let after = VoiceBundle::open(&source)?.reading(&symbols, "de");
+    assert_eq!(after.config.symbols.len(), config.symbols.len() + 2);
+    assert_eq!((after.config.languages.len(), &*after.config.languages[2]), (3, "de"));
+    let (before, after) = (table(before)?, table(after)?);
+    let n = config.symbols.len();
+    assert_eq!(after[..n], before[..n]);
+    assert_eq!(after[n + 2], before[n]);
+    for (column, value) in after[n].iter().enumerate() {
+        let mean = before[..n].iter().map(|row| row[column]).sum::<f32>() / n as f32;
+        assert!((value - mean).abs() < 1e-5 && after[n + 1][column] == *value);
+    }
+    // What it knows all of stays as it is.
+    let same = VoiceBundle::open(&source)?.reading(&symbols[..1], "ps");
+    assert_eq!(same.config, config);
+    assert!(AttachedVocoder::open(&source, &Device::Cpu)?.is_none());
+    Ok(())
+}

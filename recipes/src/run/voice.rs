@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use audio::{DecodeAudio, LogMel};
-use models::flow_lm::{FlowLmConfig, Sampling, SymbolUnit, Symbols};
+use models::flow_lm::{ALIGNER, AttachedVocoder, FlowLmConfig, Sampling, SymbolUnit, Symbols, VoiceBundle};
 use models::params::Params;
-use models::{DeviceChoice, Weights};
+use models::{DeviceChoice, Part};
 
 use super::folder::keep_settings;
 use super::manifests::{read_cuts, weights_of_cuts};
@@ -49,12 +49,24 @@ pub(super) fn assemble(
 
     let (model, params) = match &bases.base {
         Some(source) => {
-            let base = FlowLmConfig::read(source)?;
-            let params = Params::trainable(Weights::from_source(source)?, &device);
-            let params = params.with_new(&format!("{}.", models::flow_lm::ALIGNER), config.seed);
-            (FlowLmConfig { flow_map: config.loss.flow.map_draws > 0, ..base }, params)
+            let base = VoiceBundle::open(source)?;
+            let symbols = symbols(base.config.unit, &config, &cuts)?;
+            let base = base.reading(&symbols, &config.data.language);
+            let model = FlowLmConfig { flow_map: config.loss.flow.map_draws > 0, ..base.config.clone() };
+            let params = Params::trainable(base.into_weights(), &device);
+            (model, params.with_new(&format!("{ALIGNER}."), config.seed))
         }
         None => (new_model(&config, &cuts)?, Params::seeded(config.seed, &device)),
+    };
+    let own = bases.parts.iter().find(|(part, _)| *part == Part::Vocoder).map(|(_, source)| source);
+    let vocoder = own.or(bases.base.as_ref());
+    let vocoder = vocoder.map(|source| AttachedVocoder::open(source, &device)).transpose()?.flatten();
+    let model = match &vocoder {
+        Some(vocoder) if vocoder.config.feature_spec != model.feature_spec => {
+            let message = "makes sound of other features; train both with the same [vocoder] settings";
+            return Err(Error::config("model.parts.vocoder", message));
+        }
+        vocoder => FlowLmConfig { vocoder: vocoder.as_ref().map(|vocoder| vocoder.config.clone()), ..model },
     };
     // For both sets of recordings, which are about as likely to be heard again.
     let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
@@ -65,13 +77,21 @@ pub(super) fn assemble(
     let held_out = Recordings::new(dev, &model, language, cache_bytes)?;
     let params = params.with_checkpointing(config.model.gradient_checkpointing);
     let limits = limits(&config, &model);
-    let task = Speak::new(params, model, &config, held_out, voices)?;
+    let task = Speak::new(params, model, &config, held_out, voices, vocoder)?;
     let corpus = task.corpus(recordings, weights, &config, limits)?;
     let padding = corpus.padding(0)?;
     let n_parameters = task.n_parameters().0 as usize;
     tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
     decide_length(&mut config, &corpus);
     Ok(Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters })
+}
+
+/// What texts are spelled in.
+fn symbols(unit: SymbolUnit, config: &RunConfig, cuts: &[Cut]) -> Result<Vec<String>, Error> {
+    let language = config.data.language.as_str();
+    let texts: Vec<String> =
+        cuts.iter().map(|cut| spelled(unit, cut, language)).collect::<Result<_, Error>>()?;
+    Ok(Symbols::of_texts(unit, texts.iter().map(String::as_str)))
 }
 
 /// A model that nobody has trained yet, which reads what the texts are spelled in.
@@ -81,8 +101,6 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
         TargetUnit::Phonemes => SymbolUnit::Phonemes,
     };
     let language = config.data.language.as_str();
-    let texts: Vec<String> =
-        cuts.iter().map(|cut| spelled(unit, cut, language)).collect::<Result<_, Error>>()?;
     let (settings, speech) = (&config.model, &config.speech);
     let feature_spec = config.vocoder.feature_spec();
     let patch_rate = feature_spec.frame_rate() / speech.patch_frames.max(1) as f64;
@@ -93,7 +111,7 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
         mel_std,
         patch_frames: speech.patch_frames,
         unit,
-        symbols: Symbols::of_texts(unit, texts.iter().map(String::as_str)),
+        symbols: symbols(unit, config, cuts)?,
         languages: vec![language.to_owned()],
         voices: Vec::new(),
         max_text_positions: settings.max_target_positions,

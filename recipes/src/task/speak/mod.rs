@@ -11,7 +11,7 @@ mod voices;
 use std::path::Path;
 
 use candle_core::{Tensor, Var};
-use models::flow_lm::{ALIGNER, Aligner, FlowLm, FlowLmConfig, Sequence};
+use models::flow_lm::{ALIGNER, Aligner, AttachedVocoder, FlowLm, FlowLmConfig, Sequence};
 use models::nn::{Targets, cross_entropy};
 use models::params::Params;
 use models::{WeightDtype, write_weights};
@@ -47,10 +47,13 @@ pub struct Speak {
     history_noise: f64,
     evaluate: EvaluateConfig,
     voices: Voices,
+    /// What its features become sound by, which does not learn.
+    vocoder: Option<AttachedVocoder>,
 }
 
 impl Speak {
-    /// A task over `params`, which the model of `config` is built from, with recordings to judge it by and the voices that it will have.
+    /// A task over `params`, which the model of `config` is built from, with recordings to judge it by and the
+    /// voices and the vocoder that it will have.
     ///
     /// # Errors
     /// Parameters that do not fit the configuration.
@@ -60,6 +63,7 @@ impl Speak {
         run: &RunConfig,
         held_out: Recordings,
         voices: Voices,
+        vocoder: Option<AttachedVocoder>,
     ) -> Result<Self, Error> {
         let model = FlowLm::load(&params, &config, true)?;
         let live = FlowLm::load(&params.detached(), &config, true)?;
@@ -75,6 +79,7 @@ impl Speak {
             history_noise: run.speech.history_noise,
             evaluate: run.evaluate.clone(),
             voices,
+            vocoder,
         })
     }
 
@@ -266,7 +271,8 @@ impl Task for Speak {
     }
 
     fn save(&self, dir: &Path) -> Result<(), Error> {
-        self.voices.describe(dir, &self.config)?;
+        // A checkpoint has what learns.
+        self.voices.describe(dir, &FlowLmConfig { vocoder: None, ..self.config.clone() })?;
         let tensors = self.params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
         Ok(write_weights(dir, &tensors.collect(), WeightDtype::F32)?)
     }
@@ -295,8 +301,9 @@ impl Learner for Speak {
     fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
         self.voices.describe(dir, &self.config)?;
         let vars = self.params.vars().into_iter().filter(|(name, _)| !is_for_training(name));
-        let tensors = vars.map(|(name, var)| (name, var.as_detached_tensor())).collect();
-        Ok(write_weights(dir, &tensors, dtype)?)
+        let tensors = vars.map(|(name, var)| (name, var.as_detached_tensor()));
+        let vocoder = self.vocoder.iter().flat_map(|vocoder| vocoder.tensors.clone());
+        Ok(write_weights(dir, &tensors.chain(vocoder).collect(), dtype)?)
     }
 
     fn write_adapter(&self, _dir: &Path, _base: &str, _dtype: WeightDtype) -> Result<(), Error> {

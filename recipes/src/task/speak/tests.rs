@@ -105,7 +105,7 @@ fn task(params: Params, run: &RunConfig, cuts: Vec<Cut>) -> Result<(Speak, Corpu
     let voices = Voices::of(&recordings, SAMPLE_RATE)?;
     let held_out = Recordings::new(cuts, &config(), "xx", 1 << 24)?;
     let task =
-        Speak::new(params, FlowLmConfig { voices: voices.names(), ..config() }, run, held_out, voices)?;
+        Speak::new(params, FlowLmConfig { voices: voices.names(), ..config() }, run, held_out, voices, None)?;
     let corpus = task.corpus(recordings, Vec::new(), run, LengthLimits::default())?;
     Ok((task, corpus))
 }
