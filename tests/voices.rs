@@ -100,7 +100,7 @@ fn what_cannot_be_kept_is_refused_by_its_field() {
         (&[named[0], named[1], ("type", "prompt")], &good, "unsupported_parameter", "type"),
         (&[named[0], named[1], ("type", "song")], &good, "invalid_value", "type"),
         (&[named[0], named[1], ("colour", "red")], &good, "unknown_parameter", "colour"),
-        (&named, b"RIFF", "invalid_audio", "audio_sample"),
+        (&named, b"RIFF", "unsupported_audio", "audio_sample"),
         (&named, b"", "invalid_audio", "audio_sample"),
         (&named, &noise(0.5, 1), "invalid_value", "audio_sample"),
         (&named, &noise(70.0, 1), "audio_too_long", "audio_sample"),

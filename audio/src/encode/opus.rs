@@ -198,6 +198,6 @@ mod tests {
         let bytes = encode(0, 24_000);
         assert_eq!(pages(&bytes), [(2, 0, 0, 1), (0, 0, 1, 1), (4, 312, 2, 1)]);
         let decoded = decode_bytes(bytes, None, &DecodeAudio::default());
-        assert!(matches!(decoded, Err(Error::Empty)), "{decoded:?}");
+        assert!(matches!(decoded, Err(Error::Undecodable { .. })), "{decoded:?}");
     }
 }

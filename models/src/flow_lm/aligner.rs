@@ -8,7 +8,7 @@ use super::FlowLmConfig;
 use crate::Error;
 use crate::decode::ctc_align;
 use crate::kernels::Activation;
-use crate::nn::{Conv1d, CtcTargets, Embedding, activate, ctc};
+use crate::nn::{Conv1d, CtcTargets, Embedding, activate, ctc, within};
 use crate::params::Scope;
 
 /// What a frame's distance to a symbol counts.
@@ -47,7 +47,7 @@ impl Aligner {
     }
 
     /// How well each frame suits each position of its text, before a softmax over positions, (B, T, U + 1), of standardised mel frames
-    /// (B, T, F) of which `n_frames` of each row count, and texts of any lengths. The last column is that of no position. Positions are
+    /// (B, T, F) of which `n_frames` of each row count, the others being zero, and texts of any lengths. The last column is that of no position. Positions are
     /// likelier where a steady voice would say them. Differentiable.
     ///
     /// # Errors
@@ -65,11 +65,15 @@ impl Aligner {
             row[..text.len()].copy_from_slice(text);
         }
         let ids = Tensor::from_vec(ids, b * u, mels.device())?;
-        let embedded = self.symbols.forward(&ids)?.reshape((b, u, ()))?;
+        // Convolutions see nothing behind a row's end.
+        let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
+        let device = mels.device();
+        let (texts_within, frames_within) = (within(&lengths, u, device)?, within(n_frames, t, device)?);
+        let embedded = self.symbols.forward(&ids)?.reshape((b, u, ()))?.broadcast_mul(&texts_within)?;
         let [first, last] = &self.keys;
         let keys = last.forward(&activate(Activation::Relu, &first.forward(&embedded)?)?)?; // (B, U, size)
         let [first, second, last] = &self.queries;
-        let hidden = activate(Activation::Relu, &first.forward(mels)?)?;
+        let hidden = activate(Activation::Relu, &first.forward(mels)?)?.broadcast_mul(&frames_within)?;
         let hidden = activate(Activation::Relu, &second.forward(&hidden)?)?;
         let queries = last.forward(&hidden)?; // (B, T, size)
         let products = queries.matmul(&keys.t()?.contiguous()?)?; // (B, T, U)

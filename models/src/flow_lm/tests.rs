@@ -336,7 +336,8 @@ fn states_velocities_and_gradients_are_torchs() -> Result<(), Error> {
         let expected = &known[&format!("gradient.{name}")];
         let largest = expected.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
         let Some(gradient) = gradients.get(&var) else { unreachable!("{name} has no gradient") };
-        assert_close(gradient, expected, 2e-4 * largest.max(1.0))?;
+        let worst = (gradient - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        assert!(worst <= 2e-4 * largest.max(1.0), "{name}: off by {worst} of {largest}");
     }
     Ok(())
 }

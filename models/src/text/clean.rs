@@ -53,8 +53,9 @@ fn plain(text: &str) -> Vec<char> {
         if let Some(mark) = mark(c) {
             plain.push(mark);
             // Full-width numbers have commas and points of full width.
-            let is_in_number =
-                matches!(mark, '.' | ',' | ':') && composed.get(at + 1).is_some_and(|next| next.is_numeric());
+            let around = [at.checked_sub(1), Some(at + 1)].map(|at| at.and_then(|at| composed.get(at)));
+            let is_in_number = matches!(mark, '.' | ',' | ':')
+                && around.into_iter().all(|c| c.is_some_and(|c| c.is_numeric()));
             if !is_in_number {
                 plain.push(' ');
             }
