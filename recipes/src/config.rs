@@ -307,7 +307,10 @@ impl RunConfig {
     /// Figures that the task's evaluation gives and that tell better models from worse ones.
     pub fn figures(&self) -> Vec<&'static str> {
         match self.task {
-            TaskKind::Speak => return vec!["loss", "flow", "flow_map", "end", "advance", "alignment"],
+            TaskKind::Speak => {
+                let map = (self.loss.flow.map_draws > 0).then_some("flow_map");
+                return ["loss", "flow", "end", "advance", "alignment"].into_iter().chain(map).collect();
+            }
             TaskKind::Vocode => return vocoder::figures(&self.loss),
             TaskKind::Transcribe | TaskKind::TranslateText => (),
         }

@@ -120,7 +120,7 @@ class Model:
         queries = self.conv("aligner.queries.1", queries, ALIGNER, 3).relu()
         queries = self.conv("aligner.queries.2", queries, ALIGNER, 1)[0]
         distances = ((queries[:, None] - keys[None]) ** 2).sum(-1)
-        scores = -0.005 * distances + torch.tensor(prior(len(mels), len(text)))
+        scores = (-0.005 * distances).log_softmax(-1) + torch.tensor(prior(len(mels), len(text)))
         scores = torch.cat([torch.full((len(mels), 1), -1.0, dtype=torch.float64), scores], 1).log_softmax(-1)
         labels = torch.arange(1, len(text) + 1)[None]
         return functional.ctc_loss(scores[:, None], labels, (len(mels),), (len(text),), blank=0, reduction="sum")

@@ -80,9 +80,17 @@ impl Aligner {
         let squares = queries.sqr()?.sum_keepdim(D::Minus1)?; // (B, T, 1)
         let others = keys.sqr()?.sum(D::Minus1)?.unsqueeze(1)?; // (B, 1, U)
         let distances = (products * -2.0)?.broadcast_add(&squares)?.broadcast_add(&others)?;
-        let prior = Tensor::from_vec(priors(n_frames, t, texts, u), (b, t, u), mels.device())?;
-        let scores = ((distances * -TEMPERATURE)? + prior)?;
-        let blank = Tensor::full(BLANK, (b, t, 1), mels.device())?;
+        // Of the positions of its own text, before what nobody says is held against them (Badlani et al., section 2.1).
+        let texts: Vec<usize> = lengths;
+        let behind: Vec<f32> = texts
+            .iter()
+            .flat_map(|n| (0..u).map(move |place| if place < *n { 0.0 } else { NEVER }))
+            .collect();
+        let behind = Tensor::from_vec(behind, (b, 1, u), device)?;
+        let likely = log_softmax(&(distances * -TEMPERATURE)?.broadcast_add(&behind)?)?;
+        let prior = Tensor::from_vec(priors(n_frames, t, &texts, u), (b, t, u), device)?;
+        let scores = (likely + prior)?;
+        let blank = Tensor::full(BLANK, (b, t, 1), device)?;
         Tensor::cat(&[scores, blank], 2)
     }
 
@@ -120,6 +128,12 @@ impl Aligner {
     }
 }
 
+/// Logarithms of probabilities over the last dimension. Differentiable.
+fn log_softmax(scores: &Tensor) -> candle_core::Result<Tensor> {
+    let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
+    scores.broadcast_sub(&scores.exp()?.sum_keepdim(D::Minus1)?.log()?)
+}
+
 /// Positions of frames by scores (T, U + 1).
 fn path(scores: &[f32], n_classes: usize, n_positions: usize) -> Option<Vec<u32>> {
     let mut scores = scores.to_vec();
@@ -140,15 +154,15 @@ fn path(scores: &[f32], n_classes: usize, n_positions: usize) -> Option<Vec<u32>
 
 /// Log-probabilities of positions by how far a recording has come, (B, T, U) row-major, beta-binomial with a spread of one (Badlani et al.,
 /// section 2.2).
-fn priors(n_frames: &[usize], t: usize, texts: &[Vec<u32>], u: usize) -> Vec<f32> {
-    let mut priors = vec![NEVER; texts.len() * t * u];
-    for ((row, n_frames), text) in priors.chunks_mut((t * u).max(1)).zip(n_frames).zip(texts) {
+fn priors(n_frames: &[usize], t: usize, n_symbols: &[usize], u: usize) -> Vec<f32> {
+    let mut priors = vec![NEVER; n_symbols.len() * t * u];
+    for ((row, n_frames), n_symbols) in priors.chunks_mut((t * u).max(1)).zip(n_frames).zip(n_symbols) {
         for (frame, row) in row.chunks_mut(u.max(1)).take(*n_frames).enumerate() {
-            let n = text.len().saturating_sub(1);
+            let n = n_symbols.saturating_sub(1);
             let (alpha, beta) = ((frame + 1) as f64, (n_frames - frame) as f64);
             // Each probability from the one before; their sum is what the first one leaves open.
             let mut value = 0.0;
-            let mut logs = vec![0f64; text.len()];
+            let mut logs = vec![0f64; *n_symbols];
             for k in 0..n {
                 let up = (n - k) as f64 / (k + 1) as f64;
                 let ratio = up * (k as f64 + alpha) / ((n - k - 1) as f64 + beta);
@@ -169,8 +183,7 @@ mod tests {
 
     #[test]
     fn the_prior_is_beta_binomial() {
-        let texts = vec![vec![0; 5], vec![0; 3]];
-        let priors = priors(&[9, 4], 9, &texts, 5);
+        let priors = priors(&[9, 4], 9, &[5, 3], 5);
         for (row, n_frames, n) in [(0, 9, 5), (1, 4, 3)] {
             for frame in 0..n_frames {
                 let at = (row * 9 + frame) * 5;

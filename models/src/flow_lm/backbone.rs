@@ -43,7 +43,7 @@ pub struct Sequence<'a> {
     pub text: &'a [u32],
     /// Patches of the voice prompt; none is no voice.
     pub n_prompt: usize,
-    /// Of each patch that is said, the place in the text of the symbol that it begins with.
+    /// Of each patch that is said, the place in the text of the symbol that its middle says.
     pub pointers: &'a [u32],
 }
 
@@ -202,7 +202,7 @@ impl Backbone {
     }
 
     /// The positions of patches that are to be said, (N, D): the standardised patch before each, (N, patch), which counts for nothing where
-    /// `is_first`, and the state (N, D) of the symbol that each begins with.
+    /// `is_first`, and the state (N, D) of the symbol that the middle of each says.
     ///
     /// # Errors
     /// Shapes that do not fit.

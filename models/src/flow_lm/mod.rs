@@ -1,7 +1,7 @@
 //! A model that speaks in continuous tokens: a causal Transformer over a voice prompt, a text and the patches of mel frames that it has said so
 //! far, and a flow head that says the next one (Flow-Omni, arXiv 2412.04917; CALM, arXiv 2509.06926; MAR, arXiv 2406.11838).
 //!
-//! It reads along: each patch is told which symbol of the text it begins with, and says how far the next one is. Where that is in recordings,
+//! It reads along: each patch is told which symbol of the text its middle says, and says how far that of the next one is. Where that is in recordings,
 //! an aligner finds out while it learns.
 
 mod aligner;

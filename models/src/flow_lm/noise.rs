@@ -27,7 +27,7 @@ impl Noise {
         Self(mixed(self.0 ^ mixed(index.wrapping_add(STEP)).rotate_left(17)))
     }
 
-    /// Number `index` of this place, evenly between 0 and 1, both left out.
+    /// Number `index` of this place, evenly between 0 and 1, never 0.
     pub fn uniform(self, index: u64) -> f32 {
         let bits = mixed(self.0.wrapping_add(index.wrapping_add(1).wrapping_mul(STEP)));
         (((bits >> 40) as f64 + 0.5) / (1u64 << 24) as f64) as f32

@@ -6,6 +6,7 @@ use super::{Clause, Parts, Sampling, Voice};
 use crate::Error;
 use crate::flow_lm::{FlowHead, FlowLm, SequenceStep, Solver};
 use crate::flow_lm::{Noise, SequenceCache, guided, rows, sample};
+use crate::kernels::argmax;
 
 /// Seconds that nothing more may come of a text that is read to its end.
 const MAX_TAIL_SECS: f64 = 0.8;
@@ -113,8 +114,12 @@ impl Row {
     }
 }
 
-/// Says one more patch of each row; gives them standardised, (patch) each, in the order of the rows.
-pub(super) fn step(parts: &Parts, rows_of: &mut [&mut Row]) -> Result<Vec<Vec<f32>>, Error> {
+/// Says one more patch of each row; gives them standardised, (patch) each, in the order of the rows. What is no number in one row costs the
+/// others nothing.
+///
+/// # Errors
+/// When a tensor operation fails that all share.
+pub(super) fn step(parts: &Parts, rows_of: &mut [&mut Row]) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
     let model = &parts.model;
     let (patch, n) = (model.config.patch_size(), rows_of.len());
     let nothing = Tensor::zeros((1, patch), candle_core::DType::F32, model.device())?;
@@ -153,12 +158,12 @@ pub(super) fn step(parts: &Parts, rows_of: &mut [&mut Row]) -> Result<Vec<Vec<f3
     let mut patches = Vec::with_capacity(n);
     for ((row, said), (end, advance)) in rows_of.iter_mut().zip(said).zip(ends.into_iter().zip(&advances)) {
         let values = said.flatten_all()?.to_vec1::<f32>()?;
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { what: "speech patches" });
-        }
         row.last = Some(said);
-        row.follow(end, most_likely(advance));
-        patches.push(values);
+        row.follow(end, argmax(advance));
+        patches.push(match values.iter().all(|value| value.is_finite()) {
+            true => Ok(values),
+            false => Err(Error::NotFinite { what: "speech patches" }),
+        });
     }
     Ok(patches)
 }
@@ -193,15 +198,4 @@ fn say(
         }
     }
     said.into_iter().map(|said| said.ok_or(Error::Cancelled)).collect()
-}
-
-/// The number of the largest value; of equal ones the first.
-fn most_likely(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = i;
-        }
-    }
-    best
 }

@@ -74,8 +74,8 @@ impl SynthesisWorker {
         loop {
             let may_begin = |request: &Request| {
                 let is_left = request.next_clause < request.speech.clauses.len();
-                let n_ahead = request.rows.len() + request.said.len();
-                is_left && n_ahead < MAX_AHEAD && is_wanted(request.id)
+                // Those that are being said are among those that are not heard yet.
+                is_left && request.said.len() < MAX_AHEAD && is_wanted(request.id)
             };
             let Some(place) = self.requests.iter().position(may_begin) else { break };
             let n_new = 1 + usize::from(self.requests[place].speech.sampling.guidance != 1.0);
@@ -128,6 +128,11 @@ impl Request {
             self.n_read += clause.text.len() - 2;
             self.said.remove(&self.heard);
             self.heard += 1;
+            if !synthesizer.has_vocoder() && !self.is_done() {
+                // Without a vocoder nothing is heard before a signal ends: each clause is one.
+                let next = synthesizer.0.vocoder.stream()?;
+                samples.extend(std::mem::replace(&mut sound.stream, next).finish()?);
+            }
         }
         match self.is_done() {
             true => samples.extend(sound.stream.finish()?),
@@ -213,8 +218,19 @@ impl Worker for SynthesisWorker {
         }
         let patches = step(&self.synthesizer.0, &mut rows)?;
         drop(rows);
+        let mut ended = Vec::new();
         for ((place, clause), patch) in places.into_iter().zip(patches) {
             let request = &mut self.requests[place];
+            let patch = match patch {
+                Ok(patch) => patch,
+                // Of several clauses of a request one failure is enough.
+                Err(_) if ended.contains(&request.id) => continue,
+                Err(error) => {
+                    tell(request.id, Update::Failed(error));
+                    ended.push(request.id);
+                    continue;
+                }
+            };
             request.n_patches += 1;
             let is_whole = request.rows.get(&clause).is_some_and(|row| row.is_done);
             if is_whole {
@@ -225,7 +241,7 @@ impl Worker for SynthesisWorker {
                 *whole = is_whole;
             }
         }
-        let mut ended = Vec::new();
+        self.requests.retain(|request| !ended.contains(&request.id));
         for request in &mut self.requests {
             match request.hear(&self.synthesizer) {
                 Ok(samples) => {

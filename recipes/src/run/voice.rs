@@ -61,6 +61,10 @@ pub(super) fn assemble(
     let own = bases.parts.iter().find(|(part, _)| *part == Part::Vocoder).map(|(_, source)| source);
     let vocoder = own.or(bases.base.as_ref());
     let vocoder = vocoder.map(|source| AttachedVocoder::open(source, &device)).transpose()?.flatten();
+    if own.is_some() && vocoder.is_none() {
+        let message = "has no vocoder: it is a voice without one";
+        return Err(Error::config("model.parts.vocoder", message));
+    }
     let model = match &vocoder {
         Some(vocoder) if vocoder.config.feature_spec != model.feature_spec => {
             let message = "makes sound of other features; train both with the same [vocoder] settings";
@@ -116,7 +120,8 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
         voices: Vec::new(),
         max_text_positions: settings.max_target_positions,
         max_patches: n_patches(settings.window_secs),
-        max_prompt_patches: n_patches(speech.prompt_secs[1]),
+        // What training hears at most.
+        max_prompt_patches: ((speech.prompt_secs[1] * patch_rate) as usize).max(1),
         max_advance: speech.max_advance,
         hidden_size: settings.d_model,
         num_hidden_layers: settings.decoder_layers,

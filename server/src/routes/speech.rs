@@ -86,9 +86,7 @@ pub(super) async fn create_speech(
         Terms { id: head.extensions.get().cloned(), received, limit: serve.request_timeout_secs.duration() };
     let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
     // How long a client says that it waits is until the first sound; then some comes all the time.
-    timeout(limit, speak(Arc::clone(&state), speaking, request, terms, received + limit))
-        .await
-        .map_err(late)?
+    timeout(limit, speak(Arc::clone(&state), speaking, request, terms)).await.map_err(late)?
 }
 
 /// What a client is owed beside its sound.
@@ -107,7 +105,6 @@ async fn speak(
     speaking: Arc<Speaking>,
     request: SpeechRequest,
     terms: Terms,
-    deadline: Instant,
 ) -> Result<Response, Error> {
     let SpeechRequest { input, voice, format, is_sse, options, .. } = request;
     let began = Instant::now();
@@ -119,7 +116,8 @@ async fn speak(
     };
     let speech = state.metrics.during(Phase::Prepare, preparing).await?;
     state.metrics.phase(Phase::Prepare, began.elapsed());
-    let patience = deadline.saturating_duration_since(Instant::now());
+    // What it may take in all: a client waits for the first sound alone.
+    let patience = (terms.received + terms.limit).saturating_duration_since(Instant::now());
     let permit = speaking.engine.admission().enter(speech.expected_secs(), Some(patience))?;
     let began = Instant::now();
     let submitting = speaking.engine.submit(permit, move |_| Ok(speech));

@@ -97,7 +97,8 @@ impl Folder {
                 sync(&self.path)
             });
         if written.is_err() {
-            // After the rename there is none.
+            // What was refused must not be there after a restart, either.
+            let _ = fs::rename(self.path.join(id), &part);
             let _ = fs::remove_dir_all(&part);
         }
         written
@@ -110,17 +111,17 @@ impl Folder {
         sync(&path)
     }
 
-    /// Takes an entry away: first out of sight, then for good.
+    /// Takes an entry away: first out of sight, then for good. What stays of it after an error is cleared away when that is asked again, and
+    /// at the next start.
     pub(super) fn remove(&self, id: &str) -> Result<(), Error> {
         let (path, part) = (self.path.join(id), self.part(id));
-        fs::rename(&path, &part).map_err(|source| io_error(&path, source))?;
-        // It is no entry any more. What stays of it is cleared away at the next start.
-        if let Err(error) = sync(&self.path)
-            .and_then(|()| fs::remove_dir_all(&part).map_err(|source| io_error(&part, source)))
-        {
-            tracing::warn!("not wholly deleted: {error}");
+        match fs::rename(&path, &part) {
+            // It was out of sight already.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && part.is_dir() => {}
+            renamed => renamed.map_err(|source| io_error(&path, source))?,
         }
-        Ok(())
+        fs::remove_dir_all(&part).map_err(|source| io_error(&part, source))?;
+        sync(&self.path)
     }
 
     /// The recording of an entry.

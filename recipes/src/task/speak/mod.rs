@@ -163,8 +163,12 @@ fn pointers(path: Option<&[u32]>, n_patches: usize, n_symbols: usize, config: &F
     };
     (0..n_patches)
         .map(|patch| {
-            // The first one begins with the text.
-            let step = if patch == 0 { 0 } else { place(patch).saturating_sub(at) };
+            // The first one begins with the text, and the last one ends it.
+            let step = match patch {
+                0 => 0,
+                patch if patch + 1 == n_patches => (n_symbols.saturating_sub(1) as u32).saturating_sub(at),
+                patch => place(patch).saturating_sub(at),
+            };
             at += step.min(config.max_advance as u32);
             at
         })

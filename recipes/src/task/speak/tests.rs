@@ -198,7 +198,7 @@ fn tones_are_learnt_and_where_they_are() -> Result<(), Error> {
         });
         (n_right, n_frames) = (n_right + right.count(), n_frames + path.len());
     }
-    assert!(n_right as f64 > 0.65 * n_frames as f64, "{n_right} of {n_frames} frames");
+    assert!(n_right as f64 > 0.7 * n_frames as f64, "{n_right} of {n_frames} frames");
     Ok(())
 }
 
@@ -235,6 +235,9 @@ fn places_in_texts_never_run_ahead_of_what_can_be_told() {
     assert_eq!(pointers(Some(&path), 4, 9, &config), [0, 1, 3, 5]);
     assert_eq!(pointers(None, 4, 8, &config), [0, 2, 4, 6]);
     assert_eq!(pointers(None, 2, 9, &config), [0, 2]);
+    // The last patch ends the text, wherever its middle is.
+    let whole = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 4];
+    assert_eq!(pointers(Some(&whole), 4, 5, &config), [0, 1, 3, 4]);
     assert!(pointers(None, 0, 9, &config).is_empty());
 }
 

@@ -46,7 +46,7 @@ pub(super) struct SpeakArgs {
     #[arg(long, value_name = "VOICE")]
     voice: Option<String>,
     /// speak: steps from noise to speech; several give a row each [default: what the model asks for]
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     steps: Vec<u32>,
     /// speak: how much more the text counts than what is likely without it, 1 being no more; several give a row each [default: what the
     /// model asks for]
@@ -55,8 +55,8 @@ pub(super) struct SpeakArgs {
 }
 
 fn guidance(text: &str) -> Result<f64, String> {
-    let weight = text.parse::<f64>().ok().filter(|weight| (0.0..=100.0).contains(weight));
-    weight.ok_or_else(|| "expected 0 to 100".to_owned())
+    let weight = text.parse::<f64>().ok().filter(|weight| (0.0..=10.0).contains(weight));
+    weight.ok_or_else(|| "expected 0 to 10".to_owned())
 }
 
 impl SpeakArgs {
@@ -379,8 +379,8 @@ mod tests {
             (&speak[..4], "by --judge"),
             (&["--judge", "words"], "--judge is for speech; add --task speak"),
             (&["--steps", "4", "--task", "translate"], "--steps is for speech"),
-            (&["--task", "speak", "--steps", "0"], "1..=1000"),
-            (&["--task", "speak", "--guidance=-1"], "expected 0 to 100"),
+            (&["--task", "speak", "--steps", "0"], "1..=64"),
+            (&["--task", "speak", "--guidance=-1"], "expected 0 to 10"),
         ] {
             let message = parse(arguments).expect_err("refused");
             assert!(message.contains(words), "{arguments:?}: {message}");
