@@ -38,8 +38,8 @@ pub const RECIPES: [(&str, &str); 12] = [
     ("st_en_ps", include_str!("../st_en_ps.toml")),
     ("translate_ps", include_str!("../translate_ps.toml")),
     ("tts_en", include_str!("../tts_en.toml")),
-    ("words_en", include_str!("../words_en.toml")),
     ("vocoder_en", include_str!("../vocoder_en.toml")),
+    ("words_en", include_str!("../words_en.toml")),
 ];
 
 /// Each part of a batch has threads of its own.
