@@ -65,7 +65,9 @@ pub use options::{DecodeOptions, Task, Timestamps};
 pub use precision::Precision;
 pub use special_tokens::{SpecialTokens, TIMESTAMP_SECS, TRANSLATED_TO, Told, WordTimes};
 pub use speech_model::SpeechModel;
-pub use synthesizer::{Kind, SpeakOptions, Speech, Spoken, SynthesisWorker, Synthesizer, VOCODER, Voice};
+pub use synthesizer::{
+    Kind, MIN_VOICE_SECS, SpeakOptions, Speech, Spoken, SynthesisWorker, Synthesizer, VOCODER, Voice,
+};
 pub use text_encoder::{TEXT_ENCODER, TextEncoder, TextEncoderConfig};
 pub use text_model::TextModel;
 pub use text_translator::TextTranslator;

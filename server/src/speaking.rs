@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use anyhow::Context;
-use audio::{Waveform, resample};
+use audio::Waveform;
 use models::{SynthesisWorker, Synthesizer, Voice};
 use tokio::{sync::Mutex, task::spawn_blocking};
 
@@ -98,9 +98,8 @@ impl Speaking {
     }
 
     fn learn(&self, name: &str, sample: &Waveform) -> Result<Voice, Error> {
-        let sample = resample(sample, self.synthesizer.sample_rate())?;
         let _turn = self.cores.turn();
-        Ok(self.synthesizer.voice_of(name, &sample)?)
+        Ok(self.synthesizer.voice_of(name, sample)?)
     }
 
     fn unknown_voice(&self, wanted: &str) -> Error {

@@ -1,8 +1,6 @@
 //! The flow head: a small network that carries noise to a speech token, given what the Transformer says of it (Li et al., arXiv
 //! 2406.11838, section 3.3, with flow matching in the place of diffusion).
 
-use std::sync::Arc;
-
 use candle_core::{D, Tensor};
 
 use super::FlowLmConfig;
@@ -211,14 +209,4 @@ pub fn sample(
     integrate(noise, solver, n_steps, |x, from, to| {
         head.velocity(x, [&vec![from; n], &vec![to; n]], condition)
     })
-}
-
-/// What flow matching of some speech tokens is learnt from: a time for each row, and noise.
-pub struct FlowDraw {
-    /// Noise, (N, patch).
-    pub noise: Tensor,
-    /// Times at which velocities are learnt, and from which ways begin.
-    pub from: Arc<[f32]>,
-    /// Times at which ways end: later ones, or the same.
-    pub to: Arc<[f32]>,
 }

@@ -22,7 +22,7 @@ pub use aligner::Aligner;
 pub use backbone::{Backbone, Sequence, SequenceCache, SequenceStep};
 pub use bundle::{AttachedVocoder, VoiceBundle};
 pub use config::{FLOW_LM, FlowLmConfig, Sampling, SymbolUnit};
-pub use head::{FlowDraw, FlowHead, Solver, integrate, sample};
+pub use head::{FlowHead, Solver, integrate, sample};
 pub use noise::Noise;
 pub use symbols::Symbols;
 

@@ -15,18 +15,18 @@ use candle_core::Device;
 use serde_json::Value;
 
 pub use options::SpeakOptions;
-pub use voice::Voice;
+pub use voice::{MIN_VOICE_SECS, Voice};
 pub use worker::{Spoken, SynthesisWorker};
 
+use crate::Error;
 use crate::bundle::{BundleSource, read_json};
 use crate::flow_lm::{FLOW_LM, FlowLm, FlowLmConfig, Solver, SymbolUnit, Symbols, voice_file};
 use crate::params::Params;
 use crate::text::{Pause, clauses};
 use crate::vocoder::Vocoder;
-use crate::vocos::Vocos;
+use crate::vocos::{VOCOS, Vocos};
 use crate::weights::Weights;
 use crate::worker::{Update, Worker};
-use crate::{Error, Progress};
 
 /// Where the vocoder's weights are in a bundle that has one.
 pub const VOCODER: &str = "vocoder";
@@ -56,7 +56,7 @@ impl Kind {
         let config = read_json(source, "config.json")?;
         Ok(match config.get("model_type").and_then(Value::as_str) {
             Some(FLOW_LM) => Self::Speaks,
-            Some("vocos") => Self::Vocodes,
+            Some(VOCOS) => Self::Vocodes,
             _ => Self::Hears,
         })
     }
@@ -221,26 +221,38 @@ impl Synthesizer {
     ///
     /// # Errors
     /// What [`Synthesizer::prepare`] refuses, tensor operations that fail.
-    pub fn speak(
-        &self,
-        text: &str,
-        voice: &Voice,
-        options: &SpeakOptions,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Waveform, Error> {
-        let mut worker = SynthesisWorker::new(self, usize::MAX);
-        worker.join(0, self.prepare(text, voice, options)?);
-        let (mut samples, mut outcome) = (Vec::new(), None);
-        while outcome.is_none() {
-            worker.step(&|_| true, &mut |_, update| match update {
-                Update::Progress(at) => progress(at),
-                Update::Part(part) => samples.extend(part),
-                Update::Done(_) => outcome = Some(Ok(())),
-                Update::Failed(error) => outcome = Some(Err(error)),
-            })?;
-        }
-        outcome.unwrap_or(Err(Error::Cancelled))?;
+    pub fn speak(&self, text: &str, voice: &Voice, options: &SpeakOptions) -> Result<Waveform, Error> {
+        let mut samples = Vec::new();
+        self.say(self.prepare(text, voice, options)?, &mut |part| {
+            samples.extend(part);
+            Ok::<_, Error>(())
+        })?;
         Ok(Waveform { samples, sample_rate: self.sample_rate() })
+    }
+
+    /// Says what was read, alone, and hands on what is said as it comes.
+    ///
+    /// # Errors
+    /// Tensor operations that fail, and what `hand_on` refuses, which ends it.
+    pub fn say<E: From<Error>>(
+        &self,
+        speech: Speech,
+        hand_on: &mut dyn FnMut(Vec<f32>) -> Result<(), E>,
+    ) -> Result<Spoken, E> {
+        let mut worker = SynthesisWorker::new(self, usize::MAX);
+        worker.join(0, speech);
+        loop {
+            let mut updates = Vec::new();
+            worker.step(&|_| true, &mut |_, update| updates.push(update))?;
+            for update in updates {
+                match update {
+                    Update::Progress(_) => {}
+                    Update::Part(part) => hand_on(part)?,
+                    Update::Done(spoken) => return Ok(spoken),
+                    Update::Failed(error) => return Err(error.into()),
+                }
+            }
+        }
     }
 
     fn clauses(&self, text: &str, language: &str) -> Result<Vec<Clause>, Error> {

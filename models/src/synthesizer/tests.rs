@@ -121,7 +121,7 @@ fn the_same_request_is_the_same_samples_whatever_is_beside_it() -> Result<(), Er
         let prepare = |text: &str, voice: usize, options: &SpeakOptions| {
             synthesizer.prepare(text, &voices[voice], options)
         };
-        let alone = synthesizer.speak(text, &voices[0], &own, &mut |_| {})?;
+        let alone = synthesizer.speak(text, &voices[0], &own)?;
         assert!(alone.samples.len() > 16_000 && alone.samples.iter().any(|sample| *sample != 0.0));
         let joins = [
             (0, 1, prepare(other, 1, &options(1))?),
@@ -141,9 +141,9 @@ fn the_same_request_is_the_same_samples_whatever_is_beside_it() -> Result<(), Er
             // What learnt to speak is heard while it speaks.
             assert_eq!(parts.len() > 3, has_vocoder);
         }
-        let again = synthesizer.speak(text, &voices[0], &options(8), &mut |_| {})?;
+        let again = synthesizer.speak(text, &voices[0], &options(8))?;
         assert_ne!(again.samples, alone.samples);
-        let two = synthesizer.speak(text, &voices[1], &own, &mut |_| {})?;
+        let two = synthesizer.speak(text, &voices[1], &own)?;
         assert_ne!(two.samples, alone.samples);
     }
     Ok(())
@@ -165,7 +165,7 @@ fn twice_as_fast_is_half_as_long() -> Result<(), Error> {
     let synthesizer = write(dir.path(), true)?;
     let secs = |speed: f64| -> Result<f64, Error> {
         let options = SpeakOptions { speed, ..options(3) };
-        let waveform = synthesizer.speak("one and two", &synthesizer.voices()[0], &options, &mut |_| {})?;
+        let waveform = synthesizer.speak("one and two", &synthesizer.voices()[0], &options)?;
         Ok(waveform.duration_secs())
     };
     let usual = secs(1.0)?;

@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use crate::Error;
 use crate::flow_lm::{FlowLm, silence};
 
-/// Seconds of a recording at least.
-const MIN_SECS: f64 = 1.0;
+/// Seconds of a recording that a voice is made of, at least.
+pub const MIN_VOICE_SECS: f64 = 1.0;
 /// What frames are louder than in which somebody speaks, nepers above the quietest value that there is.
 const SPOKEN: f32 = 2.5;
 
@@ -31,9 +31,10 @@ impl Voice {
     pub(super) fn of(name: &str, sample: &Waveform, model: &FlowLm, log_mel: &LogMel) -> Result<Self, Error> {
         let config = &model.config;
         let secs = sample.duration_secs();
-        if secs < MIN_SECS {
-            let message =
-                format!("`{name}`: its recording is {secs:.2} s long; give one of {MIN_SECS} s or more");
+        if secs < MIN_VOICE_SECS {
+            let message = format!(
+                "`{name}`: its recording is {secs:.2} s long; give one of {MIN_VOICE_SECS} s or more"
+            );
             return Err(Error::option("voice", message));
         }
         let waveform = resample(sample, config.feature_spec.sample_rate)?;

@@ -11,7 +11,7 @@ use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
 
 /// What `config.json` calls a Vocos.
-const MODEL_TYPE: &str = "vocos";
+pub const VOCOS: &str = "vocos";
 const CONFIG: &str = "config.json";
 
 /// A dimension above this is a forged or broken file.
@@ -44,13 +44,9 @@ impl VocosConfig {
     pub fn read(source: &BundleSource) -> Result<Self, Error> {
         let (path, value) = (source.path(CONFIG), read_json(source, CONFIG)?);
         let model_type = value.get("model_type").and_then(Value::as_str);
-        if model_type != Some(MODEL_TYPE) {
+        if model_type != Some(VOCOS) {
             let found = model_type.unwrap_or("missing");
-            return Err(Error::key(
-                &path,
-                "model_type",
-                format!("is {found}, and a vocoder's is {MODEL_TYPE}"),
-            ));
+            return Err(Error::key(&path, "model_type", format!("is {found}, and a vocoder's is {VOCOS}")));
         }
         let config: Self = parse(value, &path)?;
         config.check(&path)?;
@@ -64,7 +60,7 @@ impl VocosConfig {
     pub fn write(&self, dir: &Path) -> Result<(), Error> {
         let path = dir.join(CONFIG);
         let text = serde_json::to_value(self).and_then(|mut value| {
-            value["model_type"] = MODEL_TYPE.into();
+            value["model_type"] = VOCOS.into();
             serde_json::to_string_pretty(&value)
         });
         let text = text.map_err(|error| Error::file(&path, error))?;

@@ -9,7 +9,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use config::VocosConfig;
+pub use config::{VOCOS, VocosConfig};
 pub use stream::VocosStream;
 
 use std::sync::Arc;

@@ -266,9 +266,12 @@ impl JoinConfig {
     }
 }
 
-/// The cuts of an epoch when each is heard as often as its weight says: as many times as the weight is whole, and with the
-/// rest as a chance once more.
-pub fn weighted(weights: &[f32], seed: u64, epoch: u64) -> Vec<usize> {
+/// The cuts of an epoch, of `n`, when each is heard as often as its weight says: as many times as the weight is whole, and with the
+/// rest as a chance once more. Without weights each is heard once.
+pub fn weighted(weights: &[f32], n: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    if weights.is_empty() {
+        return (0..n).collect();
+    }
     let mut rng = generator(seed, epoch, Purpose::Weights, 0);
     let mut indices = Vec::new();
     for (index, weight) in weights.iter().enumerate() {
@@ -488,11 +491,11 @@ mod tests {
     fn weights_say_how_often_a_cut_is_heard() {
         let cuts: Vec<Cut> = (0..300).map(cut).collect();
         let weights: Vec<f32> = (0..300).map(|index| [0.0, 1.0, 2.5][index / 100]).collect();
-        let indices = weighted(&weights, 1, 0);
+        let indices = weighted(&weights, weights.len(), 1, 0);
         let count = |range: std::ops::Range<usize>| indices.iter().filter(|i| range.contains(i)).count();
         assert_eq!((count(0..100), count(100..200)), (0, 100));
         assert!((235..265).contains(&count(200..300)), "{}", count(200..300));
-        assert_ne!(indices, weighted(&weights, 1, 1));
+        assert_ne!(indices, weighted(&weights, weights.len(), 1, 1));
         for config in [config(), JoinConfig::NONE] {
             let utterances = config.utterances(&cuts, indices.clone(), None, 1, 0);
             let ids: BTreeSet<_> = utterances.iter().map(|u| &u.id).collect();

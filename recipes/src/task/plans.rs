@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Error;
+use crate::data::{Epoch, EpochPadding};
 
 /// Epochs whose plans are kept: loader threads may be in different ones.
 const KEPT_EPOCHS: usize = 3;
@@ -48,5 +49,26 @@ impl<P> Plans<P> {
         let made = Arc::new(make()?);
         *plan = Some(made.clone());
         Ok(made)
+    }
+}
+
+/// An epoch in batches, and which of the data each of its items is.
+pub(super) struct EpochPlan {
+    /// Which one each item is.
+    pub items: Vec<usize>,
+    pub epoch: Epoch,
+    pub padding: EpochPadding,
+}
+
+impl EpochPlan {
+    /// The items of a batch.
+    pub fn batch(&self, at: usize) -> impl Iterator<Item = usize> {
+        self.epoch.step(at).into_iter().flatten().flat_map(|batch| batch.items)
+    }
+
+    /// The batch whose items weigh most together.
+    pub fn heaviest(&self, weight: impl Fn(usize) -> f64) -> usize {
+        let sum = |at: &usize| self.batch(*at).map(&weight).sum::<f64>();
+        (0..self.epoch.n_steps()).max_by(|a, b| sum(a).total_cmp(&sum(b))).unwrap_or(0)
     }
 }

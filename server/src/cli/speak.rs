@@ -7,17 +7,13 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use audio::{
     ChannelChoice, Waveform, decode_file,
     encode::{AudioFormat, Encoder, encode_bytes},
-    resample,
 };
 use clap::ArgAction;
-use models::{
-    BundleSource, Device, DeviceChoice, Kind, SpeakOptions, Speech, Spoken, SynthesisWorker, Synthesizer,
-    Update, Voice, Worker,
-};
+use models::{BundleSource, Device, DeviceChoice, Kind, SpeakOptions, Speech, Spoken, Synthesizer, Voice};
 
 use super::{
     Usage,
@@ -225,9 +221,8 @@ impl Args {
             let wrap = || format!("--voice-sample {}", path.display());
             let decoded =
                 decode_file(path, &decode_audio(config.limits, ChannelChoice::Mix)).with_context(wrap)?;
-            let sample = resample(&decoded.waveform, synthesizer.sample_rate()).with_context(wrap)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            return synthesizer.voice_of(&name, &sample).with_context(wrap);
+            return synthesizer.voice_of(&name, &decoded.waveform).with_context(wrap);
         }
         let name =
             self.voice.as_deref().or(Some(config.speak.voice.as_str()).filter(|name| !name.is_empty()));
@@ -309,7 +304,7 @@ fn speak(
     let mut first_sound_secs = None;
     let expected_secs = speech.expected_secs();
     let mut n_samples = 0_usize;
-    let spoken = run_worker(synthesizer, speech, &mut |part| {
+    let spoken = synthesizer.say(speech, &mut |part| {
         first_sound_secs.get_or_insert_with(|| started.elapsed().as_secs_f64());
         n_samples += part.len();
         let secs = n_samples as f64 / f64::from(sample_rate);
@@ -332,29 +327,6 @@ fn speak(
         (None, None) => {}
     }
     Ok((spoken, first_sound_secs.unwrap_or_default()))
-}
-
-/// Runs the model to the end of one text, and hands on what it says.
-fn run_worker(
-    synthesizer: &Synthesizer,
-    speech: Speech,
-    hand_on: &mut dyn FnMut(Vec<f32>) -> anyhow::Result<()>,
-) -> anyhow::Result<Spoken> {
-    let mut worker = SynthesisWorker::new(synthesizer, usize::MAX);
-    worker.join(0, speech);
-    loop {
-        let mut updates = Vec::new();
-        worker.step(&|_| true, &mut |_, update| updates.push(update))?;
-        for update in updates {
-            match update {
-                Update::Progress(_) => {}
-                Update::Part(part) => hand_on(part)?,
-                Update::Done(spoken) => return Ok(spoken),
-                Update::Failed(models::Error::Cancelled) => bail!("the model gave up"),
-                Update::Failed(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

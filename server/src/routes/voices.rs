@@ -6,6 +6,7 @@ use axum::{
     Json,
     extract::{Path, Request, State, rejection::PathRejection},
 };
+use models::MIN_VOICE_SECS;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,8 +24,6 @@ use crate::{
 
 /// The part of the form that holds the recording.
 const SAMPLE: &str = "audio_sample";
-/// The shortest recording, seconds.
-const MIN_SECS: f64 = 1.0;
 
 /// A voice as the OpenAI API writes it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -89,8 +88,8 @@ pub(super) async fn create_voice(
     let check = |fields: &[Field], is_complete| VoiceRequest::read(fields, is_complete).map(drop);
     let (fields, sample) = receive(&state, &head.headers, body, SAMPLE, check).await?;
     let secs = sample.duration_secs();
-    if secs < MIN_SECS {
-        let message = format!("it lasts {secs:.2} s; {MIN_SECS} s is the least, 5 to 15 s are good");
+    if secs < MIN_VOICE_SECS {
+        let message = format!("it lasts {secs:.2} s; {MIN_VOICE_SECS} s is the least, 5 to 15 s are good");
         return Err(Error::invalid(SAMPLE, message));
     }
     let VoiceRequest { name, consent } = VoiceRequest::read(&fields, true)?;

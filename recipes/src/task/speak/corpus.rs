@@ -10,11 +10,11 @@ use super::batch::{Batch, Collation};
 use super::recordings::{Prompting, Recordings};
 use crate::Error;
 use crate::config::RunConfig;
-use crate::data::{Cut, Epoch, EpochPadding, Length, LengthLimits, Sampler, SamplerConfig, hex, weighted};
+use crate::data::{Cut, EpochPadding, Length, LengthLimits, Sampler, SamplerConfig, hex, weighted};
 use crate::loader::{Fault, Loaded, Position, Source};
 use crate::task::Data;
 use crate::task::parts::divide;
-use crate::task::plans::Plans;
+use crate::task::plans::{EpochPlan, Plans};
 use crate::task::transcribe::{constraint, estimate};
 
 /// Recordings, and the order in which they are learnt.
@@ -30,14 +30,7 @@ pub struct Corpus {
     n_parts: usize,
     device: Device,
     digest: String,
-    plans: Plans<Plan>,
-}
-
-/// An epoch in batches, and which cut each of its items is.
-struct Plan {
-    cuts: Vec<usize>,
-    epoch: Epoch,
-    padding: EpochPadding,
+    plans: Plans<EpochPlan>,
 }
 
 impl Corpus {
@@ -85,22 +78,19 @@ impl Corpus {
         })
     }
 
-    fn plan(&self, number: u64) -> Result<Arc<Plan>, Error> {
+    fn plan(&self, number: u64) -> Result<Arc<EpochPlan>, Error> {
         self.plans.of(number, || self.make_plan(number))
     }
 
-    fn make_plan(&self, number: u64) -> Result<Plan, Error> {
-        let cuts: Vec<usize> = match self.weights.is_empty() {
-            true => (0..self.recordings.cuts.len()).collect(),
-            false => weighted(&self.weights, self.seed, number),
-        };
+    fn make_plan(&self, number: u64) -> Result<EpochPlan, Error> {
+        let cuts = weighted(&self.weights, self.recordings.cuts.len(), self.seed, number);
         let lengths = cuts.iter().map(|cut| self.recordings.length(*cut)).collect();
         let (table, config) = (self.sampler.table().clone(), self.sampler.config().clone());
         let sampler = Sampler::new(lengths, table, config, self.seed)?;
         let epoch = sampler.epoch(number)?;
         let language = |item: usize| self.recordings.cuts[cuts[item]].language.as_deref().unwrap_or("-");
         let padding = EpochPadding::new(number, &epoch, &sampler, language);
-        Ok(Plan { cuts, epoch, padding })
+        Ok(EpochPlan { items: cuts, epoch, padding })
     }
 }
 
@@ -114,10 +104,10 @@ impl Source for Corpus {
 
     fn load(&self, at: Position) -> Result<Loaded<Batch>, Error> {
         let plan = self.plan(at.epoch)?;
-        let items = plan.epoch.step(at.batch).into_iter().flatten().flat_map(|batch| batch.items);
+        let items = plan.batch(at.batch);
         let (mut rows, mut faults) = (Vec::new(), Vec::new());
         for item in items {
-            let index = plan.cuts[item];
+            let index = plan.items[item];
             let id = self.recordings.cuts[index].id.clone();
             match self.recordings.row(index, self.prompting, self.seed, at.epoch) {
                 Ok(row) => rows.push((row, id)),
@@ -148,11 +138,6 @@ impl Data for Corpus {
 
     fn heaviest(&self, epoch: u64) -> Result<usize, Error> {
         let plan = self.plan(epoch)?;
-        let n_secs = |at: &usize| {
-            let items = plan.epoch.step(*at).into_iter().flatten().flat_map(|batch| batch.items);
-            items.map(|item| self.recordings.cuts[plan.cuts[item]].duration_secs).sum::<f64>()
-        };
-        let steps = 0..plan.epoch.n_steps();
-        Ok(steps.max_by(|a, b| n_secs(a).total_cmp(&n_secs(b))).unwrap_or(0))
+        Ok(plan.heaviest(|item| self.recordings.cuts[plan.items[item]].duration_secs))
     }
 }

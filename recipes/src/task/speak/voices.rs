@@ -39,11 +39,6 @@ impl Voices {
         Ok(Self(voices))
     }
 
-    /// Those of a model that is there already.
-    pub fn new(voices: Vec<(String, Vec<u8>)>) -> Self {
-        Self(voices)
-    }
-
     /// Their names.
     pub fn names(&self) -> Vec<String> {
         self.0.iter().map(|(name, _)| name.clone()).collect()

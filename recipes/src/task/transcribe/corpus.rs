@@ -125,10 +125,7 @@ impl Corpus {
     }
 
     fn utterances(&self, epoch: u64) -> Result<Vec<Utterance>, Error> {
-        let indices = match self.weights.is_empty() {
-            true => (0..self.recordings.cuts.len()).collect(),
-            false => weighted(&self.weights, self.seed, epoch),
-        };
+        let indices = weighted(&self.weights, self.recordings.cuts.len(), self.seed, epoch);
         self.recordings.utterances(&self.join, indices, &self.sampler.limits, self.seed, epoch)
     }
 

@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::config::{RunConfig, SamplerSettings};
 use crate::data::{
-    BucketEstimate, Constraint, CountedTokens, Cut, Epoch, EpochPadding, Length, LengthLimits, Phonemes,
-    Sampler, SamplerConfig, hex, weighted,
+    BucketEstimate, Constraint, CountedTokens, Cut, EpochPadding, Length, LengthLimits, Phonemes, Sampler,
+    SamplerConfig, hex, weighted,
 };
 use crate::loader::{Loaded, Position, Source};
-use crate::task::plans::Plans;
+use crate::task::plans::{EpochPlan, Plans};
 use crate::task::{Data, Extent};
 
 /// What one forward pass takes.
@@ -128,14 +128,7 @@ pub struct Corpus {
     end: u32,
     device: Device,
     digest: String,
-    plans: Plans<Plan>,
-}
-
-/// An epoch in batches, and which pair each of its items is.
-struct Plan {
-    pairs: Vec<usize>,
-    epoch: Epoch,
-    padding: EpochPadding,
+    plans: Plans<EpochPlan>,
 }
 
 impl Corpus {
@@ -188,21 +181,18 @@ impl Corpus {
         self.pairs.len()
     }
 
-    fn plan(&self, number: u64) -> Result<Arc<Plan>, Error> {
+    fn plan(&self, number: u64) -> Result<Arc<EpochPlan>, Error> {
         self.plans.of(number, || self.make_plan(number))
     }
 
-    fn make_plan(&self, number: u64) -> Result<Plan, Error> {
-        let pairs: Vec<usize> = match self.weights.is_empty() {
-            true => (0..self.pairs.len()).collect(),
-            false => weighted(&self.weights, self.seed, number),
-        };
+    fn make_plan(&self, number: u64) -> Result<EpochPlan, Error> {
+        let pairs = weighted(&self.weights, self.pairs.len(), self.seed, number);
         let lengths = pairs.iter().map(|pair| self.pairs[*pair].length()).collect();
         let (table, config) = (self.sampler.table().clone(), self.sampler.config().clone());
         let sampler = Sampler::new(lengths, table, config, self.seed)?;
         let epoch = sampler.epoch(number)?;
         let padding = EpochPadding::new(number, &epoch, &sampler, |_| "-").of_texts();
-        Ok(Plan { pairs, epoch, padding })
+        Ok(EpochPlan { items: pairs, epoch, padding })
     }
 }
 
@@ -226,8 +216,8 @@ impl Source for Corpus {
 
     fn load(&self, at: Position) -> Result<Loaded<Batch>, Error> {
         let plan = self.plan(at.epoch)?;
-        let items = plan.epoch.step(at.batch).into_iter().flatten().flat_map(|batch| batch.items);
-        let mut pairs: Vec<&Pair> = items.map(|item| &self.pairs[plan.pairs[item]]).collect();
+        let items = plan.batch(at.batch);
+        let mut pairs: Vec<&Pair> = items.map(|item| &self.pairs[plan.items[item]]).collect();
         pairs.sort_by_key(|pair| pair.text.len() + pair.translation.len());
         let size = pairs.len().div_ceil(self.n_parts.max(1)).max(1);
         let parts = pairs.chunks(size).map(|pairs| batch(pairs, self.end, &self.device));
@@ -246,10 +236,6 @@ impl Data for Corpus {
 
     fn heaviest(&self, epoch: u64) -> Result<usize, Error> {
         let plan = self.plan(epoch)?;
-        let n_tokens = |at: &usize| {
-            let items = plan.epoch.step(*at).into_iter().flatten().flat_map(|batch| batch.items);
-            items.map(|item| self.pairs[plan.pairs[item]].text.len()).sum::<usize>()
-        };
-        Ok((0..plan.epoch.n_steps()).max_by_key(n_tokens).unwrap_or(0))
+        Ok(plan.heaviest(|item| self.pairs[plan.items[item]].text.len() as f64))
     }
 }

@@ -11,12 +11,12 @@ use crate::Error;
 use crate::config::RunConfig;
 use crate::data::shuffle::{Purpose, below, generator};
 use crate::data::{
-    BucketEstimate, Constraint, Cut, Epoch, EpochPadding, Length, LengthLimits, Sampler, SamplerConfig, hex,
+    BucketEstimate, Constraint, Cut, EpochPadding, Length, LengthLimits, Sampler, SamplerConfig, hex,
     read_cut_at, weighted,
 };
 use crate::loader::{Fault, Loaded, Position, Source};
 use crate::task::kept::Kept;
-use crate::task::plans::Plans;
+use crate::task::plans::{EpochPlan, Plans};
 use crate::task::{Data, Extent};
 
 /// What one forward pass takes.
@@ -99,14 +99,7 @@ pub struct Corpus {
     n_parts: usize,
     device: Device,
     digest: String,
-    plans: Plans<Plan>,
-}
-
-/// An epoch in batches, and of which cut each of its items is a stretch.
-struct Plan {
-    cuts: Vec<usize>,
-    epoch: Epoch,
-    padding: EpochPadding,
+    plans: Plans<EpochPlan>,
 }
 
 /// Samples of a stretch: whole hops of `secs`, at least one.
@@ -159,15 +152,12 @@ impl Corpus {
         f64::from(self.recordings.log_mel.spec().sample_rate)
     }
 
-    fn plan(&self, number: u64) -> Result<Arc<Plan>, Error> {
+    fn plan(&self, number: u64) -> Result<Arc<EpochPlan>, Error> {
         self.plans.of(number, || self.make_plan(number))
     }
 
-    fn make_plan(&self, number: u64) -> Result<Plan, Error> {
-        let cuts: Vec<usize> = match self.weights.is_empty() {
-            true => (0..self.recordings.cuts.len()).collect(),
-            false => weighted(&self.weights, self.seed, number),
-        };
+    fn make_plan(&self, number: u64) -> Result<EpochPlan, Error> {
+        let cuts = weighted(&self.weights, self.recordings.cuts.len(), self.seed, number);
         let crop_secs = self.n_crop as f64 / self.rate();
         // As many stretches of each as it is long.
         let cuts: Vec<usize> = cuts
@@ -183,7 +173,7 @@ impl Corpus {
         let sampler = Sampler::new(lengths.clone(), one.table(&lengths)?, self.sampler.clone(), self.seed)?;
         let epoch = sampler.epoch(number)?;
         let padding = EpochPadding::new(number, &epoch, &sampler, |_| "-");
-        Ok(Plan { cuts, epoch, padding })
+        Ok(EpochPlan { items: cuts, epoch, padding })
     }
 
     /// The stretch that item `item` of an epoch is, and how long it is without silence after its end. It depends on the seed, the epoch and
@@ -207,10 +197,10 @@ impl Source for Corpus {
 
     fn load(&self, at: Position) -> Result<Loaded<Batch>, Error> {
         let plan = self.plan(at.epoch)?;
-        let items = plan.epoch.step(at.batch).into_iter().flatten().flat_map(|batch| batch.items);
+        let items = plan.batch(at.batch);
         let (mut stretches, mut faults) = (Vec::new(), Vec::new());
         for item in items {
-            let cut = plan.cuts[item];
+            let cut = plan.items[item];
             match self.stretch(cut, at.epoch, item) {
                 Ok(stretch) => stretches.push(stretch),
                 Err(error) => faults
@@ -237,9 +227,6 @@ impl Data for Corpus {
 
     fn heaviest(&self, epoch: u64) -> Result<usize, Error> {
         let plan = self.plan(epoch)?;
-        let n_items = |at: &usize| {
-            plan.epoch.step(*at).into_iter().flatten().map(|batch| batch.items.len()).sum::<usize>()
-        };
-        Ok((0..plan.epoch.n_steps()).max_by_key(n_items).unwrap_or(0))
+        Ok(plan.heaviest(|_| 1.0))
     }
 }

@@ -237,7 +237,7 @@ fn speaker(
             let message = format!("{speaker} is none of the model's: {}", known.join(", "));
             return Err(models::Error::Option { option: "voice", message });
         };
-        synthesizer.speak(text, voice, &options, &mut |_| {})
+        synthesizer.speak(text, voice, &options)
     }))
 }
 
