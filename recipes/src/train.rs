@@ -366,8 +366,13 @@ impl<T: Task> Trainer<'_, T> {
             if terms.is_empty() || !(loss.is_finite() && norm.is_finite()) {
                 continue;
             }
+            if *n_steps == 0 {
+                // What was the best had not learnt from it.
+                (self.state.best, self.state.n_worse) = (None, 0);
+            }
             *n_steps += 1;
-            optimizer.step(&gradients, clip_scale(self.run.optimizer, norm), *n_steps, rate)?;
+            let (scale, rate) = (clip_scale(self.run.optimizer, norm), phase.learning_rate(rate));
+            optimizer.step(&gradients, scale, *n_steps, rate)?;
             told.extend(terms);
         }
         Ok(told)

@@ -17,6 +17,8 @@ pub struct Adversarial {
     pub feature_scale: f64,
     /// The share of a run's updates after which discriminators begin.
     pub begin: f64,
+    /// Their learning rate, always the same; 0 is that of the vocoder.
+    pub learning_rate: f64,
     /// Distances between the samples that discriminators look at, one each.
     pub periods: Vec<usize>,
     /// Samples of the windows whose spectra discriminators look at, one each.
@@ -39,6 +41,9 @@ impl Adversarial {
             |key: &str, message: String| Err(Error::config(format!("loss.adversarial.{key}"), message));
         if !(0.0..1.0).contains(&self.begin) {
             return refuse("begin", format!("{} is not from 0 to below 1", self.begin));
+        }
+        if !(self.learning_rate.is_finite() && self.learning_rate >= 0.0) {
+            return refuse("learning_rate", format!("{} is not a number from 0 on", self.learning_rate));
         }
         if !(self.feature_scale.is_finite() && self.feature_scale >= 0.0) {
             return refuse("feature_scale", format!("{} is not a number from 0 on", self.feature_scale));
@@ -117,6 +122,7 @@ mod tests {
             weight: 1.0,
             feature_scale: 1.0,
             begin: 0.5,
+            learning_rate: 0.0,
             periods: vec![2],
             n_fft: Vec::new(),
             channels: 4,
@@ -130,6 +136,7 @@ mod tests {
         assert!(loss.check().is_ok());
         for wrong in [
             Adversarial { begin: 1.0, ..loss.clone() },
+            Adversarial { learning_rate: f64::NAN, ..loss.clone() },
             Adversarial { channels: 0, ..loss.clone() },
             Adversarial { periods: vec![0], ..loss.clone() },
             Adversarial { n_fft: vec![17], ..loss.clone() },

@@ -103,6 +103,11 @@ pub trait Phase<B>: Sync {
     /// Its parameters, in order of name.
     fn vars(&self) -> Vec<(String, Var)>;
 
+    /// Its learning rate in an update in which the model's is `rate`.
+    fn learning_rate(&self, rate: f64) -> f64 {
+        rate
+    }
+
     /// The terms of a batch's loss; none where its time has not come.
     fn terms(&self, batch: &B) -> Vec<Term>;
 

@@ -152,6 +152,10 @@ impl Phase<Batch> for Adversary {
         self.params.vars()
     }
 
+    fn learning_rate(&self, rate: f64) -> f64 {
+        if self.loss.learning_rate > 0.0 { self.loss.learning_rate } else { rate }
+    }
+
     fn terms(&self, batch: &Batch) -> Vec<Term> {
         let weight = batch.extent.n_cuts as f64;
         let term = Term { name: "discriminators", scale: 1.0, weight };

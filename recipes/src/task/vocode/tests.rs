@@ -212,6 +212,41 @@ fn a_run_that_was_interrupted_in_either_phase_goes_on_as_if_it_had_not_been() {
     assert_eq!(held.tensors().count(), trained.vars().len());
 }
 
+/// Discriminators make spectra worse at first, for the better: a run that is judged by spectra would keep what they never heard.
+#[test]
+fn the_best_is_one_that_learnt_from_discriminators() {
+    let config = config(&[
+        "loss.adversarial={weight=1e4, begin=0.5, learning_rate=1e-3}",
+        "optimizer.learning_rate=1e-2",
+        "schedule.warmup_steps=0",
+        "train.max_steps=8",
+        "train.evaluate_every=1",
+        "train.best_by=mel_l1",
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let (task, corpus) = new(folder.path(), &config);
+    assert_eq!(task.further_phases()[0].learning_rate(0.1), 1e-3);
+    let checkpoints = Checkpoints::open(&folder.path().join("checkpoints")).unwrap();
+    let settings = Run {
+        train: &config.train,
+        optimizer: &config.optimizer,
+        schedule: &config.schedule,
+        checkpoints: &checkpoints,
+        data_digest: corpus.digest(),
+        held_out_digest: &task.held_out_digest(),
+    };
+    let mut figures = Vec::new();
+    let (_, state) = train(&task, &corpus, &settings, &AtomicBool::new(false), &mut |event| {
+        if let Event::Evaluated { step, figures: evaluated, .. } = event {
+            figures.push((step, evaluated["mel_l1"]));
+        }
+    })
+    .unwrap();
+    let lowest = figures.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    assert!(lowest.0 <= 4, "discriminators made nothing worse: {figures:?}");
+    assert!(state.best.is_some_and(|best| best.step > 4), "{:?}", state.best);
+}
+
 #[test]
 fn a_voice_is_learnt_by_heart() {
     let folder = tempfile::tempdir().unwrap();
