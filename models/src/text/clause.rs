@@ -38,8 +38,17 @@ impl Pause {
     }
 }
 
+/// Where a text is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaks {
+    /// Behind every mark.
+    Marks,
+    /// Behind sentences, whose melody runs over their commas, and behind the commas of one that is too long.
+    Sentences,
+}
+
 /// The clauses of a settled paragraph.
-pub(super) fn split(paragraph: &str, max_chars: usize) -> Vec<Clause> {
+pub(super) fn split(paragraph: &str, max_chars: usize, breaks: Breaks) -> Vec<Clause> {
     let mut clauses = Vec::new();
     let mut words = Vec::new();
     for word in paragraph.split_whitespace() {
@@ -51,10 +60,34 @@ pub(super) fn split(paragraph: &str, max_chars: usize) -> Vec<Clause> {
         }
     }
     clauses.extend(fit(&words, Pause::Paragraph, max_chars));
+    if breaks == Breaks::Sentences {
+        clauses = joined(clauses, max_chars);
+    }
     if let Some(last) = clauses.last_mut() {
         last.pause = Pause::Paragraph;
     }
     clauses
+}
+
+/// What commas part, together as long as it is not too long.
+fn joined(clauses: Vec<Clause>, max_chars: usize) -> Vec<Clause> {
+    let (mut joined, mut len): (Vec<Clause>, usize) = (Vec::new(), 0);
+    for clause in clauses {
+        let clause_len = clause.text.chars().count();
+        match joined.last_mut() {
+            Some(last) if last.pause == Pause::Short && len + 1 + clause_len <= max_chars => {
+                last.text.push(' ');
+                last.text.push_str(&clause.text);
+                last.pause = clause.pause;
+                len += 1 + clause_len;
+            }
+            _ => {
+                joined.push(clause);
+                len = clause_len;
+            }
+        }
+    }
+    joined
 }
 
 /// Words as one clause, or as several of about the same length where they are too long for one.
@@ -117,12 +150,27 @@ mod tests {
     use super::*;
 
     fn texts(paragraph: &str, max_chars: usize) -> Vec<String> {
-        split(paragraph, max_chars).into_iter().map(|clause| clause.text).collect()
+        split(paragraph, max_chars, Breaks::Marks).into_iter().map(|clause| clause.text).collect()
+    }
+
+    #[test]
+    fn sentences_stay_together_as_long_as_they_are_not_too_long() {
+        let texts = |max_chars: usize| -> Vec<String> {
+            let clauses = split("Yes, I do, now. Really, or not?", max_chars, Breaks::Sentences);
+            clauses.into_iter().map(|clause| clause.text).collect()
+        };
+        assert_eq!(texts(15), ["Yes, I do, now.", "Really, or not?"]);
+        assert_eq!(texts(14), ["Yes, I do,", "now.", "Really,", "or not?"]);
+        let clauses = split("Yes, I do, now.", 14, Breaks::Sentences);
+        assert_eq!(
+            clauses.iter().map(|clause| clause.pause).collect::<Vec<_>>(),
+            [Pause::Short, Pause::Paragraph]
+        );
     }
 
     #[test]
     fn clauses_end_at_marks_and_say_how_long_to_pause() {
-        let clauses = split("Yes, I do. Really? It is 3.5", 100);
+        let clauses = split("Yes, I do. Really? It is 3.5", 100, Breaks::Marks);
         let clauses: Vec<_> = clauses.iter().map(|clause| (clause.text.as_str(), clause.pause)).collect();
         let expected = [
             ("Yes,", Pause::Short),
@@ -131,7 +179,7 @@ mod tests {
             ("It is 3.5", Pause::Paragraph),
         ];
         assert_eq!(clauses, expected);
-        assert_eq!(split("", 100), []);
+        assert_eq!(split("", 100, Breaks::Marks), []);
         let pauses = [Pause::None, Pause::Short, Pause::Long, Pause::Paragraph].map(Pause::pause_secs);
         assert!(pauses.is_sorted() && pauses[0] == 0.0);
     }
@@ -140,8 +188,8 @@ mod tests {
     fn what_is_too_long_is_cut_in_parts_of_about_one_length() {
         assert_eq!(texts("one two three four five", 20), ["one two three", "four five"]);
         assert_eq!(texts("one two three four five", 23), ["one two three four five"]);
-        assert_eq!(split("one two, three", 4)[0].pause, Pause::None);
-        assert_eq!(split("one two, three", 4)[1].pause, Pause::Short);
+        assert_eq!(split("one two, three", 4, Breaks::Marks)[0].pause, Pause::None);
+        assert_eq!(split("one two, three", 4, Breaks::Marks)[1].pause, Pause::Short);
     }
 
     #[test]

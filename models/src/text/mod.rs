@@ -10,14 +10,15 @@ mod digits;
 mod english;
 mod marks;
 
-pub use clause::{Clause, Pause};
+pub use clause::{Breaks, Clause, Pause};
 
 /// A text as it is spoken, in clauses of at most `max_chars` characters (at least one), none of which is empty.
 ///
 /// `language` is a code such as `en` or `en-GB`. A clause ends with its mark, if it has one; one that is too long is cut between
 /// words, and a word that is too long between graphemes.
-pub fn clauses(text: &str, language: &str, max_chars: usize) -> Vec<Clause> {
-    spoken(text, language).lines().flat_map(|paragraph| clause::split(paragraph, max_chars)).collect()
+pub fn clauses(text: &str, language: &str, max_chars: usize, breaks: Breaks) -> Vec<Clause> {
+    let spoken = spoken(text, language);
+    spoken.lines().flat_map(|paragraph| clause::split(paragraph, max_chars, breaks)).collect()
 }
 
 /// A text as it is spoken, a paragraph a line.

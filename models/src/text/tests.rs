@@ -275,8 +275,8 @@ fn what_is_written_out_stays_as_it_is() {
 
 #[test]
 fn clauses_follow_each_other_over_paragraphs() {
-    assert!(clauses(" \n … 😀 ()", "en", 10).is_empty());
-    let clauses = clauses("Mr. Smith paid $5, twice.\n\nWhy?", "en", 100);
+    assert!(clauses(" \n … 😀 ()", "en", 10, Breaks::Marks).is_empty());
+    let clauses = clauses("Mr. Smith paid $5, twice.\n\nWhy?", "en", 100, Breaks::Marks);
     let clauses: Vec<_> = clauses.iter().map(|clause| (clause.text.as_str(), clause.pause)).collect();
     let expected = [
         ("Mister Smith paid five dollars,", Pause::Short),
@@ -295,7 +295,7 @@ fn long_runs_take_no_longer_than_their_length() {
     ] {
         let text = piece.repeat(20_000);
         for language in ["en", "ps", "de"] {
-            clauses(&text, language, 50);
+            clauses(&text, language, 50, Breaks::Sentences);
         }
     }
 }
@@ -355,9 +355,11 @@ proptest! {
 
     #[test]
     fn clauses_hold_what_is_spoken(text in texts(), max_chars in 0_usize..60) {
-        for language in ["en", "ps", "de"] {
+        for (language, breaks) in
+            [("en", Breaks::Marks), ("en", Breaks::Sentences), ("ps", Breaks::Sentences), ("de", Breaks::Marks)]
+        {
             let spoken = spoken(&text, language);
-            let clauses = clauses(&text, language, max_chars);
+            let clauses = clauses(&text, language, max_chars, breaks);
             let joined = clauses.iter().map(|clause| clause.text.as_str()).collect::<Vec<_>>().join(" ");
             // Words that are longer than a clause are cut.
             prop_assert_eq!(letters(&joined), letters(&spoken));
