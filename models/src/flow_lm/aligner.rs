@@ -1,6 +1,7 @@
 //! Which symbol is said in which mel frame, learnt from nothing but that symbols follow each other (Badlani et al., arXiv 2108.10447,
 //! section 2): frames and symbols are put where those that belong together are near, and the sum over all monotone ways through
-//! them is CTC with every position of the text as a label of its own.
+//! them is CTC with every position of the text as a label of its own, without its blank. With one, as there, the prior makes it the likeliest
+//! thing to say: each position is learnt from a frame or two, as CTC's peaks are, and which of the others say it is left to chance.
 
 use candle_core::{D, Tensor};
 
@@ -13,8 +14,6 @@ use crate::params::Scope;
 
 /// What a frame's distance to a symbol counts.
 const TEMPERATURE: f64 = 0.005;
-/// What frames would rather say than a symbol: as Badlani et al. have it.
-const BLANK: f32 = -1.0;
 /// What lies behind a text: nothing that a frame could say.
 const NEVER: f32 = -1e4;
 
@@ -47,7 +46,8 @@ impl Aligner {
     }
 
     /// How well each frame suits each position of its text, before a softmax over positions, (B, T, U + 1), of standardised mel frames
-    /// (B, T, F) of which `n_frames` of each row count, the others being zero, and texts of any lengths. The last column is that of no position. Positions are
+    /// (B, T, F) of which `n_frames` of each row count, the others being zero, and texts of any lengths. The last column is that of no position,
+    /// which no frame says. Positions are
     /// likelier where a steady voice would say them. Differentiable.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Aligner {
         let likely = log_softmax(&(distances * -TEMPERATURE)?.broadcast_add(&behind)?)?;
         let prior = Tensor::from_vec(priors(n_frames, t, &texts, u), (b, t, u), device)?;
         let scores = (likely + prior)?;
-        let blank = Tensor::full(BLANK, (b, t, 1), device)?;
+        let blank = Tensor::full(NEVER, (b, t, 1), device)?;
         Tensor::cat(&[scores, blank], 2)
     }
 
