@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use audio::{FeatureSpec, Features, GriffinLim, Waveform};
+use audio::{FeatureSpec, Features, GriffinLim, GriffinLimConfig, Waveform};
 
 use crate::Error;
 use crate::vocos::{Vocos, VocosStream};
@@ -20,6 +20,14 @@ pub enum Vocoder {
 }
 
 impl Vocoder {
+    /// That which needs no training, of any features.
+    ///
+    /// # Errors
+    /// Features that there is no way back from.
+    pub fn griffin_lim(spec: &FeatureSpec) -> Result<Self, Error> {
+        Ok(Self::GriffinLim(Arc::new(GriffinLim::new(spec, GriffinLimConfig::default())?)))
+    }
+
     /// What features must have been computed by.
     pub fn spec(&self) -> &FeatureSpec {
         match self {
@@ -121,7 +129,7 @@ impl VocoderStream {
 
 #[cfg(test)]
 mod tests {
-    use audio::{GriffinLimConfig, LogKind, LogMel};
+    use audio::{LogKind, LogMel};
 
     use super::*;
 

@@ -1,4 +1,5 @@
-"""torch's forms of what a flow language model computes: causal blocks with rotary positions over voice, text and speech, the AdaLN head, an aligner.
+"""torch's forms of what a flow language model computes: causal blocks with rotary positions over voice, text and speech, the AdaLN head, an aligner,
+and a causal Vocos.
 
 Writes tests/fixtures/flow-lm/, a bundle of random weights with two voices (tones) that knows lower-case English and Pashto letters, and
 tests/fixtures/flow-lm.safetensors: inputs of three sequences of different lengths, what comes out, and for every weight NAME the gradient of a
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
+VOCODER_WIDTH, VOCODER_INNER, VOCODER_LAYERS, VOCODER_KERNEL, FLOOR = 8, 16, 2, 3, 1e-3
 WIDTH, HEADS, TEXT_LAYERS, LAYERS, HEAD_WIDTH, HEAD_LAYERS, ALIGNER = 16, 2, 1, 2, 12, 2, 6
 MELS, FRAMES, ADVANCE = 20, 4, 3
 PATCH = MELS * FRAMES
@@ -49,10 +51,10 @@ class Model:
         weight = self.get(f"{name}.weight", n_out, x.shape[-1])
         return functional.linear(x, weight, self.get(f"{name}.bias", n_out, std=0.1) if bias else None)
 
-    def norm(self, name, x):
+    def norm(self, name, x, eps=1e-5):
         width = x.shape[-1]
         weight = self.get(f"{name}.weight", width, mean=1.0, std=0.1)
-        return functional.layer_norm(x, (width,), weight, self.get(f"{name}.bias", width, std=0.1), 1e-5)
+        return functional.layer_norm(x, (width,), weight, self.get(f"{name}.bias", width, std=0.1), eps)
 
     def conv(self, name, x, n_out, kernel):
         weight = self.get(f"{name}.weight", n_out, x.shape[-1], kernel)
@@ -111,6 +113,32 @@ class Model:
         shift, scale = self.linear("flow_head.modulation", condition, 2 * HEAD_WIDTH).chunk(2, -1)
         return self.linear("flow_head.output", plain(x) * (1 + scale) + shift, PATCH)
 
+    def continuation(self, states, said):
+        hidden = self.linear("continuation.state", states, WIDTH) + self.linear("continuation.patch", said, WIDTH, bias=False)
+        hidden = functional.silu(hidden)
+        return self.linear("end_head", hidden, 1)[:, 0], self.linear("advance_head", hidden, ADVANCE + 1)
+
+    def sound(self, features):
+        """Features (B, T, F) to samples, as a causal Vocos has it: before a signal there is silence, and nothing in the middle of it."""
+
+        def conv(name, x, n_out, groups, before):
+            before = torch.full((len(x), VOCODER_KERNEL - 1, x.shape[-1]), before, dtype=torch.float64)
+            weight = self.get(f"{name}.weight", n_out, x.shape[-1] // groups, VOCODER_KERNEL)
+            x = torch.cat([before, x], 1).transpose(1, 2)
+            return functional.conv1d(x, weight, self.get(f"{name}.bias", n_out, std=0.1), groups=groups).transpose(1, 2)
+
+        x = self.norm("vocoder.backbone.norm", conv("vocoder.backbone.embed", features, VOCODER_WIDTH, 1, math.log(FLOOR)), 1e-6)
+        for layer in range(VOCODER_LAYERS):
+            name = f"vocoder.backbone.convnext.{layer}"
+            h = self.norm(f"{name}.norm", conv(f"{name}.dwconv", x, VOCODER_WIDTH, VOCODER_WIDTH, 0.0), 1e-6)
+            h = functional.gelu(self.linear(f"{name}.pwconv1", h, VOCODER_INNER))
+            x = x + self.linear(f"{name}.pwconv2", h, VOCODER_WIDTH) * self.get(f"{name}.gamma", VOCODER_WIDTH)
+        x = self.linear("vocoder.head.out", self.norm("vocoder.backbone.final_layer_norm", x, 1e-6), 2 * 513)
+        magnitudes, phases = x.transpose(1, 2).chunk(2, 1)
+        spectrum = torch.polar(magnitudes.exp().clamp(max=100.0), phases)
+        window = torch.hann_window(1024, dtype=torch.float64)
+        return torch.istft(spectrum, 1024, 256, window=window, length=256 * (features.shape[1] - 1))
+
     def alignment(self, mels, text):
         """What all monotone ways of one recording (T, F) through a text cost."""
         table = self.get("aligner.embed_symbols.weight", len(SYMBOLS) + 1, ALIGNER)
@@ -121,7 +149,7 @@ class Model:
         queries = self.conv("aligner.queries.2", queries, ALIGNER, 1)[0]
         distances = ((queries[:, None] - keys[None]) ** 2).sum(-1)
         scores = (-0.005 * distances).log_softmax(-1) + torch.tensor(prior(len(mels), len(text)))
-        scores = torch.cat([torch.full((len(mels), 1), -1.0, dtype=torch.float64), scores], 1).log_softmax(-1)
+        scores = torch.cat([torch.full((len(mels), 1), -1e4, dtype=torch.float64), scores], 1).log_softmax(-1)
         labels = torch.arange(1, len(text) + 1)[None]
         return functional.ctc_loss(scores[:, None], labels, (len(mels),), (len(text),), blank=0, reduction="sum")
 
@@ -157,8 +185,7 @@ def main():
         at, prompt_at = at + len(pointers), prompt_at + n_prompt
     states = torch.cat(states)
     velocity = model.velocity(noise, times[0], times[1], states)
-    ends = model.linear("end_head", states, 1)[:, 0]
-    advances = model.linear("advance_head", states, ADVANCE + 1)
+    ends, advances = model.continuation(states, said)
     alignment = sum(model.alignment(mel, text) for mel, text in zip(mels, TEXTS))
     directions = {"states": draw(*states.shape), "velocity": draw(*velocity.shape), "ends": draw(n_said), "advances": draw(*advances.shape)}
     outputs = {"states": states, "velocity": velocity, "ends": ends, "advances": advances}
@@ -170,6 +197,11 @@ def main():
     tensors = {"prompts": prompts, "said": said, "noise": noise, "times": times, "mels": padded, "alignment": alignment.reshape(1), **outputs}
     tensors |= {f"direction.{name}": value for name, value in directions.items()}
     tensors |= {f"gradient.{name}": weight.grad for name, weight in model.weights.items()}
+
+    # A vocoder comes along, which does not learn with the rest.
+    features = (draw(2, 7, MELS) - 3.0).float().double()
+    sound = {"features": features, "sound": model.sound(features)}
+    tensors |= sound
     save_file({name: value.detach().float().contiguous() for name, value in tensors.items()}, FIXTURES / "flow-lm.safetensors")
 
     folder = FIXTURES / "flow-lm"
@@ -179,7 +211,7 @@ def main():
     spec = {
         "sample_rate": 16_000, "preemphasis": None, "dither": 0.0, "n_fft": 1024, "window_samples": 1024, "window": "hann_periodic",
         "hop_samples": 256, "padding": "reflect", "spectrum": "magnitude", "n_mels": MELS, "mel_scale": "htk", "mel_norm": "none",
-        "min_hz": 0.0, "max_hz": 8000.0, "log": {"ln": {"floor": 1e-3}}, "dynamic_range": None, "normalizer": "none",
+        "min_hz": 0.0, "max_hz": 8000.0, "log": {"ln": {"floor": FLOOR}}, "dynamic_range": None, "normalizer": "none",
         "drop_last_frame": False,
     }
     config = {
@@ -189,6 +221,10 @@ def main():
         "num_attention_heads": HEADS, "intermediate_size": 2 * WIDTH, "num_text_layers": TEXT_LAYERS, "head_hidden_size": HEAD_WIDTH,
         "num_head_layers": HEAD_LAYERS, "aligner_size": ALIGNER, "flow_map": False,
         "sampling": {"steps": 1, "guidance": 1.0, "temperature": 0.7},
+        "vocoder": {
+            "feature_spec": spec, "hidden_size": VOCODER_WIDTH, "intermediate_size": VOCODER_INNER, "num_layers": VOCODER_LAYERS,
+            "kernel_size": VOCODER_KERNEL,
+        },
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     for name, hertz in [("anna", 330.0), ("ben", 110.0)]:

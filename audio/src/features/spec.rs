@@ -150,6 +150,17 @@ pub enum Normalizer {
 }
 
 impl FeatureSpec {
+    /// The value of every bin of silence, before what a normaliser makes of it.
+    pub fn silence(&self) -> f32 {
+        match self.log {
+            LogKind::Linear => 0.0,
+            LogKind::Log10 { floor } => floor.log10() as f32,
+            LogKind::Decibel { floor } => (10.0 * floor.log10()) as f32,
+            LogKind::Ln { floor } => floor.ln() as f32,
+            LogKind::LnOffset { offset } => offset.ln() as f32,
+        }
+    }
+
     /// Whisper's features (openai/whisper, `audio.py`): 16 kHz, 25 ms periodic Hann, 10 ms hop, 80 or 128 Slaney
     /// mels to 8 kHz, log10 within 8 of the maximum, `(x + 4) / 4`.
     pub fn whisper(n_mels: usize) -> Self {

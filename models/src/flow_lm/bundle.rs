@@ -1,15 +1,18 @@
 //! Bundles that speak, as training takes them: what they read may grow, and a vocoder comes along.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::FlowLmConfig;
+use super::{FlowLmConfig, voice_file};
 use crate::Error;
 use crate::bundle::BundleSource;
+use crate::params::Params;
 use crate::row_means::RowMeans;
 use crate::synthesizer::{Kind, VOCODER};
-use crate::vocos::VocosConfig;
+use crate::vocoder::Vocoder;
+use crate::vocos::{Vocos, VocosConfig};
 use crate::weights::Weights;
 
 /// Tensors with a row for each symbol, the edge being the last.
@@ -19,6 +22,8 @@ const SYMBOL_ROWS: [&str; 2] = ["text_encoder.embed_tokens.weight", "aligner.emb
 pub struct VoiceBundle {
     /// What it is.
     pub config: FlowLmConfig,
+    /// The recordings of its voices by their names, FLAC.
+    pub voices: Vec<(String, Vec<u8>)>,
     weights: Weights,
 }
 
@@ -28,14 +33,17 @@ impl VoiceBundle {
     /// # Errors
     /// Files that are missing, that contradict each other or are of another kind of model.
     pub fn open(source: &BundleSource) -> Result<Self, Error> {
-        Ok(Self { config: FlowLmConfig::read(source)?, weights: Weights::from_source(source)? })
+        let config = FlowLmConfig::read(source)?;
+        let voice = |name: &String| Ok((name.clone(), source.read(&voice_file(name))?.into_owned()));
+        let voices = config.voices.iter().map(voice).collect::<Result<_, Error>>()?;
+        Ok(Self { config, voices, weights: Weights::from_source(source)? })
     }
 
     /// The same model that reads further symbols and a language: what is new begins as the mean of all that it knows, and what it knows
     /// stays as it is.
     #[must_use]
     pub fn reading(self, symbols: &[String], language: &str) -> Self {
-        let Self { mut config, weights } = self;
+        let Self { mut config, weights, voices } = self;
         let known: BTreeSet<&String> = config.symbols.iter().collect();
         let new: Vec<String> = symbols.iter().filter(|symbol| !known.contains(symbol)).cloned().collect();
         let n_known = config.symbols.len();
@@ -47,7 +55,7 @@ impl VoiceBundle {
         if !config.languages.iter().any(|known| known == language) {
             config.languages.push(language.to_owned());
         }
-        Self { config, weights }
+        Self { config, voices, weights }
     }
 
     /// Its weights.
@@ -57,12 +65,14 @@ impl VoiceBundle {
 }
 
 /// A vocoder as a part of another bundle.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AttachedVocoder {
     /// What it is.
     pub config: VocosConfig,
     /// Its weights by their names below `vocoder`.
     pub tensors: BTreeMap<String, Tensor>,
+    /// The same, to be heard.
+    pub vocoder: Vocoder,
 }
 
 impl AttachedVocoder {
@@ -86,6 +96,9 @@ impl AttachedVocoder {
             true => Some((format!("{below}{name}"), tensor)),
             false => name.starts_with(&below).then_some((name, tensor)),
         });
-        Ok(Some(Self { config, tensors: tensors.collect() }))
+        let params = Params::frozen(Weights::from_source(source)?, device);
+        let scope = if is_own { params.root() } else { params.root().sub(VOCODER) };
+        let vocoder = Vocoder::Vocos(Arc::new(Vocos::load(&scope, &config)?));
+        Ok(Some(Self { config, tensors: tensors.collect(), vocoder }))
     }
 }

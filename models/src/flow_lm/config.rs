@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use audio::{FeatureSpec, Features};
+use audio::{FeatureSpec, Features, LogKind, Normalizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::silence;
 use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
 use crate::synthesizer::SpeakOptions;
@@ -16,9 +15,13 @@ use crate::vocos::VocosConfig;
 /// Its `model_type`.
 pub const FLOW_LM: &str = "flow_lm";
 /// A dimension above this is a forged or broken file.
-const MAX_DIMENSION: usize = 1 << 16;
+const MAX_DIMENSION: usize = 1 << 14;
 /// So are more layers.
-const MAX_LAYERS: usize = 1 << 10;
+const MAX_LAYERS: usize = 1 << 8;
+/// And more numbers that are made before the first weight is looked for, or kept of one sequence: a gigabyte.
+const MAX_NUMBERS: usize = 1 << 28;
+/// A text of nothing but its edges says nothing.
+const MIN_TEXT_POSITIONS: usize = 3;
 /// Mel frames in a token at most.
 const MAX_PATCH: usize = 64;
 /// Symbols that are passed over at once, at most.
@@ -137,25 +140,34 @@ impl FlowLmConfig {
     /// Zero or absurd dimensions, lists of another length, numbers that are none.
     pub fn check(&self, path: &Path) -> Result<(), Error> {
         let refuse = |key: &str, message: String| Err(Error::key(path, key, message));
-        for (key, value, most) in [
-            ("patch_frames", self.patch_frames, MAX_PATCH),
-            ("max_text_positions", self.max_text_positions, MAX_DIMENSION),
-            ("max_patches", self.max_patches, MAX_DIMENSION),
-            ("max_prompt_patches", self.max_prompt_patches, MAX_DIMENSION),
-            ("max_advance", self.max_advance, MAX_ADVANCE),
-            ("hidden_size", self.hidden_size, MAX_DIMENSION),
-            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
-            ("num_attention_heads", self.num_attention_heads, MAX_DIMENSION),
-            ("intermediate_size", self.intermediate_size, MAX_DIMENSION),
-            ("num_text_layers", self.num_text_layers, MAX_LAYERS),
-            ("head_hidden_size", self.head_hidden_size, MAX_DIMENSION),
-            ("num_head_layers", self.num_head_layers, MAX_LAYERS),
-            ("aligner_size", self.aligner_size, MAX_DIMENSION),
-            ("symbols", self.symbols.len(), MAX_DIMENSION),
+        let dimension = 1..=MAX_DIMENSION;
+        for (key, value, allowed) in [
+            ("patch_frames", self.patch_frames, 1..=MAX_PATCH),
+            ("max_text_positions", self.max_text_positions, MIN_TEXT_POSITIONS..=MAX_DIMENSION),
+            ("max_patches", self.max_patches, dimension.clone()),
+            ("max_prompt_patches", self.max_prompt_patches, dimension.clone()),
+            ("max_advance", self.max_advance, 1..=MAX_ADVANCE),
+            ("hidden_size", self.hidden_size, dimension.clone()),
+            ("num_hidden_layers", self.num_hidden_layers, 1..=MAX_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, dimension.clone()),
+            ("intermediate_size", self.intermediate_size, dimension.clone()),
+            ("num_text_layers", self.num_text_layers, 1..=MAX_LAYERS),
+            ("head_hidden_size", self.head_hidden_size, dimension.clone()),
+            ("num_head_layers", self.num_head_layers, 1..=MAX_LAYERS),
+            ("aligner_size", self.aligner_size, dimension.clone()),
+            ("symbols", self.symbols.len(), dimension),
         ] {
-            if !(1..=most).contains(&value) {
-                return refuse(key, format!("{value} is not between 1 and {most}"));
+            if !allowed.contains(&value) {
+                let message = format!("{value} is not between {} and {}", allowed.start(), allowed.end());
+                return refuse(key, message);
             }
+        }
+        let n_positions = self.max_text_positions + self.max_patches + self.max_prompt_patches;
+        if 2 * n_positions * self.hidden_size * self.num_hidden_layers > MAX_NUMBERS {
+            let message = format!(
+                "{n_positions} positions of this width in so many layers are more than a sequence may take"
+            );
+            return refuse("max_patches", message);
         }
         let (width, heads) = (self.hidden_size, self.num_attention_heads);
         if !width.is_multiple_of(2 * heads) {
@@ -163,6 +175,13 @@ impl FlowLmConfig {
         }
         let spec = &self.feature_spec;
         audio::LogMel::new(spec).map_err(|error| Error::key(path, "feature_spec", error))?;
+        // Silence is what every bin says of it, and loudness a sum of logarithms.
+        let is_natural = matches!(spec.log, LogKind::Ln { .. } | LogKind::LnOffset { .. });
+        if !(is_natural && spec.normalizer == Normalizer::None && spec.dynamic_range.is_none()) {
+            let message =
+                "has to be of natural logarithms alone, without a range and a normaliser".to_owned();
+            return refuse("feature_spec.log", message);
+        }
         for (key, values) in [("mel_mean", &self.mel_mean), ("mel_std", &self.mel_std)] {
             if values.len() != spec.n_mels {
                 let message = format!("{} numbers for {} mel bins", values.len(), spec.n_mels);
@@ -215,7 +234,7 @@ impl FlowLmConfig {
     pub fn patches(&self, features: &Features, frames: std::ops::Range<usize>) -> Vec<f32> {
         let n_patches = frames.len().div_ceil(self.patch_frames);
         let n_mels = self.feature_spec.n_mels;
-        let silence = silence(&self.feature_spec);
+        let silence = self.feature_spec.silence();
         let mut patches = Vec::with_capacity(n_patches * self.patch_size());
         for frame in frames.start..frames.start + n_patches * self.patch_frames {
             for bin in 0..n_mels {

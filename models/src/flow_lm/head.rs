@@ -1,7 +1,8 @@
 //! The flow head: a small network that carries noise to a speech token, given what the Transformer says of it (Li et al., arXiv
 //! 2406.11838, section 3.3, with flow matching in the place of diffusion).
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
+use rayon::prelude::*;
 
 use super::FlowLmConfig;
 use crate::Error;
@@ -62,20 +63,26 @@ impl TimeEmbedding {
         })
     }
 
-    /// Times (N) to (N, width).
-    fn forward(&self, times: &[f32], device: &candle_core::Device) -> candle_core::Result<Tensor> {
-        let half = TIME_SIZE / 2;
-        let speeds: Vec<f64> =
-            (0..half).map(|i| (-(MAX_PERIOD.ln()) * i as f64 / half as f64).exp()).collect();
-        let mut waves = Vec::with_capacity(times.len() * TIME_SIZE);
-        for time in times {
-            let angle = |speed: &f64| 1_000.0 * f64::from(*time) * speed;
-            waves.extend(speeds.iter().map(|speed| angle(speed).cos() as f32));
-            waves.extend(speeds.iter().map(|speed| angle(speed).sin() as f32));
-        }
-        let waves = Tensor::from_vec(waves, (times.len(), TIME_SIZE), device)?;
-        self.fc2.forward(&activate(Activation::Silu, &self.fc1.forward(&waves)?)?)
+    /// [`waves`] (N, TIME_SIZE) to (N, width).
+    fn forward(&self, waves: &Tensor) -> candle_core::Result<Tensor> {
+        self.fc2.forward(&activate(Activation::Silu, &self.fc1.forward(waves)?)?)
     }
+}
+
+/// Times as they are told, (N, TIME_SIZE).
+fn waves(times: &[f32], device: &Device) -> candle_core::Result<Tensor> {
+    let half = TIME_SIZE / 2;
+    let speeds: Vec<f64> = (0..half).map(|i| (-(MAX_PERIOD.ln()) * i as f64 / half as f64).exp()).collect();
+    let mut waves = vec![0f32; times.len() * TIME_SIZE];
+    let rows = waves.par_chunks_exact_mut(TIME_SIZE).zip(times).with_min_len(32);
+    rows.for_each(|(waves, time)| {
+        let (cosines, sines) = waves.split_at_mut(half);
+        for ((cosine, sine), speed) in cosines.iter_mut().zip(sines).zip(&speeds) {
+            let (s, c) = (1_000.0 * f64::from(*time) * speed).sin_cos();
+            (*cosine, *sine) = (c as f32, s as f32);
+        }
+    });
+    Tensor::from_vec(waves, (times.len(), TIME_SIZE), device)
 }
 
 impl HeadBlock {
@@ -141,7 +148,9 @@ impl FlowHead {
         condition: &Tensor,
     ) -> candle_core::Result<Tensor> {
         let [first, second] = &self.times;
-        let times = (first.forward(from, x.device())? + second.forward(to, x.device())?)?;
+        let from_waves = waves(from, x.device())?;
+        let to_waves = if from == to { from_waves.clone() } else { waves(to, x.device())? };
+        let times = (first.forward(&from_waves)? + second.forward(&to_waves)?)?;
         let condition = activate(Activation::Silu, &(condition + (times * 0.5)?)?)?;
         let mut x = self.input.forward(x)?;
         for block in &self.blocks {

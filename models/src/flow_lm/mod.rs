@@ -27,7 +27,8 @@ pub use noise::Noise;
 pub use symbols::Symbols;
 
 use crate::Error;
-use crate::nn::Linear;
+use crate::kernels::Activation;
+use crate::nn::{Linear, activate};
 use crate::params::Params;
 
 /// Weights of a model that speaks. Immutable: all state is passed in, so threads share one model.
@@ -40,11 +41,22 @@ pub struct FlowLm {
     pub head: FlowHead,
     /// Which frame says which symbol; for training alone.
     pub aligner: Option<Aligner>,
+    /// What is known of a patch once it is said: where it was to lead, and how it sounds.
+    meant: Linear,
+    sounds: Linear,
     /// Whether a patch is the last one.
     end: Linear,
     /// How many symbols a patch passes over.
     advance: Linear,
     device: candle_core::Device,
+}
+
+/// What patches lead to.
+pub struct Continuation {
+    /// How sure it is that each is the last one, as logits.
+    pub ends: Tensor, // (N)
+    /// How many symbols further the patch after each is, as logits of none up to `max_advance`.
+    pub advances: Tensor, // (N, max_advance + 1)
 }
 
 /// Where the aligner's weights are, which no voice needs to speak.
@@ -61,6 +73,8 @@ impl FlowLm {
             backbone: Backbone::load(params, config)?,
             head: FlowHead::load(&root.sub("flow_head"), config)?,
             aligner: with_aligner.then(|| Aligner::load(&root.sub(ALIGNER), config)).transpose()?,
+            meant: Linear::load(&root.sub("continuation.state"), width, width, true)?,
+            sounds: Linear::load(&root.sub("continuation.patch"), config.patch_size(), width, false)?,
             end: Linear::load(&root.sub("end_head"), width, 1, true)?,
             advance: Linear::load(&root.sub("advance_head"), width, config.max_advance + 1, true)?,
             device: params.device().clone(),
@@ -68,36 +82,23 @@ impl FlowLm {
         })
     }
 
-    /// How sure it is that a patch is the last one, as logits (N), of states (N, D). Differentiable.
+    /// What patches (N, patch) that were said from states (N, D) lead to. How long a sound lasts is decided by the noise that it is said from:
+    /// only who hears it knows how far it came. Differentiable.
     ///
     /// # Errors
-    /// A last dimension other than D.
-    pub fn end_logits(&self, states: &Tensor) -> candle_core::Result<Tensor> {
-        self.end.forward(states)?.squeeze(1)
-    }
-
-    /// How many symbols further the patch after each is, as logits (N, `max_advance` + 1), of states (N, D). Differentiable.
-    ///
-    /// # Errors
-    /// A last dimension other than D.
-    pub fn advance_logits(&self, states: &Tensor) -> candle_core::Result<Tensor> {
-        self.advance.forward(states)
+    /// Shapes that do not fit.
+    pub fn continuation(&self, states: &Tensor, said: &Tensor) -> candle_core::Result<Continuation> {
+        let hidden =
+            activate(Activation::Silu, &(self.meant.forward(states)? + self.sounds.forward(said)?)?)?;
+        Ok(Continuation {
+            ends: self.end.forward(&hidden)?.squeeze(1)?,
+            advances: self.advance.forward(&hidden)?,
+        })
     }
 
     /// Where it computes.
     pub fn device(&self) -> &candle_core::Device {
         &self.device
-    }
-}
-
-/// The log-mel value of silence.
-pub(crate) fn silence(spec: &audio::FeatureSpec) -> f32 {
-    match spec.log {
-        audio::LogKind::Linear => 0.0,
-        audio::LogKind::Log10 { floor } => floor.log10() as f32,
-        audio::LogKind::Decibel { floor } => (10.0 * floor.log10()) as f32,
-        audio::LogKind::Ln { floor } => floor.ln() as f32,
-        audio::LogKind::LnOffset { offset } => offset.ln() as f32,
     }
 }
 

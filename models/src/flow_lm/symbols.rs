@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::{FlowLmConfig, SymbolUnit};
 use crate::Error;
@@ -35,18 +36,32 @@ impl Symbols {
         symbols.into_iter().collect()
     }
 
-    /// Ids of a text, an edge before and after them. A character that is not known is read as the one that it is without its accents; a mark
-    /// that is not known is not read.
+    /// Ids of a text, an edge before and after them. A character that is not known is read as the one that it is without its accents. A mark that
+    /// is not known is not read, and one within a word parts it, if the model knows blanks.
     ///
     /// # Errors
     /// Letters, digits and phonemes that are not known: they would be passed over in silence.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let mut ids = vec![self.edge];
         let mut unknown = Vec::new();
+        let blank = self.ids.get(" ").copied();
+        // Whether something was passed over since the last symbol that parts words.
+        let mut is_parted = false;
         for unit in units(self.unit, text) {
             match self.find(&unit) {
-                Found::Ids(found) => ids.extend(found),
-                Found::Silent => (),
+                Found::Ids(found) => {
+                    let is_blank = |id: Option<&u32>| id == blank.as_ref() || id == Some(&self.edge);
+                    if let Some(blank) = blank
+                        && is_parted
+                        && !is_blank(ids.last())
+                        && !is_blank(found.first())
+                    {
+                        ids.push(blank);
+                    }
+                    is_parted &= found.is_empty();
+                    ids.extend(found);
+                }
+                Found::Silent => is_parted |= unit.chars().any(parts),
                 Found::Unknown if unknown.contains(&unit) => (),
                 Found::Unknown => unknown.push(unit),
             }
@@ -80,6 +95,13 @@ impl Symbols {
             None => Found::Silent,
         }
     }
+}
+
+/// Whether a character parts what stands on either side of it: marks and signs do, apostrophes and what is not seen do not.
+fn parts(c: char) -> bool {
+    let is_apostrophe = matches!(c, '\'' | '\u{2019}' | '\u{2bc}');
+    let group = c.general_category_group();
+    !is_apostrophe && matches!(group, GeneralCategoryGroup::Punctuation | GeneralCategoryGroup::Symbol)
 }
 
 enum Found {

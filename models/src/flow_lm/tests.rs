@@ -136,10 +136,11 @@ fn every_parameter_learns() -> Result<(), Error> {
     let aligner = model.aligner.as_ref().expect("an aligner");
     let n_frames = [8, 5, 3];
     let scores = aligner.scores(&noise((3, 8, 4), 4)?, &n_frames, &texts)?;
+    let Continuation { ends, advances } = model.continuation(&states, &noise((10, 8), 9)?)?;
     let parts = [
         (velocity * noise((10, 8), 5)?)?.sum_all()?,
-        (model.end_logits(&states)? * noise(10, 6)?)?.sum_all()?,
-        (model.advance_logits(&states)? * noise((10, 4), 7)?)?.sum_all()?,
+        (ends * noise(10, 6)?)?.sum_all()?,
+        (advances * noise((10, 4), 7)?)?.sum_all()?,
         Aligner::loss(&scores, &n_frames, &texts, &[1.0; 3])?,
     ];
     let loss = parts.into_iter().reduce(|a, b| (a + b).expect("a sum")).expect("parts");
@@ -259,6 +260,15 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("voices", FlowLmConfig { voices: vec!["../a".to_owned()], ..config() }),
         ("symbols", FlowLmConfig { symbols: Vec::new(), ..config() }),
         ("hidden_size", FlowLmConfig { hidden_size: 1 << 30, ..config() }),
+        ("max_text_positions", FlowLmConfig { max_text_positions: 2, ..config() }),
+        ("max_patches", FlowLmConfig { max_patches: 1 << 14, hidden_size: 1 << 13, ..config() }),
+        (
+            "feature_spec.log",
+            FlowLmConfig {
+                feature_spec: FeatureSpec { log: LogKind::Log10 { floor: 1e-3 }, ..config().feature_spec },
+                ..config()
+            },
+        ),
     ] {
         let message = config.check(path).expect_err(key).to_string();
         assert!(message.contains(&format!("`{key}`")), "{key}: {message}");
@@ -270,6 +280,9 @@ fn texts_are_spelled_in_what_is_known_and_nothing_is_passed_over_in_silence() ->
     let symbols = Symbols::new(&config());
     assert_eq!(symbols.encode(" A\u{301}b  C! ")?, [4, 1, 2, 0, 3, 4]);
     assert_eq!(symbols.encode("")?, [4, 4]);
+    // What parts words does so, apostrophes and joiners do not.
+    assert_eq!(symbols.encode("-a-b/ c\u{b7}.")?, [4, 1, 0, 2, 0, 3, 4]);
+    assert_eq!(symbols.encode("a'b\u{200c}c\u{2019}")?, [4, 1, 2, 3, 4]);
     for (text, unknown) in [("abd", "`d`"), ("a1", "`1`"), ("سلام", "`س`")] {
         let message = symbols.encode(text).expect_err(text).to_string();
         assert!(message.contains(unknown), "{message}");
@@ -286,7 +299,7 @@ fn texts_are_spelled_in_what_is_known_and_nothing_is_passed_over_in_silence() ->
 }
 
 #[test]
-fn gradients_flow_into_both_times_of_the_head() -> Result<(), Error> {
+fn both_times_count() -> Result<(), Error> {
     let params = Params::seeded(2, &Device::Cpu);
     let model = model(&params)?;
     let x = Var::from_tensor(&noise((2, 8), 1)?)?;
@@ -295,6 +308,18 @@ fn gradients_flow_into_both_times_of_the_head() -> Result<(), Error> {
     assert!((at(0.1, 0.5)? - at(0.1, 0.9)?)?.abs()?.sum_all()?.to_scalar::<f32>()? > 1e-4);
     assert!((at(0.1, 0.5)? - at(0.3, 0.5)?)?.abs()?.sum_all()?.to_scalar::<f32>()? > 1e-4);
     Ok(())
+}
+
+/// `tests/oracle/flow_lm.py`.
+#[test]
+fn a_vocoder_is_torchs() -> Result<(), Error> {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
+    let source = std::path::Path::new(fixtures).join("flow-lm").as_path().into();
+    let config = FlowLmConfig::read(&source)?.vocoder.expect("a vocoder");
+    let known = candle_core::safetensors::load(format!("{fixtures}/flow-lm.safetensors"), &Device::Cpu)?;
+    let params = Params::frozen(crate::Weights::from_source(&source)?, &Device::Cpu);
+    let vocoder = crate::vocos::Vocos::load(&params.root().sub("vocoder"), &config)?;
+    assert_close(&vocoder.forward(&known["features"])?, &known["sound"], 1e-4).map_err(Error::from)
 }
 
 /// `tests/oracle/flow_lm.py`.
@@ -319,13 +344,11 @@ fn states_velocities_and_gradients_are_torchs() -> Result<(), Error> {
     let scores = aligner.scores(&known["mels"], &n_frames, &texts)?;
     let alignment = Aligner::loss(&scores, &n_frames, &texts, &[1.0; 3])?;
     assert_close(&alignment.reshape(1)?, &known["alignment"], 1e-3)?;
+    let Continuation { ends, advances } = model.continuation(&states, &known["said"])?;
     let mut loss = alignment;
-    for (name, output) in [
-        ("states", states.clone()),
-        ("velocity", velocity),
-        ("ends", model.end_logits(&states)?),
-        ("advances", model.advance_logits(&states)?),
-    ] {
+    for (name, output) in
+        [("states", states.clone()), ("velocity", velocity), ("ends", ends), ("advances", advances)]
+    {
         assert_close(&output, &known[name], 5e-5)?;
         loss = (loss + (output * &known[&format!("direction.{name}")])?.sum_all()?)?;
     }
@@ -368,6 +391,7 @@ fn a_model_learns_to_read_more_and_keeps_what_it_knows() -> Result<(), Error> {
     // What it knows all of stays as it is.
     let same = VoiceBundle::open(&source)?.reading(&symbols[..1], "ps");
     assert_eq!(same.config, config);
-    assert!(AttachedVocoder::open(&source, &Device::Cpu)?.is_none());
+    let vocoder = AttachedVocoder::open(&source, &Device::Cpu)?;
+    assert!(vocoder.is_some_and(|vocoder| vocoder.tensors.keys().all(|name| name.starts_with("vocoder."))));
     Ok(())
 }

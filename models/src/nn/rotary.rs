@@ -37,13 +37,25 @@ struct Turn {
 }
 
 impl Turn {
-    /// Cosine and sine of each place's angles, (places, half a head).
+    /// Cosine and sine of each place's angles, (places, half a head). Rows of a batch have the same places: those are computed once.
     fn angles(&self, half: usize) -> (Vec<f32>, Vec<f32>) {
         let speed = |i: usize| BASE.powf(-(i as f64) / half as f64);
         let speeds: Vec<f64> = (0..half).map(speed).collect();
-        let angles =
-            self.places.iter().flat_map(|place| speeds.iter().map(|speed| f64::from(*place) * speed));
-        angles.map(|angle| (angle.cos() as f32, self.sign * angle.sin() as f32)).unzip()
+        let turned = |places: &mut dyn Iterator<Item = u32>| -> (Vec<f32>, Vec<f32>) {
+            let angles = places.flat_map(|place| speeds.iter().map(move |speed| f64::from(place) * speed));
+            angles.map(|angle| (angle.cos() as f32, self.sign * angle.sin() as f32)).unzip()
+        };
+        let first = self.places.iter().copied().min().unwrap_or(0);
+        let last = self.places.iter().copied().max().unwrap_or(0);
+        if (last - first) as usize >= self.places.len() {
+            return turned(&mut self.places.iter().copied());
+        }
+        let (cosines, sines) = turned(&mut (first..=last));
+        let gathered = |table: &[f32]| -> Vec<f32> {
+            let row = |place: &u32| &table[(place - first) as usize * half..][..half];
+            self.places.iter().flat_map(row).copied().collect()
+        };
+        (gathered(&cosines), gathered(&sines))
     }
 
     fn turn(&self, x: &[f32], width: usize) -> Vec<f32> {

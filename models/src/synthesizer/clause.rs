@@ -4,12 +4,15 @@ use candle_core::Tensor;
 
 use super::{Clause, Parts, Sampling, Voice};
 use crate::Error;
-use crate::flow_lm::{FlowHead, FlowLm, SequenceStep, Solver};
-use crate::flow_lm::{Noise, SequenceCache, guided, rows, sample};
-use crate::kernels::argmax;
+use crate::flow_lm::{
+    Continuation, FlowHead, FlowLm, Noise, SequenceCache, SequenceStep, Solver, guided, rows, sample,
+};
 
 /// Seconds that nothing more may come of a text that is read to its end.
 const MAX_TAIL_SECS: f64 = 0.8;
+
+/// How often a clause should have ended before it does.
+const ENOUGH: f32 = 0.5;
 
 /// A sequence in the Transformer.
 struct Branch {
@@ -25,13 +28,16 @@ pub(super) struct Row {
     nobody: Option<Branch>,
     sampling: Sampling,
     noise: Noise,
-    /// Place in the text of the symbol that comes next.
-    pointer: usize,
+    /// How far in its text it is expected to be. The whole number nearest to it is the symbol that comes next: what is rounded is not lost, so
+    /// that it reads as fast as it learnt to, on the whole.
+    place: f32,
     n_symbols: usize,
     max_patches: usize,
     max_tail: usize,
     /// Patches since the text was read to its end.
     n_tail: usize,
+    /// How often it should have ended by now.
+    over: f32,
     /// The last patch that was said.
     last: Option<Tensor>, // (1, patch)
     pub n_said: usize,
@@ -85,11 +91,12 @@ impl Row {
             nobody,
             sampling,
             noise: Noise::new(sampling.seed).at(index as u64),
-            pointer: 0,
+            place: 0.0,
             n_symbols: clause.text.len(),
             max_patches,
             max_tail: (MAX_TAIL_SECS * config.patch_rate()).ceil() as usize,
             n_tail: 0,
+            over: 0.0,
             last: None,
             n_said: 0,
             is_done: false,
@@ -101,16 +108,31 @@ impl Row {
         1 + usize::from(self.nobody.is_some())
     }
 
-    /// Goes on after a patch, given how sure the model is that it was the last one, and how far it read on.
-    fn follow(&mut self, end_logit: f32, advance: usize) {
+    /// Place in the text of the symbol that comes next.
+    fn pointer(&self) -> usize {
+        self.place.round() as usize
+    }
+
+    /// Whether the model found its end, rather than being stopped.
+    pub fn has_ended(&self) -> bool {
+        self.over >= ENOUGH
+    }
+
+    /// Goes on after a patch, given how likely the model finds it that it was the last one, and how far it expects to have read on. The likeliest of
+    /// either would never come where each patch rather goes on than not: a long sound would have no end.
+    fn follow(&mut self, end: f32, advance: f32) {
         self.n_said += 1;
-        let last = self.n_symbols - 1;
+        let (pointer, last) = (self.pointer(), self.n_symbols - 1);
         // Before the last symbol has begun it cannot be over.
-        let may_end = self.pointer + 1 >= last;
-        self.n_tail = if self.pointer >= last { self.n_tail + 1 } else { 0 };
-        self.is_done =
-            (may_end && end_logit > 0.0) || self.n_tail >= self.max_tail || self.n_said >= self.max_patches;
-        self.pointer = (self.pointer + advance).min(last);
+        if pointer + 1 >= last {
+            self.over += end;
+        }
+        self.n_tail = if pointer >= last { self.n_tail + 1 } else { 0 };
+        self.is_done = self.has_ended() || self.n_tail >= self.max_tail || self.n_said >= self.max_patches;
+        self.place += advance;
+        if self.place > last as f32 {
+            self.place = last as f32;
+        }
     }
 }
 
@@ -125,7 +147,7 @@ pub(super) fn step(parts: &Parts, rows_of: &mut [&mut Row]) -> Result<Vec<Result
     let nothing = Tensor::zeros((1, patch), candle_core::DType::F32, model.device())?;
     let (mut before, mut is_first, mut symbols, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in rows_of.iter_mut() {
-        let (pointer, last) = (row.pointer, row.last.as_ref().unwrap_or(&nothing).clone());
+        let (pointer, last) = (row.pointer(), row.last.as_ref().unwrap_or(&nothing).clone());
         let branches = [(&mut row.told, pointer)];
         let nobody = row.nobody.as_mut().map(|nobody| (nobody, 0));
         for (branch, pointer) in branches.into_iter().chain(nobody) {
@@ -151,21 +173,33 @@ pub(super) fn step(parts: &Parts, rows_of: &mut [&mut Row]) -> Result<Vec<Result
         at += row.n_sequences();
     }
     let told = Tensor::cat(&told, 0)?;
-    let ends = model.end_logits(&told)?.to_vec1::<f32>()?;
-    let advances = model.advance_logits(&told)?.to_vec2::<f32>()?;
     let condition = model.head.condition(&Tensor::cat(&led, 0)?)?;
     let said = say(&model.head, &condition, rows_of, patch)?;
+    let Continuation { ends, advances } = model.continuation(&told, &Tensor::cat(&said, 0)?)?;
+    let (ends, advances) = (ends.to_vec1::<f32>()?, advances.to_vec2::<f32>()?);
     let mut patches = Vec::with_capacity(n);
     for ((row, said), (end, advance)) in rows_of.iter_mut().zip(said).zip(ends.into_iter().zip(&advances)) {
         let values = said.flatten_all()?.to_vec1::<f32>()?;
         row.last = Some(said);
-        row.follow(end, argmax(advance));
-        patches.push(match values.iter().all(|value| value.is_finite()) {
+        row.follow(1.0 / (1.0 + (-end).exp()), expected(advance));
+        let are_numbers = values.iter().chain([&row.place, &row.over]).all(|number| number.is_finite());
+        patches.push(match are_numbers {
             true => Ok(values),
             false => Err(Error::NotFinite { what: "speech patches" }),
         });
     }
     Ok(patches)
+}
+
+/// The mean of 0, 1, 2 and so on under these logits.
+fn expected(logits: &[f32]) -> f32 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (mut sum, mut weighed) = (0f32, 0f32);
+    for (number, logit) in logits.iter().enumerate() {
+        let share = (logit - most).exp();
+        (sum, weighed) = (sum + share, weighed + share * number as f32);
+    }
+    weighed / sum
 }
 
 /// Patches (1, patch) of all rows: those that are carried alike are carried together.
@@ -197,5 +231,6 @@ fn say(
             said[*id as usize] = Some(together.narrow(0, place, 1)?.contiguous()?);
         }
     }
-    said.into_iter().map(|said| said.ok_or(Error::Cancelled)).collect()
+    let nothing = || Error::from(candle_core::Error::Msg("a row without a patch".to_owned()));
+    said.into_iter().map(|said| said.ok_or_else(nothing)).collect()
 }

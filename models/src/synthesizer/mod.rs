@@ -10,7 +10,7 @@ mod worker;
 
 use std::sync::Arc;
 
-use audio::{DecodeAudio, GriffinLim, GriffinLimConfig, LogMel, Waveform, decode_bytes};
+use audio::{DecodeAudio, LogMel, Waveform, decode_bytes};
 use candle_core::Device;
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ use crate::Error;
 use crate::bundle::{BundleSource, read_json};
 use crate::flow_lm::{FLOW_LM, FlowLm, FlowLmConfig, Solver, SymbolUnit, Symbols, voice_file};
 use crate::params::Params;
-use crate::text::{Pause, clauses};
+use crate::text::{Breaks, Pause, clauses};
 use crate::vocoder::Vocoder;
 use crate::vocos::{VOCOS, Vocos};
 use crate::weights::Weights;
@@ -33,8 +33,8 @@ pub const VOCODER: &str = "vocoder";
 /// What a symbol takes in speech that nobody has heard yet, seconds.
 const SYMBOL_SECS: f64 = 0.07;
 /// What one takes at most, and a text of none: a model that does not find the end of its text is stopped there.
-const MAX_SYMBOL_SECS: f64 = 1.0 / 3.0;
-const MAX_REST_SECS: f64 = 2.0;
+const MAX_SYMBOL_SECS: f64 = 0.25;
+const MAX_REST_SECS: f64 = 1.5;
 
 /// What a bundle is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,23 +112,25 @@ impl Synthesizer {
         let params = Params::frozen(Weights::from_source(source)?, device);
         let vocoder = match &config.vocoder {
             Some(vocoder) => Vocoder::Vocos(Arc::new(Vocos::load(&params.root().sub(VOCODER), vocoder)?)),
-            None => {
-                let griffin_lim = GriffinLim::new(&config.feature_spec, GriffinLimConfig::default())?;
-                Vocoder::GriffinLim(Arc::new(griffin_lim))
-            }
+            None => Vocoder::griffin_lim(&config.feature_spec)?,
         };
-        Self::with_params(source, &config, &params, vocoder)
+        Self::with_params(&config, &params, vocoder, &|name| {
+            let file = voice_file(name);
+            let refuse = |error: audio::Error| Error::file(&source.path(&file), error);
+            let bytes = source.read(&file)?.into_owned();
+            Ok(decode_bytes(bytes, Some("flac"), &DecodeAudio::default()).map_err(refuse)?.waveform)
+        })
     }
 
-    /// A model of these parameters, such as those that are being trained, with the voices of a bundle.
+    /// A model of these parameters, such as those that are being trained, with recordings of its voices by their names.
     ///
     /// # Errors
-    /// What [`Synthesizer::load`] refuses.
+    /// What [`Synthesizer::load`] refuses, and `recording`.
     pub fn with_params(
-        source: &BundleSource,
         config: &FlowLmConfig,
         params: &Params,
         vocoder: Vocoder,
+        recording: &dyn Fn(&str) -> Result<Waveform, Error>,
     ) -> Result<Self, Error> {
         vocoder.check(&config.feature_spec)?;
         let parts = Parts {
@@ -138,13 +140,7 @@ impl Synthesizer {
             vocoder,
             voices: Vec::new(),
         };
-        let voice = |name: &String| {
-            let file = voice_file(name);
-            let refuse = |error: audio::Error| Error::file(&source.path(&file), error);
-            let bytes = source.read(&file)?.into_owned();
-            let sample = decode_bytes(bytes, Some("flac"), &DecodeAudio::default()).map_err(refuse)?;
-            Voice::of(name, &sample.waveform, &parts.model, &parts.log_mel)
-        };
+        let voice = |name: &String| Voice::of(name, &recording(name)?, &parts.model, &parts.log_mel);
         let voices = config.voices.iter().map(voice).collect::<Result<_, Error>>()?;
         Ok(Self(Arc::new(Parts { voices, ..parts })))
     }
@@ -201,9 +197,29 @@ impl Synthesizer {
         if clauses.is_empty() {
             return Err(Error::option("input", "there is nothing in it that could be said"));
         }
-        let defaults = config.sampling;
+        Ok(self.speech(clauses, voice, options))
+    }
+
+    /// Reads symbols, both edges included, in one breath.
+    ///
+    /// # Errors
+    /// Options out of range, symbols that it has not learnt, more of them than it reads at once.
+    pub fn read(&self, symbols: &[u32], voice: &Voice, options: &SpeakOptions) -> Result<Speech, Error> {
+        options.check()?;
+        let (config, n) = (self.config(), symbols.len());
+        if n > config.max_text_positions || n < 2 || symbols.iter().any(|symbol| *symbol > config.edge()) {
+            let most = config.max_text_positions;
+            let message =
+                format!("{n} symbols, and the model reads 2 to {most}, none above {}", config.edge());
+            return Err(Error::option("input", message));
+        }
+        Ok(self.speech(vec![self.clause(symbols.to_vec(), 0.0)], voice, options))
+    }
+
+    fn speech(&self, clauses: Vec<Clause>, voice: &Voice, options: &SpeakOptions) -> Speech {
+        let (config, defaults) = (self.config(), self.config().sampling);
         let solver = if config.flow_map { Solver::FlowMap } else { Solver::Midpoint };
-        Ok(Speech {
+        Speech {
             clauses,
             voice: voice.clone(),
             speed: options.speed,
@@ -214,7 +230,14 @@ impl Synthesizer {
                 temperature: options.temperature.unwrap_or(defaults.temperature),
                 seed: options.seed,
             },
-        })
+        }
+    }
+
+    fn clause(&self, text: Vec<u32>, pause_secs: f64) -> Clause {
+        let config = self.config();
+        let max_secs = text.len() as f64 * MAX_SYMBOL_SECS + MAX_REST_SECS;
+        let max_patches = (max_secs * config.patch_rate()).ceil() as usize;
+        Clause { text, pause_secs, max_patches: max_patches.clamp(1, config.max_patches) }
     }
 
     /// Says a text and gives all of it at once.
@@ -258,8 +281,11 @@ impl Synthesizer {
     fn clauses(&self, text: &str, language: &str) -> Result<Vec<Clause>, Error> {
         let config = self.config();
         let max_symbols = config.max_text_positions.saturating_sub(2).max(1);
+        // Who has never seen a comma has learnt what stands between two.
+        let reads_commas = config.symbols.iter().any(|symbol| symbol == ",");
+        let breaks = if reads_commas { Breaks::Sentences } else { Breaks::Marks };
         let read: Vec<(String, f64)> = match config.unit {
-            SymbolUnit::Characters => clauses(text, language, max_symbols)
+            SymbolUnit::Characters => clauses(text, language, max_symbols, breaks)
                 .into_iter()
                 .map(|clause| (clause.text, clause.pause.pause_secs()))
                 .collect(),
@@ -275,13 +301,7 @@ impl Synthesizer {
             if !text.chars().any(char::is_alphanumeric) || symbols.len() <= 2 {
                 continue;
             }
-            let max_secs = symbols.len() as f64 * MAX_SYMBOL_SECS + MAX_REST_SECS;
-            let max_patches = (max_secs * config.patch_rate()).ceil() as usize;
-            clauses.push(Clause {
-                text: symbols,
-                pause_secs,
-                max_patches: max_patches.clamp(1, config.max_patches),
-            });
+            clauses.push(self.clause(symbols, pause_secs));
         }
         if let Some(last) = clauses.last_mut() {
             // Whoever hears the end knows that it is one.

@@ -6,7 +6,7 @@ use audio::{LogMel, Waveform, resample};
 use candle_core::Tensor;
 
 use crate::Error;
-use crate::flow_lm::{FlowLm, silence};
+use crate::flow_lm::FlowLm;
 
 /// Seconds of a recording that a voice is made of, at least.
 pub const MIN_VOICE_SECS: f64 = 1.0;
@@ -44,7 +44,7 @@ impl Voice {
         let loudness: Vec<f64> = (0..features.n_frames)
             .map(|frame| (0..features.n_mels).map(|mel| f64::from(features.row(mel)[frame])).sum())
             .collect();
-        let floor = f64::from(silence(&config.feature_spec) + SPOKEN) * features.n_mels as f64;
+        let floor = f64::from(config.feature_spec.silence() + SPOKEN) * features.n_mels as f64;
         if loudness.iter().all(|loudness| *loudness < floor) {
             return Err(Error::option("voice", format!("`{name}`: nobody speaks in its recording")));
         }

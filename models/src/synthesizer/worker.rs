@@ -7,7 +7,6 @@ use audio::Features;
 use super::clause::{Row, step};
 use super::tempo::Tempo;
 use super::{Speech, Synthesizer};
-use crate::flow_lm::silence;
 use crate::vocoder::VocoderStream;
 use crate::worker::{StepReport, Update, Worker};
 use crate::{Error, Progress};
@@ -24,6 +23,8 @@ pub struct Spoken {
     pub n_patches: usize,
     /// Seconds of sound.
     pub duration_secs: f64,
+    /// Clauses that were stopped because no end of them came.
+    pub n_stopped: usize,
 }
 
 /// Texts at work on one model.
@@ -47,6 +48,7 @@ struct Request {
     sound: Option<Sound>,
     n_patches: usize,
     n_samples: usize,
+    n_stopped: usize,
     /// Symbols of the clauses that are whole.
     n_read: usize,
 }
@@ -75,7 +77,7 @@ impl SynthesisWorker {
             let may_begin = |request: &Request| {
                 let is_left = request.next_clause < request.speech.clauses.len();
                 // Those that are being said are among those that are not heard yet.
-                is_left && request.said.len() < MAX_AHEAD && is_wanted(request.id)
+                is_left && request.said.len() < request.max_ahead() && is_wanted(request.id)
             };
             let Some(place) = self.requests.iter().position(may_begin) else { break };
             let n_new = 1 + usize::from(self.requests[place].speech.sampling.guidance != 1.0);
@@ -94,6 +96,11 @@ impl SynthesisWorker {
 }
 
 impl Request {
+    /// Clauses that may be on their way: only the first one until something of it is heard, so that nothing holds up the first sound.
+    fn max_ahead(&self) -> usize {
+        if self.n_samples == 0 { 1 } else { MAX_AHEAD }
+    }
+
     fn begin(&mut self, synthesizer: &Synthesizer) -> Result<(), Error> {
         let Speech { clauses, voice, sampling, speed } = &self.speech;
         if self.sound.is_none() {
@@ -123,7 +130,7 @@ impl Request {
             let n_frames = (clause.pause_secs * config.feature_spec.frame_rate()).round() as usize;
             let n_mels = config.feature_spec.n_mels;
             let pause =
-                Features { data: vec![silence(&config.feature_spec); n_mels * n_frames], n_mels, n_frames };
+                Features { data: vec![config.feature_spec.silence(); n_mels * n_frames], n_mels, n_frames };
             samples.extend(sound.push(&pause)?);
             self.n_read += clause.text.len() - 2;
             self.said.remove(&self.heard);
@@ -151,6 +158,7 @@ impl Request {
             n_symbols: self.speech.n_symbols(),
             n_patches: self.n_patches,
             duration_secs: self.n_samples as f64 / f64::from(sample_rate),
+            n_stopped: self.n_stopped,
         }
     }
 
@@ -184,6 +192,7 @@ impl Worker for SynthesisWorker {
             sound: None,
             n_patches: 0,
             n_samples: 0,
+            n_stopped: 0,
             n_read: 0,
         });
     }
@@ -234,7 +243,8 @@ impl Worker for SynthesisWorker {
             request.n_patches += 1;
             let is_whole = request.rows.get(&clause).is_some_and(|row| row.is_done);
             if is_whole {
-                request.rows.remove(&clause);
+                let row = request.rows.remove(&clause);
+                request.n_stopped += usize::from(row.is_some_and(|row| !row.has_ended()));
             }
             if let Some((said, whole)) = request.said.get_mut(&clause) {
                 said.extend(patch);

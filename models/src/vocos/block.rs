@@ -36,7 +36,7 @@ impl ConvNextBlock {
 
     /// (B, T, D) to (B, T, D), after the frames of `context`.
     pub fn forward(&self, x: &Tensor, context: Option<&mut Tensor>) -> candle_core::Result<Tensor> {
-        let h = self.dwconv.forward(&after(context, x, self.n_context)?)?;
+        let h = self.dwconv.forward(&after(context, x, self.n_context, 0.0)?)?;
         let h = activated(&self.pwconv1, &self.norm.forward(&h)?, Activation::Gelu)?; // (B, T, inner)
         x + self.pwconv2.forward(&h)?.broadcast_mul(&self.gamma)?
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use audio::features::FrameAlignment;
 use audio::{FeatureSpec, Features, Waveform};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use self::block::ConvNextBlock;
 use crate::Error;
@@ -51,9 +51,12 @@ struct Contexts {
     blocks: Vec<Tensor>,
 }
 
-/// `x` (B, T, C) after `n` frames: those of `context`, which then has the last ones of all; or zeros.
-fn after(context: Option<&mut Tensor>, x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
-    let Some(context) = context else { return x.pad_with_zeros(1, n, 0) };
+/// `x` (B, T, C) after `n` frames: those of `context`, which then has the last ones of all; or `nothing`, again and again.
+fn after(context: Option<&mut Tensor>, x: &Tensor, n: usize, nothing: f32) -> candle_core::Result<Tensor> {
+    let Some(context) = context else {
+        let (b, _, width) = x.dims3()?;
+        return Tensor::cat(&[&Tensor::full(nothing, (b, n, width), x.device())?, x], 1);
+    };
     let joined = Tensor::cat(&[&*context, x], 1)?;
     // A copy, as a part would keep all of it.
     *context = joined.narrow(1, joined.dim(1)? - n, n)?.force_contiguous()?;
@@ -125,7 +128,9 @@ impl Vocos {
         let contexts = contexts.map(|contexts| (&mut contexts.embed, contexts.blocks.as_mut_slice()));
         let (embed, blocks) = contexts.unzip();
         let mut blocks = blocks.unwrap_or_default().iter_mut();
-        let x = self.embed.forward(&after(embed, features, self.config.kernel_size - 1)?)?;
+        // A signal begins in silence, which is no zero in logarithms.
+        let silence = self.spec().silence();
+        let x = self.embed.forward(&after(embed, features, self.config.kernel_size - 1, silence)?)?;
         let mut x = self.norm.forward(&x)?; // (B, T, D)
         for block in &self.blocks {
             x = block.forward(&x, blocks.next())?;
@@ -136,9 +141,10 @@ impl Vocos {
     /// What lies before a signal.
     fn contexts(&self) -> Result<Contexts, Error> {
         let n_context = self.config.kernel_size - 1;
-        let zeros = |width: usize| Tensor::zeros((1, n_context, width), DType::F32, &self.device);
-        let blocks = self.blocks.iter().map(|_| zeros(self.config.hidden_size));
-        Ok(Contexts { embed: zeros(self.spec().n_mels)?, blocks: blocks.collect::<Result<_, _>>()? })
+        let frames = |value: f32, width: usize| Tensor::full(value, (1, n_context, width), &self.device);
+        let blocks = self.blocks.iter().map(|_| frames(0.0, self.config.hidden_size));
+        let embed = frames(self.spec().silence(), self.spec().n_mels)?;
+        Ok(Contexts { embed, blocks: blocks.collect::<Result<_, _>>()? })
     }
 
     /// Starts a signal whose features come piece by piece.

@@ -194,7 +194,7 @@ impl Running {
 
     /// Log and metrics of what is done.
     fn note(&self, spoken: &Spoken) {
-        let Spoken { n_symbols, n_patches, duration_secs } = *spoken;
+        let Spoken { n_symbols, n_patches, duration_secs, .. } = *spoken;
         let (metrics, time) = (&self.state.metrics, self.terms.received.elapsed());
         metrics.spoken(&self.speaking.name, duration_secs, time);
         metrics.tokens(n_patches);

@@ -226,7 +226,7 @@ fn pieces(sent: Vec<Result<Piece, Error>>) -> Pieces {
 }
 
 fn spoken() -> Spoken {
-    Spoken { n_symbols: 3, n_patches: 4, duration_secs: 1.0 }
+    Spoken { n_symbols: 3, n_patches: 4, duration_secs: 1.0, n_stopped: 0 }
 }
 
 #[tokio::test]
