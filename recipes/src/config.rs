@@ -12,7 +12,8 @@ use audio::augment::Augment;
 use audio::augment::config::{NoiseKind, Room};
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use models::{DecodeOptions, Part, TextUnit, WeightDtype};
+use models::flow_lm::Sampling;
+use models::{DecodeOptions, Part, SpeakOptions, TextUnit, WeightDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -232,6 +233,9 @@ pub struct SpeechConfig {
     pub prompt_secs: [f64; 2],
     pub drop: f64,
     pub history_noise: f64,
+    pub steps: Option<usize>,
+    pub guidance: Option<f64>,
+    pub temperature: Option<f64>,
 }
 
 impl SpeechConfig {
@@ -246,7 +250,18 @@ impl SpeechConfig {
                 return refuse(key, format!("{share} is not between 0 and 1"));
             }
         }
-        Ok(())
+        let Self { steps, guidance, temperature, .. } = *self;
+        let options = SpeakOptions { steps, guidance, temperature, ..SpeakOptions::default() };
+        options.check().map_err(|error| Error::config("speech", error.to_string()))
+    }
+
+    /// How a model speaks where nobody says otherwise, `known` being how its base does.
+    pub(crate) fn sampling(&self, known: Sampling) -> Sampling {
+        Sampling {
+            steps: self.steps.unwrap_or(known.steps),
+            guidance: self.guidance.unwrap_or(known.guidance),
+            temperature: self.temperature.unwrap_or(known.temperature),
+        }
     }
 }
 
@@ -309,7 +324,8 @@ impl RunConfig {
         match self.task {
             TaskKind::Speak => {
                 let map = (self.loss.flow.map_draws > 0).then_some("flow_map");
-                return ["loss", "flow", "end", "advance", "alignment"].into_iter().chain(map).collect();
+                let figures = ["loss", "flow", "end", "advance", "alignment", "distortion_db"];
+                return figures.into_iter().chain(map).collect();
             }
             TaskKind::Vocode => return vocoder::figures(&self.loss),
             TaskKind::Transcribe | TaskKind::TranslateText => (),
@@ -697,6 +713,9 @@ mod tests {
                 "model.beam_size",
                 "model.attention_context",
                 "model.text_encoder_layers",
+                "speech.steps",
+                "speech.guidance",
+                "speech.temperature",
             ];
             let is_open = open.contains(&&*key);
             assert!(is_open || written.contains(&key), "{key} is not in defaults.toml");

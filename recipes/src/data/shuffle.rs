@@ -30,6 +30,8 @@ pub(crate) enum Purpose {
     Words = 10,
     /// Where in a recording a stretch begins that is trained on.
     Crops = 11,
+    /// Which other recording a voice is told by, and the noise that is carried to speech.
+    Prompts = 12,
 }
 
 /// The generator of `(seed, epoch, purpose, index)`. All four are its key in full, so neighbouring seeds and epochs

@@ -86,7 +86,7 @@ fn lay(settings: &mut Value, below: Value) {
 
 /// Settings that a run may go on with when they are others: they do not change what was done so far.
 fn may_change(key: &str) -> bool {
-    const FREE: [&str; 16] = [
+    const FREE: [&str; 19] = [
         "train.max_epochs",
         "train.max_steps",
         "train.device",
@@ -101,6 +101,9 @@ fn may_change(key: &str) -> bool {
         "model.gradient_checkpointing",
         "model.beam_size",
         "model.parts.vocoder",
+        "speech.steps",
+        "speech.guidance",
+        "speech.temperature",
         "evaluate",
         "bundle",
     ];

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use audio::{DecodeAudio, LogMel};
+use audio::{DecodeAudio, LogKind, LogMel};
 use models::flow_lm::{ALIGNER, AttachedVocoder, FlowLmConfig, Sampling, SymbolUnit, Symbols, VoiceBundle};
 use models::params::Params;
 use models::{DeviceChoice, Part};
@@ -36,6 +36,10 @@ pub(super) fn assemble(
     let device = config.train.device.open()?;
     let mut config = config.clone();
     config.train.device = DeviceChoice::of(&device);
+    let base = bases.base.as_ref().map(VoiceBundle::open).transpose()?;
+    if let Some(base) = &base {
+        decided_by(&base.config, &mut config)?;
+    }
     if stop.is_some() {
         keep_settings(&config, dir)?;
     }
@@ -47,16 +51,18 @@ pub(super) fn assemble(
     let (n_train, n_dev) = (cuts.len(), dev.len());
     let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
 
-    let (model, params) = match &bases.base {
-        Some(source) => {
-            let base = VoiceBundle::open(source)?;
+    let (model, params, known) = match base {
+        Some(base) => {
             let symbols = symbols(base.config.unit, &config, &cuts)?;
-            let base = base.reading(&symbols, &config.data.language);
-            let model = FlowLmConfig { flow_map: config.loss.flow.map_draws > 0, ..base.config.clone() };
+            let mut base = base.reading(&symbols, &config.data.language);
+            let flow_map = config.loss.flow.map_draws > 0;
+            let sampling = config.speech.sampling(base.config.sampling);
+            let model = FlowLmConfig { flow_map, sampling, ..base.config.clone() };
+            let known = std::mem::take(&mut base.voices);
             let params = Params::trainable(base.into_weights(), &device);
-            (model, params.with_new(&format!("{ALIGNER}."), config.seed))
+            (model, params.with_new(&format!("{ALIGNER}."), config.seed), known)
         }
-        None => (new_model(&config, &cuts)?, Params::seeded(config.seed, &device)),
+        None => (new_model(&config, &cuts)?, Params::seeded(config.seed, &device), Vec::new()),
     };
     let own = bases.parts.iter().find(|(part, _)| *part == Part::Vocoder).map(|(_, source)| source);
     let vocoder = own.or(bases.base.as_ref());
@@ -76,7 +82,7 @@ pub(super) fn assemble(
     let cache_bytes = config.data.cache_mb.saturating_mul(1 << 19);
     let language = config.data.language.as_str();
     let recordings = Recordings::new(cuts, &model, language, cache_bytes)?;
-    let voices = Voices::of(&recordings, model.feature_spec.sample_rate)?;
+    let voices = Voices::of(&recordings, known, model.feature_spec.sample_rate)?;
     let model = FlowLmConfig { voices: voices.names(), ..model };
     let held_out = Recordings::new(dev, &model, language, cache_bytes)?;
     let params = params.with_checkpointing(config.model.gradient_checkpointing);
@@ -88,6 +94,31 @@ pub(super) fn assemble(
     tell(Progress::Data { n_train, train_secs, n_dev, padding: &padding, n_parameters });
     decide_length(&mut config, &corpus);
     Ok(Assembled { config, task, corpus, padding, n_train, train_secs, n_dev, n_parameters })
+}
+
+/// What a base decides is said as it is.
+fn decided_by(base: &FlowLmConfig, config: &mut RunConfig) -> Result<(), Error> {
+    let [_, longest_secs] = config.speech.prompt_secs;
+    let most_secs = base.max_prompt_patches as f64 / base.patch_rate();
+    if (longest_secs * base.patch_rate()) as usize > base.max_prompt_patches {
+        let message =
+            format!("up to {longest_secs} s, and the base hears {most_secs:.2} s of a voice at most");
+        return Err(Error::config("speech.prompt_secs", message));
+    }
+    let (model, speech) = (&mut config.model, &mut config.speech);
+    (model.d_model, model.n_heads) = (base.hidden_size, base.num_attention_heads);
+    (model.encoder_layers, model.decoder_layers) = (base.num_text_layers, base.num_hidden_layers);
+    model.max_target_positions = base.max_text_positions;
+    model.window_secs = base.max_patches as f64 / base.patch_rate();
+    (speech.patch_frames, speech.max_advance) = (base.patch_frames, base.max_advance);
+    (speech.head_width, speech.head_layers) = (base.head_hidden_size, base.num_head_layers);
+    speech.aligner_width = base.aligner_size;
+    (config.vocoder.sample_rate, config.vocoder.n_mels) =
+        (base.feature_spec.sample_rate, base.feature_spec.n_mels);
+    if let LogKind::Ln { floor } = base.feature_spec.log {
+        config.vocoder.log_floor = floor;
+    }
+    Ok(())
 }
 
 /// What texts are spelled in.
@@ -132,7 +163,11 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
         num_head_layers: speech.head_layers,
         aligner_size: speech.aligner_width,
         flow_map: config.loss.flow.map_draws > 0,
-        sampling: Sampling::default(),
+        sampling: speech.sampling(match config.loss.flow.map_draws {
+            0 => Sampling::default(),
+            // What a flow map is learnt for.
+            _ => Sampling { steps: 1, ..Sampling::default() },
+        }),
         vocoder: None,
         feature_spec,
     };
@@ -145,9 +180,17 @@ fn measure(cuts: &[Cut], log_mel: &LogMel) -> Result<(Vec<f32>, Vec<f32>), Error
     let n_mels = log_mel.spec().n_mels;
     let (mut sums, mut squares, mut n) = (vec![0f64; n_mels], vec![0f64; n_mels], 0usize);
     let n_measured = cuts.len().min(N_MEASURED);
+    let mut unread = None;
     for at in 0..n_measured {
         let cut = &cuts[at * cuts.len() / n_measured];
-        let waveform = read_cut_at(cut, log_mel.spec().sample_rate, &DecodeAudio::default())?;
+        let waveform = match read_cut_at(cut, log_mel.spec().sample_rate, &DecodeAudio::default()) {
+            Ok(waveform) => waveform,
+            // It is told when it is to be learnt.
+            Err(error) => {
+                unread = Some(error);
+                continue;
+            }
+        };
         let features = log_mel.compute(&waveform.samples);
         n += features.n_frames;
         for (bin, (sum, square)) in sums.iter_mut().zip(&mut squares).enumerate() {
@@ -156,6 +199,9 @@ fn measure(cuts: &[Cut], log_mel: &LogMel) -> Result<(Vec<f32>, Vec<f32>), Error
                 *square += f64::from(*value).powi(2);
             }
         }
+    }
+    if let (0, Some(error)) = (n, unread) {
+        return Err(error);
     }
     let n = n.max(1) as f64;
     let mean: Vec<f64> = sums.iter().map(|sum| sum / n).collect();

@@ -1,9 +1,7 @@
 //! Utterances side by side.
 
-use audio::augment::cut_rng;
 use candle_core::{Device, Tensor};
 use models::flow_lm::{FlowLmConfig, Noise};
-use rand_chacha::rand_core::RngCore as _;
 
 use super::recordings::Row;
 use crate::Error;
@@ -45,36 +43,34 @@ pub(super) struct Collation<'a> {
     pub config: &'a FlowLmConfig,
     /// Share of noise in what was said, at most.
     pub history_noise: f64,
-    pub seed: u64,
-    pub epoch: u64,
     pub device: &'a Device,
 }
 
 impl Collation<'_> {
-    /// Rows with the ids of their cuts, side by side.
+    /// Rows side by side.
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn batch(&self, rows: &[(Row, Box<str>)]) -> Result<Batch, Error> {
+    pub fn batch(&self, rows: &[Row]) -> Result<Batch, Error> {
         let Self { config, device, .. } = self;
         let (b, f, patch) = (rows.len(), config.feature_spec.n_mels, config.patch_size());
-        let n_frames: Vec<usize> = rows.iter().map(|(row, _)| row.features.n_frames).collect();
+        let n_frames: Vec<usize> = rows.iter().map(|row| row.features.n_frames).collect();
         let longest = n_frames.iter().copied().max().unwrap_or(0);
         let (mut mels, mut said, mut prompts) = (vec![0f32; b * longest * f], Vec::new(), Vec::new());
         let (mut noise, mut n_patches, mut n_prompts) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, (row, id)) in rows.iter().enumerate() {
+        for (i, row) in rows.iter().enumerate() {
             let own = config.patches(&row.features, 0..row.features.n_frames);
             let n_values = row.features.n_frames * f;
             mels[i * longest * f..][..n_values].copy_from_slice(&own[..n_values]);
             let n = own.len() / patch;
             n_patches.push(n);
             said.extend(own);
-            let seed = cut_rng(self.seed.wrapping_add(1), self.epoch, id).next_u64();
-            noise.extend((0..n as u64).map(|at| Noise::new(seed).at(at)));
-            let prompt = if row.is_dropped { 0..0 } else { row.prompt.1.clone() };
-            let prompt = config.patches(&row.prompt.0, prompt);
-            n_prompts.push(prompt.len() / patch);
-            prompts.extend(prompt);
+            noise.extend((0..n as u64).map(|at| row.noise.at(at)));
+            let n_before = prompts.len();
+            if let Some((features, frames)) = &row.prompt {
+                prompts.extend(config.patches(features, frames.clone()));
+            }
+            n_prompts.push((prompts.len() - n_before) / patch);
         }
         let mut heard = said.clone();
         for (noise, patch) in noise.iter().zip(heard.chunks_exact_mut(patch)) {
@@ -92,11 +88,11 @@ impl Collation<'_> {
             _ => Some(Tensor::from_vec(prompts, (n_heard, patch), device)?),
         };
         let edge = config.edge();
-        let is_dropped: Vec<bool> = rows.iter().map(|(row, _)| row.is_dropped).collect();
-        let texts: Vec<Vec<u32>> = rows.iter().map(|(row, _)| row.text.clone()).collect();
+        let is_dropped: Vec<bool> = rows.iter().map(|row| row.is_dropped).collect();
+        let texts: Vec<Vec<u32>> = rows.iter().map(|row| row.text.clone()).collect();
         let told = texts.iter().zip(&is_dropped);
         let told = told.map(|(text, is_dropped)| if *is_dropped { vec![edge, edge] } else { text.clone() });
-        let longest_secs = rows.iter().map(|(row, _)| row.duration_secs).fold(0.0, f64::max);
+        let longest_secs = rows.iter().map(|row| row.duration_secs).fold(0.0, f64::max);
         let longest_text = texts.iter().map(Vec::len).max().unwrap_or(0);
         Ok(Batch {
             told: told.collect(),
@@ -110,7 +106,7 @@ impl Collation<'_> {
             noise,
             extent: Extent {
                 n_cuts: b,
-                audio_secs: rows.iter().map(|(row, _)| row.duration_secs).sum(),
+                audio_secs: rows.iter().map(|row| row.duration_secs).sum(),
                 padded_secs: b as f64 * longest_secs,
                 n_tokens: texts.iter().map(Vec::len).sum(),
                 padded_tokens: b * longest_text,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use candle_core::Device;
-use models::flow_lm::FlowLmConfig;
+use models::flow_lm::{FlowLmConfig, Sampling};
 use sha2::{Digest, Sha256};
 
 use super::batch::{Batch, Collation};
-use super::recordings::{Prompting, Recordings};
+use super::recordings::{Draw, Prompting, Recordings};
 use crate::Error;
 use crate::config::RunConfig;
 use crate::data::{Cut, EpochPadding, Length, LengthLimits, Sampler, SamplerConfig, hex, weighted};
@@ -56,8 +56,9 @@ impl Corpus {
         let mut hash = Sha256::new();
         let drawn = (&weights, run.seed, speech.prompt_secs, speech.drop, speech.history_noise);
         hash.update(format!("{drawn:?} {}", sampler.digest()));
-        // A vocoder changes nothing that is learnt.
-        hash.update(FlowLmConfig { vocoder: None, ..config.clone() }.to_json().to_string());
+        // A vocoder changes nothing that is learnt, nor does how it is spoken with.
+        let learnt = FlowLmConfig { vocoder: None, sampling: Sampling::default(), ..config.clone() };
+        hash.update(learnt.to_json().to_string());
         for (index, cut) in recordings.cuts.iter().enumerate() {
             let Cut { id, start_secs, duration_secs, channel, speaker, .. } = cut;
             let times = (start_secs.to_bits(), duration_secs.to_bits());
@@ -108,20 +109,18 @@ impl Source for Corpus {
         let (mut rows, mut faults) = (Vec::new(), Vec::new());
         for item in items {
             let index = plan.items[item];
-            let id = self.recordings.cuts[index].id.clone();
-            match self.recordings.row(index, self.prompting, self.seed, at.epoch) {
-                Ok(row) => rows.push((row, id)),
-                Err(error) => faults.push(Fault { cut: id.into(), reason: error.to_string() }),
+            let draw = Draw { seed: self.seed, epoch: at.epoch, item };
+            match self.recordings.row(index, self.prompting, draw) {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    let cut = self.recordings.cuts[index].id.to_string();
+                    faults.push(Fault { cut, reason: error.to_string() });
+                }
             }
         }
-        let collation = Collation {
-            config: &self.config,
-            history_noise: self.history_noise,
-            seed: self.seed,
-            epoch: at.epoch,
-            device: &self.device,
-        };
-        let parts = divide(rows, self.n_parts, |(row, _)| row.features.n_frames).into_iter();
+        let collation =
+            Collation { config: &self.config, history_noise: self.history_noise, device: &self.device };
+        let parts = divide(rows, self.n_parts, |row| row.features.n_frames).into_iter();
         let parts = parts.map(|rows| collation.batch(&rows)).collect::<Result<_, _>>()?;
         Ok(Loaded { parts, faults })
     }

@@ -10,25 +10,29 @@ mod voices;
 
 use std::path::Path;
 
+use audio::{DecodeAudio, Waveform};
 use candle_core::{Tensor, Var};
-use models::flow_lm::{ALIGNER, Aligner, AttachedVocoder, FlowLm, FlowLmConfig, Sequence};
+use models::flow_lm::{ALIGNER, Aligner, AttachedVocoder, Continuation, FlowLm, FlowLmConfig, Sequence};
 use models::nn::{Targets, cross_entropy};
 use models::params::Params;
-use models::{WeightDtype, write_weights};
+use models::{SpeakOptions, Synthesizer, Vocoder, WeightDtype, write_weights};
 use sha2::{Digest, Sha256};
 
 pub use self::batch::Batch;
 use self::batch::Collation;
 pub use self::corpus::Corpus;
-use self::recordings::Prompting;
+use self::recordings::{Draw, Prompting};
 pub use self::recordings::{Recordings, spelled};
 pub use self::voices::Voices;
 use super::{Extent, Figures, Learner, Task, Term, Totals};
 use crate::Error;
 use crate::config::{EvaluateConfig, RunConfig};
-use crate::data::{LengthLimits, hex};
+use crate::data::{LengthLimits, hex, read_cut_at};
 use crate::loss::Flow;
+use crate::metrics::{SpeechComparer, SpeechDistance};
 
+/// Held-out texts that are spoken at most.
+const N_SPOKEN: usize = 12;
 /// Held-out recordings that are computed together.
 const TOGETHER: usize = 8;
 /// Decides prompts and noise of held-out recordings, whatever the run's seed is.
@@ -49,6 +53,9 @@ pub struct Speak {
     voices: Voices,
     /// What its features become sound by, which does not learn.
     vocoder: Option<AttachedVocoder>,
+    /// The same weights as they will be served.
+    speaker: Synthesizer,
+    comparer: SpeechComparer,
 }
 
 impl Speak {
@@ -67,6 +74,12 @@ impl Speak {
     ) -> Result<Self, Error> {
         let model = FlowLm::load(&params, &config, true)?;
         let live = FlowLm::load(&params.detached(), &config, true)?;
+        let sound = match &vocoder {
+            Some(attached) => attached.vocoder.clone(),
+            None => Vocoder::griffin_lim(&config.feature_spec)?,
+        };
+        let recording = |name: &str| voices.recording(name);
+        let speaker = Synthesizer::with_params(&config, &params.detached(), sound, &recording)?;
         let prompting = Prompting { prompt_secs: run.speech.prompt_secs, drop: 0.0 };
         Ok(Self {
             params,
@@ -80,6 +93,8 @@ impl Speak {
             evaluate: run.evaluate.clone(),
             voices,
             vocoder,
+            speaker,
+            comparer: SpeechComparer::new()?,
         })
     }
 
@@ -133,20 +148,61 @@ impl Speak {
             &|x, times, patches| model.head.velocity(x, times, &of(&condition, patches)?),
             &|x, times, patches| self.live.head.velocity(x, times, &of(&detached, patches)?),
         )?;
-        let end = end_loss(&model.end_logits(&states)?, batch)?;
-        let (labels, counted) = advances(&pointers, batch);
-        let advance = cross_entropy(
-            &model.advance_logits(&states)?,
-            Targets { labels, weights: counted, smoothing: 0.0 },
-        )?;
+        let Continuation { ends, advances } = model.continuation(&states, &batch.heard)?;
+        let end = end_loss(&ends, batch)?;
+        let (labels, weights) = steps(&pointers, batch);
+        let advance = cross_entropy(&advances, Targets { labels, weights, smoothing: 0.0 })?;
         Ok([Some(flow), map, Some(end), Some(advance), Some(alignment)].into_iter().flatten().collect())
     }
 
-    /// Held-out recordings that it is judged by, spread over all.
-    fn judged(&self) -> Vec<usize> {
-        let (n, most) = (self.held_out.cuts.len(), self.evaluate.max_utterances);
+    /// Held-out recordings that it is judged by, so many at most and spread over all; 0 is all.
+    fn judged(&self, most: usize) -> Vec<usize> {
+        let n = self.held_out.cuts.len();
         let taken = if most == 0 { n } else { n.min(most) };
         (0..taken).map(|i| i * n / taken.max(1)).collect()
+    }
+
+    /// Says some of the held-out texts, as it will be asked to: how long that is beside their recordings, how far it sounds from them, and the
+    /// share of which no end was found. Who is told at every step what was said, as in training, never loses his place.
+    fn speak(&self) -> Result<Figures, Error> {
+        let (mut spoken_secs, mut recorded_secs, mut n_stopped, mut n_spoken) = (0.0, 0.0, 0usize, 0usize);
+        let mut distance = SpeechDistance::default();
+        for index in self.judged(N_SPOKEN) {
+            let cut = &self.held_out.cuts[index];
+            let sample_rate = self.speaker.sample_rate();
+            let (Some(voice), Ok(recorded)) = (
+                self.speaker.voices().get(self.voices.place(cut.speaker.as_deref())),
+                read_cut_at(cut, sample_rate, &DecodeAudio::default()),
+            ) else {
+                continue;
+            };
+            let options = SpeakOptions { seed: index as u64, ..SpeakOptions::default() };
+            let speech = self.speaker.read(self.held_out.text(index), voice, &options)?;
+            let mut samples = Vec::new();
+            let spoken = self.speaker.say(speech, &mut |part| {
+                samples.extend(part);
+                Ok::<_, models::Error>(())
+            });
+            n_spoken += 1;
+            // What says no numbers at its beginning may learn to.
+            let Ok(spoken) = spoken else {
+                n_stopped += 1;
+                continue;
+            };
+            n_stopped += spoken.n_stopped;
+            spoken_secs += spoken.duration_secs;
+            recorded_secs += recorded.duration_secs();
+            distance = distance + self.comparer.compare(&recorded, &Waveform { samples, sample_rate })?;
+        }
+        let mut figures = Figures::new();
+        if n_spoken > 0 {
+            figures.insert("stopped".to_owned(), n_stopped as f64 / n_spoken as f64);
+            figures.insert("duration_ratio".to_owned(), spoken_secs / recorded_secs);
+        }
+        if let Some(distortion_db) = distance.distortion_db() {
+            figures.insert("distortion_db".to_owned(), distortion_db);
+        }
+        Ok(figures)
     }
 }
 
@@ -176,7 +232,7 @@ fn pointers(path: Option<&[u32]>, n_patches: usize, n_symbols: usize, config: &F
 }
 
 /// How many symbols each patch passes over, and which of them count: all but the last of what is told.
-fn advances(pointers: &[Vec<u32>], batch: &Batch) -> (Vec<u32>, Vec<f32>) {
+fn steps(pointers: &[Vec<u32>], batch: &Batch) -> (Vec<u32>, Vec<f32>) {
     let (mut labels, mut weights) = (Vec::new(), Vec::new());
     for (pointers, is_dropped) in pointers.iter().zip(&batch.is_dropped) {
         for (i, pointer) in pointers.iter().enumerate() {
@@ -241,15 +297,14 @@ impl Task for Speak {
         let collation = Collation {
             config: &self.config,
             history_noise: self.history_noise,
-            seed: HELD_OUT_SEED,
-            epoch: 0,
             device: self.params.device(),
         };
-        for indices in self.judged().chunks(TOGETHER) {
+        for indices in self.judged(self.evaluate.max_utterances).chunks(TOGETHER) {
             let mut rows = Vec::new();
             for index in indices {
-                match self.held_out.row(*index, self.prompting, HELD_OUT_SEED, 0) {
-                    Ok(row) => rows.push((row, self.held_out.cuts[*index].id.clone())),
+                let draw = Draw { seed: HELD_OUT_SEED, epoch: 0, item: *index };
+                match self.held_out.row(*index, self.prompting, draw) {
+                    Ok(row) => rows.push(row),
                     Err(_) => n_failed += 1,
                 }
             }
@@ -271,6 +326,7 @@ impl Task for Speak {
         if n_failed > 0 {
             figures.insert("n_failed".to_owned(), f64::from(n_failed));
         }
+        figures.extend(self.speak()?);
         Ok(figures)
     }
 
@@ -296,7 +352,7 @@ impl Learner for Speak {
     fn held_out_digest(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(format!("{:?} {:?} {}", self.evaluate, self.prompting, self.history_noise));
-        for index in self.judged() {
+        for index in self.judged(self.evaluate.max_utterances) {
             hash.update(format!("\n{} {:?}", self.held_out.cuts[index].id, self.held_out.text(index)));
         }
         hex(&hash.finalize())

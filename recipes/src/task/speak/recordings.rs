@@ -1,16 +1,20 @@
 //! From cuts to what a model that speaks learns from: patches of mel frames, symbols, and another recording of the same voice.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use audio::augment::cut_rng;
 use audio::{DecodeAudio, Features, LogMel};
-use models::flow_lm::{FlowLmConfig, SymbolUnit, Symbols};
+use models::flow_lm::{FlowLmConfig, Noise, SymbolUnit, Symbols};
+use rand_chacha::rand_core::RngCore as _;
 
 use crate::Error;
-use crate::data::shuffle::{below, between, uniform};
+use crate::data::shuffle::{Purpose, below, between, generator, uniform};
 use crate::data::{Cut, Length, read_cut_at};
 use crate::task::kept::Kept;
+
+/// A recording that stands for a voice is as near to this as there is one, seconds.
+const VOICE_SECS: f64 = 5.0;
 
 /// Cuts and what is needed to say them.
 pub struct Recordings {
@@ -18,9 +22,10 @@ pub struct Recordings {
     pub cuts: Vec<Cut>,
     /// Symbols of each.
     texts: Vec<Vec<u32>>,
-    /// The cuts of each speaker; one without a name speaks alone.
+    /// The cuts of each speaker. Where no cut names one, they are of one; where some do, nobody knows whose voice the others are.
     speakers: BTreeMap<String, Vec<usize>>,
     log_mel: LogMel,
+    patch_frames: usize,
     cache: Kept<usize, Arc<Features>>,
 }
 
@@ -30,10 +35,13 @@ pub(super) struct Row {
     pub features: Arc<Features>,
     /// Symbols, both edges included.
     pub text: Vec<u32>,
-    /// Mel frames of the voice prompt: of which recording, and where.
-    pub prompt: (Arc<Features>, std::ops::Range<usize>),
+    /// Mel frames of the voice prompt: of which recording, and where. `None` where there is no other recording of the voice: prompted with itself,
+    /// it would learn to repeat.
+    pub prompt: Option<(Arc<Features>, Range<usize>)>,
     /// Whether neither text nor voice are told.
     pub is_dropped: bool,
+    /// Where its noise comes from.
+    pub noise: Noise,
     /// Seconds of the recording.
     pub duration_secs: f64,
 }
@@ -43,6 +51,15 @@ pub(super) struct Row {
 pub(super) struct Prompting {
     pub prompt_secs: [f64; 2],
     pub drop: f64,
+}
+
+/// What a row is drawn by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Draw {
+    pub seed: u64,
+    pub epoch: u64,
+    /// Its place in the epoch: a cut that is heard twice is drawn twice.
+    pub item: usize,
 }
 
 /// What of a text is spelled: numbers and abbreviations in words, or phonemes as the manifest has them.
@@ -75,35 +92,29 @@ impl Recordings {
         let texts = cuts.iter().map(text).collect::<Result<_, Error>>()?;
         let mut speakers = BTreeMap::<String, Vec<usize>>::new();
         for (index, cut) in cuts.iter().enumerate() {
-            // Nobody knows whose voice it is: it is its own.
-            let name = cut.speaker.as_deref().map_or_else(|| format!("\0{}", cut.id), str::to_owned);
-            speakers.entry(name).or_default().push(index);
+            if let Some(name) = cut.speaker.as_deref() {
+                speakers.entry(name.to_owned()).or_default().push(index);
+            }
+        }
+        if speakers.is_empty() {
+            speakers.insert("voice".to_owned(), (0..cuts.len()).collect());
         }
         let log_mel = LogMel::new(&config.feature_spec)?;
-        Ok(Self { cuts, texts, speakers, log_mel, cache: Kept::new(cache_bytes) })
+        let patch_frames = config.patch_frames;
+        Ok(Self { cuts, texts, speakers, log_mel, patch_frames, cache: Kept::new(cache_bytes) })
     }
 
-    /// The speakers, those with the most recordings first, each with a cut that may stand for its voice: the one that is nearest to five
-    /// seconds. Where none has a name, they are one.
-    pub fn voices(&self) -> Vec<(&str, &Cut)> {
-        let distance = |index: &&usize| (self.cuts[**index].duration_secs - 5.0).abs();
-        let best = |indices: &mut dyn Iterator<Item = &usize>| {
-            let best = indices.min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
-            Some(&self.cuts[*best])
-        };
-        let is_named = |name: &&String| !name.starts_with('\0');
-        let mut named: Vec<_> = self.speakers.iter().filter(|(name, _)| is_named(name)).collect();
-        named.sort_by_key(|(_, indices)| std::cmp::Reverse(indices.len()));
-        if named.is_empty() {
-            return best(&mut self.speakers.values().flatten())
-                .map(|cut| ("voice", cut))
-                .into_iter()
-                .collect();
+    /// The speakers, those with the most recordings first, each with its cuts: the first is the one that stands for its voice the best.
+    pub fn voices(&self) -> Vec<(&str, Vec<&Cut>)> {
+        let distance = |cut: &Cut| (cut.duration_secs - VOICE_SECS).abs();
+        let mut voices: Vec<(&str, Vec<&Cut>)> = Vec::with_capacity(self.speakers.len());
+        for (name, indices) in &self.speakers {
+            let mut cuts: Vec<&Cut> = indices.iter().map(|index| &self.cuts[*index]).collect();
+            cuts.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+            voices.push((name, cuts));
         }
-        named
-            .into_iter()
-            .filter_map(|(name, indices)| Some((name.as_str(), best(&mut indices.iter())?)))
-            .collect()
+        voices.sort_by_key(|(_, cuts)| std::cmp::Reverse(cuts.len()));
+        voices
     }
 
     /// Seconds and symbols.
@@ -132,34 +143,42 @@ impl Recordings {
     }
 
     /// A row of a batch. What it is depends on its arguments alone.
-    pub(super) fn row(
-        &self,
-        index: usize,
-        prompting: Prompting,
-        seed: u64,
-        epoch: u64,
-    ) -> Result<Row, Error> {
+    pub(super) fn row(&self, index: usize, prompting: Prompting, draw: Draw) -> Result<Row, Error> {
         let cut = &self.cuts[index];
-        let mut rng = cut_rng(seed, epoch, &cut.id);
+        let mut rng = generator(draw.seed, draw.epoch, Purpose::Prompts, draw.item as u64);
+        let noise = Noise::new(rng.next_u64());
         let is_dropped = uniform(&mut rng) < prompting.drop;
-        let features = self.features(index)?;
-        let others = cut.speaker.as_deref().and_then(|name| self.speakers.get(name));
-        let others: Vec<usize> =
-            others.into_iter().flatten().copied().filter(|other| *other != index).collect();
-        let other = match others.is_empty() {
-            true => features.clone(),
-            false => self.features(others[below(others.len() as u64, &mut rng) as usize])?,
-        };
-        let frame_rate = self.log_mel.spec().frame_rate();
-        let wanted = (between(prompting.prompt_secs, &mut rng) * frame_rate) as usize;
-        let n_frames = wanted.clamp(1, other.n_frames.max(1)).min(other.n_frames);
-        let start = below((other.n_frames - n_frames + 1) as u64, &mut rng) as usize;
+        let wanted_secs = between(prompting.prompt_secs, &mut rng);
+        let other = if is_dropped { None } else { self.another(index, &mut rng) };
+        let prompt = other.map(|other| {
+            // Whole patches: the rest of the last one would be a silence that no voice has.
+            let whole = |n_frames: usize| n_frames - n_frames % self.patch_frames;
+            let wanted =
+                whole((wanted_secs * self.log_mel.spec().frame_rate()) as usize).max(self.patch_frames);
+            let n_frames = wanted.min(whole(other.n_frames));
+            let start = below((other.n_frames - n_frames + 1) as u64, &mut rng) as usize;
+            (other, start..start + n_frames)
+        });
         Ok(Row {
-            features,
+            features: self.features(index)?,
             text: self.texts[index].clone(),
-            prompt: (other, start..start + n_frames),
+            prompt,
             is_dropped,
+            noise,
             duration_secs: cut.duration_secs,
         })
+    }
+
+    /// Another recording of the same voice. One that cannot be read is none: as a recording of its own it is told.
+    fn another(&self, index: usize, rng: &mut impl rand_chacha::rand_core::RngCore) -> Option<Arc<Features>> {
+        let own = match self.cuts[index].speaker.as_deref() {
+            Some(name) => self.speakers.get(name),
+            None => self.speakers.values().next().filter(|own| own.len() == self.cuts.len()),
+        }?;
+        let others = own.len().checked_sub(1).filter(|n| *n > 0)?;
+        let place = below(others as u64, rng) as usize;
+        // Indices ascend: from its own on, they are one further.
+        let is_before = own[place] < index;
+        self.features(own[if is_before { place } else { place + 1 }]).ok()
     }
 }

@@ -5,8 +5,9 @@ use std::f32::consts::TAU;
 use audio::encode::wav_bytes;
 use audio::{FeatureSpec, LogKind, Waveform};
 use candle_core::Device;
-use models::flow_lm::{SymbolUnit, Symbols};
+use models::flow_lm::{Noise, SymbolUnit, Symbols};
 
+use super::recordings::Row;
 use super::*;
 use crate::data::Cut;
 use crate::loader::{Position, Source as _};
@@ -17,19 +18,29 @@ const SAMPLE_RATE: u32 = 16_000;
 const LETTERS: [(char, f32); 4] = [('a', 300.0), ('b', 600.0), ('c', 1_200.0), ('d', 2_400.0)];
 /// Samples of a letter: ten mel frames.
 const LETTER_SAMPLES: usize = 2_560;
+/// Samples of silence before and after a word: four.
+const EDGE_SAMPLES: usize = 1_024;
 
 fn say(text: &str, gain: f32) -> Waveform {
     let hz = |letter: char| LETTERS.iter().find(|(known, _)| *known == letter).map_or(0.0, |(_, hz)| *hz);
     let tone = |letter: char| {
         (0..LETTER_SAMPLES).map(move |t| gain * (TAU * hz(letter) * t as f32 / SAMPLE_RATE as f32).sin())
     };
-    Waveform { samples: text.chars().flat_map(tone).collect(), sample_rate: SAMPLE_RATE }
+    let silence = || std::iter::repeat_n(0.0, EDGE_SAMPLES);
+    let samples = silence().chain(text.chars().flat_map(tone)).chain(silence());
+    Waveform { samples: samples.collect(), sample_rate: SAMPLE_RATE }
 }
 
 /// Recordings of words of three to six letters by two speakers.
 fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
     let cut = |index: usize| {
-        let letter = |place: usize| LETTERS[(index * 7 + place * place * 3 + index / 4 * place) % 4].0;
+        // No letter twice: nobody would hear where one ends.
+        let noise = Noise::new(index as u64);
+        let mut place = 0;
+        let letter = |at: usize| {
+            place = (place + 1 + (noise.uniform(at as u64) * 3.0) as usize) % 4;
+            LETTERS[place].0
+        };
         let text: String = (0..3 + index % 4).map(letter).collect();
         let speaker = index % 2;
         let waveform = say(&text, [0.5, 0.1][speaker]);
@@ -55,26 +66,26 @@ fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
 fn config() -> FlowLmConfig {
     FlowLmConfig {
         feature_spec: FeatureSpec {
-            log: LogKind::Ln { floor: 1e-3 },
+            log: LogKind::Ln { floor: 1e-2 },
             ..FeatureSpec::vocoder(SAMPLE_RATE, 20)
         },
-        mel_mean: vec![-2.0; 20],
-        mel_std: vec![3.0; 20],
+        mel_mean: vec![-3.0; 20],
+        mel_std: vec![2.0; 20],
         patch_frames: 4,
         unit: SymbolUnit::Characters,
         symbols: Symbols::of_texts(SymbolUnit::Characters, ["abcd"]),
         languages: vec!["xx".to_owned()],
         voices: Vec::new(),
         max_text_positions: 12,
-        max_patches: 20,
+        max_patches: 30,
         max_prompt_patches: 4,
         max_advance: 4,
-        hidden_size: 32,
+        hidden_size: 48,
         num_hidden_layers: 2,
         num_attention_heads: 2,
-        intermediate_size: 64,
+        intermediate_size: 96,
         num_text_layers: 1,
-        head_hidden_size: 48,
+        head_hidden_size: 96,
         num_head_layers: 2,
         aligner_size: 16,
         flow_map: true,
@@ -102,7 +113,7 @@ fn run() -> RunConfig {
 
 fn task(params: Params, run: &RunConfig, cuts: Vec<Cut>) -> Result<(Speak, Corpus), Error> {
     let recordings = Recordings::new(cuts.clone(), &config(), "xx", 1 << 24)?;
-    let voices = Voices::of(&recordings, SAMPLE_RATE)?;
+    let voices = Voices::of(&recordings, Vec::new(), SAMPLE_RATE)?;
     let held_out = Recordings::new(cuts, &config(), "xx", 1 << 24)?;
     let task =
         Speak::new(params, FlowLmConfig { voices: voices.names(), ..config() }, run, held_out, voices, None)?;
@@ -114,12 +125,9 @@ fn task(params: Params, run: &RunConfig, cuts: Vec<Cut>) -> Result<(Speak, Corpu
 fn what_is_beside_a_recording_changes_none_of_its_sums() -> Result<(), Error> {
     let folder = tempfile::tempdir().expect("a folder");
     let (task, corpus) = task(Params::seeded(1, &Device::Cpu), &run(), cuts(folder.path(), 6))?;
-    let collation =
-        Collation { config: &task.config, history_noise: 0.5, seed: 3, epoch: 1, device: &Device::Cpu };
+    let collation = Collation { config: &task.config, history_noise: 0.5, device: &Device::Cpu };
     let prompting = Prompting { prompt_secs: [0.1, 0.2], drop: 0.3 };
-    let row = |index: usize| -> Result<_, Error> {
-        Ok((task.held_out.row(index, prompting, 3, 1)?, task.held_out.cuts[index].id.clone()))
-    };
+    let row = |index: usize| task.held_out.row(index, prompting, Draw { seed: 3, epoch: 1, item: index });
     let sums = |indices: &[usize]| -> Result<Vec<f32>, Error> {
         let rows: Vec<_> = indices.iter().map(|index| row(*index)).collect::<Result<_, _>>()?;
         let batch = collation.batch(&rows)?;
@@ -135,7 +143,7 @@ fn what_is_beside_a_recording_changes_none_of_its_sums() -> Result<(), Error> {
     }
     // Some are told nothing, some are: both kinds are in this.
     let dropped: Vec<bool> =
-        (0..6).map(|index| row(index).map(|(row, _)| row.is_dropped)).collect::<Result<_, _>>()?;
+        (0..6).map(|index| row(index).map(|row| row.is_dropped)).collect::<Result<_, _>>()?;
     assert!(dropped.contains(&true) && dropped.contains(&false), "{dropped:?}");
     assert!(corpus.n_batches(0) >= 1);
     Ok(())
@@ -161,7 +169,7 @@ fn tones_are_learnt_and_where_they_are() -> Result<(), Error> {
     let folder = tempfile::tempdir().expect("a folder");
     let run = run();
     let params = Params::seeded(1, &Device::Cpu);
-    let (task, corpus) = task(params, &run, cuts(folder.path(), 40))?;
+    let (task, corpus) = task(params, &run, cuts(folder.path(), 120))?;
     let before = task.evaluate()?;
     let workers = Workers::new(1)?;
     let mut optimizer = AdamW::new(&run.optimizer, task.vars())?;
@@ -179,26 +187,81 @@ fn tones_are_learnt_and_where_they_are() -> Result<(), Error> {
     assert!(after["flow_map"] < 0.5, "{after:?}");
     assert!(after["advance"] < 0.7 * before["advance"], "{before:?} {after:?}");
     assert!(after["end"] < 0.5 * before["end"], "{before:?} {after:?}");
-    // Every letter is ten frames long, and both edges are next to nothing.
+    // Every letter is ten frames long, and both edges are four.
     let Some(aligner) = &task.live.aligner else { unreachable!("an aligner") };
-    let collation =
-        Collation { config: &task.config, history_noise: 0.0, seed: 0, epoch: 0, device: &Device::Cpu };
+    let collation = Collation { config: &task.config, history_noise: 0.0, device: &Device::Cpu };
     let (mut n_right, mut n_frames) = (0, 0);
     for index in 0..10 {
-        let row = task.held_out.row(index, Prompting { prompt_secs: [0.1, 0.1], drop: 0.0 }, 0, 0)?;
-        let batch = collation.batch(&[(row, "a".into())])?;
+        let draw = Draw { seed: 0, epoch: 0, item: index };
+        let row = task.held_out.row(index, Prompting { prompt_secs: [0.1, 0.1], drop: 0.0 }, draw)?;
+        let batch = collation.batch(&[row])?;
         let scores = aligner.scores(&batch.mels, &batch.n_frames, &batch.texts)?;
         let paths = Aligner::paths(&scores, &batch.n_frames, &batch.texts)?;
         let path = paths.into_iter().next().flatten().expect("a path");
         // A letter that comes twice has no boundary that could be heard.
         let letters = &batch.texts[0];
         let right = path.iter().enumerate().filter(|(frame, place)| {
-            let expected = (1 + frame / 10).min(letters.len() - 2);
+            let expected = if *frame < 4 { 0 } else { (1 + (frame - 4) / 10).min(letters.len() - 1) };
             letters[**place as usize] == letters[expected]
         });
         (n_right, n_frames) = (n_right + right.count(), n_frames + path.len());
     }
     assert!(n_right as f64 > 0.7 * n_frames as f64, "{n_right} of {n_frames} frames");
+
+    // And it says them, one after the other, to the end.
+    assert!(after["stopped"] < 0.2 && (after["duration_ratio"] - 1.0).abs() < 0.2, "{after:?}");
+    assert!(after["distortion_db"] < before["distortion_db"], "{before:?} {after:?}");
+    let (mut n_right, mut n_asked) = (0, 0);
+    for (seed, text) in (0u64..).zip(["abcd", "dcba", "bdac", "cadb", "abab", "dcdc"]) {
+        let options = SpeakOptions { seed, ..SpeakOptions::default() };
+        let spoken = task.speaker.speak(text, &task.speaker.voices()[0], &options)?;
+        let is_loud = |sample: &f32| sample.abs() > 0.02;
+        let first = spoken.samples.iter().position(is_loud).unwrap_or(0);
+        let last = spoken.samples.iter().rposition(is_loud).unwrap_or(0);
+        let letters = spoken.samples[first..=last].chunks((last + 1 - first).div_ceil(text.len()));
+        n_asked += text.len();
+        n_right += text.chars().zip(letters).filter(|(letter, samples)| loudest(samples) == *letter).count();
+    }
+    // A quarter of them is chance.
+    assert!(n_right * 12 >= n_asked * 7, "{n_right} of {n_asked} letters");
+    Ok(())
+}
+
+/// The letter whose tone is the loudest in the middle of these samples.
+fn loudest(samples: &[f32]) -> char {
+    let middle = &samples[samples.len() / 4..samples.len() * 3 / 4];
+    let power = |hz: f32| {
+        let angle = |t: usize| TAU * hz * t as f32 / SAMPLE_RATE as f32;
+        let part = |turn: fn(f32) -> f32| {
+            middle.iter().enumerate().map(|(t, sample)| sample * turn(angle(t))).sum::<f32>().powi(2)
+        };
+        part(f32::sin) + part(f32::cos)
+    };
+    let (letter, _) = LETTERS.iter().max_by(|a, b| power(a.1).total_cmp(&power(b.1))).expect("a letter");
+    *letter
+}
+
+#[test]
+fn who_has_no_other_recording_is_told_no_voice() -> Result<(), Error> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let prompting = Prompting { prompt_secs: [0.1, 0.3], drop: 0.0 };
+    let prompts = |named: &[(usize, Option<&str>)]| -> Result<Vec<Option<usize>>, Error> {
+        let mut cuts = cuts(folder.path(), 4);
+        for (index, name) in named {
+            cuts[*index].speaker = name.map(Into::into);
+        }
+        let recordings = Recordings::new(cuts, &config(), "xx", 0)?;
+        let row = |index: usize| recordings.row(index, prompting, Draw { seed: 1, epoch: 2, item: index });
+        let frames = |row: Row| row.prompt.map(|(_, frames)| frames.len());
+        (0..4).map(|index| row(index).map(frames)).collect()
+    };
+    let frames = prompts(&[(0, Some("a")), (1, None), (2, Some("b")), (3, Some("b"))])?;
+    assert!(frames[..2] == [None, None] && frames[2].is_some() && frames[3].is_some(), "{frames:?}");
+    // All prompts are of whole patches.
+    assert!(frames.iter().flatten().all(|n| *n > 0 && n.is_multiple_of(4)), "{frames:?}");
+    // Where nobody is named, all are one.
+    let frames = prompts(&[(0, None), (1, None), (2, None), (3, None)])?;
+    assert!(frames.iter().all(Option::is_some), "{frames:?}");
     Ok(())
 }
 
@@ -214,7 +277,7 @@ fn a_bundle_has_its_voices_and_no_aligner() -> Result<(), Error> {
     task.save(&checkpoint)?;
     for name in ["loud", "quiet"] {
         let path = bundle.join(models::flow_lm::voice_file(name));
-        let decoded = audio::decode_file(&path, &audio::DecodeAudio::default()).expect("a voice");
+        let decoded = audio::decode_file(&path, &DecodeAudio::default()).expect("a voice");
         assert_eq!(decoded.waveform.sample_rate, SAMPLE_RATE);
     }
     let source = bundle.as_path().into();

@@ -5,43 +5,76 @@ use std::fs;
 use std::path::Path;
 
 use audio::encode::{AudioFormat, encode_bytes};
-use audio::{DecodeAudio, Waveform};
+use audio::{DecodeAudio, Waveform, decode_bytes};
+use models::MIN_VOICE_SECS;
 use models::flow_lm::FlowLmConfig;
 
 use super::Recordings;
 use crate::Error;
-use crate::data::read_cut_at;
+use crate::data::{Cut, read_cut_at};
 
 /// Voices at most: of more speakers, those with the most recordings.
 const MAX_VOICES: usize = 32;
+/// Recordings of a speaker that are tried at most.
+const MAX_TRIED: usize = 20;
 /// Seconds of a voice's recording at most.
 const MAX_SECS: f64 = 10.0;
 
 /// Recordings by the names of their voices.
 #[derive(Debug, Clone, Default)]
-pub struct Voices(Vec<(String, Vec<u8>)>);
+pub struct Voices(Vec<RecordedVoice>);
+
+#[derive(Debug, Clone)]
+struct RecordedVoice {
+    name: String,
+    /// What manifests call it; nothing is none that they know.
+    speaker: Option<String>,
+    flac: Vec<u8>,
+}
 
 impl Voices {
-    /// Those of the speakers of some recordings.
+    /// Those of the speakers of some recordings, and behind them those that a base has, FLAC by their names, as long as there is room.
     ///
     /// # Errors
-    /// A recording that cannot be read.
-    pub fn of(recordings: &Recordings, sample_rate: u32) -> Result<Self, Error> {
+    /// Recordings of which none can be read.
+    pub fn of(
+        recordings: &Recordings,
+        base: Vec<(String, Vec<u8>)>,
+        sample_rate: u32,
+    ) -> Result<Self, Error> {
         let mut taken = BTreeSet::new();
         let mut voices = Vec::new();
-        for (speaker, cut) in recordings.voices().into_iter().take(MAX_VOICES) {
-            let mut waveform = read_cut_at(cut, sample_rate, &DecodeAudio::default())?;
-            waveform.samples.truncate((MAX_SECS * f64::from(sample_rate)) as usize);
+        for (speaker, cuts) in recordings.voices().into_iter().take(MAX_VOICES) {
+            let Some(waveform) = sample(&cuts, sample_rate)? else { continue };
             let name = name(speaker, &taken);
             taken.insert(name.clone());
-            voices.push((name, flac(&waveform)?));
+            voices.push(RecordedVoice { name, speaker: Some(speaker.to_owned()), flac: flac(&waveform)? });
+        }
+        for (known, flac) in base.into_iter().take(MAX_VOICES.saturating_sub(voices.len())) {
+            let name = name(&known, &taken);
+            taken.insert(name.clone());
+            voices.push(RecordedVoice { name, speaker: None, flac });
         }
         Ok(Self(voices))
     }
 
     /// Their names.
     pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(name, _)| name.clone()).collect()
+        self.0.iter().map(|voice| voice.name.clone()).collect()
+    }
+
+    /// Which of them that of a speaker is: the first of all where it is not among them.
+    pub(super) fn place(&self, speaker: Option<&str>) -> usize {
+        let is_theirs =
+            |voice: &RecordedVoice| voice.speaker.is_some() && voice.speaker.as_deref() == speaker;
+        self.0.iter().position(is_theirs).unwrap_or(0)
+    }
+
+    /// The recording of one.
+    pub(super) fn recording(&self, name: &str) -> Result<Waveform, models::Error> {
+        let flac = self.0.iter().find(|voice| voice.name == name).map(|voice| voice.flac.clone());
+        let decoded = decode_bytes(flac.unwrap_or_default(), Some("flac"), &DecodeAudio::default())?;
+        Ok(decoded.waveform)
     }
 
     /// Writes all of a bundle but its weights into `dir`.
@@ -56,7 +89,27 @@ impl Voices {
         let text = serde_json::to_string_pretty(&config.to_json())
             .map_err(|error| Error::config("model", error.to_string()))?;
         write("config.json", (text + "\n").as_bytes())?;
-        self.0.iter().try_for_each(|(name, flac)| write(&models::flow_lm::voice_file(name), flac))
+        self.0.iter().try_for_each(|voice| write(&models::flow_lm::voice_file(&voice.name), &voice.flac))
+    }
+}
+
+/// The first of these recordings, and those after it until a voice can be made of them; `None` where there is not that much. Those that cannot be
+/// read are passed over, as it is told of them when they are to be learnt.
+fn sample(cuts: &[&Cut], sample_rate: u32) -> Result<Option<Waveform>, Error> {
+    let (mut waveform, mut last) = (Waveform { samples: Vec::new(), sample_rate }, None);
+    for cut in cuts.iter().take(MAX_TRIED) {
+        match read_cut_at(cut, sample_rate, &DecodeAudio::default()) {
+            Ok(read) => waveform.samples.extend(read.samples),
+            Err(error) => last = Some(error),
+        }
+        if waveform.duration_secs() >= MIN_VOICE_SECS {
+            waveform.samples.truncate((MAX_SECS * f64::from(sample_rate)) as usize);
+            return Ok(Some(waveform));
+        }
+    }
+    match last {
+        Some(error) if waveform.samples.is_empty() => Err(error),
+        _ => Ok(None),
     }
 }
 
