@@ -1,6 +1,10 @@
 //! `speechd speak` as a user runs it, and what `models inspect` says of a model that speaks.
 
-use std::{fs, io::Write, process::Stdio};
+use std::{
+    fs,
+    io::Write,
+    process::{Output, Stdio},
+};
 
 use audio::{DecodeAudio, decode_file};
 use tempfile::TempDir;
@@ -42,17 +46,35 @@ fn a_text_becomes_a_file_of_the_format_that_its_name_says() {
     assert!(fs::read(home.path().join("b.wav")).expect("a file").len() < first.len(), "twice as fast");
 }
 
-#[test]
-fn speech_goes_to_the_standard_output_while_it_is_made() {
-    let home = home_with_model();
+/// What the model says of a text that comes through a pipe.
+fn say(home: &TempDir, args: &[&str]) -> Output {
     let mut command = speechd(home.path());
-    command.args(["speak", "-", "-o", "-", "--format", "wav", "--model", "./voice", "--quiet"]);
+    command.arg("speak").args(args).args(["--model", "./voice", "--quiet"]);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     child.stdin.take().expect("open").write_all(b"Good morning.").expect("written");
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[test]
+fn speech_goes_to_the_standard_output_while_it_is_made() {
+    let output = say(&home_with_model(), &["-", "-o", "-", "--format", "wav"]);
     assert!(output.stdout.starts_with(b"RIFF\xff\xff\xff\xff") && output.stdout.len() > 1_000);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_states_its_length_and_a_text_may_come_through_any_pipe() {
+    let home = home_with_model();
+    assert!(say(&home, &["-f", "/dev/stdin", "-o", "a.wav"]).stdout.is_empty());
+    let bytes = fs::read(home.path().join("a.wav")).expect("a file");
+    assert_eq!(bytes[40..44], ((bytes.len() - 44) as u32).to_le_bytes());
+    assert_eq!(bytes[44..], say(&home, &["-", "-o", "-", "--format", "wav"]).stdout[44..]);
+    let names = fs::read_dir(home.path()).expect("a folder").map(|file| file.expect("a file").file_name());
+    let left: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".part")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -95,6 +117,7 @@ fn what_cannot_be_spoken_says_what_to_do() {
         (&["speak", "Hello."], 2, "--out"),
         (&["speak", "Hello.", "-o", "a.txt", "--model", "./voice"], 2, ".wav"),
         (&["speak", "Hello.", "-o", "-", "--model", "./voice"], 2, "--format"),
+        (&["speak", "-f", "/dev/zero", "-o", "a.wav", "--model", "./voice"], 1, "16777216 bytes that a text"),
         (&["speak", "...", "-o", "a.wav", "--model", "./voice"], 2, "the text:"),
         (&["speak", "-f", "none.txt", "-o", "a.wav", "--model", "./voice"], 1, "none.txt"),
         (&["speak", "-f", "latin.txt", "-o", "a.wav", "--model", "./voice"], 2, "UTF-8"),

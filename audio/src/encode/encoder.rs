@@ -23,6 +23,17 @@ pub struct Encoder {
     head: Vec<u8>,
     n_samples: Option<usize>,
     n_pushed: usize,
+    /// Rates of what comes and of what is coded, Hz.
+    rates: [u32; 2],
+}
+
+/// Encodes mono samples that come in parts into a file whose beginning can be written again.
+///
+/// How many there will be need not be known: at the end the file states it all the same. Until then it is one that lasts as long as it
+/// goes on, with room where its length will stand.
+pub struct FileEncoder {
+    encoder: Encoder,
+    format: AudioFormat,
 }
 
 enum Codec {
@@ -91,7 +102,8 @@ impl Encoder {
                 (Codec::Opus(encoder), head)
             }
         };
-        Ok(Encoder { intake, codec, head, n_samples, n_pushed: 0 })
+        let rates = [sample_rate, codec_rate];
+        Ok(Encoder { intake, codec, head, n_samples, n_pushed: 0, rates })
     }
 
     /// Takes samples in [-1, 1] and returns the bytes that are ready, perhaps none. What exceeds the range is clipped,
@@ -131,6 +143,51 @@ impl Encoder {
         let announced = self.n_samples.unwrap_or(0);
         let reason = format!("{announced} were announced, {} came", self.n_pushed);
         Error::BadOption { field: "n_samples", reason }
+    }
+}
+
+impl FileEncoder {
+    /// An encoder of samples at `sample_rate` Hz.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`].
+    pub fn new(format: AudioFormat, sample_rate: u32) -> Result<Self, Error> {
+        let mut encoder = Encoder::new(format, sample_rate, None)?;
+        if let Codec::Mp3(codec) = &encoder.codec {
+            encoder.head = codec.silent_frame();
+        }
+        Ok(FileEncoder { encoder, format })
+    }
+
+    /// As [`Encoder::push`].
+    ///
+    /// # Errors
+    /// As [`Encoder::push`].
+    pub fn push(&mut self, samples: &[f32]) -> Result<Vec<u8>, Error> {
+        self.encoder.push(samples)
+    }
+
+    /// The last bytes, and those that the file is to begin with instead of as many that were given first: then it is the one that
+    /// [`encode_bytes`] makes. There are none where nothing has to be written again, nor for a WAV beyond 4 GiB, whose length no header
+    /// can state.
+    ///
+    /// # Errors
+    /// As [`Encoder::finish`].
+    pub fn finish(self) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let FileEncoder { encoder, format } = self;
+        let [sample_rate, codec_rate] = encoder.rates;
+        let n_coded = resampled_len(encoder.n_pushed, sample_rate, codec_rate);
+        let n_samples = u64::try_from(n_coded).unwrap_or(u64::MAX);
+        let head = match (&encoder.codec, format) {
+            (Codec::Mp3(codec), _) => codec.tag_frame(n_samples),
+            (Codec::Flac(_), _) => flac::stream_header(codec_rate, n_samples),
+            (Codec::Pcm, AudioFormat::Wav) => {
+                let header = usize::try_from(n_coded).ok().and_then(|n| wav_header(codec_rate, Some(n)).ok());
+                header.map_or(Vec::new(), Vec::from)
+            }
+            (Codec::Pcm | Codec::Opus(_), _) => Vec::new(),
+        };
+        Ok((encoder.finish()?, head))
     }
 }
 

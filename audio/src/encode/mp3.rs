@@ -76,6 +76,13 @@ impl Mp3Encoder {
         frame
     }
 
+    /// A frame in which nothing is heard, as long as [`Mp3Encoder::tag_frame`].
+    pub(super) fn silent_frame(&self) -> Vec<u8> {
+        let mut frame = self.header.to_bytes().to_vec();
+        frame.resize(self.header.frame_size(), 0);
+        frame
+    }
+
     /// Samples in [-1, 1] to the frames that they fill.
     pub(super) fn push(&mut self, samples: &[f32], bytes: &mut Vec<u8>) -> Result<(), Error> {
         let frame_samples = self.header.version.samples_per_frame();

@@ -175,6 +175,30 @@ fn one_sample_at_a_time_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_file_states_its_length_when_all_of_it_is_known() {
+    for format in AudioFormat::ALL {
+        for (n_samples, sample_rate) in [(0, 24_000), (1, 16_000), (9_000, 22_050), (9_000, 24_000)] {
+            let waveform = speech(n_samples, sample_rate);
+            let mut encoder = FileEncoder::new(format, sample_rate).unwrap();
+            let mut file = encoder.push(&[]).unwrap();
+            for part in waveform.samples.chunks(700) {
+                file.extend(encoder.push(part).unwrap());
+            }
+            let (rest, head) = encoder.finish().unwrap();
+            file.extend(rest);
+            // Whoever hears it before that hears all of it, in an MP3 after a moment of silence.
+            if n_samples > 1 && format != AudioFormat::Pcm {
+                let heard = decode(file.clone(), format).waveform;
+                let n_expected = decode(encode_stream(&waveform, format), format).waveform.samples.len();
+                assert!(heard.samples.len() >= n_expected, "{format}: {} samples", heard.samples.len());
+            }
+            file[..head.len()].copy_from_slice(&head);
+            assert!(file == encode_bytes(&waveform, format).unwrap(), "{format}, {n_samples} samples");
+        }
+    }
+}
+
+#[test]
 fn encoders_share_nothing() {
     for format in AudioFormat::ALL {
         let (one, other) = (speech(9_000, 24_000), speech(9_000, 16_000));

@@ -1,12 +1,14 @@
-//! Which recordings the arguments mean, and what their results are called.
+//! Which recordings the arguments mean, what their results are called, and what comes through a pipe.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, IsTerminal, Read},
     path::{Component, Path, PathBuf},
 };
 
+use anyhow::{Context, bail};
 use audio::EXTENSIONS;
 
 use super::Usage;
@@ -79,6 +81,30 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "not permitted".to_owned(),
         _ => error.to_string(),
     }
+}
+
+/// All of what can be read of `reader`, whatever it is: a pipe says nothing of its length. `limit` says of how
+/// many bytes that is: "that a setting allows".
+pub(super) fn read_at_most(reader: impl Read, max_bytes: u64, limit: &str) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).context("cannot be read")?;
+    if bytes.len() as u64 > max_bytes {
+        bail!("more than the {max_bytes} bytes {limit}");
+    }
+    Ok(bytes)
+}
+
+/// The same of the standard input.
+pub(super) fn read_stdin(max_bytes: u64, limit: &str) -> anyhow::Result<Vec<u8>> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        bail!("the standard input is a terminal; pipe something into it");
+    }
+    let bytes = read_at_most(stdin.lock(), max_bytes, limit)?;
+    if bytes.is_empty() {
+        bail!("the standard input is empty");
+    }
+    Ok(bytes)
 }
 
 /// Recordings below `directory` in order of their paths. Links to directories are not followed: they may lead in circles.
@@ -201,5 +227,14 @@ mod tests {
             inputs.found.iter().map(|input| input.relative.display().to_string()).collect();
         assert_eq!(relative, ["a.flac", "b/c/x.ogg", "z.WAV"]);
         assert!(inputs.are_several && inputs.failures[0].ends_with("none.wav: no such file or directory"));
+    }
+
+    #[test]
+    fn what_never_ends_is_read_so_far_and_no_further() {
+        assert_eq!(read_at_most(&b"text"[..], 4, "that a setting allows").expect("read"), b"text");
+        for endless in [Box::new(io::repeat(b'x')) as Box<dyn Read>, Box::new(&b"texts"[..])] {
+            let message = read_at_most(endless, 4, "that a setting allows").expect_err("refused").to_string();
+            assert_eq!(message, "more than the 4 bytes that a setting allows");
+        }
     }
 }

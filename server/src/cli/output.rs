@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Seek, Write},
     path::{Path, PathBuf},
 };
 
@@ -107,26 +107,56 @@ pub(super) fn check_new(path: &Path) -> Result<(), Usage> {
 /// Writes a file or a folder that is not there yet, whole or not at all. `fill` writes it under another name beside it.
 pub(super) fn write_new(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     check_new(path)?;
-    let part = Part::beside(path).with_context(|| format!("{} cannot be written", path.display()))?;
+    let part = Part::beside(path).with_context(|| unwritable(path))?;
     fill(&part.0)?;
-    fs::rename(&part.0, path).with_context(|| format!("{} cannot be written", path.display()))
+    fs::rename(&part.0, path).with_context(|| unwritable(path))
 }
 
 /// Writes a whole file or none: what stands at `path` is replaced at the end.
 pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
-    write_bytes(path, text.as_bytes())
+    let mut file = Unfinished::create(path)?;
+    file.write(text.as_bytes())?;
+    file.finish(&[])
 }
 
-/// The same of bytes.
-pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let write = || -> io::Result<()> {
-        let part = Part::beside(path)?;
-        let mut file = File::create(&part.0)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&part.0, path)
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))
+/// A file that is written piece by piece under another name. It gets its own when it is whole; before that it is gone when it is
+/// dropped, and stays when the program is ended.
+pub(super) struct Unfinished<'a> {
+    path: &'a Path,
+    part: Part,
+    file: File,
+}
+
+impl<'a> Unfinished<'a> {
+    /// Begins the file that will stand at `path`.
+    pub(super) fn create(path: &'a Path) -> anyhow::Result<Self> {
+        let create = || -> io::Result<Self> {
+            let part = Part::beside(path)?;
+            let file = File::create(&part.0)?;
+            Ok(Self { path, part, file })
+        };
+        create().with_context(|| unwritable(path))
+    }
+
+    /// Appends to it.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.file.write_all(bytes).with_context(|| unwritable(self.path))
+    }
+
+    /// Writes `head` over its beginning, and puts it in the place of what stands at its path.
+    pub(super) fn finish(mut self, head: &[u8]) -> anyhow::Result<()> {
+        let mut finish = || -> io::Result<()> {
+            self.file.rewind()?;
+            self.file.write_all(head)?;
+            self.file.sync_all()?;
+            fs::rename(&self.part.0, self.path)
+        };
+        finish().with_context(|| unwritable(self.path))
+    }
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("{} cannot be written", path.display())
 }
 
 /// A file that does not outlive a failure.
@@ -156,5 +186,25 @@ mod tests {
     fn no_text_commands_the_terminal() {
         assert_eq!(printable("a\x1b[31mred\r\n\tb\u{9b}2J"), "a[31mred\n\tb2J");
         assert!(matches!(printable("سلام نړۍ\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_file_has_its_name_when_it_is_whole_and_leaves_nothing_when_it_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new/a.txt");
+        let mut file = Unfinished::create(&path).expect("begun");
+        file.write(b"..cd").expect("written");
+        assert!(!path.exists());
+        drop(file);
+        assert_eq!(fs::read_dir(folder.path().join("new")).expect("a folder").count(), 0);
+        let mut file = Unfinished::create(&path).expect("begun");
+        file.write(b"..c").expect("written");
+        file.write(b"d").expect("written");
+        file.finish(b"ab").expect("finished");
+        assert_eq!(fs::read(&path).expect("a file"), b"abcd");
+        assert_eq!(fs::read_dir(folder.path().join("new")).expect("a folder").count(), 1);
+        let below = path.join("b.txt");
+        let message = Unfinished::create(&below).err().expect("no folder").to_string();
+        assert!(message.ends_with("b.txt cannot be written"), "{message}");
     }
 }

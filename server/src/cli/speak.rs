@@ -1,7 +1,7 @@
 //! `speechd speak`: text in, speech out.
 
 use std::{
-    fs,
+    fs::File,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     time::Instant,
@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::Context;
 use audio::{
-    ChannelChoice, Waveform, decode_file,
-    encode::{AudioFormat, Encoder, encode_bytes},
+    ChannelChoice, decode_file,
+    encode::{AudioFormat, Encoder, FileEncoder},
 };
 use clap::ArgAction;
 use models::{BundleSource, Device, DeviceChoice, Kind, SpeakOptions, Speech, Spoken, Synthesizer, Voice};
@@ -18,25 +18,31 @@ use models::{BundleSource, Device, DeviceChoice, Kind, SpeakOptions, Speech, Spo
 use super::{
     Usage,
     fetch::{fetch, named_or_own_speaker},
-    output::{check_new, print, print_bytes, write_bytes},
+    input::{read_at_most, read_stdin},
+    output::{Unfinished, check_new, print, print_bytes},
     progress::{Recording, Style},
     recognizer::decode_audio,
-    transcribe::{parse_target, read_stdin},
 };
-use crate::config::Config;
+use crate::{config::Config, render};
 
-/// The largest file of text, bytes: a long book.
+/// The largest text, bytes: a long book.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
+/// As errors say it.
+const TEXT_LIMIT: &str = "that a text to be spoken may have";
 /// What stands for standard input and output.
 const STANDARD: &str = "-";
 
 const EXAMPLES: &str = "\
 Examples:
-  speechd speak \"Good morning.\" -o morning.wav
+  speechd speak \"Good morning.\" -o morning.wav --model ./my-voice
   speechd speak -f chapter.txt -o chapter.mp3 --model ./my-voice --voice anna
-  echo \"Good morning.\" | speechd speak - -o - --format wav | aplay
-  speechd speak \"In my own words.\" -o mine.opus --voice-sample me.wav
+  echo \"Good morning.\" | speechd speak - -o - --format wav --model ./my-voice | aplay
+  speechd speak \"In my own words.\" -o mine.opus --model ./my-voice --voice-sample me.wav
   speechd speak --list-voices --model ./my-voice
+
+--model is not needed where the program has a voice inside, or `model` under [speak] in speechd.toml names one. Sound is written while it
+is made, clause by clause where the model has no vocoder. A file gets its name when all of it is there; what an interruption leaves of one is in
+.NAME.PROCESS.part beside it. Models that speak compute in f32.
 
 Exit code: 0 spoken, 1 it failed, 2 wrong arguments or configuration.";
 
@@ -73,7 +79,7 @@ pub(super) struct Args {
     #[arg(long)]
     list_voices: bool,
     /// Language of the text, as a code or an English name [default: the model's first]
-    #[arg(short, long, value_name = "CODE", value_parser = parse_target)]
+    #[arg(short, long, value_name = "CODE")]
     language: Option<String>,
     /// How fast, from 0.25 to 4 times as the voice speaks [default: 1]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
@@ -84,7 +90,7 @@ pub(super) struct Args {
     /// Steps in which noise becomes sound, 1 to 64 [default: the model's]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// How closely the text is followed, 0 to 10 [default: the model's]
+    /// How far it is led away from what it would say without text and voice, 0 to 10; 1 is not at all [default: the model's]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     guidance: Option<f64>,
     /// How much the speech varies, 0 to 2 [default: the model's]
@@ -99,6 +105,11 @@ pub(super) struct Args {
     /// Show no progress, only errors
     #[arg(short, long, action = ArgAction::SetTrue)]
     quiet: bool,
+}
+
+/// The code of a language that is called by its English name or a code, be it one that only a model knows.
+pub(super) fn language_code(text: &str) -> String {
+    render::parse_language(text).unwrap_or_else(|| text.to_owned())
 }
 
 fn parse_format(text: &str) -> Result<AudioFormat, String> {
@@ -128,8 +139,9 @@ impl<'a> Destination<'a> {
             let known = AudioFormat::ALL.map(|format| format!(".{format}")).join(", ");
             Usage(format!("--out {}: ends with none of {known}; call it so, or add --format", out.display()))
         })?;
-        if out.is_dir() {
-            return Err(Usage(format!("--out {}: is a directory; give a file", out.display())));
+        if out.exists() && !out.is_file() {
+            let message = "is no file, which could be replaced; give one, or - for the standard output";
+            return Err(Usage(format!("--out {}: {message}", out.display())));
         }
         if !force {
             check_new(out).map_err(|Usage(message)| Usage(format!("--out: {message}, or add --force")))?;
@@ -188,12 +200,7 @@ impl Args {
             settings.voice.clear();
         }
         settings.model = named_or_own_speaker(&settings.model)?.to_owned();
-        if let Some(language) = &self.language {
-            language.clone_into(&mut settings.language);
-        } else if !settings.language.is_empty() {
-            settings.language = parse_target(&settings.language)
-                .map_err(|allowed| Usage(format!("language `{}`: {allowed}", settings.language)))?;
-        }
+        settings.language = language_code(self.language.as_deref().unwrap_or(&settings.language));
         settings.speed = self.speed.unwrap_or(settings.speed);
         settings.seed = self.seed.unwrap_or(settings.seed);
         if let Some(device) = self.device {
@@ -209,7 +216,9 @@ impl Args {
     fn text(&self) -> anyhow::Result<String> {
         let bytes = match (&self.file, self.text.as_slice()) {
             (Some(file), _) => read_text(file)?,
-            (None, [only]) if only == STANDARD => read_stdin(MAX_TEXT_BYTES).context("the standard input")?,
+            (None, [only]) if only == STANDARD => {
+                read_stdin(MAX_TEXT_BYTES, TEXT_LIMIT).context("the standard input")?
+            }
             (None, words) => return Ok(words.join(" ")),
         };
         String::from_utf8(bytes).map_err(|_| Usage("the text is not UTF-8".to_owned()).into())
@@ -244,12 +253,8 @@ impl Args {
 }
 
 fn read_text(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let bytes = fs::metadata(path).and_then(|file| {
-        if file.len() > MAX_TEXT_BYTES {
-            return Err(io::Error::other(format!("more than {MAX_TEXT_BYTES} bytes")));
-        }
-        fs::read(path)
-    });
+    let bytes = File::open(path).map_err(anyhow::Error::from);
+    let bytes = bytes.and_then(|file| read_at_most(file, MAX_TEXT_BYTES, TEXT_LIMIT));
     bytes.with_context(|| path.display().to_string())
 }
 
@@ -287,7 +292,42 @@ fn list_voices(synthesizer: &Synthesizer) -> anyhow::Result<()> {
     print(&names)
 }
 
-/// Speaks, and says how long it took until there was sound. The standard output gets it as it is made, a file at the end.
+/// What becomes of sound while it is made.
+enum Sink<'a> {
+    File(FileEncoder, Unfinished<'a>),
+    Standard(Encoder),
+}
+
+impl<'a> Sink<'a> {
+    fn open(destination: &Destination<'a>, sample_rate: u32) -> anyhow::Result<Self> {
+        let format = destination.format;
+        Ok(match destination.path {
+            Some(path) => Self::File(FileEncoder::new(format, sample_rate)?, Unfinished::create(path)?),
+            None => Self::Standard(Encoder::new(format, sample_rate, None)?),
+        })
+    }
+
+    fn push(&mut self, samples: &[f32]) -> anyhow::Result<()> {
+        match self {
+            Self::File(encoder, file) => file.write(&encoder.push(samples)?),
+            Self::Standard(encoder) => print_bytes(&encoder.push(samples)?),
+        }
+    }
+
+    /// Ends it. All is known now, so that a file states its length.
+    fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::File(encoder, mut file) => {
+                let (rest, head) = encoder.finish()?;
+                file.write(&rest)?;
+                file.finish(&head)
+            }
+            Self::Standard(encoder) => print_bytes(&encoder.finish()?),
+        }
+    }
+}
+
+/// Speaks, and says how long it took until there was sound.
 fn speak(
     synthesizer: &Synthesizer,
     speech: Speech,
@@ -295,12 +335,8 @@ fn speak(
     started: Instant,
     progress: &mut Recording,
 ) -> anyhow::Result<(Spoken, f64)> {
-    let (sample_rate, format) = (synthesizer.sample_rate(), destination.format);
-    let mut stream = match destination.path {
-        Some(_) => None,
-        None => Some(Encoder::new(format, sample_rate, None)?),
-    };
-    let mut samples = Vec::new();
+    let sample_rate = synthesizer.sample_rate();
+    let mut sink = Sink::open(destination, sample_rate)?;
     let mut first_sound_secs = None;
     let expected_secs = speech.expected_secs();
     let mut n_samples = 0_usize;
@@ -309,23 +345,9 @@ fn speak(
         n_samples += part.len();
         let secs = n_samples as f64 / f64::from(sample_rate);
         progress.update(secs, expected_secs.max(secs));
-        match &mut stream {
-            Some(encoder) => print_bytes(&encoder.push(&part)?),
-            None => {
-                samples.extend(part);
-                Ok(())
-            }
-        }
+        sink.push(&part)
     })?;
-    match (stream, destination.path) {
-        (Some(encoder), _) => print_bytes(&encoder.finish()?)?,
-        (None, Some(path)) => {
-            // All is known now, so the file states its length.
-            let waveform = Waveform { samples, sample_rate };
-            write_bytes(path, &encode_bytes(&waveform, format)?)?;
-        }
-        (None, None) => {}
-    }
+    sink.finish()?;
     Ok((spoken, first_sound_secs.unwrap_or_default()))
 }
 
@@ -359,10 +381,14 @@ mod tests {
     fn what_is_there_is_replaced_when_that_is_said() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.wav");
-        fs::write(&path, "").expect("written");
+        std::fs::write(&path, "").expect("written");
         let Usage(message) = Destination::plan(&path, None, false).expect_err("it is there");
         assert!(message.contains("there already") && message.contains("--force"), "{message}");
         assert!(Destination::plan(&path, None, true).is_ok());
-        assert!(Destination::plan(folder.path(), Some(AudioFormat::Wav), true).is_err());
+        for no_file in [folder.path(), Path::new("/dev/null")] {
+            let Usage(message) =
+                Destination::plan(no_file, Some(AudioFormat::Wav), true).expect_err("no file");
+            assert!(message.contains("is no file"), "{message}");
+        }
     }
 }

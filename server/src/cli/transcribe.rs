@@ -3,7 +3,6 @@
 mod flags;
 
 use std::{
-    io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -194,7 +193,10 @@ fn transcribe(
     let position = if count > 1 { format!("[{}/{count}] ", index + 1) } else { String::new() };
     let source = match &input.path {
         Some(path) => Source::File(path),
-        None => Source::Bytes(read_stdin(config.limits.max_input_bytes)?),
+        None => Source::Bytes(input::read_stdin(
+            config.limits.max_input_bytes,
+            "that limits.max_input_bytes allows",
+        )?),
     };
     let mut progress = Recording::start(style, &format!("{position}{}", input.name()));
     let result =
@@ -216,20 +218,4 @@ fn transcribe(
     }
     progress.finish(transcript.duration_secs);
     Ok(transcript)
-}
-
-pub(super) fn read_stdin(max_bytes: u64) -> anyhow::Result<Vec<u8>> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        bail!("the standard input is a terminal; pipe something into it");
-    }
-    let mut bytes = Vec::new();
-    stdin.lock().take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).context("cannot be read")?;
-    if bytes.len() as u64 > max_bytes {
-        bail!("more than the {max_bytes} bytes that limits.max_input_bytes allows");
-    }
-    if bytes.is_empty() {
-        bail!("the standard input is empty");
-    }
-    Ok(bytes)
 }
