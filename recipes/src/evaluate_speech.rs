@@ -2,7 +2,8 @@
 //! the speech lies from those.
 //!
 //! A recogniser errs by itself: only beside its errors on recordings do those on speech say anything. Both, and the distances, are of the
-//! same texts: a recording that cannot be heard is left out on both sides.
+//! same texts: what the recogniser cannot listen to is left out on both sides. A text that the synthesiser refuses counts as one of which
+//! nothing was heard: whoever fails on hard texts is no better for it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -51,6 +52,8 @@ pub struct Spoken {
     pub voice: String,
     /// The text.
     pub text: String,
+    /// Whether the synthesiser refused it: there is no speech then, and nothing was heard.
+    pub is_refused: bool,
     /// What was heard in the speech.
     pub heard: String,
     /// What was heard in the recording.
@@ -75,9 +78,9 @@ pub struct Example {
 /// What an evaluation found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct SpeechEvaluation {
-    /// What was spoken and heard, in order.
+    /// What was spoken and heard, or refused, in order.
     pub spoken: Vec<Spoken>,
-    /// Texts that were not, and why.
+    /// Texts that were not spoken or not heard, and why.
     pub failed: Vec<Unheard>,
     /// Seconds that speaking took.
     pub busy_secs: f64,
@@ -110,15 +113,26 @@ pub struct KindRates {
     pub recorded: Rates,
 }
 
+/// Error rates after one way to make texts comparable.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SpeechReport {
+    /// What was done to texts before they were compared.
+    pub normaliser: Normaliser,
+    /// By kind, and all together at the end.
+    pub kinds: Vec<KindRates>,
+}
+
 /// The scores of a synthesiser.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SpeechScores {
-    /// What was done to texts before they were compared.
-    pub normaliser: Normaliser,
+    /// By each normaliser; the first is what synthesisers are compared by.
+    pub reports: Vec<SpeechReport>,
     /// The share of resampled rates that lie in an interval.
     pub confidence: f64,
-    /// By kind, and all together at the end.
-    pub kinds: Vec<KindRates>,
+    /// Texts that the synthesiser refused: they count, as texts of which nothing was heard.
+    pub n_refused: usize,
+    /// Texts that the recogniser could not listen to, recorded or spoken: they count on neither side.
+    pub n_unheard: usize,
     /// Mel-cepstral distortion, dB.
     pub distortion_db: Option<f64>,
     /// Root of the mean squared error of the pitch, cents.
@@ -168,35 +182,14 @@ pub fn evaluate_speech(
         match recorded {
             Err(unheard) => evaluation.failed.push(unheard.clone()),
             Ok(heard_recorded) => {
-                let began = Instant::now();
-                let waveform = speak(&reference.text, &reference.voice);
-                let busy_secs = began.elapsed().as_secs_f64();
-                let heard =
-                    waveform.map_err(Error::from).and_then(|waveform| Ok((hear(&waveform)?, waveform)));
-                match heard {
-                    Err(error) => evaluation.failed.push(Unheard::new(&reference.name, &error)),
-                    Ok((heard, waveform)) => {
-                        evaluation.busy_secs += busy_secs;
-                        evaluation.audio_secs += waveform.duration_secs();
-                        let distance = comparer.compare(&reference.waveform, &waveform)?;
-                        let spoken = Spoken {
-                            name: reference.name.clone(),
-                            kind: reference.kind.clone(),
-                            voice: reference.voice.clone(),
-                            text: reference.text.clone(),
-                            heard,
-                            heard_recorded: heard_recorded.clone(),
-                            duration_secs: waveform.duration_secs(),
-                            distance,
-                        };
-                        let n_of_kind = n_examples.entry(&reference.kind).or_default();
-                        if *n_of_kind < EXAMPLES_OF_KIND {
-                            *n_of_kind += 1;
-                            let spoken = evaluation.spoken.len();
-                            evaluation.examples.push(Example { reference: index, spoken, waveform });
-                        }
-                        evaluation.spoken.push(spoken);
-                    }
+                let speech = evaluation.try_one(reference, heard_recorded, speak, hear, &comparer)?;
+                let n_of_kind = n_examples.entry(&reference.kind).or_default();
+                if let Some(waveform) = speech
+                    && *n_of_kind < EXAMPLES_OF_KIND
+                {
+                    *n_of_kind += 1;
+                    let spoken = evaluation.spoken.len() - 1;
+                    evaluation.examples.push(Example { reference: index, spoken, waveform });
                 }
             }
         }
@@ -206,33 +199,88 @@ pub fn evaluate_speech(
 }
 
 impl SpeechEvaluation {
-    /// The scores, texts being compared after `normaliser`.
+    /// Speaks and hears one text, and gives what was heard of it.
+    fn try_one(
+        &mut self,
+        reference: &SpokenReference,
+        heard_recorded: &str,
+        speak: &mut Speak<'_>,
+        hear: &mut Hear<'_>,
+        comparer: &SpeechComparer,
+    ) -> Result<Option<Waveform>, Error> {
+        let refused = Spoken {
+            name: reference.name.clone(),
+            kind: reference.kind.clone(),
+            voice: reference.voice.clone(),
+            text: reference.text.clone(),
+            is_refused: true,
+            heard: String::new(),
+            heard_recorded: heard_recorded.to_owned(),
+            duration_secs: 0.0,
+            distance: SpeechDistance::default(),
+        };
+        let began = Instant::now();
+        let waveform = match speak(&reference.text, &reference.voice) {
+            Ok(waveform) => waveform,
+            Err(error) => {
+                self.failed.push(Unheard::new(&reference.name, &error.into()));
+                self.spoken.push(refused);
+                return Ok(None);
+            }
+        };
+        let busy_secs = began.elapsed().as_secs_f64();
+        let heard = match hear(&waveform) {
+            Ok(heard) => heard,
+            Err(error) => {
+                self.failed.push(Unheard::new(&reference.name, &error));
+                return Ok(None);
+            }
+        };
+        self.busy_secs += busy_secs;
+        self.audio_secs += waveform.duration_secs();
+        self.spoken.push(Spoken {
+            is_refused: false,
+            heard,
+            duration_secs: waveform.duration_secs(),
+            distance: comparer.compare(&reference.waveform, &waveform)?,
+            ..refused
+        });
+        Ok(Some(waveform))
+    }
+
+    /// The scores, texts being compared after each of these normalisers.
     ///
     /// # Errors
     /// Where nothing was spoken.
-    pub fn scores(&self, normaliser: Normaliser) -> Result<SpeechScores, metrics::Error> {
-        let options = ScoreOptions { normaliser, n_worst: 0, ..ScoreOptions::default() };
-        let mut kinds = BTreeMap::<&str, Vec<&Spoken>>::new();
-        self.spoken.iter().for_each(|spoken| kinds.entry(&spoken.kind).or_default().push(spoken));
-        let mut rates = Vec::new();
-        for (kind, spoken) in &kinds {
-            rates.push(KindRates::new(kind, spoken, &options)?);
-        }
-        if kinds.len() != 1 {
-            rates.push(KindRates::new(ALL_KINDS, &self.spoken.iter().collect::<Vec<_>>(), &options)?);
-        }
+    pub fn scores(&self, normalisers: &[Normaliser]) -> Result<SpeechScores, metrics::Error> {
         let distances = self.spoken.iter().map(|spoken| spoken.distance);
         let distance = distances.fold(SpeechDistance::default(), |sum, distance| sum + distance);
+        let n_refused = self.spoken.iter().filter(|spoken| spoken.is_refused).count();
         Ok(SpeechScores {
-            normaliser,
-            confidence: options.resampling.confidence,
-            kinds: rates,
+            reports: normalisers.iter().map(|one| self.report(*one)).collect::<Result<_, _>>()?,
+            confidence: ScoreOptions::default().resampling.confidence,
+            n_refused,
+            n_unheard: self.failed.len() - n_refused,
             distortion_db: distance.distortion_db(),
             pitch_error_cents: distance.pitch_error_cents(),
             voicing_error: distance.voicing_error(),
             audio_secs: self.audio_secs,
             times_real_time: self.audio_secs / self.busy_secs.max(1e-9),
         })
+    }
+
+    fn report(&self, normaliser: Normaliser) -> Result<SpeechReport, metrics::Error> {
+        let options = ScoreOptions { normaliser, n_worst: 0, ..ScoreOptions::default() };
+        let mut of_kinds = BTreeMap::<&str, Vec<&Spoken>>::new();
+        self.spoken.iter().for_each(|spoken| of_kinds.entry(&spoken.kind).or_default().push(spoken));
+        let mut kinds = Vec::new();
+        for (kind, spoken) in &of_kinds {
+            kinds.push(KindRates::new(kind, spoken, &options)?);
+        }
+        if of_kinds.len() != 1 {
+            kinds.push(KindRates::new(ALL_KINDS, &self.spoken.iter().collect::<Vec<_>>(), &options)?);
+        }
+        Ok(SpeechReport { normaliser, kinds })
     }
 }
 
@@ -256,9 +304,9 @@ impl KindRates {
 }
 
 impl SpeechScores {
-    /// The rates of all kinds together.
+    /// The rates of all kinds together, by the first normaliser.
     pub fn all(&self) -> Option<&KindRates> {
-        self.kinds.last()
+        self.reports.first()?.kinds.last()
     }
 }
 
@@ -308,9 +356,13 @@ mod tests {
         assert_eq!((evaluation.spoken.len(), evaluation.failed.len()), (5, 0));
         let places: Vec<_> = evaluation.examples.iter().map(|example| example.reference).collect();
         assert_eq!(places, [0, 1, 2, 3]);
-        let scores = evaluation.scores(Normaliser::Basic).expect("scores");
+        let scores = evaluation.scores(&[Normaliser::Basic, Normaliser::None]).expect("scores");
+        assert_eq!((scores.reports.len(), scores.n_refused, scores.n_unheard), (2, 0, 0));
         let rate = |rates: &Rates| rates.words.rate.expect("a rate");
-        let rows: Vec<_> = scores
+        // The recogniser writes in capitals, which one of the normalisers minds.
+        let [basic, none] = [&scores.reports[0], &scores.reports[1]];
+        assert_eq!((none.normaliser, rate(&none.kinds[2].recorded)), (Normaliser::None, 1.0));
+        let rows: Vec<_> = basic
             .kinds
             .iter()
             .map(|one| (one.kind.as_str(), one.n_texts, rate(&one.spoken), rate(&one.recorded)))
@@ -319,7 +371,7 @@ mod tests {
         let expected =
             [("digits", 2, 0.0, 0.0), ("word", 3, 2.0 / 3.0, 1.0 / 3.0), ("all", 5, 2.0 / 6.0, 1.0 / 6.0)];
         assert_eq!(rows, expected);
-        assert!(scores.kinds[1].spoken.words.interval.is_some_and(|interval| interval.low < interval.high));
+        assert!(basic.kinds[1].spoken.words.interval.is_some_and(|interval| interval.low < interval.high));
         assert_eq!(scores.all().map(|all| all.kind.as_str()), Some(ALL_KINDS));
         assert!(scores.pitch_error_cents.is_some_and(|cents| (cents - 100.0).abs() < 15.0), "{scores:?}");
         assert!(scores.distortion_db.is_some_and(|db| db > 0.0) && scores.voicing_error.is_some());
@@ -327,31 +379,46 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_spoken_or_heard_is_told_and_counts_on_neither_side() {
+    fn what_a_synthesiser_refuses_counts_and_what_a_recogniser_cannot_hear_does_not() {
         let references = references();
-        let mut n_heard = 0;
-        let mut hear_some = |waveform: &Waveform| {
-            n_heard += 1;
-            if n_heard == 1 { Err(Error::config("judge", "is deaf")) } else { hear(waveform) }
+        let deaf = |n: usize| {
+            let mut n_heard = 0;
+            move |waveform: &Waveform| {
+                n_heard += 1;
+                if n_heard == n { Err(Error::config("judge", "is deaf")) } else { hear(waveform) }
+            }
         };
-        let recorded = hear_recordings(&references, &mut hear_some, &mut |_| {});
+        // The first recording cannot be listened to, and of the speech the third that there is.
+        let recorded = hear_recordings(&references, &mut deaf(1), &mut |_| {});
         let mut speak = |text: &str, _: &str| match text {
             "six" => Err(models::Error::Cancelled),
             text => Ok(tone(text, 150.0)),
         };
-        let evaluation =
-            evaluate_speech(&references, &recorded, &mut speak, &mut hear, &mut |_| {}).expect("evaluated");
+        let evaluation = evaluate_speech(&references, &recorded, &mut speak, &mut deaf(3), &mut |_| {})
+            .expect("evaluated");
         let failed: Vec<_> = evaluation.failed.iter().map(|unheard| unheard.name.as_str()).collect();
-        assert_eq!((failed, evaluation.spoken.len()), (vec!["0", "1"], 3));
+        let spoken: Vec<_> = evaluation.spoken.iter().map(|one| (&*one.name, one.is_refused)).collect();
+        assert_eq!(failed, ["0", "1", "4"]);
+        assert_eq!(spoken, [("1", true), ("2", false), ("3", false)]);
         assert!(evaluation.failed[0].reason.contains("is deaf"), "{:?}", evaluation.failed);
-        let scores = evaluation.scores(Normaliser::Basic).expect("scores");
-        assert_eq!((scores.kinds.len(), scores.kinds[0].n_texts), (1, 3));
+        assert!((evaluation.audio_secs - 1.0).abs() < 1e-9, "{}", evaluation.audio_secs);
+        // Of an example there is speech.
+        let places: Vec<_> = evaluation.examples.iter().map(|one| (one.reference, one.spoken)).collect();
+        assert_eq!(places, [(2, 1), (3, 2)]);
+        let scores = evaluation.scores(&[Normaliser::Basic]).expect("scores");
+        assert_eq!((scores.n_refused, scores.n_unheard), (1, 2));
+        let rates = |kind: &KindRates| (kind.n_texts, kind.spoken.words.rate, kind.recorded.words.rate);
+        let kinds: Vec<_> = scores.reports[0].kinds.iter().map(rates).collect();
+        assert_eq!(
+            kinds,
+            [(1, Some(1.0), Some(0.0)), (2, Some(0.0), Some(0.0)), (3, Some(1.0 / 3.0), Some(0.0))]
+        );
         // A tone is as it is recorded.
         assert!(scores.distortion_db.is_some_and(|db| db < 1e-3), "{scores:?}");
         assert!(scores.pitch_error_cents.is_some_and(|cents| cents < 0.1), "{scores:?}");
         let other = evaluate_speech(&references, &[], &mut speak, &mut hear, &mut |_| {});
         assert!(other.expect_err("refused").to_string().contains("0 recordings were heard of 5"));
         let nothing = evaluate_speech(&[], &[], &mut speak, &mut hear, &mut |_| {}).expect("nothing");
-        assert!(matches!(nothing.scores(Normaliser::Basic), Err(metrics::Error::Empty)));
+        assert!(matches!(nothing.scores(&[Normaliser::Basic]), Err(metrics::Error::Empty)));
     }
 }

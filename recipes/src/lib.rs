@@ -34,4 +34,4 @@ pub use analysis_page::analysis_page;
 pub use comparison_card::ComparisonCard;
 pub use error::Error;
 pub use page::table_page;
-pub use speech_page::{SETTING_COLUMNS, score_rows, setting_row, speech_page};
+pub use speech_page::{SETTING_COLUMNS, score_rows, setting_row, speech_failures, speech_page};

@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::Error;
-use crate::evaluate_speech::{KindRates, SpeechEvaluation, SpeechScores, SpokenReference};
+use crate::evaluate::Unheard;
+use crate::evaluate_speech::{KindRates, SpeechEvaluation, SpeechReport, SpeechScores, SpokenReference};
 use crate::metrics::{Rate, percent};
 use crate::page::{escape, page, table};
 use crate::plot::Spectrogram;
@@ -21,12 +22,14 @@ const DRAWN_MELS: usize = 80;
 const DRAWN_RANGE: f64 = 4.0 * std::f64::consts::LN_10;
 /// Seconds of an example that are drawn and played: the page is one file.
 const MAX_SECS: f64 = 15.0;
+/// Texts that were not spoken or heard, of which the page says why.
+const MAX_FAILED: usize = 20;
 
-/// The rows of a table of scores, the first naming the columns.
-pub fn score_rows(scores: &SpeechScores) -> Vec<[String; 6]> {
+/// The rows of a table of error rates, the first naming the columns.
+pub fn score_rows(report: &SpeechReport) -> Vec<[String; 6]> {
     let mut rows =
         vec![["", "texts", "WER spoken", "WER recorded", "CER spoken", "CER recorded"].map(str::to_owned)];
-    rows.extend(scores.kinds.iter().map(|KindRates { kind, n_texts, spoken, recorded }| {
+    rows.extend(report.kinds.iter().map(|KindRates { kind, n_texts, spoken, recorded }| {
         [
             kind.clone(),
             n_texts.to_string(),
@@ -47,7 +50,26 @@ fn with_interval(rate: &Rate) -> String {
     percent(rate.rate) + &interval.unwrap_or_default()
 }
 
-/// The row of a setting among others: its name, errors of all kinds, distances and speed.
+/// What is to be known of texts that were not spoken or not heard; nothing where all were.
+pub fn speech_failures(scores: &SpeechScores) -> Option<String> {
+    let texts = |n: usize| format!("{n} text{}", if n == 1 { "" } else { "s" });
+    let refused = (scores.n_refused > 0).then(|| {
+        format!(
+            "{} could not be spoken: nothing was heard of them, and they count so",
+            texts(scores.n_refused)
+        )
+    });
+    let unheard = (scores.n_unheard > 0).then(|| {
+        format!(
+            "{} could not be listened to, recorded or spoken, and count on neither side",
+            texts(scores.n_unheard)
+        )
+    });
+    let told: Vec<_> = refused.into_iter().chain(unheard).collect();
+    (!told.is_empty()).then(|| told.join("; ") + ".")
+}
+
+/// The row of a setting among others: its name, errors of all kinds by its first normaliser, distances and speed.
 pub fn setting_row(name: &str, scores: &SpeechScores) -> [String; 7] {
     let all = scores.all();
     [
@@ -84,17 +106,23 @@ pub fn speech_page(
     body += &table(SETTING_COLUMNS, &rows);
     for (name, scores) in settings {
         let _ = writeln!(body, "<h2>{}</h2>", escape(name));
-        let rows = score_rows(scores);
-        if let Some((heading, rows)) = rows.split_first() {
-            body += &table(heading.each_ref().map(String::as_str), rows);
+        for report in &scores.reports {
+            let rows = score_rows(report);
+            if let Some((heading, rows)) = rows.split_first() {
+                body += &table(heading.each_ref().map(String::as_str), rows);
+            }
+            let _ = writeln!(
+                body,
+                "<p>Rates with {} % intervals; normaliser: {}.</p>",
+                100.0 * scores.confidence,
+                report.normaliser
+            );
         }
-        let _ = writeln!(
-            body,
-            "<p>Rates with {} % intervals; normaliser: {}.</p>",
-            100.0 * scores.confidence,
-            scores.normaliser
-        );
+        if let Some(told) = speech_failures(scores) {
+            let _ = writeln!(body, "<p>{}</p>", escape(&told));
+        }
     }
+    body += &reasons(&evaluation.failed);
     if !evaluation.examples.is_empty() {
         body.push_str("<h2>Spoken, and recorded</h2>\n");
     }
@@ -123,6 +151,19 @@ pub fn speech_page(
         }
     }
     Ok(page(title, &body))
+}
+
+/// Why texts were not spoken or heard, of the first setting.
+fn reasons(failed: &[Unheard]) -> String {
+    if failed.is_empty() {
+        return String::new();
+    }
+    let mut rows: Vec<_> =
+        failed.iter().take(MAX_FAILED).map(|one| [one.name.clone(), one.reason.clone()]).collect();
+    if failed.len() > MAX_FAILED {
+        rows.push(["...".to_owned(), format!("and {} more", failed.len() - MAX_FAILED)]);
+    }
+    "<h2>Not spoken, or not heard</h2>\n".to_owned() + &table(["text", "why"], &rows)
 }
 
 /// A picture of speech, and a way to listen to it; nothing of what is too short for a frame.
@@ -166,6 +207,7 @@ mod tests {
             kind: "word".to_owned(),
             voice: "flite/slt".to_owned(),
             text: text.to_owned(),
+            is_refused: false,
             heard: heard.to_owned(),
             heard_recorded: text.to_owned(),
             duration_secs: waveform.duration_secs(),
@@ -183,8 +225,10 @@ mod tests {
 
     #[test]
     fn speech_stands_beside_its_recording() {
-        let (evaluation, references) = evaluation("<tent>", "lunch");
-        let scores = evaluation.scores(Normaliser::Basic).expect("scores");
+        let (mut evaluation, references) = evaluation("<tent>", "lunch");
+        let unread = |name: usize| Unheard { name: name.to_string(), reason: "<unread>".to_owned() };
+        evaluation.failed = (1..=22).map(unread).collect();
+        let scores = evaluation.scores(&[Normaliser::Basic, Normaliser::None]).expect("scores");
         let settings = [("4 steps".to_owned(), scores.clone()), ("8 steps".to_owned(), scores)];
         let page = speech_page("voice & judge", &settings, &evaluation, &references).expect("a page");
         for part in [
@@ -197,17 +241,40 @@ mod tests {
             "WER recorded",
             "heard: <bdi>lunch</bdi>",
             "95 % intervals; normaliser: basic",
+            "95 % intervals; normaliser: none",
+            "<p>22 texts could not be listened to",
+            "&lt;unread&gt;",
+            "and 2 more",
         ] {
             assert!(page.contains(part), "{part} is missing");
         }
         assert_eq!((page.matches("<img").count(), page.matches("<audio").count()), (2, 2));
+        assert_eq!(page.matches("&lt;unread&gt;").count(), 20);
+    }
+
+    #[test]
+    fn what_was_not_spoken_or_heard_is_counted_by_what_it_counts_for() {
+        let (mut evaluation, _) = evaluation("tent", "");
+        let told = |evaluation: &SpeechEvaluation| {
+            speech_failures(&evaluation.scores(&[Normaliser::Basic]).expect("scores"))
+        };
+        assert_eq!(told(&evaluation), None);
+        evaluation.spoken[0].is_refused = true;
+        let reason = || Unheard { name: "a".to_owned(), reason: String::new() };
+        evaluation.failed = vec![reason()];
+        assert!(
+            told(&evaluation)
+                .is_some_and(|told| told.starts_with("1 text could not be spoken") && !told.contains(';'))
+        );
+        evaluation.failed.push(reason());
+        assert!(told(&evaluation).is_some_and(|told| told.contains("; 1 text could not be listened to")));
     }
 
     #[test]
     fn rows_tell_rates_with_their_intervals_and_a_dash_where_there_is_none() {
         let (evaluation, _) = evaluation("tent", "lunch");
-        let scores = evaluation.scores(Normaliser::Basic).expect("scores");
-        let rows = score_rows(&scores);
+        let scores = evaluation.scores(&[Normaliser::Basic]).expect("scores");
+        let rows = score_rows(&scores.reports[0]);
         assert_eq!(
             rows[1],
             ["word", "1", "100.00 % (100.0 to 100.0)", "0.00 % (0.0 to 0.0)", "100.00 %", "0.00 %"]

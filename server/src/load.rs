@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use models::{
-    ADAPTER_CONFIG, BUNDLED, BundleSource, DeviceChoice, Kind, Synthesizer, Task, TranscriptionWorker,
+    ADAPTER_CONFIG, BUNDLED, BundleSource, DeviceChoice, Kind, Precision, Synthesizer, Task,
+    TranscriptionWorker,
 };
 
 use crate::{
@@ -26,6 +27,8 @@ use crate::{
     state::{AppState, Hearing, ModelState, Serving},
 };
 
+/// What models that speak compute in, whatever is asked for: their layers know nothing else.
+pub(crate) const SPEAKER_PRECISION: Precision = Precision::F32;
 /// The longest name of a model.
 const MAX_NAME_CHARS: usize = 200;
 
@@ -121,7 +124,11 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub, compute: &Comput
         match loaded {
             Ok(serving) => {
                 let secs = started.elapsed().as_secs_f64();
-                let (device, precision) = (DeviceChoice::of(compute.device()), compute.precision());
+                let device = DeviceChoice::of(compute.device());
+                let precision = match serving {
+                    Serving::Hears(_) => compute.precision(),
+                    Serving::Speaks(_) => SPEAKER_PRECISION,
+                };
                 tracing::info!(model = spec.name, kind = ?serving.kind(), %device, %precision, secs, "model loaded");
                 state.models.set(&spec.name, ModelState::Ready(serving));
             }

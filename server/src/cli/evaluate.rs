@@ -2,6 +2,7 @@
 
 mod report;
 mod speak;
+pub(super) mod spoken;
 
 use std::{
     path::{Path, PathBuf},
@@ -57,7 +58,8 @@ Examples:
 A word error rate means something only beside the name of its normaliser; Pashto's two are both told. Recordings without a text count apart: how many of them got one.
 BLEU, chrF and TER are sacrebleu's, each beside its signature. A better translation has more of the first two and less TER, which may exceed 100.
 With --task speak the model speaks each text in the voice that its row names as the speaker, and a recogniser, the judge, hears that and the
-recording: its errors on the speech mean something only beside those on the recordings. Cepstral distortion and pitch error are those of
+recording: its errors on the speech mean something only beside those on the recordings. A text that the model refuses counts as one of which
+nothing was heard; what the judge cannot listen to counts on neither side. Cepstral distortion and pitch error are those of
 the speech along the recording; they compare voices that were made here, and are no other program's figures.
 
 Exit code: 0 all heard, 1 some could not be, 2 wrong arguments.";
@@ -77,7 +79,8 @@ pub(super) struct Args {
     /// What the model computes on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
-    /// What the model computes in; with several, what the others change is told beside the first [default: auto]
+    /// What the model computes in; with several, what the others change is told beside the first. Of speak, what the judge computes in: models
+    /// that speak know f32 alone [default: auto]
     #[arg(long, value_enum, value_name = "PRECISION", value_delimiter = ',')]
     precision: Vec<Precision>,
     /// Language of recordings that state none, as a code

@@ -1,20 +1,11 @@
 //! `speechd evaluate --task speak`: what a recogniser hears in the speech of a model, beside what it hears in recordings.
 
-use std::{fmt::Write as _, iter, process::ExitCode};
+use std::process::ExitCode;
 
-use audio::DecodeAudio;
-use models::{BundleSource, DecodeOptions, SpeakOptions, Transcriber};
+use models::Voice;
 use recipes::{
-    SETTING_COLUMNS,
-    data::{
-        manifest::{Cut, Needs},
-        read_cut,
-    },
-    evaluate::{Reference, Unheard, evaluate},
-    evaluate_speech::{
-        Hear, Speak, SpeechEvaluation, SpeechScores, SpokenReference, evaluate_speech, hear_recordings,
-    },
-    score_rows, setting_row, speech_page,
+    data::manifest::{Cut, Needs},
+    evaluate::Unheard,
     text::Normaliser,
 };
 use serde::Serialize;
@@ -24,17 +15,14 @@ use super::{
         FAILED, Usage,
         fetch::fetch,
         manifests::{manifests, read_cuts},
-        output::{print, table, write_file},
-        progress::{Items, Style},
+        output::print,
+        progress::Style,
         speak::load_speaker,
     },
     Args, TaskArg,
-    report::tell_failed,
+    spoken::{Judged, Setting, SpeechJudge, describe, judge_all, references, say, voice_of, write_speech},
 };
-use crate::{compute::Compute, config::Config};
-
-/// What rows that name no kind are.
-const TEXT: &str = "text";
+use crate::{compute::Compute, config::Config, load::SPEAKER_PRECISION};
 
 /// What speaking takes.
 #[derive(Debug, clap::Args)]
@@ -48,8 +36,8 @@ pub(super) struct SpeakArgs {
     /// speak: steps from noise to speech; several give a row each [default: what the model asks for]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     steps: Vec<u32>,
-    /// speak: how much more the text counts than what is likely without it, 1 being no more; several give a row each [default: what the
-    /// model asks for]
+    /// speak: how far it is led away from what it would say without text and voice, 0 to 10, 1 being not at all; several give a row each
+    /// [default: what the model asks for]
     #[arg(long, value_name = "WEIGHT", value_delimiter = ',', value_parser = guidance)]
     guidance: Vec<f64>,
 }
@@ -111,41 +99,14 @@ impl SpeakArgs {
     }
 }
 
-/// How a model speaks; what is not given is the model's own.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Setting {
-    steps: Option<u32>,
-    guidance: Option<f64>,
-}
-
-impl Setting {
-    /// As a table names it.
-    fn name(self) -> String {
-        let steps = self.steps.map(|steps| format!("{steps} step{}", if steps == 1 { "" } else { "s" }));
-        let guidance = self.guidance.map(|weight| format!("guidance {weight}"));
-        match (steps, guidance) {
-            (None, None) => "as the model asks for".to_owned(),
-            (steps, guidance) => steps.into_iter().chain(guidance).collect::<Vec<_>>().join(", "),
-        }
-    }
-}
-
-/// A setting with what came of it.
-#[derive(Serialize)]
-struct Judged {
-    #[serde(flatten)]
-    setting: Setting,
-    scores: SpeechScores,
-    #[serde(flatten)]
-    evaluation: SpeechEvaluation,
-}
-
 #[derive(Serialize)]
 struct Json<'a> {
     model: &'a str,
     judge: &'a str,
-    /// What both compute in.
+    /// What the model computes in.
     precision: String,
+    /// What the judge does.
+    judge_precision: String,
     settings: &'a [Judged],
     /// Rows that were not spoken.
     failed: &'a [Unheard],
@@ -153,7 +114,7 @@ struct Json<'a> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let speak = &args.speak;
-    let (Some(model), Some(judge)) = (&args.model, &speak.judge) else {
+    let (Some(model), Some(judge_name)) = (&args.model, &speak.judge) else {
         return Err(Usage("--task speak needs --model and --judge".to_owned()).into());
     };
     let config = Config::load(args.config.as_deref()).map_err(|error| Usage(error.to_string()))?;
@@ -165,47 +126,52 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let device = args.device.unwrap_or(config.transcribe.device).open().map_err(refuse)?;
     let precision = args.precision.first().copied().unwrap_or(config.transcribe.precision);
     let compute = Compute::new(device, precision).map_err(refuse)?;
-    let source = fetch(model, &config, style)?;
-    let transcriber = compute.load(fetch(judge, &config, style)?)?;
+    // Who cannot speak is refused before anything is heard.
+    let synthesizer = load_speaker(model, &fetch(model, &config, style)?, compute.device())?;
     let language = args
         .language
         .clone()
         .or_else(|| cuts.iter().find_map(|cut| cut.language.as_deref().map(str::to_owned)));
-    let options = DecodeOptions {
-        beam_size: args.beam_size,
-        language: language.clone().filter(|_| transcriber.special_tokens().is_multilingual),
-        ..DecodeOptions::default()
+    let language = language.as_deref();
+    let source = fetch(judge_name, &config, style)?;
+    let judge = SpeechJudge::load(judge_name, source, &compute, language, args.beam_size)?;
+    let voice = |cut: &Cut| {
+        let named = speak.voice.as_deref().or(cut.speaker.as_deref());
+        let named = named.ok_or("its row names no speaker; name a voice by --voice")?;
+        let known = || synthesizer.voices().iter().map(Voice::name).collect::<Vec<_>>().join(", ");
+        let found = voice_of(&synthesizer, named).map(|voice| voice.name().to_owned());
+        found.ok_or_else(|| format!("{named} is none of the model's voices: {}", known()))
     };
-    transcriber.check(&options).map_err(|error| Usage(format!("judge {judge}: {error}")))?;
-    let (references, failed) = references(&cuts, speak.voice.as_deref());
+    let (references, failed) = references(&cuts, &voice);
     if references.is_empty() {
         let first = failed.first().map(|unheard| format!(": {}: {}", unheard.name, unheard.reason));
         return Err(Usage(format!("there is nothing to speak{}", first.unwrap_or_default())).into());
     }
-    let normaliser = args.normaliser.first().or(Normaliser::of_language(language.as_deref()).first());
+    let normalisers = match args.normaliser.as_slice() {
+        [] => Normaliser::of_language(language),
+        named => named,
+    };
     let judged = judge_all(
         &references,
         &speak.settings(),
-        &mut |setting| speaker(model, &source, &compute, setting),
-        &mut |waveform| hear(&transcriber, &options, waveform),
-        normaliser.copied().unwrap_or_default(),
+        &mut |setting, text, voice| say(&synthesizer, setting, language, (text, voice)),
+        &mut |waveform| judge.hear(waveform),
+        normalisers,
         style,
     )?;
     if let Some(dir) = &args.analysis {
-        write_file(&dir.join("analysis.json"), &(serde_json::to_string_pretty(&judged)? + "\n"))?;
-        let scores: Vec<_> = judged.iter().map(|one| (one.setting.name(), one.scores.clone())).collect();
-        let page = match judged.first() {
-            Some(first) => {
-                speech_page(&format!("Speech of {model}"), &scores, &first.evaluation, &references)?
-            }
-            None => String::new(),
-        };
-        write_file(&dir.join("analysis.html"), &page)?;
+        write_speech(dir, model, &judged, &references)?;
         style.note(&format!("some of the speech: {}", dir.join("analysis.html").display()));
     }
     if args.json {
-        let precision = compute.precision().to_string();
-        let json = Json { model, judge, precision, settings: &judged, failed: &failed };
+        let json = Json {
+            model,
+            judge: judge_name,
+            precision: SPEAKER_PRECISION.to_string(),
+            judge_precision: compute.precision().to_string(),
+            settings: &judged,
+            failed: &failed,
+        };
         print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
     } else {
         print(&describe(&judged, &failed))?;
@@ -214,139 +180,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// What speaks, in a setting: the voice that a row names, or the one that came of its speaker.
-///
-/// # Errors
-/// A model that does not speak, settings that it cannot speak in.
-fn speaker(
-    model: &str,
-    source: &BundleSource,
-    compute: &Compute,
-    setting: Setting,
-) -> anyhow::Result<Box<Speak<'static>>> {
-    let synthesizer = load_speaker(model, source, compute.device())?;
-    let steps = setting.steps.map(|steps| steps as usize);
-    let options = SpeakOptions { steps, guidance: setting.guidance, ..SpeakOptions::default() };
-    options.check().map_err(|error| Usage(error.to_string()))?;
-    Ok(Box::new(move |text, speaker| {
-        let name = speaker.rsplit('/').next().unwrap_or(speaker);
-        let voices = synthesizer.voices();
-        let voice = [speaker, name].iter().find_map(|name| voices.iter().find(|voice| voice.name() == *name));
-        let Some(voice) = voice else {
-            let known: Vec<_> = voices.iter().map(models::Voice::name).collect();
-            let message = format!("{speaker} is none of the model's: {}", known.join(", "));
-            return Err(models::Error::Option { option: "voice", message });
-        };
-        synthesizer.speak(text, voice, &options)
-    }))
-}
-
-/// What the judge hears.
-fn hear(
-    transcriber: &Transcriber,
-    options: &DecodeOptions,
-    waveform: &audio::Waveform,
-) -> Result<String, recipes::Error> {
-    let reference = Reference {
-        name: String::new(),
-        waveform: waveform.clone(),
-        text: String::new(),
-        language: None,
-        to_language: None,
-    };
-    let mut heard = evaluate(transcriber, iter::once(Ok(reference)), options, &mut |_| {});
-    match (heard.heard.pop(), heard.failed.pop()) {
-        (Some(heard), _) => Ok(heard.hypothesis),
-        // Nothing to hear is heard as nothing.
-        (None, None) => Ok(String::new()),
-        (None, Some(unheard)) => {
-            Err(models::Error::Option { option: "judge", message: unheard.reason }.into())
-        }
-    }
-}
-
-/// Texts with their voices and recordings, and the rows that have none.
-fn references(cuts: &[Cut], voice: Option<&str>) -> (Vec<SpokenReference>, Vec<Unheard>) {
-    let (mut references, mut failed) = (Vec::new(), Vec::new());
-    for cut in cuts {
-        let Some(voice) = voice.or(cut.speaker.as_deref()) else {
-            let reason = "its row names no speaker; name a voice by --voice".to_owned();
-            failed.push(Unheard { name: cut.id.to_string(), reason });
-            continue;
-        };
-        match read_cut(cut, &DecodeAudio::default()) {
-            Ok(waveform) => references.push(SpokenReference {
-                name: cut.id.to_string(),
-                kind: kind(cut).to_owned(),
-                text: cut.text.to_string(),
-                voice: voice.to_owned(),
-                waveform,
-            }),
-            Err(error) => failed.push(Unheard::new(&cut.id, &error)),
-        }
-    }
-    (references, failed)
-}
-
-/// What a row says that it is for.
-fn kind(cut: &Cut) -> &str {
-    cut.extra.as_ref().and_then(|extra| extra.get("kind")?.as_str()).unwrap_or(TEXT)
-}
-
-/// Hears the recordings once, and then the speech of every setting.
-fn judge_all(
-    references: &[SpokenReference],
-    settings: &[Setting],
-    speaker: &mut dyn FnMut(Setting) -> anyhow::Result<Box<Speak<'static>>>,
-    hear: &mut Hear<'_>,
-    normaliser: Normaliser,
-    style: Style,
-) -> anyhow::Result<Vec<Judged>> {
-    // Who cannot speak is refused before anything is heard.
-    let mut opened = settings.first().map(|setting| speaker(*setting)).transpose()?;
-    let mut progress = Items::start(style, "listening to recordings", Some(references.len()));
-    let recorded = hear_recordings(references, hear, &mut |n_done| progress.update(n_done));
-    progress.clear();
-    let mut judged = Vec::with_capacity(settings.len());
-    for setting in settings {
-        let mut speak = opened.take().map_or_else(|| speaker(*setting), Ok)?;
-        let mut progress =
-            Items::start(style, &format!("speaking, {}", setting.name()), Some(references.len()));
-        let evaluation =
-            evaluate_speech(references, &recorded, &mut *speak, hear, &mut |n_done| progress.update(n_done))?;
-        progress.clear();
-        if evaluation.spoken.is_empty() {
-            let first =
-                evaluation.failed.first().map(|unheard| format!(": {}: {}", unheard.name, unheard.reason));
-            anyhow::bail!("nothing could be spoken{}", first.unwrap_or_default());
-        }
-        let scores = evaluation.scores(normaliser)?;
-        judged.push(Judged { setting: *setting, scores, evaluation });
-    }
-    Ok(judged)
-}
-
-/// Tables: of the settings, and of the kinds of texts in each.
-fn describe(judged: &[Judged], failed: &[Unheard]) -> String {
-    let columns = SETTING_COLUMNS.map(str::to_owned);
-    let rows = judged.iter().map(|one| setting_row(&one.setting.name(), &one.scores));
-    let mut text = table(&iter::once(columns).chain(rows).collect::<Vec<_>>());
-    for Judged { setting, scores, evaluation } in judged {
-        let _ = writeln!(text, "\n{}; normaliser: {}", setting.name(), scores.normaliser);
-        text += &table(&score_rows(scores));
-        tell_failed(&evaluation.failed, &mut text);
-    }
-    tell_failed(failed, &mut text);
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use audio::Waveform;
     use clap::Parser;
-    use serde_json::Value;
 
     use super::*;
 
@@ -390,96 +226,5 @@ mod tests {
             assert!(message.contains(&format!("{} is not for --task speak", flag[0])), "{message}");
         }
         assert!(with(&["--precision", "f32,int8"]).expect_err("refused").contains("one --precision"));
-    }
-
-    fn waveform(secs: f32) -> Waveform {
-        let n_samples = (secs * 16_000.0) as u16;
-        Waveform {
-            samples: (0..n_samples).map(|t| (f32::from(t) * 0.06).sin() * 0.4).collect(),
-            sample_rate: 16_000,
-        }
-    }
-
-    fn reference(name: &str, kind: &str, text: &str) -> SpokenReference {
-        let (name, kind, text) = (name.to_owned(), kind.to_owned(), text.to_owned());
-        SpokenReference { name, kind, text, voice: "v".to_owned(), waveform: waveform(0.5) }
-    }
-
-    #[test]
-    fn every_setting_is_a_row_and_recordings_are_heard_once() {
-        let references = [reference("a", "word", "tent"), reference("b", "digits", "one two")];
-        let settings = [1, 4].map(|steps| Setting { steps: Some(steps), guidance: None });
-        let mut n_recorded = 0;
-        // What has taken one step is half as long, and not understood.
-        let mut hear = |waveform: &Waveform| {
-            n_recorded += usize::from(waveform.samples.len() == 8_000);
-            Ok(if waveform.samples.len() < 8_000 { "what".to_owned() } else { "tent".to_owned() })
-        };
-        let mut speaker = |setting: Setting| -> anyhow::Result<Box<Speak<'static>>> {
-            let secs = if setting.steps == Some(1) { 0.25 } else { 0.75 };
-            Ok(Box::new(move |_, _| Ok(waveform(secs))))
-        };
-        let judged =
-            judge_all(&references, &settings, &mut speaker, &mut hear, Normaliser::Basic, Style::new(true))
-                .expect("judged");
-        assert_eq!(n_recorded, 2);
-        let rows = describe(&judged, &[Unheard { name: "c".to_owned(), reason: "is not there".to_owned() }]);
-        let lines: Vec<_> = rows.lines().collect();
-        assert!(lines[0].contains("x real time") && lines[0].contains("cepstral distortion"), "{rows}");
-        assert!(lines[1].starts_with("1 step ") && lines[1].contains("100.00 %"), "{rows}");
-        assert!(lines[2].starts_with("4 steps ") && lines[2].contains("66.67 %"), "{rows}");
-        assert!(rows.contains("1 step; normaliser: basic") && rows.contains("WER recorded"), "{rows}");
-        assert!(rows.ends_with("Not decoded: c: is not there\n"), "{rows}");
-        let json: Value = serde_json::to_value(&judged).expect("JSON");
-        assert_eq!((&json[1]["steps"], &json[1]["scores"]["kinds"][1]["kind"]), (&4.into(), &"word".into()));
-        assert_eq!(
-            (&json[1]["spoken"][0]["heard"], &json[1]["failed"]),
-            (&"tent".into(), &Value::Array(Vec::new()))
-        );
-
-        let mut unmoved = |_: &Waveform| Ok(String::new());
-        let mut mute = |_: Setting| -> anyhow::Result<Box<Speak<'static>>> {
-            Ok(Box::new(|_, _| Err(models::Error::Cancelled)))
-        };
-        let refused =
-            judge_all(&references, &settings, &mut mute, &mut unmoved, Normaliser::Basic, Style::new(true));
-        assert!(
-            refused.err().is_some_and(|error| error.to_string().contains("nothing could be spoken: a: "))
-        );
-    }
-
-    #[test]
-    fn rows_name_their_voices_and_kinds() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("a.wav");
-        std::fs::write(&path, audio::encode::wav_bytes(&waveform(0.5)).expect("a WAV")).expect("written");
-        let cut = |id: &str, speaker: Option<&str>, path: &Path, kind: Option<&str>| Cut {
-            id: id.into(),
-            audio: path.into(),
-            start_secs: 0.0,
-            duration_secs: 0.5,
-            channel: None,
-            text: "tent".into(),
-            language: None,
-            speaker: speaker.map(Into::into),
-            target_text: None,
-            target_language: None,
-            extra: kind.map(|kind| Box::new([("kind".to_owned(), Value::from(kind))].into_iter().collect())),
-        };
-        let cuts = [
-            cut("a", Some("flite/slt"), &path, Some("word")),
-            cut("b", None, &path, None),
-            cut("c", Some("x"), Path::new("nowhere.wav"), None),
-        ];
-        let told = |(references, failed): (Vec<SpokenReference>, Vec<Unheard>)| {
-            let references =
-                references.into_iter().map(|one| format!("{} {} {}", one.name, one.voice, one.kind));
-            let failed = failed.into_iter().map(|unheard| unheard.name);
-            (references.collect::<Vec<_>>(), failed.collect::<Vec<_>>())
-        };
-        let expected = (vec!["a flite/slt word".to_owned()], vec!["b".to_owned(), "c".to_owned()]);
-        assert_eq!(told(references(&cuts, None)), expected);
-        let expected = (vec!["a v word".to_owned(), "b v text".to_owned()], vec!["c".to_owned()]);
-        assert_eq!(told(references(&cuts, Some("v"))), expected);
     }
 }
