@@ -7,6 +7,7 @@ use std::{
 };
 
 use audio::{DecodeAudio, decode_file};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
@@ -153,4 +154,41 @@ fn a_model_that_speaks_is_described_by_its_voices() {
     let files: Vec<_> =
         summary["files"].as_array().expect("a list").iter().map(|file| &file["name"]).collect();
     assert_eq!(files, ["config.json", "model.safetensors", "voice-anna.flac", "voice-ben.flac"]);
+}
+
+#[test]
+fn speaking_is_timed_for_every_number_of_texts_and_steps() {
+    let home = home_with_model();
+    fs::write(home.path().join("texts.txt"), "yes\n\nno\n so it is \n").expect("written");
+    let bench = |more: &[&str]| {
+        let base = ["bench", "speak", "--model", "./voice", "--text-file", "texts.txt", "--quiet"];
+        run(speechd(home.path()).args(base).args(more))
+    };
+    let (code, stdout, stderr) =
+        bench(&["--batch", "1,2", "--steps", "1,2", "--repeats", "2", "--language", "Pashto", "--json"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let report: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(
+        (&report["precision"], &report["n_texts"], &report["voice"], &report["has_vocoder"]),
+        (&"f32".into(), &3.into(), &"anna".into(), &false.into())
+    );
+    let number = |cell: &Value, key: &str| cell[key].as_f64().expect("a number");
+    let cells = report["cells"].as_array().expect("cells");
+    let shapes: Vec<_> =
+        cells.iter().map(|cell| ["batch", "steps", "n_spoken"].map(|key| number(cell, key))).collect();
+    assert_eq!(shapes, [[1.0, 1.0, 3.0], [1.0, 2.0, 3.0], [2.0, 1.0, 4.0], [2.0, 2.0, 4.0]]);
+    assert_eq!(number(&cells[0], "beside_first"), 1.0);
+    for cell in cells {
+        assert!(number(cell, "times_real_time") > 0.0 && number(cell, "secs") > 0.0, "{cell}");
+        assert!(number(cell, "first_sound_secs") <= number(cell, "first_sound_p95_secs"), "{cell}");
+    }
+    let (code, stdout, stderr) = bench(&["--repeats", "1", "--batch", "3"]);
+    assert_eq!(code, 0, "{stderr}");
+    for part in ["in f32", "voice anna, which has no vocoder", "X REAL TIME", "FIRST SOUND", "peak memory"] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    for (more, part) in [(&["--language", "de"][..], "not `de`"), (&["--steps", "65"], "1..=64")] {
+        let (code, _, stderr) = bench(more);
+        assert!(code == 2 && stderr.contains(part), "{more:?}: {stderr}");
+    }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::super::percentile;
+
 /// How long things took.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Latency {
@@ -29,27 +31,9 @@ impl Latency {
     }
 }
 
-/// The smallest value that is not exceeded by `percent` of them: one that was measured, not one between two.
-fn percentile(sorted: &[f64], percent: f64) -> Option<f64> {
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_values_that_were_measured() {
-        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
-        for (percent, value) in
-            [(0.0, 1.0), (50.0, 50.0), (95.0, 95.0), (99.0, 99.0), (99.5, 100.0), (100.0, 100.0)]
-        {
-            assert_eq!(percentile(&hundred, percent), Some(value), "{percent}");
-        }
-        assert_eq!(percentile(&[7.0], 99.0), Some(7.0));
-        assert_eq!(percentile(&[], 50.0), None);
-    }
 
     #[test]
     fn a_latency_sorts_what_it_is_given() {
