@@ -334,7 +334,7 @@ fn describe(report: &Report) -> String {
         if report.has_vocoder {
             ""
         } else {
-            ", which has no vocoder: each clause is heard when all of it is said"
+            "; the model has no vocoder, and each clause is heard when all of it is said"
         },
     );
     let mut rows = vec![
