@@ -23,6 +23,7 @@ mod distil;
 mod fast_conformer;
 mod finetune;
 mod finetune_conformers;
+mod finetune_voice;
 mod gpu;
 mod gradients;
 mod hostile_bundles;

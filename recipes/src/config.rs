@@ -28,12 +28,13 @@ use crate::train::TrainConfig;
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Recipes that are part of the program: name and contents.
-pub const RECIPES: [(&str, &str); 12] = [
+pub const RECIPES: [(&str, &str); 13] = [
     ("canary_ps", include_str!("../canary_ps.toml")),
     ("ctc_ps", include_str!("../ctc_ps.toml")),
     ("digits_en", include_str!("../digits_en.toml")),
     ("distil", include_str!("../distil.toml")),
     ("finetune", include_str!("../finetune.toml")),
+    ("finetune_voice", include_str!("../finetune_voice.toml")),
     ("mt_en_ps", include_str!("../mt_en_ps.toml")),
     ("siamese_en_ps", include_str!("../siamese_en_ps.toml")),
     ("st_en_ps", include_str!("../st_en_ps.toml")),

@@ -1,8 +1,12 @@
-//! `speechd finetune`: recordings of a language in, a model that knows it out.
+//! `speechd finetune`: recordings of a language in, a model that knows it out, or a voice that speaks it.
 
 mod data;
+mod hearing;
 mod judge;
+mod letters;
 mod report;
+mod speech;
+mod voice;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,20 +19,16 @@ use clap::{ArgAction, ValueEnum};
 use models::{BundleSource, DeviceChoice};
 use recipes::{
     Error,
-    config::{RunConfig, StrategyKind, TaskKind, list_setting, text_setting},
-    run::{self, Bases, Forecast},
+    config::{RunConfig, StrategyKind, list_setting, text_setting},
+    run::Forecast,
     text::Normaliser,
 };
 
-use self::{
-    data::{Corpora, Data},
-    judge::Judge,
-    report::{Row, Table},
-};
+use self::data::Data;
 use super::{
-    FAILED, Usage,
-    fetch::{fetch, fetch_parts},
-    output::{print, status_line},
+    Usage,
+    fetch::fetch,
+    output::status_line,
     progress::{Style, bytes},
     signals::stop_flag,
     train::{STOPPED, Teller},
@@ -48,10 +48,15 @@ Examples:
   speechd finetune --lang ps --model ./tiny --data d/ --new-vocabulary 512           # tokens of its own, fewer a word
   speechd finetune --lang ps --model ./parakeet-ctc --data d/ --new-vocabulary 512   # a CTC model of another language, and letters
   speechd finetune --lang ps --data d/ --strategy full,lora,frozen-encoder            # one after the other, and a table
+  speechd finetune --task speak --lang ps --data recordings/ --model ./my-voice       # a voice that reads Pashto
+  speechd finetune --task speak --lang ps --data recordings/ --vocoder runs/vocoder_en/model --judge ./my-whisper
 
 It imports the data, looks for what is wrong with it, measures the model as it is, trains, measures again, and says how to serve
 the result. Everything lies in the run's folder; the same command goes on where it was stopped.
-Every setting of `speechd train --show finetune` can be changed by --set.
+Every setting of `speechd train --show finetune`, or finetune_voice with --task speak, can be changed by --set.
+
+With --task speak recordings with their texts become a voice: one for each speaker, of the 32 with the most recordings. It starts from a voice that
+there is, which learns the letters that it lacks, and keeps that one's vocoder unless --vocoder names another; without one a new voice is trained.
 Exit code: 0 done, 1 failed, 2 wrong arguments or settings, 3 stopped by a signal.";
 
 #[derive(Debug, clap::Args)]
@@ -60,17 +65,21 @@ pub(super) struct Args {
     /// Language of the recordings, as a code; training and decoding are told it
     #[arg(short, long, value_name = "CODE")]
     lang: String,
+    /// What is taught: to write what is said in recordings, or to speak as they do
+    #[arg(long, value_enum, default_value = "transcribe")]
+    task: TaskArg,
     /// A language that the model knows and that this one is related to, where the model has no token for this one
     #[arg(long, value_name = "CODE")]
     like: Option<String>,
-    /// The model to start from, a Whisper, a Canary or a CTC model: a directory or a hub id [default: openai/whisper-base]
+    /// The model to start from, a Whisper, a Canary or a CTC model, or with --task speak a voice: a directory or a hub id [default:
+    /// openai/whisper-base; of speak the voice that is part of the program, or else a new one]
     #[arg(short, long, value_name = "PATH_OR_ID")]
     model: Option<String>,
     /// A corpus in any layout that `speechd data import` reads, or a folder of manifests; with =WEIGHT it is heard so many times as
     /// often [default: common_voice below SPEECHD_DATA]
     #[arg(short, long, value_name = "CORPUS[=WEIGHT]")]
     data: Vec<String>,
-    /// The run's folder [default: runs/finetune-CODE]
+    /// The run's folder [default: runs/finetune-CODE, of speak runs/voice-CODE]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// What of the model is trained; several are run one after the other and compared
@@ -92,6 +101,14 @@ pub(super) struct Args {
     /// Train and serve on recordings as long as they are, without silence up to the model's window [default: as the model]
     #[arg(long)]
     variable_length: bool,
+    /// speak: the vocoder that the voice comes with, or a voice that has one: a directory or a hub id [default: that of the voice to start
+    /// from]
+    #[arg(long, value_name = "PATH_OR_ID")]
+    vocoder: Option<String>,
+    /// speak: a recogniser of the language, by which the speech is judged in the end: a directory or a hub id [default: none; held-out losses
+    /// say how well it learnt]
+    #[arg(long, value_name = "PATH_OR_ID")]
+    judge: Option<String>,
     /// Times that the data are gone through
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
@@ -107,6 +124,15 @@ pub(super) struct Args {
     /// Show no progress
     #[arg(short, long, action = ArgAction::SetTrue)]
     quiet: bool,
+}
+
+/// What is taught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TaskArg {
+    /// Speech to text
+    Transcribe,
+    /// Text to speech
+    Speak,
 }
 
 /// `StrategyKind` as a flag.
@@ -154,33 +180,29 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
-    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("finetune-{}", args.lang)));
+    // Mistakes are told before anything is fetched or read.
+    check(args)?;
+    let kind = if args.task == TaskArg::Speak { "voice" } else { "finetune" };
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{kind}-{}", args.lang)));
     let style = Style::new(args.quiet);
     let stop =
         stop_flag("stopping after what is being done; a second signal ends it at once, without saving")?;
-    // Mistakes are told before anything is fetched or read.
-    check(args)?;
-    let mut configs = Vec::new();
-    for strategy in &args.strategy {
-        configs.push(config(args, strategy.kind(), &out).map_err(|error| Usage(error.to_string()))?);
+    match args.task {
+        TaskArg::Transcribe => hearing::teach_to_hear(args, &out, &stop, style),
+        TaskArg::Speak => voice::teach_to_speak(args, &out, &stop, style),
     }
-    let Some(first) = configs.first().cloned() else { return Err(Usage("no strategy".to_owned()).into()) };
-    if first.task != TaskKind::Transcribe {
-        let message = "--set task: finetune teaches a model to hear; texts are trained on by speechd train";
-        return Err(Usage(message.to_owned()).into());
-    }
-    let device = first.train.device.open().map_err(|error| Usage(error.to_string()))?;
-    let hub = Config::load(None).map_err(|error| Usage(error.to_string()))?;
-    let corpora = Corpora::find(&first, &out);
-    let are_imported = corpora.are_imported();
-    let base = base(&first.model.base, corpora.missing, &hub, style)?;
-    let bases = Bases { base: Some(base.clone()), parts: fetch_parts(&first, &hub, style)? };
-    for config in &configs {
-        check_base(args, config, &base)?;
-    }
+}
 
+/// Makes manifests of the data, unless that was done before.
+fn import(
+    config: &RunConfig,
+    out: &Path,
+    are_imported: bool,
+    stop: &AtomicBool,
+    style: Style,
+) -> anyhow::Result<Data> {
     let mut teller = Teller::new(style);
-    let data = Data::import(&first, &out, &stop, &mut |progress| teller.tell(&progress));
+    let data = Data::import(config, out, stop, &mut |progress| teller.tell(&progress));
     teller.end();
     let data = data?;
     if are_imported {
@@ -189,72 +211,8 @@ fn finetune(args: &Args) -> anyhow::Result<ExitCode> {
             out.join("data").display()
         ));
     }
-    go_on(&stop)?;
-    if let Some(n_tokens) = args.new_vocabulary {
-        data.learn_vocabulary(n_tokens as usize, &first, &base, style)?;
-    }
-    data.look(&first, &base, &stop, style)?;
-    for config in &mut configs {
-        data.put_into(config);
-    }
-    if args.dry_run {
-        for (config, strategy) in configs.iter().zip(&args.strategy) {
-            let folder = folder(&out, args, *strategy);
-            // Each for itself: what an earlier one took is not counted again.
-            process::reset_peak_memory();
-            let mut teller = Teller::new(Style::new(true));
-            let forecast = run::forecast("finetune", config, bases.clone(), &folder, &mut |told| {
-                teller.tell(&told);
-            })?;
-            print(&describe(strategy.kind(), &forecast))?;
-            go_on(&stop)?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-
-    let test = data.test(&first, style)?;
-    let judge = Judge::new(&args.lang, &test, device, &stop, style);
-    let before = judge.before(&first, &base, &out)?;
-    let mut table = Table::new(&first, &before.scores);
-    let mut has_failed = false;
-    let mut page = None;
-    for (config, strategy) in configs.iter().zip(&args.strategy) {
-        go_on(&stop)?;
-        let kind = strategy.kind();
-        let folder = folder(&out, args, *strategy);
-        if args.strategy.len() > 1 {
-            style.note(&format!("strategy {}", kind.name()));
-        }
-        let mut teller = Teller::new(style);
-        let name = format!("finetune {} ({})", args.lang, kind.name());
-        let outcome = run::run(&name, config, bases.clone(), &folder, &stop, &mut |told| teller.tell(&told));
-        teller.end();
-        match outcome {
-            Ok(outcome) => {
-                let Some((model, _)) = &outcome.model else {
-                    let step = outcome.state.step;
-                    status_line(&format!("stopped after update {step}; the same command goes on"));
-                    return Ok(ExitCode::from(STOPPED));
-                };
-                let after = judge.report(model, &outcome, &folder)?;
-                let difference = judge.difference(&before, &after)?;
-                table.add(Row::trained(kind, &folder, &out, &outcome, &after.scores, difference.as_ref())?);
-            }
-            // A gate that refuses is a result, too.
-            Err(error @ Error::Gate { .. }) => {
-                style.note(&error.to_string());
-                has_failed |= args.strategy.len() == 1;
-                table.add(Row::refused(kind, &folder, &out, &error.to_string())?);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        page = Some(table.write(&out)?);
-    }
-    print(&table.to_string())?;
-    if let Some(page) = page {
-        style.note(&format!("as a page, with the run cards: {}", page.display()));
-    }
-    Ok(if has_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    go_on(stop)?;
+    Ok(data)
 }
 
 /// The model to start from. Where data are missing it is not fetched: all that is, is told together.
@@ -272,26 +230,8 @@ fn base(name: &str, mut missing: Vec<String>, hub: &Config, style: Style) -> any
     bail!(missing.join("\n"))
 }
 
-/// Tells what a strategy could not begin with before data are imported and other strategies run for hours.
-fn check_base(args: &Args, config: &RunConfig, base: &BundleSource) -> anyhow::Result<()> {
-    let mut config = config.clone();
-    if args.new_vocabulary.is_some() {
-        // Learnt from the data, for this base.
-        config.model.tokenizer.clear();
-    }
-    run::check_base(&config, base).map_err(|error| match error {
-        Error::Config { .. } => Usage(error.to_string()).into(),
-        error => error.into(),
-    })
-}
-
-/// Where a strategy's run is: in the folder itself where it is the only one.
-fn folder(out: &Path, args: &Args, strategy: StrategyArg) -> PathBuf {
-    if args.strategy.len() == 1 { out.to_owned() } else { out.join(strategy.kind().name()) }
-}
-
-/// The recipe with what the command line says on top.
-fn config(args: &Args, kind: StrategyKind, out: &Path) -> Result<RunConfig, Error> {
+/// What the command line says of the data, whatever is taught.
+fn data_settings(args: &Args) -> Vec<String> {
     let normaliser = Normaliser::of_language(Some(&args.lang)).first().copied().unwrap_or_default();
     let corpora: Vec<(&str, f64)> = match args.data.as_slice() {
         [] => vec![("common_voice", 1.0)],
@@ -299,57 +239,37 @@ fn config(args: &Args, kind: StrategyKind, out: &Path) -> Result<RunConfig, Erro
     };
     let parts = |split: &str| corpora.iter().map(|(name, _)| format!("{name}:{split}")).collect::<Vec<_>>();
     let weights: Vec<_> = corpora.iter().map(|(_, weight)| format!("{weight:?}")).collect();
-    let mut settings = vec![
-        text_setting("strategy.kind", kind.name()),
+    vec![
         text_setting("data.language", &args.lang),
         list_setting("data.train", parts("train")),
         format!("data.weights=[{}]", weights.join(", ")),
         list_setting("data.dev", parts("dev")),
         text_setting("evaluate.normaliser", normaliser.name()),
-    ];
-    let optional = [
-        ("model.base", args.model.as_deref()),
-        ("model.like", args.like.as_deref()),
-        ("strategy.stage.language", args.related_lang.as_deref()),
-    ];
-    settings.extend(optional.iter().filter_map(|(key, value)| Some(text_setting(key, (*value)?))));
-    if let Some(related) = &args.related_data {
-        for split in ["train", "dev"] {
-            settings.push(list_setting(&format!("strategy.stage.{split}"), [format!("{related}:{split}")]));
+    ]
+}
+
+/// Refuses settings, with the flags that say the same, that `--set` made others.
+fn check_flags(settings: &[(&str, &str, bool)]) -> Result<(), Error> {
+    match settings.iter().find(|(.., is_other)| *is_other) {
+        Some((key, flag, _)) => {
+            Err(Error::Config { key: (*key).to_owned(), message: format!("has a flag: give {flag}") })
         }
+        None => Ok(()),
     }
-    settings.extend(args.gate.map(|gate| format!("strategy.stage.gate={gate:?}")));
-    settings.extend(args.epochs.map(|epochs| format!("train.max_epochs={epochs}")));
-    if args.variable_length {
-        settings.push("model.variable_length=true".to_owned());
-    }
-    // Its size is part of its name: a run of another one is another run.
-    let vocabulary = args.new_vocabulary.map(|n| out.join(format!("vocabulary-{n}")).display().to_string());
-    settings.extend(vocabulary.iter().map(|dir| text_setting("model.tokenizer", dir)));
-    settings.extend(args.settings.iter().cloned());
-    let mut config = RunConfig::load(Some(Path::new("finetune")), &settings)?;
-    // What has a flag of its own decides more than the recipe: folders, names, how models are judged.
-    for (key, flag, is_other) in [
-        ("strategy.kind", "--strategy", config.strategy.kind != kind),
-        ("data.language", "--lang", config.data.language != args.lang),
-        (
-            "model.tokenizer",
-            "--new-vocabulary",
-            vocabulary.is_some_and(|vocabulary| config.model.tokenizer != vocabulary),
-        ),
-    ] {
-        if is_other {
-            return Err(Error::Config { key: key.to_owned(), message: format!("has a flag: give {flag}") });
-        }
-    }
-    if args.no_augment {
-        config.augment = Default::default();
-    }
-    Ok(config)
 }
 
 /// Flags that say nothing beside the others.
 fn check(args: &Args) -> Result<(), Usage> {
+    let refused = match args.task {
+        TaskArg::Speak => voice::refused_flag(args),
+        TaskArg::Transcribe => [("--vocoder", args.vocoder.is_some()), ("--judge", args.judge.is_some())]
+            .into_iter()
+            .find(|(_, is_given)| *is_given)
+            .map(|(flag, _)| (flag, "is for a voice: add --task speak")),
+    };
+    if let Some((flag, why)) = refused {
+        return Err(Usage(format!("{flag} {why}")));
+    }
     let is_staged = args.strategy.contains(&StrategyArg::Multistage);
     if !is_staged && (args.related_data.is_some() || args.related_lang.is_some() || args.gate.is_some()) {
         return Err(Usage(
@@ -372,7 +292,8 @@ fn weighted(text: &str) -> (&str, f64) {
     }
 }
 
-fn describe(kind: StrategyKind, forecast: &Forecast) -> String {
+/// What a run will take; `stage` says what does not count.
+fn describe(what: &str, stage: &str, forecast: &Forecast) -> String {
     let Forecast { config, n_batches, n_steps, padding, step_secs, moments_bytes } = forecast;
     // Of the processor's memory: what a GPU holds is not known here.
     let peak = process::peak_memory_bytes().filter(|_| config.train.device == DeviceChoice::Cpu);
@@ -385,11 +306,9 @@ fn describe(kind: StrategyKind, forecast: &Forecast) -> String {
         Some(secs) => format!("{secs:.2} s an update, {} in all", told(secs * *n_steps as f64)),
         None => "unknown, as no batch could be read".to_owned(),
     };
-    let stage = if kind == StrategyKind::Multistage { "; stage A comes on top" } else { "" };
     format!(
-        "strategy {}\n{padding}\n{}\nupdates: {n_steps}, {n_batches} batches in an epoch, learning rate {:.1e}\n\
+        "{what}\n{padding}\n{}\nupdates: {n_steps}, {n_batches} batches in an epoch, learning rate {:.1e}\n\
          memory:  {}, its heaviest batch and the optimiser counted\ntime:    {time}, evaluations not counted{stage}\n",
-        kind.name(),
         padding.summary(),
         config.optimizer.learning_rate,
         memory.unwrap_or_else(|| "unknown".to_owned()),

@@ -137,7 +137,7 @@ pub(in crate::cli) fn say(
 pub(in crate::cli) struct Judged {
     #[serde(flatten)]
     pub(super) setting: Setting,
-    pub(super) scores: SpeechScores,
+    pub(in crate::cli) scores: SpeechScores,
     #[serde(flatten)]
     pub(super) evaluation: SpeechEvaluation,
 }

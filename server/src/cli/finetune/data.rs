@@ -6,14 +6,14 @@ use std::{
 };
 
 use anyhow::Context;
-use models::{BundleSource, Description, Tokenizer};
+use models::{BundleSource, Description, Tokenizer, flow_lm::FlowLmConfig};
 use parking_lot::Mutex;
 use recipes::{
     config::{RunConfig, StrategyKind},
     data::{
-        check::{self, Severity, Spelling, check},
+        check::{self, Report, Severity, Spelling, check},
         manifest::{Cut, Needs},
-        stats::stats,
+        stats::{Stats, stats},
         tokens::Tokens,
     },
     run::{self, Place},
@@ -28,6 +28,7 @@ use super::{
         tokenizer::read_texts,
     },
     go_on,
+    letters::Letters,
 };
 
 /// Tokens a word above which a vocabulary of one's own is worth a thought: English has 1.3 in Whisper's.
@@ -159,8 +160,7 @@ impl Data {
         stop: &Arc<AtomicBool>,
         style: Style,
     ) -> anyhow::Result<()> {
-        let mut paths: Vec<PathBuf> = self.train.iter().chain(&self.dev).cloned().collect();
-        paths.extend(self.test.iter().filter(|path| !self.dev.contains(path)).cloned());
+        let paths = self.paths();
         if self.test == self.dev {
             style.note("no test set: models are judged by the dev set, which checkpoints are chosen by, too");
         }
@@ -182,6 +182,49 @@ impl Data {
             look_at(&related, language, config, base, stop, style)?;
         }
         Ok(())
+    }
+
+    /// Hours, speakers, letters, and what is wrong, for a voice that starts from `base` or from nothing.
+    pub(super) fn look_for_voice(
+        &self,
+        config: &RunConfig,
+        base: Option<&FlowLmConfig>,
+        stop: &Arc<AtomicBool>,
+        style: Style,
+    ) -> anyhow::Result<()> {
+        let paths = self.paths();
+        let found = stats(&paths, &Tokens::Chars, &mut |_| {})?;
+        note_hours(&found, style);
+        let speakers = stats(&self.train, &Tokens::Chars, &mut |_| {})?.by_speaker;
+        let n_unnamed = speakers.get(&None).map_or(0, |sum| sum.n_cuts);
+        let n_named = speakers.len() - usize::from(n_unnamed > 0);
+        style.note(&match (n_named, n_unnamed) {
+            (0, _) => "no recording says who speaks (`speaker`): all are taken for one voice".to_owned(),
+            (n, 0) => format!("speakers to learn from: {n}"),
+            (n, unnamed) => format!(
+                "speakers to learn from: {n}; {unnamed} recordings do not say who speaks, and become no voice"
+            ),
+        });
+        note_other_languages(&found, &config.data.language, config, style);
+        let needs = Needs { text: true, transcript: true, recording: true, ..Needs::default() };
+        let read = |paths: &[PathBuf]| {
+            let mut cuts = read_cuts(paths, needs, Style::new(true))?;
+            run::force_language(&mut cuts, &config.data.language);
+            anyhow::Ok(cuts)
+        };
+        let held_out: Vec<PathBuf> =
+            paths.iter().filter(|path| !self.train.contains(path)).cloned().collect();
+        let letters = Letters::of(&read(&self.train)?, config, base)?;
+        letters.notes(&read(&held_out)?, config)?.iter().for_each(|note| style.note(note));
+        listen(&paths, None, stop, style)?;
+        Ok(())
+    }
+
+    /// All manifests of the language that is taught, each once.
+    fn paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = self.train.iter().chain(&self.dev).cloned().collect();
+        paths.extend(self.test.iter().filter(|path| !self.dev.contains(path)).cloned());
+        paths
     }
 
     /// What models are judged by, told its language as what they are trained on.
@@ -217,9 +260,7 @@ fn look_at(
         Ok((found, tokens, per_word, told))
     };
     let (found, tokens, per_word, told) = count(&config.model.base, Tokenizer::from_source(base)?)?;
-    for (path, sum) in &found.by_manifest {
-        style.note(&format!("{}: {} cuts, {:.2} h", path.display(), sum.n_cuts, sum.total_secs / 3600.0));
-    }
+    note_hours(&found, style);
     style.note(&told);
     let (tokens, per_word) = match config.model.tokenizer.as_str() {
         "" => (tokens, per_word),
@@ -229,20 +270,45 @@ fn look_at(
             (tokens, per_word)
         }
     };
-    if config.data.force_language {
-        let others =
-            found.by_language.iter().filter_map(|(other, sum)| Some((other.as_deref()?, sum.n_cuts)));
-        let (codes, counts): (Vec<_>, Vec<_>) = others.filter(|(other, _)| *other != language).unzip();
-        if !codes.is_empty() {
-            style.note(&format!(
-                "{} cuts state another language ({}); they are taken as `{language}`, as all are (data.force_language)",
-                counts.iter().sum::<u64>(),
-                codes.join(", ")
-            ));
-        }
+    note_other_languages(&found, language, config, style);
+    let report = listen(paths, Some(tokens), stop, style)?;
+    if let Some(spelling) = &report.spelling {
+        told_of(spelling, config.strategy.kind, style)?;
     }
+    Ok(per_word)
+}
+
+fn note_hours(found: &Stats, style: Style) {
+    for (path, sum) in &found.by_manifest {
+        style.note(&format!("{}: {} cuts, {:.2} h", path.display(), sum.n_cuts, sum.total_secs / 3600.0));
+    }
+}
+
+/// Tells of cuts that state another language than they are taken for.
+fn note_other_languages(found: &Stats, language: &str, config: &RunConfig, style: Style) {
+    if !config.data.force_language {
+        return;
+    }
+    let others = found.by_language.iter().filter_map(|(other, sum)| Some((other.as_deref()?, sum.n_cuts)));
+    let (codes, counts): (Vec<_>, Vec<_>) = others.filter(|(other, _)| *other != language).unzip();
+    if !codes.is_empty() {
+        style.note(&format!(
+            "{} cuts state another language ({}); they are taken as `{language}`, as all are (data.force_language)",
+            counts.iter().sum::<u64>(),
+            codes.join(", ")
+        ));
+    }
+}
+
+/// Listens to all recordings, and tells what is wrong with them and their texts.
+fn listen(
+    paths: &[PathBuf],
+    tokens: Option<Tokens>,
+    stop: &Arc<AtomicBool>,
+    style: Style,
+) -> anyhow::Result<Report> {
     let progress = Mutex::new(Items::start(style, "listening to the data", Some(0)));
-    let options = check::Options { tokens: Some(tokens), stop: Some(stop.clone()), skip_audio: false };
+    let options = check::Options { tokens, stop: Some(stop.clone()), skip_audio: false };
     let report = check(paths, &options, &|done, total| progress.lock().update_of(done, total));
     progress.lock().clear();
     go_on(stop)?;
@@ -255,10 +321,7 @@ fn look_at(
         let folder = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("."));
         style.note(&format!("which ones: speechd data check {}", folder.display()));
     }
-    if let Some(spelling) = &report.spelling {
-        told_of(spelling, config.strategy.kind, style)?;
-    }
-    Ok(per_word)
+    Ok(report)
 }
 
 /// Tells what of the texts the model's vocabulary cannot spell, and refuses what it would learn nothing of.

@@ -1,0 +1,228 @@
+//! What became of a voice: held-out losses, and what a recogniser understands of its speech.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::Context;
+use models::{BundleSource, Voice, flow_lm::FlowLmConfig};
+use recipes::{
+    config::RunConfig,
+    data::manifest::Cut,
+    evaluate_speech::SpeechScores,
+    metrics_log::{JSONL_NAME, Scalar, read_scalars},
+    run::Outcome,
+    task::Figures,
+    text::Normaliser,
+};
+use serde::Serialize;
+
+use super::{
+    super::{
+        evaluate::spoken::{
+            Setting, SpeechJudge, describe, judge_all, references, say, voice_of, write_speech,
+        },
+        output::{print, table, write_file},
+        progress::Style,
+        speak::load_speaker,
+    },
+    go_on,
+};
+use crate::compute::Compute;
+
+/// Where some of the speech lies in the run's folder.
+const SPEECH: &str = "speech";
+
+/// A recogniser that will judge.
+pub(super) struct Recogniser<'a> {
+    pub(super) name: &'a str,
+    pub(super) source: BundleSource,
+    pub(super) compute: Compute,
+    pub(super) language: &'a str,
+}
+
+impl Recogniser<'_> {
+    /// Loads it, and makes sure that it hears the language.
+    pub(super) fn load(&self) -> anyhow::Result<SpeechJudge> {
+        SpeechJudge::load(self.name, self.source.clone(), &self.compute, Some(self.language), None)
+            .with_context(|| format!("--judge {}", self.name))
+    }
+}
+
+/// What is kept of it for programs: `finetune.json`.
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    language: &'a str,
+    /// Empty for a new voice.
+    base: &'a str,
+    n_steps: u64,
+    n_parameters: usize,
+    hours: f64,
+    /// The first evaluation, and after how many updates it was.
+    first: (u64, Figures),
+    /// Of the voice that is kept.
+    figures: &'a Figures,
+    /// What the recogniser understands of its speech.
+    judged: Option<SpeechScores>,
+}
+
+impl<'a> Report<'a> {
+    /// Of a run in `out` that is complete.
+    pub(super) fn new(
+        config: &'a RunConfig,
+        outcome: &Outcome,
+        figures: &'a Figures,
+        out: &Path,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            language: &config.data.language,
+            base: &config.model.base,
+            n_steps: outcome.state.step,
+            n_parameters: outcome.n_parameters,
+            hours: outcome.state.busy_secs / 3600.0,
+            first: first_figures(&read_scalars(&out.join(JSONL_NAME))?),
+            figures,
+            judged: None,
+        })
+    }
+
+    /// Writes it into the run's folder.
+    pub(super) fn write(&self, out: &Path) -> anyhow::Result<()> {
+        write_file(&out.join("finetune.json"), &(serde_json::to_string_pretty(self)? + "\n"))
+    }
+
+    /// Says how the voice is used.
+    pub(super) fn tell_use(&self, model: &Path, style: Style) -> anyhow::Result<()> {
+        let (language, config) = (self.language, FlowLmConfig::read(&model.into())?);
+        let model = model.display();
+        style.note(&format!("its voices: {}", config.voices.join(", ")));
+        style.note(&format!("try it:   speechd speak TEXT --language {language} -o out.wav --model {model}"));
+        style.note(&format!("serve it: speechd serve --model {language}={model}"));
+        if config.vocoder.is_none() {
+            style.note("it has no vocoder, and sounds hollow: the same command with --vocoder gives it one");
+        }
+        Ok(())
+    }
+
+    /// Lets the recogniser hear it say held-out texts, beside the recordings of these.
+    pub(super) fn judge(
+        &mut self,
+        recogniser: &Recogniser<'_>,
+        model: &Path,
+        test: &[Cut],
+        out: &Path,
+        (stop, style): (&AtomicBool, Style),
+    ) -> anyhow::Result<()> {
+        let judge = recogniser.load()?;
+        let name = model.display().to_string();
+        let synthesizer = load_speaker(&name, &model.into(), recogniser.compute.device())?;
+        let first = synthesizer.voices().first().map(Voice::name);
+        let mut n_by_first = 0;
+        let voice = |cut: &Cut| {
+            let own = cut.speaker.as_deref().and_then(|speaker| voice_of(&synthesizer, speaker));
+            let name = own.map(Voice::name).or(first);
+            name.map(str::to_owned).ok_or_else(|| "the voice has no recording to speak by".to_owned())
+        };
+        for cut in test {
+            let is_own =
+                cut.speaker.as_deref().is_some_and(|speaker| voice_of(&synthesizer, speaker).is_some());
+            n_by_first += usize::from(!is_own);
+        }
+        if n_by_first > 0 {
+            style.note(&format!(
+                "{n_by_first} of the {} held-out texts are by nobody who became a voice, and spoken in the first one: how far speech and \
+                 recording are apart says nothing there",
+                test.len()
+            ));
+        }
+        let (references, failed) = references(test, &voice);
+        let is_stopped = || stop.load(Ordering::Relaxed);
+        let language = Some(recogniser.language);
+        let judged = judge_all(
+            &references,
+            &[Setting::default()],
+            &mut |setting, text, voice| match is_stopped() {
+                true => Err(models::Error::Cancelled),
+                false => say(&synthesizer, setting, language, (text, voice)),
+            },
+            &mut |waveform| match is_stopped() {
+                true => Err(models::Error::Cancelled.into()),
+                false => judge.hear(waveform),
+            },
+            Normaliser::of_language(language),
+            style,
+        );
+        go_on(stop)?;
+        let judged = judged?;
+        write_speech(&out.join(SPEECH), &name, &judged, &references)?;
+        print(&format!("\n{}", describe(&judged, &failed)))?;
+        style.note(&format!("some of the speech: {}", out.join(SPEECH).join("analysis.html").display()));
+        self.judged = judged.into_iter().next().map(|one| one.scores);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (step, first) = &self.first;
+        let told = |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+        let mut rows = vec![[
+            "HELD-OUT".to_owned(),
+            format!("AFTER {step} UPDATES"),
+            "OF THE VOICE THAT IS KEPT".to_owned(),
+        ]];
+        rows.extend(
+            self.figures.iter().map(|(name, value)| [name.clone(), told(first.get(name)), told(Some(value))]),
+        );
+        f.write_str(&table(&rows))
+    }
+}
+
+/// What the first evaluation of a run found, and after how many updates.
+fn first_figures(scalars: &[Scalar]) -> (u64, Figures) {
+    let held_out =
+        || scalars.iter().filter_map(|one| Some((one.step, one.name.strip_prefix("dev/")?, one.value)));
+    let first = held_out().map(|(step, ..)| step).min().unwrap_or_default();
+    let of_first = held_out().filter(|(step, ..)| *step == first);
+    (first, of_first.map(|(_, name, value)| (name.to_owned(), value)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_evaluation_stands_beside_what_is_kept() {
+        let scalar = |step: u64, name: &str, value: f64| Scalar {
+            step,
+            wall_time_secs: 0.0,
+            name: name.to_owned(),
+            value,
+        };
+        let scalars = [
+            scalar(1, "train/loss", 9.0),
+            scalar(500, "dev/flow", 1.5),
+            scalar(500, "dev/end", 0.25),
+            scalar(1000, "dev/flow", 0.5),
+        ];
+        let (step, first) = first_figures(&scalars);
+        let figures = Figures::from([("flow".to_owned(), 0.5), ("alignment".to_owned(), 2.0)]);
+        let report = Report {
+            language: "xx",
+            base: "",
+            n_steps: 1000,
+            n_parameters: 7,
+            hours: 0.1,
+            first: (step, first),
+            figures: &figures,
+            judged: None,
+        };
+        let text = report.to_string();
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0][..4], ["HELD-OUT", "AFTER", "500", "UPDATES"]);
+        assert_eq!(lines[1..], [vec!["alignment", "-", "2.0000"], vec!["flow", "1.5000", "0.5000"]]);
+        assert_eq!(first_figures(&[]), (0, Figures::new()));
+    }
+}
