@@ -234,6 +234,7 @@ pub struct Serve {
     pub upload_idle_secs: Secs,
     pub upload_timeout_secs: Secs,
     pub write_timeout_secs: Secs,
+    pub max_unread_bytes: usize,
     pub max_queued_requests: usize,
     pub max_queued_audio_secs: f64,
     pub max_batch_rows: usize,

@@ -125,10 +125,12 @@ pub enum Error {
         /// How long it may take nothing.
         limit_secs: f64,
     },
-    /// The client left too much of its response unread. Its status is sent long ago.
-    #[error("the client left more than {limit_bytes} bytes of its response unread")]
+    /// Clients left more unread than there is room for, and this one the most. Its status is sent long ago.
+    #[error(
+        "no more than {limit_bytes} bytes wait for all clients, and this one left the most of its response unread"
+    )]
     Unread {
-        /// How much may wait for it.
+        /// How much may wait for all of them.
         limit_bytes: usize,
     },
     /// There is no place for uploads left, and this one came too slowly to keep its own. The official clients would send it

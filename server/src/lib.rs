@@ -20,4 +20,5 @@ pub mod speaking;
 mod stall;
 pub mod state;
 pub mod store;
+pub mod unread;
 pub mod uploads;

@@ -16,6 +16,7 @@ use crate::{
     metrics::Metrics,
     speaking::Speaking,
     store::VoiceStore,
+    unread::Unread,
     uploads::UploadPlaces,
 };
 
@@ -41,6 +42,8 @@ pub struct AppState {
     pub models: Models,
     /// The translator of their transcripts, where there is one.
     pub cascade: Option<CascadeSlot>,
+    /// Room for what clients have not taken of their responses.
+    pub unread: Arc<Unread>,
     /// Voices that clients brought.
     pub voices: Arc<VoiceStore>,
     /// Whether the server is about to stop.
@@ -54,9 +57,10 @@ impl AppState {
         let n_small = if config.uploads.is_small(0) { config.serve.max_uploads.div_ceil(8) } else { 0 };
         let uploads = UploadPlaces::new(&config.serve, n_small);
         let cascade = config.translate.spec().map(|spec| CascadeSlot::new(&spec.name));
+        let unread = Unread::new(config.serve.max_unread_bytes);
         let voices = Arc::new(VoiceStore::new(&config.voices));
         let draining = watch::Sender::new(false);
-        Self { config, keys, metrics, decoder, uploads, models, cascade, voices, draining }
+        Self { config, keys, metrics, decoder, uploads, models, cascade, unread, voices, draining }
     }
 
     /// Makes `/readyz` say no from now on.

@@ -3,12 +3,10 @@
 pub mod request;
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +26,7 @@ use futures_util::{Stream, StreamExt, stream};
 use models::Spoken;
 use serde::Serialize;
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{Receiver, Sender, channel},
     task::spawn_blocking,
     time::{timeout, timeout_at},
 };
@@ -53,9 +51,6 @@ use crate::{
 
 /// Samples per second of all that is sent, whatever the model speaks at: OpenAI's.
 const SAMPLE_RATE: u32 = 24_000;
-/// Bytes that may wait for a client. Sound is made faster than it is listened to, so it is kept here, and no model waits: the longest text,
-/// spoken slowly and not compressed, is less. Who leaves more is cut off.
-const MAX_UNREAD_BYTES: usize = 64 << 20;
 
 /// Speaks a text.
 #[utoipa::path(
@@ -128,9 +123,9 @@ async fn speak(
         Running { state, speaking, terms, began, events, encoder: Some(encoder), has_sound: false };
     // Until there is something to send, an error has a status of its own.
     let first = loop {
-        let piece = running.next().await?;
-        if !matches!(&piece, Piece::Sound(bytes) if bytes.is_empty()) {
-            break piece;
+        let said = running.next().await?;
+        if !said.sound.is_empty() || said.spoken.is_some() {
+            break said;
         }
     };
     let id = running.terms.id.clone();
@@ -138,12 +133,38 @@ async fn speak(
     Ok(if is_sse { events_response(pieces, id) } else { audio_response(pieces, format) })
 }
 
+/// What the model said, encoded.
+struct Said {
+    /// The bytes that are ready, perhaps none.
+    sound: Vec<u8>,
+    /// What was spoken, once that is all.
+    spoken: Option<Spoken>,
+}
+
 /// What is sent.
 enum Piece {
-    /// Bytes of the format, perhaps none.
-    Sound(Vec<u8>),
-    /// The last bytes, and what was spoken.
-    Last(Vec<u8>, Spoken),
+    /// Bytes of the format.
+    Sound(Bytes),
+    /// What was spoken: the last one.
+    Done(Spoken),
+}
+
+impl Said {
+    fn into_pieces(self) -> impl Iterator<Item = Piece> {
+        let sound = (!self.sound.is_empty()).then(|| Piece::Sound(self.sound.into()));
+        sound.into_iter().chain(self.spoken.map(Piece::Done))
+    }
+}
+
+impl Piece {
+    /// Memory that it takes while it waits.
+    fn n_bytes(&self) -> usize {
+        let n_bytes = match self {
+            Self::Sound(bytes) => bytes.len(),
+            Self::Done(_) => 0,
+        };
+        n_bytes + size_of::<Result<Self, Error>>()
+    }
 }
 
 /// A request on its way.
@@ -161,7 +182,7 @@ struct Running {
 
 impl Running {
     /// What the model says next, encoded.
-    async fn next(&mut self) -> Result<Piece, Error> {
+    async fn next(&mut self) -> Result<Said, Error> {
         let Terms { received, limit, .. } = self.terms;
         let event = timeout_at((received + limit).into(), self.events.recv())
             .await
@@ -177,19 +198,16 @@ impl Running {
         let is_last = spoken.is_some();
         // A second of sound takes milliseconds to encode.
         let encoding = spawn_blocking(move || encode(encoder, &samples, is_last));
-        let (bytes, encoder) = encoding.await.map_err(Error::internal)??;
+        let (sound, encoder) = encoding.await.map_err(Error::internal)??;
         self.encoder = encoder;
-        if !self.has_sound && !bytes.is_empty() {
+        if !self.has_sound && !sound.is_empty() {
             self.has_sound = true;
             self.state.metrics.first_sound(received.elapsed());
         }
-        Ok(match spoken {
-            None => Piece::Sound(bytes),
-            Some(spoken) => {
-                self.note(&spoken);
-                Piece::Last(bytes, spoken)
-            }
-        })
+        if let Some(spoken) = &spoken {
+            self.note(spoken);
+        }
+        Ok(Said { sound, spoken })
     }
 
     /// Log and metrics of what is done.
@@ -203,45 +221,79 @@ impl Running {
         tracing::info!(model, audio_secs = duration_secs, n_symbols, n_patches, total_secs, "spoken");
     }
 
-    /// All pieces, `first` before the others, which are fetched whether they are read or not.
-    fn into_pieces(self, first: Piece) -> Pieces {
-        let (sender, receiver) = unbounded_channel();
-        let n_unread = Arc::new(AtomicUsize::new(0));
-        let pieces = Pieces { receiver, n_unread: Arc::clone(&n_unread) };
-        tokio::spawn(self.pump(first, sender, n_unread).instrument(tracing::Span::current()));
-        pieces
+    /// What the model says from here on. The last is an error, or has what was spoken.
+    fn into_said(self) -> impl Stream<Item = Result<Said, Error>> + Send + 'static {
+        stream::unfold(Some(self), |running| async move {
+            let mut running = running?;
+            let said = running.next().await;
+            let goes_on = matches!(&said, Ok(Said { spoken: None, .. }));
+            Some((said, goes_on.then_some(running)))
+        })
     }
 
-    /// Fetches pieces until the last, an error, or nobody is left to read them: then the model hears of it, because its events are
-    /// dropped.
-    async fn pump(
-        mut self,
-        first: Piece,
-        sender: UnboundedSender<Result<Piece, Error>>,
-        n_unread: Arc<AtomicUsize>,
-    ) {
-        let mut next = Ok(first);
-        loop {
-            let is_last = !matches!(next, Ok(Piece::Sound(_)));
-            if let Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) = &next
-                && n_unread.fetch_add(bytes.len(), Relaxed) + bytes.len() > MAX_UNREAD_BYTES
-            {
-                next = Err(Error::Unread { limit_bytes: MAX_UNREAD_BYTES });
+    /// All pieces, those of `first` before the others, which are fetched whether they are read or not.
+    fn into_pieces(self, first: Said) -> Pieces {
+        // One is on its way; the others wait where they can be let go of.
+        let (sender, receiver) = channel(1);
+        tokio::spawn(self.hand_on(first, sender).instrument(tracing::Span::current()));
+        Pieces { receiver }
+    }
+
+    /// Fetches pieces until the last or an error, and keeps them until they are taken. Sound is made faster than it is listened to,
+    /// and no model waits: what may be kept of all responses, [`crate::unread`] says. When nobody is left to take them, or too
+    /// much was left unread, the model hears of it, because its events are dropped.
+    async fn hand_on(self, first: Said, sender: Sender<Result<Piece, Error>>) {
+        let state = Arc::clone(&self.state);
+        let backlog = state.unread.begin();
+        let mut kept = VecDeque::new();
+        let keep = |kept: &mut VecDeque<_>, said: Said| {
+            for piece in said.into_pieces() {
+                backlog.add(piece.n_bytes());
+                kept.push_back(Ok(piece));
             }
-            let is_last = is_last || next.is_err();
-            if let Err(error) = &next {
-                access::note(&self.state, error);
-            }
-            // Nobody there to hear it is no fault.
-            if sender.send(next).is_err() || is_last {
-                return;
-            }
-            next = tokio::select! {
+        };
+        let mut coming = first.spoken.is_none().then(|| Box::pin(self.into_said()));
+        keep(&mut kept, first);
+        while coming.is_some() || !kept.is_empty() {
+            tokio::select! {
+                biased;
                 () = sender.closed() => return,
-                piece = self.next() => piece,
-            };
+                () = backlog.cut() => {
+                    let error = Error::Unread { limit_bytes: state.unread.max_bytes() };
+                    access::note(&state, &error);
+                    coming = None;
+                    kept = VecDeque::from([Err(error)]);
+                }
+                room = sender.reserve(), if !kept.is_empty() => {
+                    // Nobody there to hear it is no fault.
+                    let Ok(room) = room else { return };
+                    if let Some(piece) = kept.pop_front() {
+                        backlog.take(piece.as_ref().map_or(0, Piece::n_bytes));
+                        room.send(piece);
+                    }
+                }
+                said = next_of(&mut coming), if coming.is_some() => match said {
+                    Some(Ok(said)) => {
+                        if said.spoken.is_some() {
+                            coming = None;
+                        }
+                        keep(&mut kept, said);
+                    }
+                    Some(Err(error)) => {
+                        access::note(&state, &error);
+                        coming = None;
+                        kept.push_back(Err(error));
+                    }
+                    // It was the last one.
+                    None => coming = None,
+                },
+            }
         }
     }
+}
+
+async fn next_of<S: Stream + Unpin>(stream: &mut Option<S>) -> Option<S::Item> {
+    stream.as_mut()?.next().await
 }
 
 /// The bytes that are ready; at the last samples all others, and no encoder is left.
@@ -255,22 +307,18 @@ fn encode(mut encoder: Encoder, samples: &[f32], is_last: bool) -> Result<(Vec<u
     Ok((bytes, None))
 }
 
-/// Pieces that wait to be sent. Dropping it ends the work.
+/// Pieces on their way to the client. Dropping it ends the work.
 struct Pieces {
-    receiver: UnboundedReceiver<Result<Piece, Error>>,
-    n_unread: Arc<AtomicUsize>,
+    receiver: Receiver<Result<Piece, Error>>,
 }
 
 impl Pieces {
-    /// The pieces in order; the last is a [`Piece::Last`] or an error, whatever happens.
+    /// The pieces in order; the last is a [`Piece::Done`] or an error, whatever happens.
     fn into_stream(self) -> impl Stream<Item = Result<Piece, Error>> + Send + 'static {
         stream::unfold(Some(self), |pieces| async move {
             let mut pieces = pieces?;
             let broken = || Err(Error::Internal(anyhow::anyhow!("the speech broke off")));
             let piece = pieces.receiver.recv().await.unwrap_or_else(broken);
-            if let Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) = &piece {
-                pieces.n_unread.fetch_sub(bytes.len(), Relaxed);
-            }
             let goes_on = matches!(piece, Ok(Piece::Sound(_)));
             Some((piece, goes_on.then_some(pieces)))
         })
@@ -281,9 +329,8 @@ impl Pieces {
 fn audio_response(pieces: Pieces, format: AudioFormat) -> Response {
     let bytes = pieces.into_stream().filter_map(|piece| async move {
         match piece {
-            Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) => {
-                (!bytes.is_empty()).then(|| Ok(Bytes::from(bytes)))
-            }
+            Ok(Piece::Sound(bytes)) => Some(Ok(bytes)),
+            Ok(Piece::Done(_)) => None,
             Err(error) => Some(Err(io::Error::other(error.to_string()))),
         }
     });
@@ -292,27 +339,21 @@ fn audio_response(pieces: Pieces, format: AudioFormat) -> Response {
 
 /// Server-sent events until the last, which says what was spoken or what went wrong.
 fn events_response(pieces: Pieces, id: Option<RequestId>) -> Response {
-    let events = pieces.into_stream().flat_map(move |piece| {
-        let mut events = Vec::new();
-        match piece {
-            Ok(Piece::Sound(bytes)) => events.extend(delta(&bytes)),
-            Ok(Piece::Last(bytes, spoken)) => {
-                events.extend(delta(&bytes));
-                events.push(event(&SpeechDone::new(&spoken)));
-            }
+    let events = pieces.into_stream().map(move |piece| {
+        Ok::<_, Infallible>(match piece {
+            Ok(Piece::Sound(bytes)) => delta(&bytes),
+            Ok(Piece::Done(spoken)) => event(&SpeechDone::new(&spoken)),
             Err(error) => {
                 let body = error.body(id.as_ref().map(RequestId::as_str));
-                events.push(sse::Event::default().event("error").data(json_text(&body)));
+                sse::Event::default().event("error").data(json_text(&body))
             }
-        }
-        stream::iter(events.into_iter().map(Ok::<_, Infallible>))
+        })
     });
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
-fn delta(bytes: &[u8]) -> Option<sse::Event> {
-    (!bytes.is_empty())
-        .then(|| event(&SpeechDelta { r#type: "speech.audio.delta", audio: STANDARD.encode(bytes) }))
+fn delta(bytes: &[u8]) -> sse::Event {
+    event(&SpeechDelta { r#type: "speech.audio.delta", audio: STANDARD.encode(bytes) })
 }
 
 fn event(value: &impl Serialize) -> sse::Event {

@@ -211,18 +211,11 @@ async fn who_comes_when_there_is_no_room_is_told_when_to_come_back() {
 
 /// Pieces as the model's side sends them.
 fn pieces(sent: Vec<Result<Piece, Error>>) -> Pieces {
-    let (sender, receiver) = unbounded_channel();
-    let n_bytes: usize = sent
-        .iter()
-        .map(|piece| match piece {
-            Ok(Piece::Sound(bytes) | Piece::Last(bytes, _)) => bytes.len(),
-            Err(_) => 0,
-        })
-        .sum();
+    let (sender, receiver) = channel(sent.len());
     for piece in sent {
-        sender.send(piece).map_err(drop).expect("the other end is there");
+        sender.try_send(piece).map_err(drop).expect("room");
     }
-    Pieces { receiver, n_unread: Arc::new(AtomicUsize::new(n_bytes)) }
+    Pieces { receiver }
 }
 
 fn spoken() -> Spoken {
@@ -232,14 +225,14 @@ fn spoken() -> Spoken {
 #[tokio::test]
 async fn an_error_after_the_first_byte_is_seen() {
     let late = || Err(Error::Deadline { limit_secs: 1.0 });
-    let sound = || Ok(Piece::Sound(vec![1, 2, 3]));
+    let sound = || Ok(Piece::Sound(Bytes::from_static(&[1, 2, 3])));
     let id = None;
     for broken in [vec![sound(), late()], vec![sound()]] {
         let body = audio_response(pieces(broken), AudioFormat::Mp3).into_body();
         let read = to_bytes(body, 100).await;
         assert!(read.is_err(), "it looks whole");
     }
-    let whole = vec![sound(), Ok(Piece::Sound(Vec::new())), Ok(Piece::Last(vec![4], spoken()))];
+    let whole = vec![sound(), Ok(Piece::Sound(Bytes::from_static(&[4]))), Ok(Piece::Done(spoken()))];
     let body = audio_response(pieces(whole), AudioFormat::Mp3).into_body();
     assert_eq!(to_bytes(body, 100).await.expect("whole").to_vec(), [1, 2, 3, 4]);
 
@@ -252,49 +245,79 @@ async fn an_error_after_the_first_byte_is_seen() {
     }
 }
 
-/// What the model says, fetched for a client that reads nothing.
-async fn pumped(first: Vec<u8>, n_unread: usize) -> Vec<Result<Piece, Error>> {
-    let (state, _folder) = state("");
+/// What a model says.
+type Told = Sender<Event<Vec<f32>, Spoken>>;
+
+/// A request for PCM whose model is the test.
+fn running(state: &Arc<AppState>) -> (Told, Running) {
+    let (told, events) = channel(16);
     let speaking = state.models.speaking("org/speaks").expect("a model");
-    let (told, events) = tokio::sync::mpsc::channel(4);
-    told.try_send(Event::Part(vec![0.25; 24_000])).expect("room");
-    told.try_send(Event::Done(spoken())).expect("room");
-    let encoder = Encoder::converting(AudioFormat::Pcm, 24_000, SAMPLE_RATE, None).expect("an encoder");
+    let encoder = Encoder::converting(AudioFormat::Pcm, SAMPLE_RATE, SAMPLE_RATE, None).expect("an encoder");
     let now = Instant::now();
     let terms = Terms { id: None, received: now, limit: Duration::from_secs(60) };
+    let state = Arc::clone(state);
     let running =
         Running { state, speaking, terms, began: now, events, encoder: Some(encoder), has_sound: true };
-    let (sender, mut receiver) = unbounded_channel();
-    running.pump(Piece::Sound(first), sender, Arc::new(AtomicUsize::new(n_unread))).await;
-    let mut pieces = Vec::new();
-    while let Some(piece) = receiver.recv().await {
-        pieces.push(piece);
+    (told, running)
+}
+
+/// A byte, which is on its way to the client before anything is kept.
+fn byte() -> Said {
+    Said { sound: vec![1], spoken: None }
+}
+
+/// A second of sound: 48,000 bytes.
+fn second() -> Event<Vec<f32>, Spoken> {
+    Event::Part(vec![0.25; SAMPLE_RATE as usize])
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), waiting).await.expect(what);
+}
+
+/// How many bytes of sound a client gets, and what comes last.
+async fn taken(mut pieces: Pieces) -> (usize, Option<Result<Piece, Error>>) {
+    let mut n_bytes = 0;
+    loop {
+        match pieces.receiver.recv().await {
+            Some(Ok(Piece::Sound(bytes))) => n_bytes += bytes.len(),
+            last => return (n_bytes, last),
+        }
     }
-    pieces
 }
 
 #[tokio::test]
-async fn sound_waits_for_a_slow_client_up_to_a_limit() {
-    let pieces = pumped(vec![1], 0).await;
-    assert!(
-        matches!(pieces.as_slice(), [Ok(Piece::Sound(_)), Ok(Piece::Sound(more)), Ok(Piece::Last(..))] if more.len() == 48_000)
-    );
-    let pieces = pumped(vec![1], MAX_UNREAD_BYTES - 10_000).await;
-    assert!(matches!(pieces.as_slice(), [Ok(Piece::Sound(_)), Err(Error::Unread { .. })]));
+async fn sound_waits_for_slow_clients_and_when_there_is_no_room_whoever_left_the_most_is_cut_off() {
+    let (state, _folder) = state("[serve]\nmax_unread_bytes = 300_000");
+    let ((most, first), (less, second_one)) = (running(&state), running(&state));
+    let (idle, slow) = (first.into_pieces(byte()), second_one.into_pieces(byte()));
+    for _ in 0..5 {
+        most.send(second()).await.expect("the request is there");
+    }
+    until("it is kept", || state.unread.n_bytes() >= 240_000).await;
+    for event in [second(), second(), Event::Done(spoken())] {
+        less.send(event).await.expect("the request is there");
+    }
+    timeout(Duration::from_secs(20), most.closed()).await.expect("its model hears of it");
+    until("its sound is gone", || (96_000..100_000).contains(&state.unread.n_bytes())).await;
+    let (n_bytes, last) = taken(idle).await;
+    assert!(n_bytes == 1 && matches!(last, Some(Err(Error::Unread { limit_bytes: 300_000 }))));
+    let (n_bytes, last) = taken(slow).await;
+    assert!(n_bytes == 96_001 && matches!(last, Some(Ok(Piece::Done(_)))));
+    until("nothing waits any more", || state.unread.n_bytes() == 0).await;
 }
 
 /// A client that leaves is one whose pieces are dropped.
 #[tokio::test]
 async fn work_for_nobody_ends() {
     let (state, _folder) = state("");
-    let speaking = state.models.speaking("org/speaks").expect("a model");
-    let (told, events) = tokio::sync::mpsc::channel::<Event<Vec<f32>, Spoken>>(4);
-    let encoder = Encoder::converting(AudioFormat::Pcm, 24_000, SAMPLE_RATE, None).expect("an encoder");
-    let now = Instant::now();
-    let terms = Terms { id: None, received: now, limit: Duration::from_secs(60) };
-    let running =
-        Running { state, speaking, terms, began: now, events, encoder: Some(encoder), has_sound: true };
-    let pieces = running.into_pieces(Piece::Sound(vec![1]));
+    let (told, running) = running(&state);
+    let pieces = running.into_pieces(byte());
     assert!(!told.is_closed());
     drop(pieces);
     timeout(Duration::from_secs(20), told.closed()).await.expect("the model hears of it");
