@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    bombs::opus_silence,
     loopback_server::{LoopbackServer, Response, form_with, post, post_json},
     speech::{body, start, start_in},
     transcriptions::noise,
@@ -121,6 +122,9 @@ fn what_cannot_be_kept_is_refused_by_its_field() {
     // A description of a voice comes without a recording.
     let described = form_with(&[("name", "a"), ("type", "prompt"), ("prompt", "an old man")], "file", None);
     assert_eq!(server.send(&post(VOICES, &described)).error().1.as_deref(), Some("type"));
+    // Longer than any upload may be: it is not decoded so far as to notice that.
+    let hours = create_voice(&server, &named, &opus_silence(10_000));
+    assert!(hours.error().0 == "audio_too_long" && hours.text().contains(" 60 s"), "{}", hours.text());
     let large = vec![0; 11 << 20];
     assert_eq!(create_voice(&server, &named, &large).status, 413);
     for language in ["", "english please", "../en"] {

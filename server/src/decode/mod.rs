@@ -81,7 +81,7 @@ pub enum DecodeError {
     /// A container or codec that is not supported, or no audio at all.
     #[error("{0}")]
     Unsupported(String),
-    /// It lasts longer than `uploads.max_duration_secs`.
+    /// It lasts longer than `uploads.max_duration_secs`, or than this one may.
     #[error("{0}")]
     TooLong(String),
     /// It unpacks to more than `uploads.max_samples_bytes`, or than the child's memory holds.
@@ -164,18 +164,45 @@ impl DecodePool {
     /// # Errors
     /// [`DecodeError`] in all its variants.
     pub async fn decode(&self, upload: File, sample_rate: u32) -> Result<DecodedAudio, DecodeError> {
+        self.decode_within(upload, sample_rate, self.limits).await
+    }
+
+    /// The same of a recording that is to be of `max_secs` at most, where that is less than all uploads may have: what is longer is not
+    /// decoded any further.
+    ///
+    /// # Errors
+    /// [`DecodeError`] in all its variants.
+    pub async fn decode_short(
+        &self,
+        upload: File,
+        sample_rate: u32,
+        max_secs: f64,
+    ) -> Result<DecodedAudio, DecodeError> {
+        let mut limits = self.limits;
+        if max_secs < limits.max_duration_secs {
+            limits.max_duration_secs = max_secs;
+        }
+        self.decode_within(upload, sample_rate, limits).await
+    }
+
+    async fn decode_within(
+        &self,
+        upload: File,
+        sample_rate: u32,
+        limits: Uploads,
+    ) -> Result<DecodedAudio, DecodeError> {
         let own_fault = |error: &dyn std::fmt::Display| DecodeError::Worker(error.to_string());
         let upload_bytes = upload.metadata().map_err(|error| own_fault(&error))?.len();
         let turn = self.queue.turn(upload_bytes).await.ok_or_else(|| own_fault(&"nobody calls"))?;
         let is_small = self.limits.is_small(upload_bytes);
         let niceness = if is_small { SMALL_NICENESS } else { LARGE_NICENESS };
-        let child = self.start(upload, sample_rate, niceness).map_err(|error| own_fault(&error))?;
+        let child = self.start(upload, sample_rate, &limits, niceness).map_err(|error| own_fault(&error))?;
         let mut worker = AtWork(Some((child, turn)));
         let Some((child, _)) = &mut worker.0 else { return Err(own_fault(&"no child")) };
         let limit_secs = self.limits.max_wall_secs();
         // NaN and negative limits allow no time, as in the child.
         let limit = Duration::try_from_secs_f64(limit_secs.max(0.0)).unwrap_or(Duration::MAX);
-        match timeout(limit.saturating_add(KILL_AFTER), self.converse(child, sample_rate)).await {
+        match timeout(limit.saturating_add(KILL_AFTER), self.converse(child, sample_rate, &limits)).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 tracing::warn!(upload_bytes, "a decode worker was killed after {limit_secs} s");
@@ -184,8 +211,8 @@ impl DecodePool {
         }
     }
 
-    fn start(&self, upload: File, sample_rate: u32, niceness: i32) -> io::Result<Child> {
-        let Uploads { max_duration_secs, max_samples_bytes, max_channels, .. } = self.limits;
+    fn start(&self, upload: File, sample_rate: u32, limits: &Uploads, niceness: i32) -> io::Result<Child> {
+        let Uploads { max_duration_secs, max_samples_bytes, max_channels, .. } = limits;
         let mut command = Command::new(&self.program);
         command
             .arg0("speechd")
@@ -194,8 +221,8 @@ impl DecodePool {
             .arg(format!("--max-duration-secs={max_duration_secs}"))
             .arg(format!("--max-samples-bytes={max_samples_bytes}"))
             .arg(format!("--max-channels={max_channels}"))
-            .arg(format!("--max-cpu-secs={}", self.limits.max_decode_cpu_secs))
-            .arg(format!("--max-memory-bytes={}", self.limits.max_decode_memory_bytes))
+            .arg(format!("--max-cpu-secs={}", limits.max_decode_cpu_secs))
+            .arg(format!("--max-memory-bytes={}", limits.max_decode_memory_bytes))
             .arg(format!("--niceness={niceness}"))
             // Keys and tokens are in the environment, and a decoder needs none of it but what the linker reads.
             .env_clear()
@@ -210,11 +237,16 @@ impl DecodePool {
     }
 
     /// Reads what the child says until it ends.
-    async fn converse(&self, child: &mut Child, sample_rate: u32) -> Result<DecodedAudio, DecodeError> {
+    async fn converse(
+        &self,
+        child: &mut Child,
+        sample_rate: u32,
+        limits: &Uploads,
+    ) -> Result<DecodedAudio, DecodeError> {
         let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(DecodeError::Worker("its output is not connected".to_owned()));
         };
-        let caps = Caps { sample_rate, max_samples: self.limits.max_samples(sample_rate) };
+        let caps = Caps { sample_rate, max_samples: limits.max_samples(sample_rate) };
         let listen = async {
             let reply = reply::read(&mut stdout, caps).await;
             if reply.is_err() {

@@ -76,15 +76,11 @@ pub(super) async fn receive(
     let (fields, upload, place) = received.map_err(|error| error.of_file(file))?;
     let limit = time_limit(headers, serve.request_timeout_secs.duration());
     let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
-    let decoding = state.metrics.during(Phase::Decode, state.decoder.decode(upload.file, SAMPLE_RATE));
-    let decoded = timeout(limit, decoding).await.map_err(late)?;
+    // Hours are not decoded to be refused.
+    let decoding = state.decoder.decode_short(upload.file, SAMPLE_RATE, settings.max_recording_secs);
+    let decoded = timeout(limit, state.metrics.during(Phase::Decode, decoding)).await.map_err(late)?;
     drop(place);
     let DecodedAudio { waveform, .. } = decoded.map_err(|error| Error::from(error).of_file(file))?;
-    let (secs, max_secs) = (waveform.duration_secs(), settings.max_recording_secs);
-    if secs > max_secs {
-        let message = format!("it lasts {secs:.1} s; {max_secs} s is the most");
-        return Err(Error::Audio { field: file, fault: AudioFault::TooLong, message });
-    }
     if waveform.samples.iter().all(|sample| sample.abs() < SILENCE) {
         let message = "it is silent".to_owned();
         return Err(Error::Audio { field: file, fault: AudioFault::Invalid, message });
