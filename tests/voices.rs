@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::{
     bombs::opus_silence,
-    loopback_server::{LoopbackServer, Response, form_with, post, post_json},
+    loopback_server::{LoopbackServer, MODEL, Response, form_with, post, post_json},
     speech::{body, start, start_in},
+    support::fixture,
     transcriptions::noise,
 };
 
@@ -58,6 +59,20 @@ fn a_voice_is_made_spoken_with_and_deleted() {
     assert_eq!((again.status, again.error().0.as_str()), (404, "not_found"));
     assert_eq!(speak(&server, &json!(voice)).error().1.as_deref(), Some("voice"));
     assert_eq!(server.get(&format!("{CONSENTS}/{consent}")).status, 200, "the consent stays");
+}
+
+#[test]
+fn of_two_servers_one_keeps_voices_and_the_other_serves_without() {
+    let (first, folder) = start("");
+    let consent = consent(&first);
+    let settings = format!("[voices]\nfolder = {:?}\n", folder.path().join("voices"));
+    let second = LoopbackServer::start_serving(&settings, "", &[(MODEL, fixture("whisper-80"))]);
+    let refused = second.get(CONSENTS);
+    assert_eq!((refused.status, refused.error().0.as_str()), (503, "voices_unavailable"));
+    assert_eq!(refused.headers["x-should-retry"], "false");
+    assert_eq!(second.get("/readyz").status, 200);
+    assert!(first.join());
+    assert_eq!(second.get(&format!("{CONSENTS}/{consent}")).status, 200, "it takes over");
 }
 
 #[test]

@@ -179,6 +179,9 @@ pub enum Error {
         /// Why, without paths or causes.
         message: &'static str,
     },
+    /// Voices can be neither kept nor found. The official clients would ask again, and find it no better.
+    #[error("no voices can be brought here; the log of the server says why")]
+    NoVoices,
     /// The machine was too busy to decode the recording in time; nothing is said against the file.
     #[error("the server is busy: decoding was not done within {limit_secs} s")]
     SlowDecode {
@@ -349,6 +352,7 @@ impl Error {
             Self::Unavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, "model_unavailable", Some("model"), Never)
             }
+            Self::NoVoices => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "voices_unavailable", None, Never),
             Self::SlowDecode { retry_after, .. } => {
                 let (status, kind) = (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error");
                 (status, kind, "decode_timeout", Some("file"), After(*retry_after))
@@ -538,6 +542,7 @@ mod tests {
             (Error::Full { retry_after }, 503, "too_many_connections"),
             (Error::Draining { retry_after }, 503, "shutting_down"),
             (Error::Unavailable { model: model(), message: "no" }, 503, "model_unavailable"),
+            (Error::NoVoices, 503, "voices_unavailable"),
             (Error::NoSpace { retry_after }, 503, "no_space"),
             (Error::Deadline { limit_secs: 1.0 }, 504, "timeout"),
         ]
@@ -581,7 +586,8 @@ mod tests {
             );
             assert_eq!(get("retry-after-ms").as_deref(), waits.then_some("1500"), "{code}");
             assert_eq!(get("retry-after").as_deref(), waits.then_some("2"), "{code}");
-            let never = matches!(code, "upload_displaced" | "model_unavailable" | "timeout");
+            let never =
+                matches!(code, "upload_displaced" | "model_unavailable" | "voices_unavailable" | "timeout");
             assert_eq!(get("x-should-retry").as_deref(), never.then_some("false"), "{code}");
             let is_retried = matches!(status, 408 | 409 | 429) || status >= 500;
             assert!(!is_retried || waits || never || code == "internal_error", "{code}");

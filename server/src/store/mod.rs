@@ -1,6 +1,7 @@
 //! What the service keeps on the disk.
 
 mod folder;
+mod lock;
 mod voices;
 
 pub use voices::{Consent, StoredVoice, VoiceStore};
@@ -21,6 +22,17 @@ pub enum Error {
     /// The consent that a voice needs is not there.
     #[error("{0} is not a consent that was given here; POST /v1/audio/voice_consents takes one")]
     NoConsent(String),
+    /// Another server keeps its own there.
+    #[error("{}: another server has it, {owner}; give each a folder of its own (voices.folder)", path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is, as that one wrote it.
+        owner: String,
+    },
+    /// Nothing can be kept or found, for this reason.
+    #[error(transparent)]
+    Closed(Box<Error>),
     /// The disk refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -47,7 +59,13 @@ impl From<Error> for crate::error::Error {
         match &error {
             Error::Full { .. } => Self::invalid("name", error.to_string()),
             Error::NoConsent(_) => Self::invalid("consent", error.to_string()),
-            Error::Io { .. } | Error::Damaged { .. } | Error::Thread(_) => Self::internal(error),
+            Error::Closed(cause) => {
+                tracing::debug!("no voices: {cause}");
+                Self::NoVoices
+            }
+            Error::Taken { .. } | Error::Io { .. } | Error::Damaged { .. } | Error::Thread(_) => {
+                Self::internal(error)
+            }
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -11,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::{Error, folder::Folder};
+use super::{Error, folder::Folder, lock::Lock};
 use crate::{config, error::quoted};
 
 /// A voice.
@@ -43,11 +46,12 @@ pub struct Consent {
 /// Voices and consents on the disk, known in memory: an id that is not known leads to no file. One process has it to itself.
 #[derive(Debug)]
 pub struct VoiceStore {
+    folder: PathBuf,
     voices: Folder,
     consents: Folder,
     max_voices: usize,
-    /// Held while the disk changes.
-    writing: Mutex<()>,
+    /// Held while the disk changes; the folder is ours once it was opened.
+    writing: Mutex<Option<Lock>>,
     /// What is there; `None` until it was read.
     known: RwLock<Option<Known>>,
 }
@@ -65,24 +69,29 @@ impl VoiceStore {
         Self {
             voices: Folder::new(folder.join("voices"), "voice_"),
             consents: Folder::new(folder.join("consents"), "cons_"),
+            folder,
             max_voices: settings.max_voices,
             writing: Mutex::default(),
             known: RwLock::default(),
         }
     }
 
-    /// Reads what is there, unless that was done.
+    /// Takes the folder and reads what is there, unless that was done.
     ///
     /// # Errors
-    /// A folder that cannot be read.
+    /// A folder that another server has, or that can be neither made nor read.
     pub fn open(&self) -> Result<(), Error> {
         if self.known.read().is_some() {
             return Ok(());
         }
-        let _writing = self.writing.lock();
+        let mut writing = self.writing.lock();
         if self.known.read().is_some() {
             return Ok(());
         }
+        // Voices of people: nobody else's business.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(|source| Error::Io { path: self.folder.clone(), source })?;
+        let lock = Lock::take(&self.folder)?;
         let consents: BTreeMap<_, Consent> = self.consents.read()?.into_iter().collect();
         let mut voices: BTreeMap<_, StoredVoice> = self.voices.read()?.into_iter().collect();
         voices.retain(|id, voice: &mut StoredVoice| {
@@ -93,6 +102,7 @@ impl VoiceStore {
             is_allowed
         });
         *self.known.write() = Some(Known { voices, consents });
+        *writing = Some(lock);
         Ok(())
     }
 
@@ -294,7 +304,7 @@ impl VoiceStore {
     ) -> Result<T, Error> {
         let store = Arc::clone(self);
         let working = spawn_blocking(move || {
-            store.open()?;
+            store.open().map_err(|error| Error::Closed(Box::new(error)))?;
             work(&store)
         });
         working.await.map_err(|error| Error::Thread(error.to_string()))?
@@ -339,10 +349,31 @@ mod tests {
         assert_eq!(store.sample(&voice.id).await?, Some(recording()));
         let renamed = store.rename_consent(&consent.id, "I".to_owned()).await?.expect("there");
         assert_eq!(renamed, Consent { name: "I".to_owned(), ..consent.clone() });
-        assert_eq!(self::store(folder.path(), 3).consent(&consent.id).await?, Some(renamed));
+        drop(store);
+        let store = self::store(folder.path(), 3);
+        assert_eq!(store.consent(&consent.id).await?, Some(renamed));
         assert!(store.remove_voice(&voice.id).await?);
         assert!(!store.remove_voice(&voice.id).await?);
+        drop(store);
         assert_eq!(self::store(folder.path(), 3).voices().await?, []);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_folder_has_one_server_and_the_next_one_is_told_which() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [first, second] = [(); 2].map(|()| store(folder.path(), 3));
+        let consent = first.add_consent("me".to_owned(), "en".to_owned(), recording()).await?;
+        for _ in 0..2 {
+            let message = second.consents().await.expect_err("taken").to_string();
+            assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+            assert!(message.starts_with(&folder.path().display().to_string()), "{message}");
+        }
+        let refused = second.add_consent("you".to_owned(), "en".to_owned(), recording()).await;
+        assert!(matches!(refused, Err(Error::Closed(_))));
+        // Whoever comes after it takes over without being started again.
+        drop(first);
+        assert_eq!(second.consents().await?, [consent]);
         Ok(())
     }
 
@@ -380,6 +411,7 @@ mod tests {
         let part = voices.join(format!(".{}.part", store.voices.new_id()));
         fs::create_dir(&part).expect("made");
         fs::create_dir(voices.join("others")).expect("made");
+        drop(store);
         assert_eq!(self::store(folder.path(), 9).voices().await?, [whole]);
         assert!(!part.exists() && voices.join("others").exists() && voices.join(&damaged.id).exists());
         Ok(())
