@@ -5,7 +5,9 @@ use std::{fmt, sync::Arc};
 use anyhow::Context;
 use audio::Waveform;
 use models::{SynthesisWorker, Synthesizer, Voice};
-use tokio::{sync::Mutex, task::spawn_blocking};
+use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use crate::{
     config::Serve,
@@ -37,9 +39,12 @@ pub struct Speaking {
     pub engine: Engine<SynthesisWorker>,
     /// It shares the machine with the others.
     cores: Arc<CorePermit>,
-    /// Voices of recordings by their ids, the latest at the end. One is learnt at a time; the others wait where they can be
-    /// given up.
+    /// Voices of recordings by their ids, the latest at the end.
     learnt: Mutex<Vec<(String, Voice)>>,
+    /// One is learnt at a time; the others wait where they can be given up.
+    turn: Arc<AsyncMutex<()>>,
+    /// Where they are learnt.
+    learner: ThreadPool,
 }
 
 impl fmt::Debug for Speaking {
@@ -49,7 +54,7 @@ impl fmt::Debug for Speaking {
 }
 
 impl Speaking {
-    /// Starts the model's threads. It computes when `cores` lets it.
+    /// Starts the model's threads, which are as nice as the one that calls this. It computes when `cores` lets it.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -64,7 +69,16 @@ impl Speaking {
         // Texts come prepared: handing them over takes no time.
         let engine = Engine::start(name, worker, Bounds::of(serve), 1, Arc::clone(&cores), metrics)
             .context("no threads for the model")?;
-        Ok(Self { name: name.into(), created, synthesizer, engine, cores, learnt: Mutex::default() })
+        let thread_name = format!("learn-{name}");
+        let learner = ThreadPoolBuilder::new()
+            .num_threads(1)
+            .thread_name(move |_| thread_name.clone())
+            // Whoever waits for the voice hears of it.
+            .panic_handler(|_| tracing::error!("a voice could not be learnt: it panicked"))
+            .build()
+            .context("no thread for voices")?;
+        let (learnt, turn) = (Mutex::default(), Arc::default());
+        Ok(Self { name: name.into(), created, synthesizer, engine, cores, learnt, turn, learner })
     }
 
     /// The voice that a request names: one of the model's own, one of OpenAI's names for them ([`BUILT_IN`]), or the id of one
@@ -79,27 +93,58 @@ impl Speaking {
         if store.voice(wanted).await?.is_none() {
             return Err(self.unknown_voice(wanted));
         }
-        let mut learnt = self.learnt.lock().await;
-        if let Some(position) = learnt.iter().position(|(id, _)| id == wanted) {
-            let known = learnt.remove(position);
-            let voice = known.1.clone();
-            learnt.push(known);
+        if let Some(voice) = self.known(wanted) {
+            return Ok(voice);
+        }
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        // Others may have waited for the same one.
+        if let Some(voice) = self.known(wanted) {
             return Ok(voice);
         }
         // It may be gone meanwhile.
         let sample = store.sample(wanted).await?.ok_or_else(|| self.unknown_voice(wanted))?;
-        let (model, name) = (Arc::clone(self), wanted.to_owned());
-        let voice = spawn_blocking(move || model.learn(&name, &sample)).await.map_err(Error::internal)??;
+        let (told, tells) = oneshot::channel();
+        let (model, store, id) = (Arc::clone(self), Arc::clone(store), wanted.to_owned());
+        self.learner.spawn(move || {
+            // Kept until it is done, whether or not somebody waits for it: the next one would wait for the thread.
+            let _turn = turn;
+            if !told.is_closed() {
+                // Nobody there to hear it is no fault.
+                let _ = told.send(model.learn(id, &sample, &store));
+            }
+        });
+        tells.await.map_err(|_| Error::internal(anyhow::anyhow!("a voice was not learnt")))?
+    }
+
+    /// The voice of this id, if it was learnt. It is the one that goes last, from now on.
+    fn known(&self, id: &str) -> Option<Voice> {
+        let mut learnt = self.learnt.lock();
+        let position = learnt.iter().position(|(known, _)| known == id)?;
+        let known = learnt.remove(position);
+        let voice = known.1.clone();
+        learnt.push(known);
+        Some(voice)
+    }
+
+    fn learn(&self, id: String, sample: &Waveform, store: &VoiceStore) -> Result<Voice, Error> {
+        let turn = self.cores.turn();
+        let voice = self.synthesizer.voice_of(&id, sample)?;
+        drop(turn);
+        let mut learnt = self.learnt.lock();
+        // Whoever deletes it has us look through them afterwards: that is seen here, or this one then.
+        if !store.has_voice(&id) {
+            return Err(self.unknown_voice(&id));
+        }
         if learnt.len() >= MAX_LEARNT {
             learnt.remove(0);
         }
-        learnt.push((wanted.to_owned(), voice.clone()));
+        learnt.push((id, voice.clone()));
         Ok(voice)
     }
 
-    fn learn(&self, name: &str, sample: &Waveform) -> Result<Voice, Error> {
-        let _turn = self.cores.turn();
-        Ok(self.synthesizer.voice_of(name, sample)?)
+    /// Lets go of voices that are not in the store any more.
+    pub fn forget_deleted(&self, store: &VoiceStore) {
+        self.learnt.lock().retain(|(id, _)| store.has_voice(id));
     }
 
     fn unknown_voice(&self, wanted: &str) -> Error {
@@ -128,12 +173,16 @@ fn own_voice<'a>(voices: &'a [Voice], wanted: &str) -> Option<&'a Voice> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::path::Path;
+    use std::{path::Path, slice, sync::mpsc, thread, time::Duration};
 
     use models::{BundleSource, Device};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::config::{self, Config};
+
+    /// What takes longer does not come.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     /// A tiny model with two voices, which speaks English and Pashto.
     pub(crate) fn bundle() -> BundleSource {
@@ -153,6 +202,27 @@ pub(crate) mod tests {
             folder: folder.to_string_lossy().into_owned(),
             ..defaults
         }))
+    }
+
+    impl Speaking {
+        /// The voices of recordings that it has in memory.
+        pub(crate) fn learnt_ids(&self) -> Vec<String> {
+            self.learnt.lock().iter().map(|(id, _)| id.clone()).collect()
+        }
+    }
+
+    /// Keeps models from computing until what is returned is dropped.
+    pub(crate) fn busy(cores: &Arc<CorePermit>) -> mpsc::Sender<()> {
+        let (cores, (release, held), (taken, is_taken)) =
+            (Arc::clone(cores), mpsc::channel(), mpsc::channel());
+        thread::spawn(move || {
+            let _turn = cores.turn();
+            taken.send(()).expect("the test waits");
+            // Ends when the other end is gone.
+            let _ = held.recv();
+        });
+        is_taken.recv().expect("the thread takes it");
+        release
     }
 
     /// A recording that a voice can be made of.
@@ -184,7 +254,7 @@ pub(crate) mod tests {
         let mine = store.add_voice("mine".to_owned(), consent.clone(), sample(2.0)).await?.id;
         for _ in 0..3 {
             model.voice(&mine, &store).await?;
-            assert_eq!(model.learnt.lock().await.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&mine]);
+            assert_eq!(model.learnt_ids(), slice::from_ref(&mine));
         }
         let short = store.add_voice("short".to_owned(), consent, sample(0.5)).await?.id;
         let refused = model.voice(&short, &store).await.expect_err("too short");
@@ -193,10 +263,65 @@ pub(crate) mod tests {
             ("invalid_value", Some("voice"))
         );
         store.remove_voice(&mine).await?;
+        model.forget_deleted(&store);
+        assert!(model.learnt_ids().is_empty());
         for unknown in [&mine, "nobody", "../anna", "", "voice_\0"] {
             let message = model.voice(unknown, &store).await.expect_err("unknown").to_string();
             assert!(message.contains("tiny has anna, ben") && !message.contains('\0'), "{message}");
         }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_voice_that_is_known_does_not_wait_for_one_that_is_being_learnt() -> Result<(), Error> {
+        let (model, folder) = (speaking(), tempfile::tempdir().expect("a folder"));
+        let store = store(folder.path());
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.push(store.add_voice("mine".to_owned(), consent.clone(), sample(1.0)).await?.id);
+        }
+        model.voice(&ids[0], &store).await?;
+        let busy = busy(&model.cores);
+        let ask = || {
+            let (model, store, id) = (Arc::clone(&model), Arc::clone(&store), ids[1].clone());
+            tokio::spawn(async move { model.voice(&id, &store).await.map(drop) })
+        };
+        let (left, stays) = (ask(), ask());
+        let waiting = async {
+            while model.turn.try_lock().is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("it is being learnt");
+        timeout(PATIENCE, model.voice(&ids[0], &store)).await.expect("at once")?;
+        assert!(!left.is_finished() && !stays.is_finished());
+        // Who leaves does not stop what others wait for.
+        left.abort();
+        drop(busy);
+        stays.await.expect("no panic")?;
+        assert_eq!(model.learnt_ids(), ids);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_voice_that_is_deleted_while_it_is_learnt_does_not_stay() -> Result<(), Error> {
+        let (model, folder) = (speaking(), tempfile::tempdir().expect("a folder"));
+        let store = store(folder.path());
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
+        let id = store.add_voice("mine".to_owned(), consent, sample(1.0)).await?.id;
+        let busy = busy(&model.cores);
+        let (asked, kept, wanted) = (Arc::clone(&model), Arc::clone(&store), id.clone());
+        let asking = tokio::spawn(async move { asked.voice(&wanted, &kept).await.map(drop) });
+        while model.turn.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        store.remove_voice(&id).await?;
+        model.forget_deleted(&store);
+        drop(busy);
+        let refused = asking.await.expect("no panic").expect_err("it is gone");
+        assert_eq!(refused.body(None).error.param.as_deref(), Some("voice"));
+        assert!(model.learnt_ids().is_empty());
         Ok(())
     }
 
@@ -215,8 +340,8 @@ pub(crate) mod tests {
         // The first is asked for again, so that the second has to go.
         model.voice(&ids[0], &store).await?;
         model.voice(&ids[MAX_LEARNT], &store).await?;
-        let learnt = model.learnt.lock().await;
-        let has = |id: &String| learnt.iter().any(|(known, _)| known == id);
+        let learnt = model.learnt_ids();
+        let has = |id: &String| learnt.contains(id);
         assert!(learnt.len() == MAX_LEARNT && has(&ids[0]) && !has(&ids[1]) && has(&ids[MAX_LEARNT]));
         Ok(())
     }

@@ -63,6 +63,35 @@ impl AppState {
         Self { config, keys, metrics, decoder, uploads, models, cascade, unread, voices, draining }
     }
 
+    /// Deletes a voice, from the disk and from the memory of models; says whether there was one. A client that leaves does not
+    /// stop it half way.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn remove_voice(self: &Arc<Self>, id: String) -> Result<bool, Error> {
+        let state = Arc::clone(self);
+        let removing = async move {
+            let removed = state.voices.remove_voice(&id).await;
+            state.models.forget_deleted(&state.voices);
+            removed
+        };
+        Ok(tokio::spawn(removing).await.map_err(Error::internal)??)
+    }
+
+    /// The same of a consent and of the voices that were made with it.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn remove_consent(self: &Arc<Self>, id: String) -> Result<bool, Error> {
+        let state = Arc::clone(self);
+        let removing = async move {
+            let removed = state.voices.remove_consent(&id).await;
+            state.models.forget_deleted(&state.voices);
+            removed
+        };
+        Ok(tokio::spawn(removing).await.map_err(Error::internal)??)
+    }
+
     /// Makes `/readyz` say no from now on.
     pub fn drain(&self) {
         self.draining.send_replace(true);
@@ -251,6 +280,15 @@ impl Models {
             |model| format!("{} does", model.name),
         );
         Error::invalid("model", format!("{name} {does}; {hint}"))
+    }
+
+    /// Lets models go of voices that are not in the store any more.
+    fn forget_deleted(&self, store: &VoiceStore) {
+        for model in self.all() {
+            if let ModelState::Ready(Serving::Speaks(speaking)) = model.state {
+                speaking.forget_deleted(store);
+            }
+        }
     }
 
     /// Notes how far a model is. Models that are not served are none of ours.

@@ -186,7 +186,7 @@ pub(super) async fn delete_consent(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ConsentDeleted>, Error> {
     let id = known_id(id)?;
-    if !state.voices.remove_consent(&id).await? {
+    if !state.remove_consent(id.clone()).await? {
         return Err(gone(&id));
     }
     tracing::info!(id, "a consent and its voices are deleted");

@@ -120,7 +120,7 @@ pub(super) async fn delete_voice(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<VoiceDeleted>, Error> {
     let id = known_id(id)?;
-    if !state.voices.remove_voice(&id).await? {
+    if !state.remove_voice(id.clone()).await? {
         return Err(Error::Gone { what: "voice", id: quoted(&id) });
     }
     tracing::info!(id, "a voice is deleted");

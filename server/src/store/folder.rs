@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use audio::{DecodeAudio, Waveform, decode_file, encode::wav_bytes};
+use audio::{DecodeAudio, Waveform, decode_open_file, encode::wav_bytes};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::Error;
@@ -124,13 +124,24 @@ impl Folder {
         sync(&self.path)
     }
 
-    /// The recording of an entry.
-    pub(super) fn recording(&self, id: &str) -> Result<Waveform, Error> {
+    /// The recording of an entry, if there is one.
+    pub(super) fn recording(&self, id: &str) -> Result<Option<Waveform>, Error> {
         let path = self.path.join(id).join(RECORDING);
-        let decoded = decode_file(&path, &DecodeAudio::default());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_error(&path, source)),
+        };
+        let decoded = decode_open_file(file, &DecodeAudio::default());
         decoded
-            .map(|decoded| decoded.waveform)
+            .map(|decoded| Some(decoded.waveform))
             .map_err(|error| Error::Damaged { path, message: error.to_string() })
+    }
+
+    /// That an entry has lost its recording.
+    pub(super) fn without_recording(&self, id: &str) -> Error {
+        let message = "the recording is gone, and somebody else took it".to_owned();
+        Error::Damaged { path: self.path.join(id).join(RECORDING), message }
     }
 
     fn part(&self, id: &str) -> PathBuf {

@@ -132,10 +132,25 @@ impl VoiceStore {
     pub async fn sample(self: &Arc<Self>, id: &str) -> Result<Option<Waveform>, Error> {
         let id = id.to_owned();
         self.work(move |store| {
-            let is_known = store.with(|known| known.voices.contains_key(&id));
-            is_known.then(|| store.voices.recording(&id)).transpose()
+            if !store.has_voice(&id) {
+                return Ok(None);
+            }
+            let recording = store.voices.recording(&id)?;
+            if recording.is_none() {
+                // It is being deleted, which is over when nobody writes.
+                let _writing = store.writing.lock();
+                if store.has_voice(&id) {
+                    return Err(store.voices.without_recording(&id));
+                }
+            }
+            Ok(recording)
         })
         .await
+    }
+
+    /// Whether there is a voice of this id, as far as is known without the disk.
+    pub fn has_voice(&self, id: &str) -> bool {
+        self.with(|known| known.voices.contains_key(id))
     }
 
     /// Keeps a voice.
@@ -261,7 +276,7 @@ impl VoiceStore {
 
     /// Deletes a voice while nobody else writes.
     fn forget_voice(&self, id: &str) -> Result<bool, Error> {
-        if !self.with(|known| known.voices.contains_key(id)) {
+        if !self.has_voice(id) {
             return Ok(false);
         }
         self.voices.remove(id)?;

@@ -188,11 +188,24 @@ async fn what_cannot_be_spoken_has_a_status_and_a_name() {
 async fn voices_that_were_brought_speak() -> Result<(), crate::store::Error> {
     let (state, _folder) = state("");
     let consent = state.voices.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
-    let id = state.voices.add_voice("mine".to_owned(), consent, sample(3.0)).await?.id;
+    let id = state.voices.add_voice("mine".to_owned(), consent.clone(), sample(3.0)).await?.id;
     for voice in [json!({"id": id}), json!(id), json!("alloy"), json!("cedar"), json!({"id": "ben"})] {
         let answer = speak(&state, &json!({"voice": voice})).await;
         assert_eq!(answer.status, StatusCode::OK, "{voice}");
     }
+    let speaking = state.models.speaking("org/speaks").expect("a model");
+    for path in [format!("/v1/audio/voices/{id}"), format!("/v1/audio/voice_consents/{consent}")] {
+        let again = state.voices.add_voice("again".to_owned(), consent.clone(), sample(3.0)).await?.id;
+        for voice in [&id, &again] {
+            speak(&state, &json!({"voice": voice})).await;
+        }
+        assert!(speaking.learnt_ids().contains(&again));
+        let request = Request::delete(&path).body(Body::empty()).expect("a request");
+        let deleted = router(&state).oneshot(request).await.expect("answered");
+        assert_eq!(deleted.status(), StatusCode::OK);
+        assert!(!speaking.learnt_ids().contains(&id), "it is nowhere any more");
+    }
+    assert!(speaking.learnt_ids().is_empty(), "they went with their consent");
     Ok(())
 }
 
