@@ -204,7 +204,7 @@ async fn speech_for_a_client_that_left_is_not_spoken_on() -> anyhow::Result<()> 
     for text in ["This one is for nobody. ".repeat(50), "This one is heard.".to_owned()] {
         let speech = synthesizer.prepare(&text, &voice, &SpeakOptions::default())?;
         let permit = engine.admission().enter(speech.expected_secs(), None).expect("room");
-        requests.push(engine.submit(permit, move |_| Ok(speech)).await);
+        requests.push(engine.submit(permit, move |_, _| Ok(speech)).await);
     }
     let mut heard = requests.pop().expect("two");
     drop(requests);

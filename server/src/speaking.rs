@@ -66,7 +66,7 @@ impl Speaking {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let worker = SynthesisWorker::new(&synthesizer, serve.max_batch_rows);
-        // Texts come prepared: handing them over takes no time.
+        // The longest text is read in milliseconds.
         let engine = Engine::start(name, worker, Bounds::of(serve), 1, Arc::clone(&cores), metrics)
             .context("no threads for the model")?;
         let thread_name = format!("learn-{name}");

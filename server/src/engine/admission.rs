@@ -162,6 +162,13 @@ impl Load {
 }
 
 impl Permit {
+    /// Takes so much for the seconds of what is to be decoded, of which nothing is yet: more is known now than at the door.
+    pub fn expect(&mut self, audio_secs: f64) {
+        let mut load = self.admission.lock();
+        load.audio_secs = (load.audio_secs - self.remaining_secs + audio_secs).max(0.0);
+        (self.audio_secs, self.remaining_secs) = (audio_secs, audio_secs);
+    }
+
     /// Notes that so much of the recording is still to be decoded.
     pub fn remains(&mut self, share: f64) {
         let done_secs = (self.remaining_secs - share * self.audio_secs).clamp(0.0, self.remaining_secs);
@@ -227,6 +234,20 @@ mod tests {
         assert!(room.enter(10.0, patience(11)).is_ok());
         drop(first);
         assert!(room.enter(1e4, patience(1)).is_ok(), "an empty room takes everybody");
+    }
+
+    #[test]
+    fn what_is_known_better_inside_counts() {
+        let room = room(4, 100.0);
+        let (mut first, _second) =
+            (room.enter(10.0, None).expect("room"), room.enter(5.0, None).expect("room"));
+        first.expect(120.0);
+        assert_eq!(room.load().audio_secs, 125.0);
+        assert_eq!(room.enter(1.0, None).expect_err("full").reason, BusyReason::Audio);
+        first.remains(0.5);
+        assert_eq!(room.load().audio_secs, 65.0);
+        drop(first);
+        assert_eq!(room.load().audio_secs, 5.0);
     }
 
     #[test]

@@ -126,12 +126,13 @@ impl<W: Worker + 'static> Engine<W> {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Prepares a request when it is its turn, and hands it to the model. `prepare` asks the function that it is given
-    /// whether to go on. This takes as long as the turn does: dropping the future before gives the request up.
+    /// Prepares a request when it is its turn, and hands it to the model. `prepare` may correct what the permit expects, and asks the
+    /// function that it is given whether to go on. This takes as long as the turn does: dropping the future before gives the
+    /// request up.
     pub async fn submit(
         &self,
-        permit: Permit,
-        prepare: impl FnOnce(&dyn Fn() -> bool) -> Result<W::Request, models::Error> + Send + 'static,
+        mut permit: Permit,
+        prepare: impl FnOnce(&mut Permit, &dyn Fn() -> bool) -> Result<W::Request, models::Error> + Send + 'static,
     ) -> Events<W::Part, W::Output> {
         // One more, for the last.
         let (events, receiver) = mpsc::channel(MAX_UNREAD_UPDATES + 1);
@@ -142,7 +143,7 @@ impl<W: Worker + 'static> Engine<W> {
         self.preparing.spawn(move || {
             let _turn = turn;
             let _entered = span.clone().entered();
-            match prepare(&|| !events.is_closed()) {
+            match prepare(&mut permit, &|| !events.is_closed()) {
                 Ok(request) => {
                     let job = Job { request, caller: Caller { events, permit, span } };
                     // Without a thread the job is dropped here, and the caller sees its events end.
@@ -386,7 +387,7 @@ mod tests {
 
         async fn submit(&self, n_steps: usize, fails: Option<Fault>) -> Events<usize, usize> {
             let permit = self.engine.admission().enter(1.0, None).expect("room");
-            self.engine.submit(permit, move |_| Ok(Count { n_steps, fails })).await
+            self.engine.submit(permit, move |_, _| Ok(Count { n_steps, fails })).await
         }
 
         fn open(&self) {
@@ -457,14 +458,15 @@ mod tests {
     async fn what_cannot_be_prepared_fails_and_what_nobody_waits_for_is_not_prepared() {
         let stage = Stage::new(8);
         let permit = stage.engine.admission().enter(1.0, None).expect("room");
-        let refused = stage.engine.submit(permit, |_| Err(models::Error::Tokenizer("no".to_owned()))).await;
+        let refused =
+            stage.engine.submit(permit, |_, _| Err(models::Error::Tokenizer("no".to_owned()))).await;
         assert!(matches!(outcome(refused).await.1, Some(Event::Failed(models::Error::Tokenizer(_)))));
 
         let permit = stage.engine.admission().enter(1.0, None).expect("room");
         let (told, tells) = std::sync::mpsc::channel();
         let events = stage
             .engine
-            .submit(permit, move |keep_going| {
+            .submit(permit, move |_, keep_going| {
                 while keep_going() {
                     thread::yield_now();
                 }
@@ -484,7 +486,7 @@ mod tests {
         // More often than there are threads.
         for _ in 0..3 {
             let permit = stage.engine.admission().enter(1.0, None).expect("room");
-            let bad = stage.engine.submit(permit, |_| panic!("as the test wants it")).await;
+            let bad = stage.engine.submit(permit, |_, _| panic!("as the test wants it")).await;
             assert!(outcome(bad).await.1.is_none(), "the engine gave it up");
         }
         assert!(matches!(outcome(stage.submit(2, None).await).await.1, Some(Event::Done(2))));
@@ -501,14 +503,14 @@ mod tests {
         for _ in 0..2 {
             let held = held.clone();
             let permit = stage.engine.admission().enter(1.0, None).expect("room");
-            let wait = move |_: &dyn Fn() -> bool| {
+            let wait = move |_: &mut Permit, _: &dyn Fn() -> bool| {
                 held.lock().expect("whole").recv().expect("the test lets it go");
                 Ok(Count { n_steps: 1, fails: None })
             };
             busy.push(stage.engine.submit(permit, wait).await);
         }
         let permit = stage.engine.admission().enter(1.0, None).expect("room");
-        let third = stage.engine.submit(permit, |_| panic!("nobody waits for it"));
+        let third = stage.engine.submit(permit, |_, _| panic!("nobody waits for it"));
         assert!(tokio::time::timeout(Duration::from_millis(20), third).await.is_err(), "two at once");
         assert_eq!(stage.engine.admission().load().n_requests, 2);
         for events in busy {
@@ -530,7 +532,7 @@ mod tests {
         stage.open();
         let (told, tells) = std::sync::mpsc::channel();
         let permit = stage.engine.admission().enter(1.0, None).expect("room");
-        let prepare = move |_: &dyn Fn() -> bool| {
+        let prepare = move |_: &mut Permit, _: &dyn Fn() -> bool| {
             told.send((thread::current().name().map(str::to_owned), niceness())).expect("the test waits");
             Ok(Count { n_steps: 1, fails: None })
         };

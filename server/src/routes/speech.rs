@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     access::{self, RequestId},
-    engine::{Event, Events},
+    engine::{Event, Events, Permit},
     error::Error,
     metrics::Phase,
     speaking::Speaking,
@@ -51,6 +51,8 @@ use crate::{
 
 /// Samples per second of all that is sent, whatever the model speaks at: OpenAI's.
 const SAMPLE_RATE: u32 = 24_000;
+/// What a character takes to say, about.
+const SECS_PER_CHAR: f64 = 0.07;
 
 /// Speaks a text.
 #[utoipa::path(
@@ -102,21 +104,27 @@ async fn speak(
     terms: Terms,
 ) -> Result<Response, Error> {
     let SpeechRequest { input, voice, format, is_sse, options, .. } = request;
-    let began = Instant::now();
-    let preparing = async {
-        let voice = speaking.voice(&voice, &state.voices).await?;
-        let model = speaking.synthesizer.clone();
-        let preparing = spawn_blocking(move || model.prepare(&input, &voice, &options));
-        preparing.await.map_err(Error::internal)?.map_err(Error::from)
-    };
-    let speech = state.metrics.during(Phase::Prepare, preparing).await?;
-    state.metrics.phase(Phase::Prepare, began.elapsed());
     // What it may take in all: a client waits for the first sound alone.
     let patience = (terms.received + terms.limit).saturating_duration_since(Instant::now());
-    let permit = speaking.engine.admission().enter(speech.expected_secs(), Some(patience))?;
+    // About how long it will be, until it is read: nobody has work done before it is let in.
+    let expected_secs = input.chars().count() as f64 * SECS_PER_CHAR / options.speed;
+    let permit = speaking.engine.admission().enter(expected_secs, Some(patience))?;
     let began = Instant::now();
-    let submitting = speaking.engine.submit(permit, move |_| Ok(speech));
-    let events = state.metrics.during(Phase::Queue, submitting).await;
+    let voice = state.metrics.during(Phase::Prepare, speaking.voice(&voice, &state.voices)).await?;
+    let learnt_after = began.elapsed();
+    let (model, metrics) = (speaking.synthesizer.clone(), Arc::clone(&state.metrics));
+    let prepare = move |permit: &mut Permit, is_wanted: &dyn Fn() -> bool| {
+        if !is_wanted() {
+            return Err(models::Error::Cancelled);
+        }
+        let began = Instant::now();
+        let speech = model.prepare(&input, &voice, &options)?;
+        permit.expect(speech.expected_secs());
+        metrics.phase(Phase::Prepare, learnt_after + began.elapsed());
+        Ok(speech)
+    };
+    let began = Instant::now();
+    let events = state.metrics.during(Phase::Queue, speaking.engine.submit(permit, prepare)).await;
     let encoder = Encoder::converting(format, speaking.synthesizer.sample_rate(), SAMPLE_RATE, None)
         .map_err(Error::internal)?;
     let mut running =

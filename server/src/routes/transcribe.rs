@@ -25,7 +25,7 @@ use crate::{
     access::{self, RequestId},
     cascade::Cascade,
     decode::DecodedAudio,
-    engine::{Event, Events},
+    engine::{Event, Events, Permit},
     error::Error,
     metrics::{Arrival, Phase, Timeline},
     render::{self, Format, stream::Tokens},
@@ -109,7 +109,7 @@ pub(super) async fn transcribe(
     let patience = terms.deadline.saturating_duration_since(Instant::now());
     let permit = serving.engine.admission().enter(audio_secs, Some(patience))?;
     let transcriber = serving.transcriber.clone();
-    let prepare = move |keep_going: &dyn Fn() -> bool| {
+    let prepare = move |_: &mut Permit, keep_going: &dyn Fn() -> bool| {
         Transcription::prepare(&transcriber, waveform, &options, keep_going)
     };
     let events = state.metrics.during(Phase::Queue, serving.engine.submit(permit, prepare)).await;

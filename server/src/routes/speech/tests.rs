@@ -10,9 +10,10 @@ use crate::{
     compute::Compute,
     config::Config,
     decode::DecodePool,
+    engine::CorePermit,
     load::load,
     routes::router,
-    speaking::tests::{bundle, sample},
+    speaking::tests::{bundle, busy, sample},
     state::{ModelState, Models, Serving},
 };
 
@@ -21,6 +22,11 @@ const TEXT: &str = "Good morning, and a long day to all of you.";
 
 /// A service with a model that speaks and one that hears, and these settings.
 fn state(settings: &str) -> (Arc<AppState>, tempfile::TempDir) {
+    state_on(&Arc::default(), settings)
+}
+
+/// The same whose models compute when these let them.
+fn state_on(cores: &Arc<CorePermit>, settings: &str) -> (Arc<AppState>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("speechd.toml");
     let voices = format!("{settings}\n[voices]\nfolder = {:?}\n", folder.path().join("voices"));
@@ -31,7 +37,7 @@ fn state(settings: &str) -> (Arc<AppState>, tempfile::TempDir) {
     let state = AppState::new(config, Keys::default(), models, decoder);
     let compute = Compute::new(Device::Cpu, state.config.transcribe.precision).expect("a processor");
     for (name, source) in [("org/hears", std::path::Path::new(HEARS).into()), ("org/speaks", bundle())] {
-        let serving = load(&state, name, source, None, &compute, &Arc::default()).expect("a model");
+        let serving = load(&state, name, source, None, &compute, cores).expect("a model");
         state.models.set(name, ModelState::Ready(serving));
     }
     (Arc::new(state), folder)
@@ -220,6 +226,36 @@ async fn who_comes_when_there_is_no_room_is_told_when_to_come_back() {
     assert_eq!((status, code.as_str()), (429, "rate_limit_exceeded"));
     drop(inside);
     assert_eq!(speak(&state, &json!({})).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn nobody_has_work_done_before_it_is_let_in() -> Result<(), crate::store::Error> {
+    let cores = Arc::default();
+    let (state, _folder) = state_on(&cores, "[serve]\nmax_queued_requests = 1");
+    let consent = state.voices.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
+    let id = state.voices.add_voice("mine".to_owned(), consent, sample(3.0)).await?.id;
+    let speaking = state.models.speaking("org/speaks").expect("a model");
+    let load = || speaking.engine.admission().load();
+    let busy = busy(&cores);
+    let asked = Arc::clone(&state);
+    // Its voice is to be learnt, which waits for its turn.
+    let first =
+        tokio::spawn(async move { speak(&asked, &json!({"voice": id, "input": "1234567890"})).await });
+    until("it is let in", || load().n_requests == 1).await;
+    let expected_secs = load().audio_secs;
+    let (status, code, ..) = speak(&state, &json!({"voice": "anna"})).await.error();
+    assert_eq!((status, code.as_str()), (429, "rate_limit_exceeded"));
+    drop(busy);
+    assert_eq!(first.await.expect("no panic").status, StatusCode::OK);
+
+    // Ten digits are read as one number, in many more letters.
+    let busy = self::busy(&cores);
+    let asked = Arc::clone(&state);
+    let second = tokio::spawn(async move { speak(&asked, &json!({"input": "1234567890"})).await });
+    until("it is read", || load().audio_secs > 3.0 * expected_secs).await;
+    drop(busy);
+    assert_eq!(second.await.expect("no panic").status, StatusCode::OK);
+    Ok(())
 }
 
 /// Pieces as the model's side sends them.
