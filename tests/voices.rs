@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bombs::opus_silence,
-    loopback_server::{LoopbackServer, MODEL, Response, form_with, post, post_json},
+    loopback_server::{LoopbackServer, MODEL, Response, form_with, head, post, post_json},
     speech::{body, start, start_in},
     support::fixture,
     transcriptions::noise,
@@ -150,6 +150,29 @@ fn what_cannot_be_kept_is_refused_by_its_field() {
         id(&create_voice(&server, &named, &good));
     }
     let full = create_voice(&server, &named, &good);
+    assert!(full.status == 400 && full.text().contains("3 voices are kept"), "{}", full.text());
+}
+
+#[test]
+fn what_will_not_be_kept_is_refused_before_its_recording_is_read() {
+    let (server, _folder) = start("");
+    let begun = |path: &str, fields: &[(&str, &str)], file: &str| {
+        let form = form_with(fields, file, Some(&noise(1.5, 3)));
+        let mut connection = server.connect();
+        // The other half never comes.
+        connection.write(&[head(path, "", form.len()).as_slice(), &form[..form.len() / 2]].concat());
+        connection.read().expect("an answer")
+    };
+    let unknown = begun(VOICES, &[("name", "mine"), ("consent", "cons_none")], "audio_sample");
+    assert_eq!((unknown.status, unknown.error().1.as_deref()), (400, Some("consent")));
+    let consents: Vec<_> = (0..3).map(|_| consent(&server)).collect();
+    let full = begun(CONSENTS, &[("name", "me"), ("language", "en")], "recording");
+    assert!(full.status == 400 && full.text().contains("3 consents are kept"), "{}", full.text());
+    let named = [("name", "mine"), ("consent", consents[0].as_str())];
+    for _ in 0..3 {
+        id(&create_voice(&server, &named, &noise(1.5, 3)));
+    }
+    let full = begun(VOICES, &named, "audio_sample");
     assert!(full.status == 400 && full.text().contains("3 voices are kept"), "{}", full.text());
 }
 

@@ -94,7 +94,11 @@ pub(super) async fn create_consent(
     request: Request,
 ) -> Result<Json<ConsentObject>, Error> {
     let (head, body) = request.into_parts();
-    let check = |fields: &[Field], is_complete| ConsentRequest::read(fields, is_complete).map(drop);
+    state.voices.opened().await?;
+    let check = |fields: &[Field], is_complete| -> Result<(), Error> {
+        ConsentRequest::read(fields, is_complete)?;
+        Ok(state.voices.check_consent()?)
+    };
     let (fields, recording) = receive(&state, &head.headers, body, RECORDING, check).await?;
     let ConsentRequest { name, language } = ConsentRequest::read(&fields, true)?;
     let (name, language) = name.zip(language).ok_or(Error::Missing("name"))?;

@@ -85,7 +85,11 @@ pub(super) async fn create_voice(
     request: Request,
 ) -> Result<Json<VoiceObject>, Error> {
     let (head, body) = request.into_parts();
-    let check = |fields: &[Field], is_complete| VoiceRequest::read(fields, is_complete).map(drop);
+    state.voices.opened().await?;
+    let check = |fields: &[Field], is_complete| -> Result<(), Error> {
+        let VoiceRequest { consent, .. } = VoiceRequest::read(fields, is_complete)?;
+        Ok(state.voices.check_voice(consent)?)
+    };
     let (fields, sample) = receive(&state, &head.headers, body, SAMPLE, check).await?;
     let secs = sample.duration_secs();
     if secs < MIN_VOICE_SECS {

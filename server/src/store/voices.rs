@@ -106,6 +106,34 @@ impl VoiceStore {
         Ok(())
     }
 
+    /// Waits until it is known what is there.
+    ///
+    /// # Errors
+    /// The folder cannot be opened.
+    pub async fn opened(self: &Arc<Self>) -> Result<(), Error> {
+        self.look(|_| ()).await
+    }
+
+    /// Whether a voice would be kept, made with this consent where that is told already; asked before its recording is read.
+    ///
+    /// # Errors
+    /// There are as many as may be, or the consent is not there.
+    pub fn check_voice(&self, consent: Option<&str>) -> Result<(), Error> {
+        self.check_room("voices", self.with(|known| known.voices.len()))?;
+        match consent.filter(|id| !self.with(|known| known.consents.contains_key(*id))) {
+            Some(unknown) => Err(Error::NoConsent(quoted(unknown))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a consent would be kept; asked before its recording is read.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub fn check_consent(&self) -> Result<(), Error> {
+        self.check_room("consents", self.with(|known| known.consents.len()))
+    }
+
     /// All voices, in the order in which they came.
     ///
     /// # Errors
@@ -165,12 +193,7 @@ impl VoiceStore {
     ) -> Result<StoredVoice, Error> {
         self.work(move |store| {
             let _writing = store.writing.lock();
-            let (n_voices, has_consent) =
-                store.with(|known| (known.voices.len(), known.consents.contains_key(&consent)));
-            if !has_consent {
-                return Err(Error::NoConsent(quoted(&consent)));
-            }
-            store.check_room("voices", n_voices)?;
+            store.check_voice(Some(&consent))?;
             let voice = StoredVoice { id: store.voices.new_id(), name, consent, created_at: now() };
             store.voices.add(&voice.id, &voice, &sample)?;
             store.change(|known| known.voices.insert(voice.id.clone(), voice.clone()));
@@ -223,7 +246,7 @@ impl VoiceStore {
     ) -> Result<Consent, Error> {
         self.work(move |store| {
             let _writing = store.writing.lock();
-            store.check_room("consents", store.with(|known| known.consents.len()))?;
+            store.check_consent()?;
             let consent = Consent { id: store.consents.new_id(), name, language, created_at: now() };
             store.consents.add(&consent.id, &consent, &recording)?;
             store.change(|known| known.consents.insert(consent.id.clone(), consent.clone()));
