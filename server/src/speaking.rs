@@ -90,7 +90,8 @@ impl Speaking {
         if let Some(own) = own_voice(self.synthesizer.voices(), wanted) {
             return Ok(own.clone());
         }
-        if store.voice(wanted).await?.is_none() {
+        // Nobody's disk is asked about a typing error.
+        if !store.is_voice_id(wanted) || store.voice(wanted).await?.is_none() {
             return Err(self.unknown_voice(wanted));
         }
         if let Some(voice) = self.known(wanted) {

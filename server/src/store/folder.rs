@@ -29,13 +29,19 @@ impl Folder {
         Self { path, prefix }
     }
 
+    /// Makes the folder where there is none, and makes sure that it can be written to.
+    pub(super) fn prepare(&self) -> Result<(), Error> {
+        // Voices of people: nobody else's business.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        // Without a name: it is gone at once.
+        made.and_then(|()| tempfile::tempfile_in(&self.path))
+            .map(drop)
+            .map_err(|source| io_error(&self.path, source))
+    }
+
     /// All entries that are whole. What an interruption left is cleared away; others' files are left alone.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Vec<(String, T)>, Error> {
-        let reader = match fs::read_dir(&self.path) {
-            Ok(reader) => reader,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(io_error(&self.path, source)),
-        };
+        let reader = fs::read_dir(&self.path).map_err(|source| io_error(&self.path, source))?;
         let mut found = Vec::new();
         for entry in reader {
             let path = entry.map_err(|source| io_error(&self.path, source))?.path();
@@ -75,27 +81,18 @@ impl Folder {
 
     /// Writes an entry.
     pub(super) fn add(&self, id: &str, record: &impl Serialize, recording: &Waveform) -> Result<(), Error> {
-        // Voices of people: nobody else's business.
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(|source| io_error(&self.path, source))?;
         let part = self.part(id);
-        let written =
-            builder.recursive(false).create(&part).map_err(|source| io_error(&part, source)).and_then(|()| {
-                let bytes = wav_bytes(recording).map_err(|error| Error::Damaged {
-                    path: part.join(RECORDING),
-                    message: error.to_string(),
-                })?;
-                write(&part.join(RECORDING), &bytes)?;
-                write_record(&part, record)?;
-                sync(&part)?;
-                let path = self.path.join(id);
-                fs::rename(&part, &path).map_err(|source| io_error(&path, source))?;
-                sync(&self.path)
-            });
+        let made = DirBuilder::new().mode(0o700).create(&part);
+        let written = made.map_err(|source| io_error(&part, source)).and_then(|()| {
+            let bytes = wav_bytes(recording)
+                .map_err(|error| Error::Damaged { path: part.join(RECORDING), message: error.to_string() })?;
+            write(&part.join(RECORDING), &bytes)?;
+            write_record(&part, record)?;
+            sync(&part)?;
+            let path = self.path.join(id);
+            fs::rename(&part, &path).map_err(|source| io_error(&path, source))?;
+            sync(&self.path)
+        });
         if written.is_err() {
             // What was refused must not be there after a restart, either.
             let _ = fs::rename(self.path.join(id), &part);
@@ -173,7 +170,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Makes the names in a folder safe on the disk.
-fn sync(folder: &Path) -> Result<(), Error> {
+pub(super) fn sync(folder: &Path) -> Result<(), Error> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| io_error(folder, source))
 }
 

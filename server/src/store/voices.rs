@@ -14,7 +14,11 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::{Error, folder::Folder, lock::Lock};
+use super::{
+    Error,
+    folder::{Folder, sync},
+    lock::Lock,
+};
 use crate::{config, error::quoted};
 
 /// A voice.
@@ -79,7 +83,7 @@ impl VoiceStore {
     /// Takes the folder and reads what is there, unless that was done.
     ///
     /// # Errors
-    /// A folder that another server has, or that can be neither made nor read.
+    /// A folder that another server has, or that cannot be made, read and written to.
     pub fn open(&self) -> Result<(), Error> {
         if self.known.read().is_some() {
             return Ok(());
@@ -92,6 +96,9 @@ impl VoiceStore {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.map_err(|source| Error::Io { path: self.folder.clone(), source })?;
         let lock = Lock::take(&self.folder)?;
+        self.voices.prepare()?;
+        self.consents.prepare()?;
+        sync(&self.folder)?;
         let consents: BTreeMap<_, Consent> = self.consents.read()?.into_iter().collect();
         let mut voices: BTreeMap<_, StoredVoice> = self.voices.read()?.into_iter().collect();
         voices.retain(|id, voice: &mut StoredVoice| {
@@ -142,6 +149,11 @@ impl VoiceStore {
         let mut voices = self.look(|known| known.voices.values().cloned().collect::<Vec<_>>()).await?;
         voices.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         Ok(voices)
+    }
+
+    /// Whether this is an id as voices have them; whether there is one, [`VoiceStore::voice`] says.
+    pub fn is_voice_id(&self, id: &str) -> bool {
+        self.voices.is_id(id)
     }
 
     /// The voice of this id, if there is one.
@@ -470,6 +482,24 @@ mod tests {
         assert_ne!(store.voices.new_id(), store.voices.new_id());
         assert_eq!(store.consents().await?, [consent]);
         Ok(())
+    }
+
+    #[tokio::test]
+    #[expect(clippy::print_stdout, reason = "a test says what it skips")]
+    async fn a_folder_that_cannot_be_written_to_is_not_opened() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let consents = folder.path().join("consents");
+        fs::create_dir(&consents).expect("made");
+        fs::set_permissions(&consents, fs::Permissions::from_mode(0o500)).expect("ours");
+        if tempfile::tempfile_in(&consents).is_ok() {
+            println!("skipped: whoever runs the tests may write anywhere");
+            return;
+        }
+        let refused = store(folder.path(), 9).voices().await.expect_err("refused");
+        let message = refused.to_string();
+        assert!(matches!(refused, Error::Closed(_)) && message.contains("consents"), "{message}");
     }
 
     #[tokio::test]

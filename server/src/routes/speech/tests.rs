@@ -216,6 +216,20 @@ async fn voices_that_were_brought_speak() -> Result<(), crate::store::Error> {
 }
 
 #[tokio::test]
+async fn where_no_voices_can_be_kept_the_models_own_speak_and_others_are_unknown() {
+    let (state, folder) = state("");
+    std::fs::write(folder.path().join("voices"), "no folder").expect("written");
+    assert_eq!(speak(&state, &json!({})).await.status, StatusCode::OK);
+    for unknown in ["nobody", "voice_1", "voice_../../x"] {
+        let (status, code, param, _) = speak(&state, &json!({"voice": unknown})).await.error();
+        assert_eq!((status, code.as_str(), param.as_str()), (400, "invalid_value", "voice"), "{unknown}");
+    }
+    let kept = format!("voice_{}", "0".repeat(32));
+    let (status, code, ..) = speak(&state, &json!({"voice": kept})).await.error();
+    assert_eq!((status, code.as_str()), (503, "voices_unavailable"));
+}
+
+#[tokio::test]
 async fn who_comes_when_there_is_no_room_is_told_when_to_come_back() {
     let (state, _folder) = state("[serve]\nmax_queued_requests = 1");
     let Serving::Speaks(speaking) = state.models.serving("org/speaks").expect("a model") else {
