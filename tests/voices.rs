@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use crate::{
     bombs::opus_silence,
+    cli::home,
     loopback_server::{LoopbackServer, MODEL, Response, form_with, head, post, post_json},
+    service::{Service, serve},
     speech::{body, start, start_in},
     support::fixture,
     transcriptions::noise,
@@ -73,6 +75,16 @@ fn of_two_servers_one_keeps_voices_and_the_other_serves_without() {
     assert_eq!(second.get("/readyz").status, 200);
     assert!(first.join());
     assert_eq!(second.get(&format!("{CONSENTS}/{consent}")).status, 200, "it takes over");
+}
+
+#[test]
+fn without_a_home_and_a_folder_the_service_says_so_and_goes_on() {
+    let home = home();
+    let model = format!("tiny={}", fixture("whisper-80").display());
+    let service = Service::start(serve(home.path(), &["--model", &model]).env_remove("HOME"));
+    assert!(service.log().contains("voices.folder"), "{}", service.log());
+    assert_eq!((service.status("/livez"), service.status(CONSENTS)), (Some(200), Some(503)));
+    assert_eq!(std::fs::read_dir(home.path()).expect("there").count(), 0, "nothing is kept just anywhere");
 }
 
 #[test]

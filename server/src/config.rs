@@ -463,11 +463,16 @@ impl Speak {
 }
 
 impl Voices {
-    /// Where they are kept.
-    pub fn folder(&self) -> PathBuf {
-        match self.folder.as_str() {
-            "" => default_data(&|name| env::var(name).ok()).join("voices"),
-            folder => expand_home(folder, &|name| env::var(name).ok()),
+    /// Where they are kept; `None` where nobody says, and the user has no home.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.folder_by(&|name| env::var(name).ok())
+    }
+
+    fn folder_by(&self, get: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        match (self.folder.as_str(), self.folder.strip_prefix("~/")) {
+            ("", _) => Some(default_data(get)?.join("voices")),
+            (_, Some(rest)) => Some(absolute("HOME", get)?.join(rest)),
+            (folder, None) => Some(PathBuf::from(folder)),
         }
     }
 }
@@ -560,11 +565,16 @@ fn default_cache(get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     })
 }
 
-/// Where this program keeps what its user gave it.
-fn default_data(get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
-    let set = get("XDG_DATA_HOME").filter(|value| !value.is_empty());
-    let data = set.map_or_else(|| expand_home("~/.local/share", get), PathBuf::from);
-    data.join("speechd")
+/// Where this program keeps what its user gave it; `None` for a user without a home.
+fn default_data(get: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let data = absolute("XDG_DATA_HOME", get)
+        .or_else(|| Some(absolute("HOME", get)?.join(".local").join("share")))?;
+    Some(data.join("speechd"))
+}
+
+/// The folder that a variable names. Others than absolute ones are not meant: XDG's specification has it so.
+fn absolute(variable: &str, get: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    get(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 fn expand_home(path: &str, get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
@@ -632,16 +642,32 @@ mod tests {
 
     #[test]
     fn voices_are_kept_where_the_user_has_data() {
-        let of = |pairs: &'static [(&'static str, &'static str)]| {
-            default_data(&move |name| {
+        let voices = load("").expect("the defaults").voices;
+        let of = |folder: &str, pairs: &'static [(&'static str, &'static str)]| {
+            let voices = Voices { folder: folder.to_owned(), ..voices.clone() };
+            let found = voices.folder_by(&move |name| {
                 pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-            })
+            });
+            found.map(|path| path.to_string_lossy().into_owned())
         };
-        assert_eq!(of(&[("HOME", "/h")]), Path::new("/h/.local/share/speechd"));
-        assert_eq!(of(&[("HOME", "/h"), ("XDG_DATA_HOME", "")]), Path::new("/h/.local/share/speechd"));
-        assert_eq!(of(&[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]), Path::new("/d/speechd"));
-        let voices = load("[voices]\nfolder = \"/v\"").expect("a configuration").voices;
-        assert_eq!(voices.folder(), Path::new("/v"));
+        let expected = |path: &str| Some(path.to_owned());
+        assert_eq!(of("", &[("HOME", "/h")]), expected("/h/.local/share/speechd/voices"));
+        assert_eq!(
+            of("", &[("HOME", "/h"), ("XDG_DATA_HOME", "")]),
+            expected("/h/.local/share/speechd/voices")
+        );
+        assert_eq!(
+            of("", &[("HOME", "/h"), ("XDG_DATA_HOME", "d")]),
+            expected("/h/.local/share/speechd/voices")
+        );
+        assert_eq!(of("", &[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]), expected("/d/speechd/voices"));
+        assert_eq!(of("~/v", &[("HOME", "/h")]), expected("/h/v"));
+        assert_eq!(of("/v", &[]), expected("/v"));
+        assert_eq!(of("v", &[]), expected("v"), "whoever writes that means it");
+        // No folder that is called `~`, and none below the working directory.
+        for pairs in [&[][..], &[("HOME", "")], &[("HOME", "h")]] {
+            assert_eq!((of("", pairs), of("~/v", pairs)), (None, None), "{pairs:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub enum Error {
     /// The consent that a voice needs is not there.
     #[error("{0} is not a consent that was given here; POST /v1/audio/voice_consents takes one")]
     NoConsent(String),
+    /// Nobody says where to keep anything.
+    #[error("there is none: the user has no home directory (HOME); say where in the configuration")]
+    NoFolder,
     /// Another server keeps its own there.
     #[error("{}: another server has it, {owner}; give each a folder of its own (voices.folder)", path.display())]
     Taken {
@@ -63,9 +66,11 @@ impl From<Error> for crate::error::Error {
                 tracing::debug!("no voices: {cause}");
                 Self::NoVoices
             }
-            Error::Taken { .. } | Error::Io { .. } | Error::Damaged { .. } | Error::Thread(_) => {
-                Self::internal(error)
-            }
+            Error::NoFolder
+            | Error::Taken { .. }
+            | Error::Io { .. }
+            | Error::Damaged { .. }
+            | Error::Thread(_) => Self::internal(error),
         }
     }
 }

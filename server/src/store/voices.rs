@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -50,7 +50,8 @@ pub struct Consent {
 /// Voices and consents on the disk, known in memory: an id that is not known leads to no file. One process has it to itself.
 #[derive(Debug)]
 pub struct VoiceStore {
-    folder: PathBuf,
+    /// `None`: nobody says where.
+    folder: Option<PathBuf>,
     voices: Folder,
     consents: Folder,
     max_voices: usize,
@@ -69,12 +70,16 @@ struct Known {
 impl VoiceStore {
     /// A store in the folder of these settings, which is looked at when it is first used.
     pub fn new(settings: &config::Voices) -> Self {
-        let folder = settings.folder();
+        Self::in_folder(settings.folder(), settings.max_voices)
+    }
+
+    fn in_folder(folder: Option<PathBuf>, max_voices: usize) -> Self {
+        let below = |name: &str| folder.as_deref().unwrap_or(Path::new("")).join(name);
         Self {
-            voices: Folder::new(folder.join("voices"), "voice_"),
-            consents: Folder::new(folder.join("consents"), "cons_"),
+            voices: Folder::new(below("voices"), "voice_"),
+            consents: Folder::new(below("consents"), "cons_"),
             folder,
-            max_voices: settings.max_voices,
+            max_voices,
             writing: Mutex::default(),
             known: RwLock::default(),
         }
@@ -92,13 +97,14 @@ impl VoiceStore {
         if self.known.read().is_some() {
             return Ok(());
         }
+        let folder = self.folder.as_deref().ok_or(Error::NoFolder)?;
         // Voices of people: nobody else's business.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
-        made.map_err(|source| Error::Io { path: self.folder.clone(), source })?;
-        let lock = Lock::take(&self.folder)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+        let lock = Lock::take(folder)?;
         self.voices.prepare()?;
         self.consents.prepare()?;
-        sync(&self.folder)?;
+        sync(folder)?;
         let consents: BTreeMap<_, Consent> = self.consents.read()?.into_iter().collect();
         let mut voices: BTreeMap<_, StoredVoice> = self.voices.read()?.into_iter().collect();
         voices.retain(|id, voice: &mut StoredVoice| {
@@ -368,15 +374,12 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path, slice};
+    use std::{fs, slice};
 
     use super::*;
-    use crate::config::Config;
 
     fn store(folder: &Path, max_voices: usize) -> Arc<VoiceStore> {
-        let defaults = Config::load(None).expect("the defaults").voices;
-        let folder = folder.to_string_lossy().into_owned();
-        Arc::new(VoiceStore::new(&config::Voices { folder, max_voices, ..defaults }))
+        Arc::new(VoiceStore::in_folder(Some(folder.to_owned()), max_voices))
     }
 
     fn recording() -> Waveform {
@@ -500,6 +503,16 @@ mod tests {
         let refused = store(folder.path(), 9).voices().await.expect_err("refused");
         let message = refused.to_string();
         assert!(matches!(refused, Error::Closed(_)) && message.contains("consents"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn without_a_folder_nothing_is_kept_anywhere() {
+        let store = Arc::new(VoiceStore::in_folder(None, 9));
+        for _ in 0..2 {
+            let refused = store.add_consent("me".to_owned(), "en".to_owned(), recording()).await;
+            assert!(matches!(&refused, Err(Error::Closed(cause)) if matches!(**cause, Error::NoFolder)));
+        }
+        assert!(!Path::new("consents").exists());
     }
 
     #[tokio::test]
