@@ -106,7 +106,7 @@ fn bodies_that_mean_harm_are_refused_and_the_next_one_is_served() {
         ),
         (json_type, "", 400, "invalid_json"),
         (json_type, &"[".repeat(100_000), 400, "invalid_json"),
-        (json_type, &" ".repeat(1_000_000), 400, "invalid_json"),
+        (json_type, &" ".repeat(1_000_000), 413, "body_too_large"),
         (json_type, "{\"model\": \"a\", \"model\": \"b\"}", 400, "invalid_value"),
     ] {
         let response = send(head, body);

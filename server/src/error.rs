@@ -102,6 +102,12 @@ pub enum Error {
         /// The limit.
         limit_bytes: u64,
     },
+    /// A body of JSON is larger than any that makes sense.
+    #[error("the body is larger than {limit_bytes} bytes, which is more than all that can be asked for")]
+    LongJson {
+        /// The limit.
+        limit_bytes: usize,
+    },
     /// The body is not of the type that the path takes.
     #[error("the content type is not {expected}")]
     ContentType {
@@ -326,6 +332,9 @@ impl Error {
             Self::TooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "file_too_large", Some("file"), ByStatus)
             }
+            Self::LongJson { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "body_too_large", None, ByStatus)
+            }
             Self::Displaced { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, "upload_displaced", None, Never),
             Self::ContentType { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_content_type", None, ByStatus)
@@ -533,6 +542,7 @@ mod tests {
             (Error::NoRoute, 404, "not_found"),
             (Error::MethodNotAllowed, 405, "method_not_allowed"),
             (Error::TooLarge { limit_bytes: 1 }, 413, "file_too_large"),
+            (Error::LongJson { limit_bytes: 1 }, 413, "body_too_large"),
             (Error::ContentType { expected: "multipart/form-data" }, 415, "unsupported_content_type"),
             (Error::ContentEncoding("gzip".to_owned()), 415, "unsupported_content_encoding"),
             (Error::Busy { reason: "no", retry_after }, 429, "rate_limit_exceeded"),
