@@ -179,7 +179,8 @@ fn what_will_not_be_kept_is_refused_before_its_recording_is_read() {
     assert_eq!((unknown.status, unknown.error().1.as_deref()), (400, Some("consent")));
     let consents: Vec<_> = (0..3).map(|_| consent(&server)).collect();
     let full = begun(CONSENTS, &[("name", "me"), ("language", "en")], "recording");
-    assert!(full.status == 400 && full.text().contains("3 consents are kept"), "{}", full.text());
+    assert_eq!((full.status, full.error()), (400, ("limit_reached".to_owned(), None)));
+    assert!(full.text().contains("3 consents are kept"), "{}", full.text());
     let named = [("name", "mine"), ("consent", consents[0].as_str())];
     for _ in 0..3 {
         id(&create_voice(&server, &named, &noise(1.5, 3)));

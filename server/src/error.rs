@@ -84,11 +84,19 @@ pub enum Error {
     ModelNotFound(String),
     /// There is no voice or consent of this id, or not any more.
     #[error("there is no {what} {id}")]
-    Gone {
+    NotFound {
         /// What is looked for.
         what: &'static str,
         /// Its id, as it may be repeated.
         id: String,
+    },
+    /// As many are kept as may.
+    #[error("{limit} {what} are kept, and no more; delete one first")]
+    LimitReached {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
     },
     /// There is nothing at this path.
     #[error("there is nothing at this path; /docs lists what there is")]
@@ -323,7 +331,8 @@ impl Error {
             Self::ModelNotFound(_) => {
                 (StatusCode::NOT_FOUND, INVALID, "model_not_found", Some("model"), ByStatus)
             }
-            Self::Gone { .. } => (StatusCode::NOT_FOUND, INVALID, "not_found", Some("id"), ByStatus),
+            Self::NotFound { .. } => (StatusCode::NOT_FOUND, INVALID, "not_found", Some("id"), ByStatus),
+            Self::LimitReached { .. } => (StatusCode::BAD_REQUEST, INVALID, "limit_reached", None, ByStatus),
             Self::Unread { .. } => (StatusCode::BAD_REQUEST, INVALID, "response_unread", None, ByStatus),
             Self::NoRoute => (StatusCode::NOT_FOUND, INVALID, "not_found", None, ByStatus),
             Self::MethodNotAllowed => {
@@ -529,7 +538,8 @@ mod tests {
             (Error::Json("no".into()), 400, "invalid_json"),
             (Error::Form("no".into()), 400, "invalid_form"),
             (Error::Unread { limit_bytes: 1 }, 400, "response_unread"),
-            (Error::Gone { what: "voice", id: "x".to_owned() }, 404, "not_found"),
+            (Error::NotFound { what: "voice", id: "x".to_owned() }, 404, "not_found"),
+            (Error::LimitReached { what: "voices", limit: 1 }, 400, "limit_reached"),
             (Error::Disconnected, 400, "disconnected"),
             (audio(AudioFault::Invalid), 400, "invalid_audio"),
             (audio(AudioFault::Unsupported), 400, "unsupported_audio"),

@@ -154,7 +154,7 @@ pub(super) async fn retrieve_consent(
 ) -> Result<Json<ConsentObject>, Error> {
     let id = known_id(id)?;
     let consent = state.voices.consent(&id).await?;
-    consent.map(|consent| Json(consent.into())).ok_or_else(|| gone(&id))
+    consent.map(|consent| Json(consent.into())).ok_or_else(|| unknown(&id))
 }
 
 /// Calls a consent otherwise.
@@ -176,7 +176,7 @@ pub(super) async fn rename_consent(
     members.finish()?;
     check_name(&name)?;
     let consent = state.voices.rename_consent(&id, name).await?;
-    consent.map(|consent| Json(consent.into())).ok_or_else(|| gone(&id))
+    consent.map(|consent| Json(consent.into())).ok_or_else(|| unknown(&id))
 }
 
 /// Deletes a consent, its recording, and the voices that were made with it.
@@ -191,14 +191,14 @@ pub(super) async fn delete_consent(
 ) -> Result<Json<ConsentDeleted>, Error> {
     let id = known_id(id)?;
     if !state.remove_consent(id.clone()).await? {
-        return Err(gone(&id));
+        return Err(unknown(&id));
     }
     tracing::info!(id, "a consent and its voices are deleted");
     Ok(Json(ConsentDeleted { id, object: "audio.voice_consent", deleted: true }))
 }
 
-fn gone(id: &str) -> Error {
-    Error::Gone { what: "consent", id: quoted(id) }
+fn unknown(id: &str) -> Error {
+    Error::NotFound { what: "consent", id: quoted(id) }
 }
 
 /// The page of a list that a query asks for. Ids have nothing that would have to be escaped.

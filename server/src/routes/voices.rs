@@ -125,7 +125,7 @@ pub(super) async fn delete_voice(
 ) -> Result<Json<VoiceDeleted>, Error> {
     let id = known_id(id)?;
     if !state.remove_voice(id.clone()).await? {
-        return Err(Error::Gone { what: "voice", id: quoted(&id) });
+        return Err(Error::NotFound { what: "voice", id: quoted(&id) });
     }
     tracing::info!(id, "a voice is deleted");
     Ok(Json(VoiceDeleted { id, object: "audio.voice.deleted", deleted: true }))
@@ -133,7 +133,7 @@ pub(super) async fn delete_voice(
 
 /// The id in a path.
 pub(super) fn known_id(id: Result<Path<String>, PathRejection>) -> Result<String, Error> {
-    let Path(id) = id.map_err(|_| Error::Gone { what: "id", id: "one that is not UTF-8".to_owned() })?;
+    let Path(id) = id.map_err(|_| Error::NotFound { what: "id", id: "one that is not UTF-8".to_owned() })?;
     Ok(id)
 }
 

@@ -60,7 +60,7 @@ pub enum Error {
 impl From<Error> for crate::error::Error {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Full { .. } => Self::invalid("name", error.to_string()),
+            Error::Full { what, limit } => Self::LimitReached { what, limit: *limit },
             Error::NoConsent(_) => Self::invalid("consent", error.to_string()),
             Error::Closed(cause) => {
                 tracing::debug!("no voices: {cause}");
