@@ -51,6 +51,8 @@ use crate::{
 
 /// Samples per second of all that is sent, whatever the model speaks at: OpenAI's.
 const SAMPLE_RATE: u32 = 24_000;
+/// Largest piece of what is sent: threads that answer put pieces into events, which takes them microseconds.
+const MAX_PIECE_BYTES: usize = 32 << 10;
 /// What a character takes to say, about.
 const SECS_PER_CHAR: f64 = 0.07;
 
@@ -158,9 +160,10 @@ enum Piece {
 }
 
 impl Said {
-    fn into_pieces(self) -> impl Iterator<Item = Piece> {
-        let sound = (!self.sound.is_empty()).then(|| Piece::Sound(self.sound.into()));
-        sound.into_iter().chain(self.spoken.map(Piece::Done))
+    fn into_pieces(self) -> Vec<Piece> {
+        // Each has memory of its own: what is taken is gone.
+        let sound = self.sound.chunks(MAX_PIECE_BYTES).map(Bytes::copy_from_slice);
+        sound.map(Piece::Sound).chain(self.spoken.map(Piece::Done)).collect()
     }
 }
 

@@ -308,6 +308,25 @@ async fn an_error_after_the_first_byte_is_seen() {
     }
 }
 
+/// All of a text may come at once.
+#[test]
+fn no_event_is_larger_than_a_thread_that_answers_has_time_for() {
+    let said = Said { sound: (0..100_000).map(|n| n as u8).collect(), spoken: Some(spoken()) };
+    let (pieces, mut bytes) = (said.into_pieces(), Vec::new());
+    let (last, sound) = pieces.split_last().expect("pieces");
+    assert!(matches!(last, Piece::Done(_)));
+    for piece in sound {
+        let Piece::Sound(piece) = piece else { panic!("the end is in the middle") };
+        assert!((1..=MAX_PIECE_BYTES).contains(&piece.len()));
+        bytes.extend_from_slice(piece);
+    }
+    assert!(
+        sound.len() == 4
+            && bytes.iter().enumerate().all(|(n, byte)| *byte == n as u8)
+            && bytes.len() == 100_000
+    );
+}
+
 /// What a model says.
 type Told = Sender<Event<Vec<f32>, Spoken>>;
 
