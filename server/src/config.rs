@@ -238,6 +238,8 @@ pub struct Serve {
     pub max_queued_requests: usize,
     pub max_queued_audio_secs: f64,
     pub max_batch_rows: usize,
+    pub max_speak_steps: usize,
+    pub max_speak_guidance: f64,
     pub compute_niceness: i32,
     pub request_timeout_secs: Secs,
     pub drain_delay_secs: Secs,
@@ -486,6 +488,22 @@ impl Serve {
             .find(|(_, n_rows, is_used)| *is_used && *n_rows > self.max_batch_rows)
             .map(|(option, n_rows, _)| (option, n_rows))
     }
+
+    /// The option by which a request to speak asks for more work than one gets here, and what it may be at most. What a model does by itself it
+    /// does here, too.
+    pub(crate) fn too_much_speech(&self, options: &SpeakOptions) -> Option<(&'static str, String)> {
+        let (max_steps, max_guidance) = (self.max_speak_steps, self.max_speak_guidance);
+        if let Some(steps) = options.steps.filter(|steps| *steps > max_steps) {
+            return Some(("steps", format!("{steps} is more than the {max_steps} of this server")));
+        }
+        // Whoever is led away from saying anything is computed twice, however far.
+        let is_guided = options.guidance.filter(|guidance| *guidance != 1.0);
+        let guidance = is_guided.filter(|guidance| *guidance > max_guidance || max_guidance <= 1.0)?;
+        Some((
+            "guidance",
+            format!("{guidance} is not possible here; {max_guidance} is the most, and 1 is none"),
+        ))
+    }
 }
 
 impl Uploads {
@@ -621,6 +639,25 @@ mod tests {
         assert_eq!(serve.too_many_rows(&beams), Some(("beam_size", 5)));
         assert_eq!(serve.too_many_rows(&samples), Some(("best_of", 5)), "no beams among samples");
         assert_eq!(serve.too_many_rows(&DecodeOptions { best_of: 4, ..samples }), None);
+    }
+
+    #[test]
+    fn what_a_request_to_speak_may_ask_for_is_bounded() {
+        let serve = load("").expect("the defaults").serve;
+        let asked = |serve: &Serve, steps, guidance| {
+            let options = SpeakOptions { steps, guidance, ..SpeakOptions::default() };
+            serve.too_much_speech(&options).map(|(option, _)| option)
+        };
+        assert_eq!(asked(&serve, None, None), None);
+        let most = (Some(serve.max_speak_steps), Some(serve.max_speak_guidance));
+        assert_eq!(asked(&serve, most.0, most.1), None);
+        assert_eq!(asked(&serve, Some(serve.max_speak_steps + 1), None), Some("steps"));
+        let strict = Serve { max_speak_guidance: 2.0, ..serve.clone() };
+        assert_eq!([0.0, 0.5, 1.0, 2.0].map(|guidance| asked(&strict, None, Some(guidance))), [None; 4]);
+        assert_eq!(asked(&strict, None, Some(2.1)), Some("guidance"));
+        let unguided = Serve { max_speak_guidance: 1.0, ..serve };
+        let expected = [Some("guidance"), None, Some("guidance")];
+        assert_eq!([0.5, 1.0, 1.1].map(|guidance| asked(&unguided, None, Some(guidance))), expected);
     }
 
     #[test]

@@ -77,6 +77,9 @@ pub(super) async fn create_speech(
         state.metrics.cancelled(Phase::Upload);
     }
     let request = SpeechRequest::parse(&read?, &state.config.speak)?;
+    if let Some((param, message)) = serve.too_much_speech(&request.options) {
+        return Err(Error::invalid(param, message));
+    }
     let received = Instant::now();
     state.metrics.phase(Phase::Upload, received - started);
     let speaking = state.models.speaking(&request.model)?;

@@ -112,8 +112,24 @@ impl PartialSchema for SpeechBody {
                 ),
             )
             .property("seed", integer(0, u64::MAX as usize, "The same seed gives the same sound."))
-            .property("steps", integer(1, 64, "Steps in which noise becomes sound; without it the model's."))
-            .property("guidance", number(0.0, 10.0, "How closely the text is followed; without it the model's."))
+            .property(
+                "steps",
+                integer(
+                    1,
+                    64,
+                    "Steps in which noise becomes sound, as many as this server allows (`serve.max_speak_steps`); without it the \
+                     model's.",
+                ),
+            )
+            .property(
+                "guidance",
+                number(
+                    0.0,
+                    10.0,
+                    "How closely the text is followed, as far as this server allows (`serve.max_speak_guidance`); without it the \
+                     model's.",
+                ),
+            )
             .property("temperature", number(0.0, 2.0, "How much the speech varies; without it the model's."))
             .into()
     }

@@ -174,6 +174,8 @@ async fn what_cannot_be_spoken_has_a_status_and_a_name() {
         (json!({"input": "😀 ... \u{1b}"}), "input", "nothing"),
         (json!({"input": "a".repeat(4097)}), "input", "4096"),
         (json!({"steps": 0}), "steps", "64"),
+        (json!({"steps": 17}), "steps", "16"),
+        (json!({"guidance": 10.5}), "guidance", "10"),
     ] {
         let (status, code, found, message) = speak(&state, &more).await.error();
         assert_eq!((status, code.as_str(), found.as_str()), (400, "invalid_value", param), "{message}");
