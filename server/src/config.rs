@@ -15,7 +15,11 @@ use figment::{
 use models::{DecodeOptions, Device, DeviceChoice, SpeakOptions, TRANSLATED_TO, Task, Timestamps};
 use serde::{Deserialize, Serialize};
 
-use crate::{load::Spec, registry::HubOptions, render::Format};
+use crate::{
+    load::Spec,
+    registry::HubOptions,
+    render::{self, Format},
+};
 
 /// The defaults, which are also the manual.
 pub const DEFAULTS: &str = include_str!("../speechd.toml");
@@ -209,7 +213,7 @@ pub struct Voices {
     /// Size of a recording that is uploaded for one.
     pub max_recording_bytes: u64,
     /// Its length.
-    pub max_recording_secs: f64,
+    pub max_recording_secs: Secs,
 }
 
 /// `[serve]`: see the comments in `speechd.toml`.
@@ -368,7 +372,8 @@ impl Config {
                 figment = figment.merge(Serialized::default(key, value));
             }
         }
-        figment.extract().map_err(|error| Error(describe(&error)))
+        let config: Self = figment.extract().map_err(|error| Error(describe(&error)))?;
+        Ok(Self { speak: config.speak.checked()?, ..config })
     }
 
     /// Code of the language that a translation by two models is written in; `None` where one model does what is asked.
@@ -453,6 +458,22 @@ impl Translate {
 }
 
 impl Speak {
+    /// The same with the code of its language. Requests build on it: what is wrong would be told of fields that they do not have.
+    fn checked(mut self) -> Result<Self, Error> {
+        if !self.language.is_empty() {
+            self.language = render::parse_language(&self.language).ok_or_else(|| {
+                Error(format!("`speak.language`: {:?} is neither a code nor an English name", self.language))
+            })?;
+        }
+        match self.options().check() {
+            Err(models::Error::Option { option, message }) => {
+                Err(Error(format!("`speak.{option}`: {message}")))
+            }
+            Err(error) => Err(Error(format!("`speak`: {error}"))),
+            Ok(()) => Ok(self),
+        }
+    }
+
     /// As the models take it.
     pub fn options(&self) -> SpeakOptions {
         SpeakOptions {
@@ -675,6 +696,22 @@ mod tests {
         let config = load("[speak]\nlanguage = \"ps\"\nspeed = 1.5\nseed = 7").expect("a configuration");
         let options = config.speak.options();
         assert_eq!((options.language.as_deref(), options.speed, options.seed), (Some("ps"), 1.5, 7));
+        let config = load("[speak]\nlanguage = \"Pashto\"").expect("as the command line takes it");
+        assert_eq!(config.speak.language, "ps");
+    }
+
+    #[test]
+    fn defaults_of_speech_and_voices_are_refused_before_requests_are() {
+        for (text, parts) in [
+            ("[speak]\nspeed = 9", ["speak.speed", "between 0.25 and 4"]),
+            ("[speak]\nspeed = nan", ["speak.speed", "between"]),
+            ("[speak]\nlanguage = \"klingon\"", ["speak.language", "\"klingon\""]),
+            ("[voices]\nmax_recording_secs = nan", ["voices.max_recording_secs", "seconds"]),
+            ("[voices]\nmax_recording_secs = -1.0", ["voices.max_recording_secs", "seconds"]),
+        ] {
+            let message = load(text).expect_err("refused").to_string();
+            assert!(parts.iter().all(|part| message.contains(part)), "{text}: {message}");
+        }
     }
 
     #[test]

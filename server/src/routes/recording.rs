@@ -77,7 +77,7 @@ pub(super) async fn receive(
     let limit = time_limit(headers, serve.request_timeout_secs.duration());
     let late = |_| Error::Deadline { limit_secs: limit.as_secs_f64() };
     // Hours are not decoded to be refused.
-    let decoding = state.decoder.decode_short(upload.file, SAMPLE_RATE, settings.max_recording_secs);
+    let decoding = state.decoder.decode_short(upload.file, SAMPLE_RATE, settings.max_recording_secs.get());
     let decoded = timeout(limit, state.metrics.during(Phase::Decode, decoding)).await.map_err(late)?;
     drop(place);
     let DecodedAudio { waveform, .. } = decoded.map_err(|error| Error::from(error).of_file(file))?;
