@@ -2,9 +2,9 @@
 //! meanwhile: it is written under another name, made safe on the disk, and renamed.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -108,17 +108,26 @@ impl Folder {
         sync(&path)
     }
 
-    /// Takes an entry away: first out of sight, then for good. What stays of it after an error is cleared away when that is asked again, and
-    /// at the next start.
-    pub(super) fn remove(&self, id: &str) -> Result<(), Error> {
+    /// Takes an entry away, damaged ones too: first out of sight, then for good. Says whether there was one. What stays of it after an
+    /// error is cleared away when that is asked again, and at the next start.
+    pub(super) fn remove(&self, id: &str) -> Result<bool, Error> {
+        if !self.is_id(id) {
+            return Ok(false);
+        }
         let (path, part) = (self.path.join(id), self.part(id));
         match fs::rename(&path, &part) {
-            // It was out of sight already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && part.is_dir() => {}
-            renamed => renamed.map_err(|source| io_error(&path, source))?,
+            Ok(()) => {}
+            // It is out of sight already, or somebody took it away by hand.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !part.is_dir() {
+                    return Ok(false);
+                }
+            }
+            Err(source) => return Err(io_error(&path, source)),
         }
         fs::remove_dir_all(&part).map_err(|source| io_error(&part, source))?;
-        sync(&self.path)
+        sync(&self.path)?;
+        Ok(true)
     }
 
     /// The recording of an entry, if there is one.
@@ -161,7 +170,10 @@ fn write_record(folder: &Path, record: &impl Serialize) -> Result<(), Error> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    File::create(path)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options
+        .open(path)
         .and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()

@@ -24,7 +24,8 @@ use crate::{config, error::quoted};
 /// A voice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredVoice {
-    /// Its id.
+    /// Its id: its folder is called that.
+    #[serde(skip)]
     pub id: String,
     /// What it is called.
     pub name: String,
@@ -37,7 +38,8 @@ pub struct StoredVoice {
 /// Somebody's consent to be imitated, as a recording.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consent {
-    /// Its id.
+    /// Its id: its folder is called that.
+    #[serde(skip)]
     pub id: String,
     /// What it is called.
     pub name: String,
@@ -65,6 +67,8 @@ pub struct VoiceStore {
 struct Known {
     voices: BTreeMap<String, StoredVoice>,
     consents: BTreeMap<String, Consent>,
+    /// Consents of voices that are not among them, because theirs are not there; by the ids of the voices.
+    left_out: BTreeMap<String, String>,
 }
 
 impl VoiceStore {
@@ -105,16 +109,19 @@ impl VoiceStore {
         self.voices.prepare()?;
         self.consents.prepare()?;
         sync(folder)?;
-        let consents: BTreeMap<_, Consent> = self.consents.read()?.into_iter().collect();
-        let mut voices: BTreeMap<_, StoredVoice> = self.voices.read()?.into_iter().collect();
-        voices.retain(|id, voice: &mut StoredVoice| {
-            let is_allowed = consents.contains_key(&voice.consent);
-            if !is_allowed {
+        let mut known = Known::default();
+        for (id, consent) in self.consents.read::<Consent>()? {
+            known.consents.insert(id.clone(), Consent { id, ..consent });
+        }
+        for (id, voice) in self.voices.read::<StoredVoice>()? {
+            if known.consents.contains_key(&voice.consent) {
+                known.voices.insert(id.clone(), StoredVoice { id, ..voice });
+            } else {
                 tracing::warn!("voice {id} is left out: there is no consent {}", quoted(&voice.consent));
+                known.left_out.insert(id, voice.consent);
             }
-            is_allowed
-        });
-        *self.known.write() = Some(Known { voices, consents });
+        }
+        *self.known.write() = Some(known);
         *writing = Some(lock);
         Ok(())
     }
@@ -220,7 +227,7 @@ impl VoiceStore {
         .await
     }
 
-    /// Deletes a voice; says whether there was one.
+    /// Deletes a voice, one that is damaged or left out too; says whether there was one.
     ///
     /// # Errors
     /// The disk refuses.
@@ -290,7 +297,7 @@ impl VoiceStore {
         .await
     }
 
-    /// Deletes a consent, and before it the voices that were made with it; says whether there was one.
+    /// Deletes a consent, and before it the voices that were made with it, those that are left out too; says whether there was one.
     ///
     /// # Errors
     /// The disk refuses.
@@ -298,31 +305,30 @@ impl VoiceStore {
         let id = id.to_owned();
         self.work(move |store| {
             let _writing = store.writing.lock();
-            let voices = store.with(|known| {
-                known.consents.contains_key(&id).then(|| {
-                    let of_it = known.voices.values().filter(|voice| voice.consent == id);
-                    of_it.map(|voice| voice.id.clone()).collect::<Vec<_>>()
-                })
+            let voices: Vec<_> = store.with(|known| {
+                let listed = known.voices.iter().map(|(voice, StoredVoice { consent, .. })| (voice, consent));
+                let of_it = listed.chain(&known.left_out).filter(|(_, consent)| **consent == id);
+                of_it.map(|(voice, _)| voice.clone()).collect()
             });
-            let Some(voices) = voices else { return Ok(false) };
-            for voice in voices {
-                store.forget_voice(&voice)?;
+            for voice in &voices {
+                store.forget_voice(voice)?;
             }
-            store.consents.remove(&id)?;
-            store.change(|known| known.consents.remove(&id));
-            Ok(true)
+            let was_there = store.consents.remove(&id)?;
+            let was_known = store.change(|known| known.consents.remove(&id).is_some());
+            Ok(was_there || was_known || !voices.is_empty())
         })
         .await
     }
 
     /// Deletes a voice while nobody else writes.
     fn forget_voice(&self, id: &str) -> Result<bool, Error> {
-        if !self.has_voice(id) {
-            return Ok(false);
-        }
-        self.voices.remove(id)?;
-        self.change(|known| known.voices.remove(id));
-        Ok(true)
+        let was_there = self.voices.remove(id)?;
+        // Whether or not somebody was faster.
+        let was_known = self.change(|known| {
+            known.left_out.remove(id);
+            known.voices.remove(id).is_some()
+        });
+        Ok(was_there || was_known)
     }
 
     fn check_room(&self, what: &'static str, n_kept: usize) -> Result<(), Error> {
@@ -338,8 +344,8 @@ impl VoiceStore {
         }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) {
-        change(self.known.write().get_or_insert_default());
+    fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(self.known.write().get_or_insert_default())
     }
 
     /// Looks something up: in memory, once the folder was read.
@@ -465,8 +471,60 @@ mod tests {
         fs::create_dir(&part).expect("made");
         fs::create_dir(voices.join("others")).expect("made");
         drop(store);
-        assert_eq!(self::store(folder.path(), 9).voices().await?, [whole]);
+        let store = self::store(folder.path(), 9);
+        assert_eq!(store.voices().await?, slice::from_ref(&whole));
         assert!(!part.exists() && voices.join("others").exists() && voices.join(&damaged.id).exists());
+        // Nobody's recording is kept for ever because its record is damaged, or because somebody took the rest away.
+        fs::remove_dir_all(voices.join(&whole.id)).expect("there");
+        for id in [&damaged.id, &whole.id] {
+            assert!(store.remove_voice(id).await? && !store.remove_voice(id).await?, "{id}");
+        }
+        assert_eq!(store.voices().await?, []);
+        assert_eq!(fs::read_dir(&voices).expect("there").count(), 1, "what others put there");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn voices_without_their_consent_are_left_out_and_go_with_it() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (lost, stays, voices) = {
+            let store = store(folder.path(), 9);
+            let mut made = Vec::new();
+            for name in ["lost", "stays"] {
+                let consent = store.add_consent(name.to_owned(), "en".to_owned(), recording()).await?.id;
+                let voice = store.add_voice(name.to_owned(), consent.clone(), recording()).await?;
+                made.push((consent, voice));
+            }
+            let [(lost, _), (_, stays)]: [(String, StoredVoice); 2] = made.try_into().expect("two");
+            (lost, stays, folder.path().join("voices"))
+        };
+        fs::write(folder.path().join("consents").join(&lost).join("record.json"), "{").expect("written");
+        let store = store(folder.path(), 9);
+        assert_eq!(store.voices().await?, slice::from_ref(&stays));
+        assert_eq!(fs::read_dir(&voices).expect("there").count(), 2);
+        assert!(store.remove_consent(&lost).await? && !store.remove_consent(&lost).await?);
+        assert_eq!(fs::read_dir(&voices).expect("there").count(), 1);
+        assert!(!folder.path().join("consents").join(&lost).exists());
+        assert!(store.remove_voice(&stays.id).await?);
+        assert_eq!(fs::read_dir(&voices).expect("there").count(), 0);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn recordings_are_nobody_elses_business() -> Result<(), Error> {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("kept");
+        let store = store(&root, 9);
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), recording()).await?;
+        store.rename_consent(&consent.id, "I".to_owned()).await?;
+        let entry = root.join("consents").join(&consent.id);
+        let files = ["record.json", "recording.wav"].map(|name| entry.join(name));
+        for path in [&root, &root.join("consents"), &entry, &root.join(".lock")].into_iter().chain(&files) {
+            let mode = fs::metadata(path).expect("there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+        }
         Ok(())
     }
 
