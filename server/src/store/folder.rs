@@ -64,12 +64,11 @@ impl Folder {
         Ok(found)
     }
 
-    /// An id that no other entry has, and that nobody guesses.
-    pub(super) fn new_id(&self) -> String {
-        use std::hash::{BuildHasher, RandomState};
-        // Keys from the system's randomness, hashed by themselves.
-        let random = || RandomState::new().hash_one(std::process::id());
-        format!("{}{:016x}{:016x}", self.prefix, random(), random())
+    /// An id that no other entry has, and that nobody guesses: whoever knows one speaks with the voice.
+    pub(super) fn new_id(&self) -> Result<String, Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| Error::Random(error.to_string()))?;
+        Ok(format!("{}{:032x}", self.prefix, u128::from_ne_bytes(bytes)))
     }
 
     /// Whether this is an id as they are made here: nothing else ever becomes part of a path.

@@ -52,6 +52,9 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// The system has no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(String),
     /// The thread that was to do it came to grief.
     #[error("the work was not done: {0}")]
     Thread(String),
@@ -70,6 +73,7 @@ impl From<Error> for crate::error::Error {
             | Error::Taken { .. }
             | Error::Io { .. }
             | Error::Damaged { .. }
+            | Error::Random(_)
             | Error::Thread(_) => Self::internal(error),
         }
     }

@@ -219,7 +219,7 @@ impl VoiceStore {
         self.work(move |store| {
             let _writing = store.writing.lock();
             store.check_voice(Some(&consent))?;
-            let voice = StoredVoice { id: store.voices.new_id(), name, consent, created_at: now() };
+            let voice = StoredVoice { id: store.voices.new_id()?, name, consent, created_at: now() };
             store.voices.add(&voice.id, &voice, &sample)?;
             store.change(|known| known.voices.insert(voice.id.clone(), voice.clone()));
             Ok(voice)
@@ -272,7 +272,7 @@ impl VoiceStore {
         self.work(move |store| {
             let _writing = store.writing.lock();
             store.check_consent()?;
-            let consent = Consent { id: store.consents.new_id(), name, language, created_at: now() };
+            let consent = Consent { id: store.consents.new_id()?, name, language, created_at: now() };
             store.consents.add(&consent.id, &consent, &recording)?;
             store.change(|known| known.consents.insert(consent.id.clone(), consent.clone()));
             Ok(consent)
@@ -467,7 +467,7 @@ mod tests {
         let damaged = store.add_voice("damaged".to_owned(), consent.id.clone(), recording()).await?;
         let voices = folder.path().join("voices");
         fs::write(voices.join(&damaged.id).join("record.json"), "{").expect("written");
-        let part = voices.join(format!(".{}.part", store.voices.new_id()));
+        let part = voices.join(format!(".{}.part", store.voices.new_id()?));
         fs::create_dir(&part).expect("made");
         fs::create_dir(voices.join("others")).expect("made");
         drop(store);
@@ -539,8 +539,8 @@ mod tests {
             assert!(!store.remove_voice(id).await?, "{id:?}");
             assert!(!store.voices.is_id(id), "{id:?}");
         }
-        assert!(store.consents.is_id(&consent.id) && store.voices.is_id(&store.voices.new_id()));
-        assert_ne!(store.voices.new_id(), store.voices.new_id());
+        assert!(store.consents.is_id(&consent.id) && store.voices.is_id(&store.voices.new_id()?));
+        assert_ne!(store.voices.new_id()?, store.voices.new_id()?);
         assert_eq!(store.consents().await?, [consent]);
         Ok(())
     }
