@@ -190,6 +190,27 @@ fn what_will_not_be_kept_is_refused_before_its_recording_is_read() {
 }
 
 #[test]
+fn web_pages_of_others_change_nothing() {
+    let (server, _folder) = start("cors_origins = [\"https://app.example.org\"]");
+    let consent = consent(&server);
+    let form = form_with(&[("name", "me"), ("language", "en")], "recording", Some(&noise(1.0, 1)));
+    let from = |origin: &str| {
+        let head = head(CONSENTS, &format!("Origin: {origin}\r\n"), form.len());
+        server.send(&[head.as_slice(), &form].concat())
+    };
+    for origin in ["https://evil.example.org", "null", "http://localhost"] {
+        let refused = from(origin);
+        assert_eq!((refused.status, refused.error().0.as_str()), (403, "origin_not_allowed"), "{origin}");
+    }
+    let delete = format!("DELETE {CONSENTS}/{consent} HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\n\r\n");
+    assert_eq!(server.send(delete.as_bytes()).status, 403);
+    assert_eq!(server.get(CONSENTS).json()["data"].as_array().expect("a list").len(), 1);
+    for origin in ["https://app.example.org", "http://x"] {
+        assert_eq!(from(origin).status, 200, "{origin}");
+    }
+}
+
+#[test]
 fn ids_lead_to_no_file() {
     let (server, folder) = start("");
     let consent = consent(&server);

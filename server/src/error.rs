@@ -79,6 +79,9 @@ pub enum Error {
     /// No API key, or a wrong one.
     #[error("no valid API key; send one as `Authorization: Bearer KEY`")]
     Unauthorized,
+    /// A web page asks for a change that may not. Browsers show it to nobody.
+    #[error("web pages of {0} may change nothing here; serve.cors_origins says which may")]
+    ForeignOrigin(String),
     /// The model is not served here.
     #[error("model: {0} is not served here; GET /v1/models lists what is")]
     ModelNotFound(String),
@@ -328,6 +331,7 @@ impl Error {
             Self::SlowUpload { .. } => (StatusCode::BAD_REQUEST, INVALID, "upload_timeout", None, ByStatus),
             Self::SlowReader { .. } => (StatusCode::BAD_REQUEST, INVALID, "read_timeout", None, ByStatus),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key", None, ByStatus),
+            Self::ForeignOrigin(_) => (StatusCode::FORBIDDEN, INVALID, "origin_not_allowed", None, ByStatus),
             Self::ModelNotFound(_) => {
                 (StatusCode::NOT_FOUND, INVALID, "model_not_found", Some("model"), ByStatus)
             }
@@ -547,6 +551,7 @@ mod tests {
             (Error::SlowUpload { what: "the body", limit_secs: 1.0 }, 400, "upload_timeout"),
             (Error::SlowReader { limit_secs: 1.0 }, 400, "read_timeout"),
             (Error::Unauthorized, 401, "invalid_api_key"),
+            (Error::ForeignOrigin("x".to_owned()), 403, "origin_not_allowed"),
             (Error::Displaced { min_bytes_per_sec: 1 }, 408, "upload_displaced"),
             (Error::ModelNotFound(model()), 404, "model_not_found"),
             (Error::NoRoute, 404, "not_found"),

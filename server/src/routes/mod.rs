@@ -8,6 +8,7 @@ mod health;
 mod json;
 mod metrics;
 mod models;
+mod origin;
 mod recording;
 pub mod request;
 mod schema;

@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub(super) use speech::{
-    ConsentForm, ConsentName, KeepRefusals, LookRefusals, Speech, SpeechBody, VoiceForm,
+    ConsentForm, ConsentName, KeepRefusals, LookRefusals, RemoveRefusals, Speech, SpeechBody, VoiceForm,
 };
 
 /// The form of `POST /v1/audio/transcriptions`.

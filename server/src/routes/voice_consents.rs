@@ -13,8 +13,9 @@ use super::{
     fields::{Fields, number},
     form::Field,
     json::{self, Members},
+    origin::KnownOrigin,
     recording::{check_name, receive, required},
-    schema::{ConsentForm, ConsentName, KeepRefusals, LookRefusals},
+    schema::{ConsentForm, ConsentName, KeepRefusals, LookRefusals, RemoveRefusals},
     voices::known_id,
 };
 use crate::{
@@ -91,6 +92,7 @@ impl From<Consent> for ConsentObject {
 )]
 pub(super) async fn create_consent(
     State(state): State<Arc<AppState>>,
+    _: KnownOrigin,
     request: Request,
 ) -> Result<Json<ConsentObject>, Error> {
     let (head, body) = request.into_parts();
@@ -166,6 +168,7 @@ pub(super) async fn retrieve_consent(
 )]
 pub(super) async fn rename_consent(
     State(state): State<Arc<AppState>>,
+    _: KnownOrigin,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<ConsentObject>, Error> {
@@ -183,10 +186,11 @@ pub(super) async fn rename_consent(
 #[utoipa::path(
     delete, path = "/v1/audio/voice_consents/{*id}", tag = "speech", security(("key" = []), ()),
     params(("id" = String, Path, description = "The consent's id.")),
-    responses((status = 200, description = "It is no more.", body = ConsentDeleted), LookRefusals)
+    responses((status = 200, description = "It is no more.", body = ConsentDeleted), RemoveRefusals)
 )]
 pub(super) async fn delete_consent(
     State(state): State<Arc<AppState>>,
+    _: KnownOrigin,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ConsentDeleted>, Error> {
     let id = known_id(id)?;

@@ -13,8 +13,9 @@ use utoipa::ToSchema;
 use super::{
     fields::Fields,
     form::Field,
+    origin::KnownOrigin,
     recording::{check_name, receive, required},
-    schema::{KeepRefusals, LookRefusals, VoiceForm},
+    schema::{KeepRefusals, LookRefusals, RemoveRefusals, VoiceForm},
 };
 use crate::{
     error::{Error, quoted},
@@ -82,6 +83,7 @@ impl From<StoredVoice> for VoiceObject {
 )]
 pub(super) async fn create_voice(
     State(state): State<Arc<AppState>>,
+    _: KnownOrigin,
     request: Request,
 ) -> Result<Json<VoiceObject>, Error> {
     let (head, body) = request.into_parts();
@@ -117,10 +119,11 @@ pub(super) async fn list_voices(State(state): State<Arc<AppState>>) -> Result<Js
 #[utoipa::path(
     delete, path = "/v1/audio/voices/{*id}", tag = "speech", security(("key" = []), ()),
     params(("id" = String, Path, description = "The voice's id.")),
-    responses((status = 200, description = "It is no more.", body = VoiceDeleted), LookRefusals)
+    responses((status = 200, description = "It is no more.", body = VoiceDeleted), RemoveRefusals)
 )]
 pub(super) async fn delete_voice(
     State(state): State<Arc<AppState>>,
+    _: KnownOrigin,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<VoiceDeleted>, Error> {
     let id = known_id(id)?;

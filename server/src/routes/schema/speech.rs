@@ -217,7 +217,7 @@ pub(in crate::routes) struct KeepRefusals;
 
 impl IntoResponses for KeepRefusals {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        refusals(&[400, 401, 404, 405, 408, 413, 415, 429, 500, 503, 504])
+        refusals(&[400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503, 504])
     }
 }
 
@@ -227,5 +227,14 @@ pub(in crate::routes) struct LookRefusals;
 impl IntoResponses for LookRefusals {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         refusals(&[400, 401, 404, 405, 500, 503])
+    }
+}
+
+/// How something that is kept is not taken away.
+pub(in crate::routes) struct RemoveRefusals;
+
+impl IntoResponses for RemoveRefusals {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        refusals(&[400, 401, 403, 404, 405, 500, 503])
     }
 }
