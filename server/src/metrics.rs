@@ -144,6 +144,7 @@ pub struct Metrics {
     ttfa_secs: Histogram,
     phase_secs: Histograms<PhaseLabels>,
     tokens: Counter,
+    patches: Counter,
     cancelled: Family<PhaseLabels, Counter>,
     rejected: Family<ReasonLabels, Counter>,
     batch_size: Histogram,
@@ -168,6 +169,7 @@ impl Metrics {
             ttfa_secs: Buckets(&PHASE_BUCKETS).new_metric(),
             phase_secs: histograms(&PHASE_BUCKETS),
             tokens: Counter::default(),
+            patches: Counter::default(),
             cancelled: Family::default(),
             rejected: Family::default(),
             batch_size: Buckets(&BATCH_BUCKETS).new_metric(),
@@ -233,7 +235,8 @@ impl Metrics {
             "Time spent in each part of a request; those of a transcription add up",
             self.phase_secs.clone(),
         );
-        to.register("speechd_tokens", "Tokens that were written, or patches spoken", self.tokens.clone());
+        to.register("speechd_tokens", "Tokens that were written", self.tokens.clone());
+        to.register("speechd_patches", "Patches of sound that were spoken", self.patches.clone());
         to.register(
             "speechd_cancelled",
             "Requests whose client left, by where they were",
@@ -323,8 +326,9 @@ impl Metrics {
         self.audio_secs.get_or_create(&TaskLabels { task, model: labels.model }).inc_by(audio_secs);
     }
 
-    /// A text was spoken: so much sound, so much time from the end of its request.
-    pub fn spoken(&self, model: &str, audio_secs: f64, time: Duration) {
+    /// A text was spoken: so much sound, in so many patches, so much time from the end of its request.
+    pub fn spoken(&self, model: &str, audio_secs: f64, n_patches: usize, time: Duration) {
+        self.patches.inc_by(n_patches as u64);
         let labels = ModelLabels { model: model.to_owned() };
         if audio_secs > 0.0 {
             self.rtf.get_or_create(&labels).observe(time.as_secs_f64() / audio_secs);
@@ -402,7 +406,7 @@ mod tests {
             metrics.phase(phase, second);
         }
         metrics.transcribed("a\"b", Task::Transcribe, 10.0, second, 0.5);
-        metrics.spoken("a\"b", 4.0, second);
+        metrics.spoken("a\"b", 4.0, 7, second);
         metrics.first_text(second);
         metrics.first_sound(second);
         metrics.step(3);
@@ -462,6 +466,7 @@ mod tests {
             r#"speechd_rtf_bucket{le="0.1",model="a\"b"} 1"#,
             r#"speechd_model_loaded{model="a\"b"} 0"#,
             "speechd_tokens_total 3",
+            "speechd_patches_total 7",
             "speechd_ttft_seconds_count 1",
             "speechd_ttfa_seconds_count 1",
             r#"speechd_audio_seconds_total{task="speak",model="a\"b"} 4.0"#,

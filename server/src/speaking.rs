@@ -13,7 +13,7 @@ use crate::{
     config::Serve,
     engine::{Bounds, CorePermit, Engine},
     error::{Error, quoted},
-    metrics::Metrics,
+    metrics::{Metrics, Phase},
     store::VoiceStore,
 };
 
@@ -67,7 +67,8 @@ impl Speaking {
     ) -> anyhow::Result<Self> {
         let worker = SynthesisWorker::new(&synthesizer, serve.max_batch_rows);
         // The longest text is read in milliseconds.
-        let engine = Engine::start(name, worker, Bounds::of(serve), 1, Arc::clone(&cores), metrics)
+        let (bounds, turns) = (Bounds::of(serve), Arc::clone(&cores));
+        let engine = Engine::start_in((name, Phase::Speak), worker, bounds, 1, turns, metrics)
             .context("no threads for the model")?;
         let thread_name = format!("learn-{name}");
         let learner = ThreadPoolBuilder::new()

@@ -78,13 +78,28 @@ struct Caller<W: Worker> {
 }
 
 impl<W: Worker + 'static> Engine<W> {
-    /// Starts the model's threads, named after it: one runs the model, `n_preparing` prepare requests. On Linux they are as nice
-    /// as the thread that calls this.
+    /// Starts the threads of a model that decodes, named after it: one runs the model, `n_preparing` prepare requests. On Linux they are
+    /// as nice as the thread that calls this.
     ///
     /// # Errors
     /// When the system has no thread left.
     pub fn start(
         name: &str,
+        worker: W,
+        bounds: Bounds,
+        n_preparing: usize,
+        cores: Arc<CorePermit>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        Self::start_in((name, Phase::DecodeSteps), worker, bounds, n_preparing, cores, metrics)
+    }
+
+    /// The same of a model for which requests are in this phase while it works on them.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start_in(
+        (name, phase): (&str, Phase),
         worker: W,
         bounds: Bounds,
         n_preparing: usize,
@@ -104,7 +119,8 @@ impl<W: Worker + 'static> Engine<W> {
             .panic_handler(|_| tracing::error!("a request could not be prepared: it panicked"))
             .build()?;
         let thread = thread::Builder::new().name(format!("model-{name}")).spawn(move || {
-            Desk { worker, queue, callers: BTreeMap::new(), next_id: 0, cores, room, metrics: counts }.work();
+            Desk { worker, phase, queue, callers: BTreeMap::new(), next_id: 0, cores, room, metrics: counts }
+                .work();
         })?;
         Ok(Self {
             admission,
@@ -176,6 +192,8 @@ impl<W: Worker> Drop for Engine<W> {
 /// The model's thread.
 struct Desk<W: Worker> {
     worker: W,
+    /// Where requests are that it works on.
+    phase: Phase,
     queue: mpsc::Receiver<Job<W>>,
     callers: BTreeMap<u64, Caller<W>>,
     next_id: u64,
@@ -209,12 +227,12 @@ impl<W: Worker> Desk<W> {
     }
 
     fn drop_unwanted(&mut self) {
-        let Self { callers, worker, metrics, .. } = self;
+        let Self { callers, worker, phase, metrics, .. } = self;
         callers.retain(|id, caller| {
             let is_wanted = !caller.events.is_closed();
             if !is_wanted {
                 let had_begun = worker.leave(*id);
-                metrics.cancelled(if had_begun { Phase::DecodeSteps } else { Phase::Queue });
+                metrics.cancelled(if had_begun { *phase } else { Phase::Queue });
                 tracing::info!(parent: &caller.span, "given up: nobody waits for the result any more");
             }
             is_wanted
@@ -300,8 +318,9 @@ mod tests {
     use models::StepReport;
 
     use super::*;
+    use crate::state::Models;
 
-    /// A request of so many steps; `fails` says how it goes wrong in its first one.
+    /// A request of so many steps; `fails` says how it goes wrong in its first one, or in all.
     #[derive(Clone, Copy)]
     struct Count {
         n_steps: usize,
@@ -313,6 +332,8 @@ mod tests {
         Alone,
         Batch,
         Panic,
+        /// Each takes a millisecond.
+        Slow,
     }
 
     /// Counts to a request's number, a step each, all requests at once.
@@ -360,17 +381,24 @@ mod tests {
                     }
                     Some(Fault::Batch) => return Err(models::Error::Tokenizer("all bad".to_owned())),
                     Some(Fault::Panic) => panic!("as the test wants it"),
+                    Some(Fault::Slow) => {
+                        thread::sleep(Duration::from_millis(1));
+                        tell(*id, Update::Part(*n));
+                    }
                     None if *n < request.n_steps => tell(*id, Update::Part(*n)),
                     None => tell(*id, Update::Done(*n)),
                 }
             }
-            self.requests.retain(|_, (request, n)| *n < request.n_steps && request.fails.is_none());
+            self.requests.retain(|_, (request, n)| {
+                *n < request.n_steps && matches!(request.fails, None | Some(Fault::Slow))
+            });
             Ok(StepReport { n_rows })
         }
     }
 
     struct Stage {
         engine: Engine<Counter>,
+        metrics: Arc<Metrics>,
         gate: Arc<AtomicBool>,
         log: Arc<Mutex<Vec<u64>>>,
     }
@@ -381,8 +409,10 @@ mod tests {
             let (gate, log) = (worker.gate.clone(), worker.log.clone());
             let bounds = Bounds { max_requests, max_audio_secs: 1e9 };
             let metrics = Arc::new(Metrics::new([].iter()));
-            let engine = Engine::start("test", worker, bounds, 2, Arc::default(), metrics).expect("a thread");
-            Self { engine, gate, log }
+            let counts = Arc::clone(&metrics);
+            let engine = Engine::start_in(("test", Phase::Speak), worker, bounds, 2, Arc::default(), counts)
+                .expect("a thread");
+            Self { engine, metrics, gate, log }
         }
 
         async fn submit(&self, n_steps: usize, fails: Option<Fault>) -> Events<usize, usize> {
@@ -435,6 +465,18 @@ mod tests {
         stage.until_empty().await;
         let n_steps = stage.log.lock().expect("whole").iter().filter(|id| **id == 0).count();
         assert!(n_steps <= 1, "{n_steps} steps for nobody");
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_counts_where_it_was() {
+        let stage = Stage::new(2);
+        let mut events = stage.submit(1_000_000, Some(Fault::Slow)).await;
+        stage.open();
+        assert!(matches!(events.recv().await, Some(Event::Part(1))));
+        drop(events);
+        stage.until_empty().await;
+        let page = stage.metrics.encode(&Models::new([]));
+        assert!(page.contains(r#"speechd_cancelled_total{phase="speak"} 1"#), "{page}");
     }
 
     #[tokio::test]

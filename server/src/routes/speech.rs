@@ -30,7 +30,7 @@ use tokio::{
     task::spawn_blocking,
     time::{timeout, timeout_at},
 };
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use utoipa::ToSchema;
 
 use self::request::SpeechRequest;
@@ -228,8 +228,7 @@ impl Running {
     fn note(&self, spoken: &Spoken) {
         let Spoken { n_symbols, n_patches, duration_secs, .. } = *spoken;
         let (metrics, time) = (&self.state.metrics, self.terms.received.elapsed());
-        metrics.spoken(&self.speaking.name, duration_secs, time);
-        metrics.tokens(n_patches);
+        metrics.spoken(&self.speaking.name, duration_secs, n_patches, time);
         metrics.phase(Phase::Speak, self.began.elapsed());
         let (model, total_secs) = (&*self.speaking.name, time.as_secs_f64());
         tracing::info!(model, audio_secs = duration_secs, n_symbols, n_patches, total_secs, "spoken");
@@ -249,8 +248,9 @@ impl Running {
     fn into_pieces(self, first: Said) -> Pieces {
         // One is on its way; the others wait where they can be let go of.
         let (sender, receiver) = channel(1);
-        tokio::spawn(self.hand_on(first, sender).instrument(tracing::Span::current()));
-        Pieces { receiver }
+        let span = Span::current();
+        tokio::spawn(self.hand_on(first, sender).instrument(span.clone()));
+        Pieces { receiver, span }
     }
 
     /// Fetches pieces until the last or an error, and keeps them until they are taken. Sound is made faster than it is listened to,
@@ -324,6 +324,8 @@ fn encode(mut encoder: Encoder, samples: &[f32], is_last: bool) -> Result<(Vec<u
 /// Pieces on their way to the client. Dropping it ends the work.
 struct Pieces {
     receiver: Receiver<Result<Piece, Error>>,
+    /// The request's.
+    span: Span,
 }
 
 impl Pieces {
@@ -331,8 +333,11 @@ impl Pieces {
     fn into_stream(self) -> impl Stream<Item = Result<Piece, Error>> + Send + 'static {
         stream::unfold(Some(self), |pieces| async move {
             let mut pieces = pieces?;
-            let broken = || Err(Error::Internal(anyhow::anyhow!("the speech broke off")));
-            let piece = pieces.receiver.recv().await.unwrap_or_else(broken);
+            let piece = pieces.receiver.recv().await.unwrap_or_else(|| {
+                // Whoever was to send it came to grief, and tells nobody.
+                tracing::error!(parent: &pieces.span, "the speech broke off");
+                Err(Error::Internal(anyhow::anyhow!("the speech broke off")))
+            });
             let goes_on = matches!(piece, Ok(Piece::Sound(_)));
             Some((piece, goes_on.then_some(pieces)))
         })

@@ -280,7 +280,7 @@ fn pieces(sent: Vec<Result<Piece, Error>>) -> Pieces {
     for piece in sent {
         sender.try_send(piece).map_err(drop).expect("room");
     }
-    Pieces { receiver }
+    Pieces { receiver, span: Span::none() }
 }
 
 fn spoken() -> Spoken {
