@@ -47,6 +47,8 @@ def main():
     args = parser.parse_args()
     speechd, model_dir, audio = args.speechd.resolve(), args.model.resolve(), args.audio.resolve()
     parts = args.only or ([] if args.schemathesis else PARTS)
+    if "speech" in (args.only or []) and not args.speaker:
+        parser.error("--only speech needs --speaker")
     with wave.open(str(audio)) as file:
         duration_secs = file.getnframes() / file.getframerate()
 

@@ -1,6 +1,6 @@
 //! Any bytes as the JSON body of a request to speak: a request whose options are possible, or a typed error:
-//! `cargo +nightly fuzz run speech fuzz/corpus/speech` in `server/`. The stable forms of this search are the properties in
-//! `server/src/routes/speech/request.rs`.
+//! `cargo +nightly fuzz run speech fuzz/corpus/speech ../tests/fixtures/speech-requests` in `server/`. The stable forms of this search are
+//! the properties in `server/src/routes/speech/request.rs`, which reads these fixtures, too.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -9,9 +9,9 @@ use axum::{
 use futures_util::StreamExt;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::Number;
 use tokio::time::timeout;
 
 use super::form::shown_name;
@@ -65,9 +65,21 @@ async fn collect(body: Body) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// A value, as far as bodies have it: what is in a list is read and forgotten. An object has its members in their order, those that are
+/// given twice included.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Node {
+    Null,
+    Switch(bool),
+    Number(Number),
+    Text(String),
+    List,
+    Object(Vec<(String, Node)>),
+}
+
 /// The members of an object, taken by name.
 pub(super) struct Members {
-    all: Vec<(String, Value)>,
+    all: Vec<(String, Node)>,
     /// Every name that was asked for.
     asked: Vec<&'static str>,
 }
@@ -78,27 +90,29 @@ impl Members {
     /// # Errors
     /// Bytes that are no JSON, or JSON that is no object.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let object: Object = serde_json::from_slice(bytes).map_err(|error| {
+        let node = serde_json::from_slice(bytes).map_err(|error: serde_json::Error| {
             // What the parser repeats of the client's text may be anything.
             let place = format!("line {}, column {}", error.line(), error.column());
             Error::Json(match error.classify() {
-                serde_json::error::Category::Data => "it is not an object".into(),
                 serde_json::error::Category::Eof => "it breaks off".into(),
                 _ => format!("it is not JSON: see {place}").into(),
             })
         })?;
-        Ok(Self { all: object.0, asked: Vec::new() })
+        match node {
+            Node::Object(all) => Ok(Self { all, asked: Vec::new() }),
+            _ => Err(Error::Json("it is not an object".into())),
+        }
     }
 
     /// The value of a member that may be given once; `null` is as good as none.
-    pub(super) fn take(&mut self, name: &'static str) -> Result<Option<Value>, Error> {
+    pub(super) fn take(&mut self, name: &'static str) -> Result<Option<Node>, Error> {
         self.asked.push(name);
         let Some(position) = self.all.iter().position(|(found, _)| found == name) else { return Ok(None) };
         let (_, value) = self.all.remove(position);
         if self.all.iter().any(|(found, _)| found == name) {
             return Err(Error::invalid(name, "given twice"));
         }
-        Ok(Some(value).filter(|value| !value.is_null()))
+        Ok(Some(value).filter(|value| *value != Node::Null))
     }
 
     /// A text.
@@ -108,13 +122,19 @@ impl Members {
 
     /// A number with a fraction.
     pub(super) fn number(&mut self, name: &'static str) -> Result<Option<f64>, Error> {
-        let number = |value: Value| value.as_f64().ok_or_else(|| wrong(name, "a number", &value));
+        let number = |value: Node| match &value {
+            Node::Number(number) => number.as_f64().ok_or_else(|| wrong(name, "a number", &value)),
+            _ => Err(wrong(name, "a number", &value)),
+        };
         self.take(name)?.map(number).transpose()
     }
 
     /// A number without one, from 0.
     pub(super) fn integer(&mut self, name: &'static str) -> Result<Option<u64>, Error> {
-        let integer = |value: Value| value.as_u64().ok_or_else(|| wrong(name, "an integer from 0", &value));
+        let integer = |value: Node| match &value {
+            Node::Number(number) => number.as_u64().ok_or_else(|| wrong(name, "an integer from 0", &value)),
+            _ => Err(wrong(name, "an integer from 0", &value)),
+        };
         self.take(name)?.map(integer).transpose()
     }
 
@@ -128,50 +148,81 @@ impl Members {
 }
 
 /// A value that is a text.
-pub(super) fn text(name: &'static str, value: Value) -> Result<String, Error> {
+pub(super) fn text(name: &'static str, value: Node) -> Result<String, Error> {
     match value {
-        Value::String(text) => Ok(text),
+        Node::Text(text) => Ok(text),
         value => Err(wrong(name, "a string", &value)),
     }
 }
 
 /// That a value is of another type than the one that is expected.
-pub(super) fn wrong(name: &'static str, expected: &str, found: &Value) -> Error {
+pub(super) fn wrong(name: &'static str, expected: &str, found: &Node) -> Error {
     let found = match found {
-        Value::Null => "null".to_owned(),
-        Value::Bool(switch) => switch.to_string(),
-        Value::Number(number) => quoted(&number.to_string()),
-        Value::String(text) => quoted(text),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
+        Node::Null => "null".to_owned(),
+        Node::Switch(switch) => switch.to_string(),
+        Node::Number(number) => quoted(&number.to_string()),
+        Node::Text(text) => quoted(text),
+        Node::List => "a list".to_owned(),
+        Node::Object(_) => "an object".to_owned(),
     };
     Error::invalid(name, format!("{found} is not {expected}"))
 }
 
-/// Members in their order, those that are given twice included.
-struct Object(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Object {
+impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Collect;
 
         impl<'de> Visitor<'de> for Collect {
-            type Value = Object;
+            type Value = Node;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                f.write_str("a value")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+            fn visit_unit<E>(self) -> Result<Node, E> {
+                Ok(Node::Null)
+            }
+
+            fn visit_bool<E>(self, switch: bool) -> Result<Node, E> {
+                Ok(Node::Switch(switch))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
+                Ok(Node::Number(number.into()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
+                Ok(Node::Number(number.into()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Node, E> {
+                // JSON has no others than finite ones.
+                Ok(Number::from_f64(number).map_or(Node::Null, Node::Number))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+                Ok(Node::Text(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Node, E> {
+                Ok(Node::Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Node::List)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Object(members))
+                Ok(Node::Object(members))
             }
         }
 
-        deserializer.deserialize_map(Collect)
+        deserializer.deserialize_any(Collect)
     }
 }
 
@@ -228,6 +279,8 @@ mod tests {
             ("{\"secret\u{1b}\": }", "line 1"),
             ("{\"a\": nan}", "line 1"),
             ("{'a': 1}", "line 1"),
+            ("null", "not an object"),
+            ("{} {}", "line 1"),
         ] {
             let Err(error) = Members::parse(text.as_bytes()) else { panic!("{text} is read") };
             let message = error.to_string();
@@ -237,6 +290,20 @@ mod tests {
         assert!(Members::parse("[".repeat(100_000).as_bytes()).is_err());
         assert!(Members::parse(format!("{{\"a\": {}", "[".repeat(100_000)).as_bytes()).is_err());
         assert!(Members::parse(b"{\"a\": \"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn values_are_what_they_were_and_what_is_given_twice_is_seen() {
+        let body = r#"{"a": {"id": "x", "id": {"b": null}}, "b": [1, "[", {}], "c": -1.5, "d": 18446744073709551615}"#;
+        let node: Node = serde_json::from_str(body).expect("JSON");
+        let text = |text: &str| Node::Text(text.to_owned());
+        let object = |members: Vec<(&str, Node)>| {
+            Node::Object(members.into_iter().map(|(name, node)| (name.to_owned(), node)).collect())
+        };
+        let inner = object(vec![("id", text("x")), ("id", object(vec![("b", Node::Null)]))]);
+        let number = |number: f64| Node::Number(Number::from_f64(number).expect("finite"));
+        let largest = Node::Number(u64::MAX.into());
+        assert_eq!(node, object(vec![("a", inner), ("b", Node::List), ("c", number(-1.5)), ("d", largest)]));
     }
 
     #[test]

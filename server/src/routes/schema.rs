@@ -351,3 +351,31 @@ fn refusals(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
     };
     statuses.iter().map(refusal).collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::error::Error;
+
+    /// Names of fields.
+    pub(in crate::routes) struct Documented {
+        pub(in crate::routes) all: BTreeSet<String>,
+        pub(in crate::routes) required: BTreeSet<String>,
+    }
+
+    /// The fields of a body as the document has them.
+    pub(in crate::routes) fn documented<T: PartialSchema>() -> Documented {
+        let schema = serde_json::to_value(T::schema()).expect("JSON");
+        let all = schema["properties"].as_object().expect("properties").keys().cloned().collect();
+        let required = schema["required"].as_array().expect("a list").iter();
+        Documented { all, required: required.map(|name| name.as_str().expect("a name").to_owned()).collect() }
+    }
+
+    /// The fields that an error about one that is unknown lists.
+    pub(in crate::routes) fn known(error: &Error) -> BTreeSet<String> {
+        let Error::Unknown { known, .. } = error else { panic!("{error}") };
+        known.split(", ").map(str::to_owned).collect()
+    }
+}

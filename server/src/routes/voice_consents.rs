@@ -174,10 +174,7 @@ pub(super) async fn rename_consent(
 ) -> Result<Json<ConsentObject>, Error> {
     let id = known_id(id)?;
     let (head, body) = request.into_parts();
-    let mut members = Members::parse(&json::read(&head.headers, body, &state.config.serve).await?)?;
-    let name = members.text("name")?.ok_or(Error::Missing("name"))?;
-    members.finish()?;
-    check_name(&name)?;
+    let name = new_name(&json::read(&head.headers, body, &state.config.serve).await?)?;
     let consent = state.voices.rename_consent(&id, name).await?;
     consent.map(|consent| Json(consent.into())).ok_or_else(|| unknown(&id))
 }
@@ -203,6 +200,15 @@ pub(super) async fn delete_consent(
 
 fn unknown(id: &str) -> Error {
     Error::NotFound { what: "consent", id: quoted(id) }
+}
+
+/// The name that a body wants.
+fn new_name(body: &[u8]) -> Result<String, Error> {
+    let mut members = Members::parse(body)?;
+    let name = members.text("name")?.ok_or(Error::Missing("name"))?;
+    members.finish()?;
+    check_name(&name)?;
+    Ok(name)
 }
 
 /// The page of a list that a query asks for. Ids have nothing that would have to be escaped.
@@ -264,6 +270,27 @@ fn is_tag(tag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::schema::tests::{documented, known};
+
+    #[test]
+    fn the_document_has_the_fields_that_are_read() {
+        let fields = [Field { name: "frobnicate".to_owned(), value: String::new() }];
+        let read = known(&ConsentRequest::read(&fields, false).map(drop).expect_err("unknown"));
+        let documented = documented::<ConsentForm>();
+        assert_eq!(documented.required, documented.all);
+        assert_eq!(documented.all, &read | &[RECORDING.to_owned()].into());
+        let read = known(&new_name(br#"{"name": "I", "frobnicate": 1}"#).expect_err("unknown"));
+        let documented = self::documented::<ConsentName>();
+        assert_eq!((&documented.required, &documented.all), (&read, &read));
+    }
+
+    #[test]
+    fn names_are_given_once_and_make_sense() {
+        assert_eq!(new_name(br#"{"name": "I"}"#).expect("a name"), "I");
+        for body in [r#"{"name": "I", "name": "I"}"#, r#"{"name": ""}"#, r#"{"name": 1}"#, "{}", "[]"] {
+            assert_eq!(new_name(body.as_bytes()).expect_err("refused").status().as_u16(), 400, "{body}");
+        }
+    }
 
     #[test]
     fn pages_are_asked_for_by_name_and_within_limits() {

@@ -164,3 +164,26 @@ impl<'a> VoiceRequest<'a> {
         Ok(Self { name, consent })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::schema::tests::{documented, known};
+
+    #[test]
+    fn the_document_has_the_fields_that_are_read() {
+        let fields = [Field { name: "frobnicate".to_owned(), value: String::new() }];
+        let read = known(&VoiceRequest::read(&fields, false).map(drop).expect_err("unknown"));
+        let documented = documented::<VoiceForm>();
+        assert_eq!(documented.all, &read | &[SAMPLE.to_owned()].into());
+        // What a form has to have, it is missed for.
+        for name in &documented.all {
+            let others = documented.all.iter().filter(|other| *other != name && *other != SAMPLE);
+            let value = |name: &str| if name == "type" { SAMPLE } else { "x" };
+            let fields: Vec<_> =
+                others.map(|name| Field { name: name.clone(), value: value(name).to_owned() }).collect();
+            let is_missed = VoiceRequest::read(&fields, true).is_err();
+            assert_eq!(is_missed || name == SAMPLE, documented.required.contains(name), "{name}");
+        }
+    }
+}

@@ -4,9 +4,8 @@
 
 use audio::encode::AudioFormat;
 use models::SpeakOptions;
-use serde_json::Value;
 
-use super::super::json::{Members, text, wrong};
+use super::super::json::{Members, Node, text, wrong};
 use crate::{
     config::Speak,
     error::{Error, quoted},
@@ -97,22 +96,21 @@ fn input(text: String) -> Result<String, Error> {
 }
 
 /// A name, or an object that holds an id.
-fn voice(value: Value) -> Result<String, Error> {
+fn voice(value: Node) -> Result<String, Error> {
     let name = match value {
-        Value::Object(mut object) => {
-            let id = object.remove("id");
-            match (id, object.keys().next()) {
-                (Some(id), None) => text("voice", id)?,
-                (_, Some(other)) => {
-                    return Err(Error::invalid(
-                        "voice",
-                        format!("{} is not a key of it; id is", quoted(other)),
-                    ));
-                }
-                (None, None) => return Err(Error::invalid("voice", "the object has no id")),
+        Node::Object(members) => {
+            if let Some((other, _)) = members.iter().find(|(key, _)| key != "id") {
+                let message = format!("{} is not a key of it; id is", quoted(other));
+                return Err(Error::invalid("voice", message));
+            }
+            let mut ids = members.into_iter();
+            match (ids.next(), ids.next()) {
+                (Some((_, id)), None) => text("voice", id)?,
+                (None, _) => return Err(Error::invalid("voice", "the object has no id")),
+                (Some(_), Some(_)) => return Err(Error::invalid("voice", "its id is given twice")),
             }
         }
-        Value::String(name) => name,
+        Node::Text(name) => name,
         value => return Err(wrong("voice", "a name or an object with an id", &value)),
     };
     match name.chars().count() {
@@ -142,14 +140,20 @@ mod tests {
     use std::{collections::BTreeSet, sync::LazyLock};
 
     use proptest::prelude::*;
-    use serde_json::json;
-    use utoipa::PartialSchema;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::{config::Config, routes::schema::SpeechBody};
+    use crate::{
+        config::Config,
+        routes::schema::{
+            SpeechBody,
+            tests::{documented, known},
+        },
+    };
+
+    static DEFAULTS: LazyLock<Speak> = LazyLock::new(|| Config::load(None).expect("the defaults").speak);
 
     fn parse(body: &Value) -> Result<SpeechRequest, Error> {
-        static DEFAULTS: LazyLock<Speak> = LazyLock::new(|| Config::load(None).expect("the defaults").speak);
         SpeechRequest::parse(body.to_string().as_bytes(), &DEFAULTS)
     }
 
@@ -283,22 +287,111 @@ mod tests {
     }
 
     #[test]
+    fn a_voice_has_one_id() {
+        let body = r#"{"model": "m", "input": "a", "voice": {"id": "x", "id": "y"}}"#;
+        let error = sound(body.as_bytes()).expect_err("twice");
+        assert_eq!(error.body(None).error.param.as_deref(), Some("voice"));
+        assert!(error.to_string().contains("twice"), "{error}");
+    }
+
+    #[test]
     fn the_document_has_the_fields_that_are_read() {
-        let schema = serde_json::to_value(SpeechBody::schema()).expect("JSON");
-        let documented: BTreeSet<_> =
-            schema["properties"].as_object().expect("properties").keys().cloned().collect();
-        let message = parse(&body(&json!({"frobnicate": 1}))).expect_err("unknown").to_string();
-        let (_, known) = message.split_once("there are ").expect("a list");
-        assert_eq!(documented, known.split(", ").map(str::to_owned).collect());
+        let documented = documented::<SpeechBody>();
+        assert_eq!(documented.all, known(&parse(&body(&json!({"frobnicate": 1}))).expect_err("unknown")));
+        for name in &documented.all {
+            let is_missed = parse(&body(&json!({name: null}))).is_err();
+            assert_eq!(is_missed, documented.required.contains(name), "{name}");
+        }
+    }
+
+    /// What `server/fuzz/fuzz_targets/speech.rs` looks for: bytes are a request that is possible, or a typed error.
+    fn sound(body: &[u8]) -> Result<SpeechRequest, Error> {
+        let parsed = SpeechRequest::parse(body, &DEFAULTS);
+        match &parsed {
+            Ok(request) => {
+                request.options.check().expect("possible");
+                assert!((1..=MAX_INPUT_CHARS).contains(&request.input.chars().count()));
+            }
+            Err(error) => assert_eq!(error.status().as_u16(), 400, "{error:?}"),
+        }
+        parsed
+    }
+
+    #[test]
+    fn what_the_search_begins_with_is_sound() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/speech-requests");
+        let (mut n_taken, mut refused) = (0, BTreeSet::new());
+        for entry in std::fs::read_dir(folder).expect("a corpus") {
+            let path = entry.expect("a file").path();
+            match sound(&std::fs::read(&path).expect("read")) {
+                Ok(_) => n_taken += 1,
+                Err(error) => {
+                    refused.insert(error.code());
+                }
+            }
+        }
+        assert!(n_taken >= 3, "{n_taken}");
+        let all = [
+            "invalid_json",
+            "invalid_value",
+            "missing_required_parameter",
+            "unknown_parameter",
+            "unsupported_parameter",
+        ];
+        assert!(all.iter().all(|code| refused.contains(code)), "{refused:?}");
+    }
+
+    /// A value of any type, often one that some member may have.
+    fn value() -> impl Strategy<Value = Value> {
+        let word =
+            prop::sample::select(vec!["mp3", "aac", "pcm", "audio", "sse", "alloy", "ps", "Pashto", ""]);
+        let single = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (0_u64..80).prop_map(Value::from),
+            (-1.0..12.0_f64).prop_map(Value::from),
+            word.prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        single.prop_recursive(2, 8, 3, |inner| {
+            let key = prop::sample::select(vec!["id", "name"]).prop_map(str::to_owned);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..3)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_a_request_or_a_typed_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let defaults = Speak { model: String::new(), voice: String::new(), language: String::new(), speed: 1.0, seed: 0 };
-            if let Err(error) = SpeechRequest::parse(&bytes, &defaults) {
-                prop_assert_eq!(error.status().as_u16(), 400);
+            let _ = sound(&bytes);
+        }
+
+        /// A sound request some of whose members are something else, or are there twice.
+        #[test]
+        fn any_members_are_a_request_or_a_typed_error(
+            drawn in prop::collection::vec(
+                (prop::sample::select(vec![
+                    "model", "input", "voice", "instructions", "response_format", "stream_format", "speed", "language", "seed",
+                    "steps", "guidance", "temperature", "frobnicate",
+                ]), value(), any::<bool>()),
+                0..4,
+            ),
+        ) {
+            let mut members: Vec<_> =
+                [("model", "m"), ("input", "Hello."), ("voice", "alloy")].map(|(name, value)| (name, json!(value))).into();
+            for (name, value, is_beside) in drawn {
+                members.retain(|(known, _)| is_beside || *known != name);
+                members.push((name, value));
             }
+            let names: BTreeSet<_> = members.iter().map(|(name, _)| *name).collect();
+            let is_twice = names.len() < members.len();
+            let text: Vec<_> = members.iter().map(|(name, value)| format!("{name:?}: {value}")).collect();
+            let parsed = sound(format!("{{{}}}", text.join(", ")).as_bytes());
+            prop_assert!(parsed.is_err() || (!is_twice && !names.contains("frobnicate")));
         }
 
         #[test]
