@@ -29,7 +29,7 @@ const SAMPLE_RATE: u32 = 24_000;
 const MAX_OVERHEAD_BYTES: u64 = 64 << 10;
 /// Longest name of what is kept, characters.
 const MAX_NAME_CHARS: usize = 200;
-/// Loudest sample of a recording that is taken for silence: below the last of 16 bits' steps but a few.
+/// Loudest sample of a recording that is taken for silence: 60 dB below what there is room for.
 const SILENCE: f32 = 1e-3;
 
 /// The text fields of a form, and the recording in its part `file`.
