@@ -42,7 +42,7 @@ REFUSED = [
 def run(report, speechd, model_dir, callers):
     with Service(speechd, [f"{MODEL}={model_dir}"]) as service:
         for caller in callers(service.url):
-            speech(report, caller)
+            speech(report, caller, service)
             brought(report, caller)
 
 
@@ -56,7 +56,7 @@ def spoken(caller, **more):
     return response.content, response.response.headers["content-type"]
 
 
-def speech(report, caller):
+def speech(report, caller, service):
     pcm = b""
     for name, starts in STARTS.items():
         with report.check(ENDPOINT, f"{name}, {caller.name}", (ENDPOINT, f"response_format={name}"), "honoured"):
@@ -81,7 +81,12 @@ def speech(report, caller):
         assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0, usage
     with report.check(ENDPOINT, f"with_streaming_response, {caller.name}", (ENDPOINT, "stream_format"), "honoured"):
         pieces = caller.call(streamed_async if caller.is_async else streamed)
-        assert len(pieces) > 1 and b"".join(pieces) == pcm, f"{len(pieces)} pieces"
+        assert b"".join(pieces) == pcm, f"{len(pieces)} pieces"
+    with report.check(ENDPOINT, f"sound comes while it is made, {caller.name}", (ENDPOINT, "stream_format"), "honoured"):
+        early = early_async if caller.is_async else early_sync
+        n_running, n_more = caller.call(lambda client: early(client, service))
+        assert n_running == 1, f"the model has {n_running:.0f} requests when the first sound is here"
+        assert n_more > 3, f"{n_more} further pieces"
     for name, more in HONOURED:
         with report.check(ENDPOINT, f"{name}, {caller.name}", (ENDPOINT, name), "honoured"):
             assert len(spoken(caller, **more)[0]) > 1000
@@ -98,6 +103,25 @@ def speech(report, caller):
 def streamed(client):
     with client.audio.speech.with_streaming_response.create(**fields(response_format="pcm")) as response:
         return list(response.iter_bytes(4096))
+
+
+def running(service):
+    return service.metrics()[f'speechd_queue_requests{{model="{MODEL}"}}']
+
+
+def early_sync(client, service):
+    """Requests that the model has when the first sound of a long text is here, and how many pieces are to come."""
+    with client.audio.speech.with_streaming_response.create(**fields(input=TEXT * 80, response_format="pcm")) as response:
+        pieces = response.iter_bytes()
+        next(pieces)
+        return running(service), sum(1 for _ in pieces)
+
+
+async def early_async(client, service):
+    async with client.audio.speech.with_streaming_response.create(**fields(input=TEXT * 80, response_format="pcm")) as response:
+        pieces = response.iter_bytes()
+        await anext(pieces)
+        return running(service), len([None async for _ in pieces])
 
 
 async def streamed_async(client):

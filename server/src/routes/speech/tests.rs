@@ -1,5 +1,8 @@
 use audio::{DecodeAudio, Waveform, decode_bytes};
-use axum::{body::to_bytes, http::StatusCode};
+use axum::{
+    body::{BodyDataStream, to_bytes},
+    http::StatusCode,
+};
 use models::Device;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -85,6 +88,92 @@ async fn speak(state: &Arc<AppState>, more: &Value) -> Answer {
     send(state, "/v1/audio/speech", body.to_string()).await
 }
 
+/// Events of a speech, as they come.
+struct Coming {
+    pieces: BodyDataStream,
+    text: String,
+}
+
+impl Coming {
+    /// Speaks the longest text, which takes the model hundreds of steps.
+    async fn begin(state: &Arc<AppState>) -> Self {
+        let body = json!({
+            "model": "org/speaks", "input": TEXT.repeat(95), "voice": "anna", "response_format": "pcm", "stream_format": "sse"
+        });
+        let request = Request::post("/v1/audio/speech")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()));
+        let response = router(state).oneshot(request.expect("a request")).await.expect("answered");
+        assert_eq!(response.status(), StatusCode::OK);
+        Self { pieces: response.into_body().into_data_stream(), text: String::new() }
+    }
+
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+                let json = data.map(|data| serde_json::from_str(data).expect("JSON"));
+                self.text = rest.to_owned();
+                match json {
+                    Some(json) => return Some(json),
+                    // It says that the connection is alive.
+                    None => continue,
+                }
+            }
+            let piece = timeout(Duration::from_secs(60), self.pieces.next()).await.expect("more")?;
+            self.text.push_str(std::str::from_utf8(&piece.expect("a piece")).expect("UTF-8"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn sound_is_sent_while_more_of_it_is_made() {
+    let cores = Arc::default();
+    let (state, _folder) = state_on(&cores, "");
+    let speaking = state.models.speaking("org/speaks").expect("a model");
+    let mut coming = Coming::begin(&state).await;
+    // The model takes no further step.
+    let busy = busy(&cores);
+    let first = coming.next().await.expect("an event");
+    assert_eq!(first["type"], "speech.audio.delta");
+    assert_eq!(speaking.engine.admission().load().n_requests, 1, "it is not done");
+    drop(busy);
+    let mut n_deltas = 1;
+    loop {
+        let event = coming.next().await.expect("an end");
+        if event["type"] == "speech.audio.done" {
+            break;
+        }
+        assert_eq!(event["type"], "speech.audio.delta");
+        n_deltas += 1;
+    }
+    assert!(n_deltas > 100, "{n_deltas}: pieces are sent as they are made");
+    assert!(coming.next().await.is_none());
+}
+
+#[tokio::test]
+async fn speech_that_takes_too_long_ends_in_an_error() {
+    let cores = Arc::default();
+    let (state, _folder) = state_on(&cores, "[serve]\nrequest_timeout_secs = 3.0");
+    let speaking = state.models.speaking("org/speaks").expect("a model");
+    let mut coming = Coming::begin(&state).await;
+    let busy = busy(&cores);
+    let mut last = coming.next().await.expect("an event");
+    assert_eq!(last["type"], "speech.audio.delta");
+    while let Some(event) = coming.next().await {
+        last = event;
+    }
+    assert_eq!(last["error"]["code"], "timeout", "{last}");
+    drop(busy);
+    until("nobody works on it", || speaking.engine.admission().load().n_requests == 0).await;
+    let page = state.metrics.encode(&state.models);
+    for line in
+        [r#"speechd_rejected_total{reason="timeout"} 1"#, r#"speechd_cancelled_total{phase="speak"} 1"#]
+    {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+}
+
 fn decoded(bytes: Vec<u8>, format: AudioFormat) -> Waveform {
     decode_bytes(bytes, Some(format.extension()), &DecodeAudio::default()).expect("sound").waveform
 }
@@ -125,7 +214,7 @@ async fn events_hold_the_same_bytes_and_say_what_was_spoken() {
         options["stream_format"] = "sse".into();
         let events = speak(&state, &options).await.events();
         let (done, deltas) = events.split_last().expect("events");
-        assert!(deltas.len() > 1, "{format}: it is sent while it is made");
+        assert!(deltas.len() > 3, "{format}: {} pieces", deltas.len());
         let mut bytes = Vec::new();
         for delta in deltas {
             assert_eq!(delta["type"], "speech.audio.delta");
