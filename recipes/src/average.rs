@@ -27,13 +27,15 @@ impl MovingAverage {
         !self.values.is_empty()
     }
 
-    /// Moves towards the parameters.
+    /// Moves towards the parameters after their `n`-th update: faster at first, or it would be of what nobody trained for as long as a decay
+    /// close to 1 remembers (TensorFlow, `tf.train.ExponentialMovingAverage`, `num_updates`).
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn follow(&mut self, vars: &[(String, Var)]) -> candle_core::Result<()> {
+    pub fn follow(&mut self, vars: &[(String, Var)], n: u64) -> candle_core::Result<()> {
+        let decay = self.decay.min((1 + n) as f64 / (10 + n) as f64);
         for ((_, value), (_, var)) in self.values.iter_mut().zip(vars) {
-            *value = ((&*value * self.decay)? + (var.as_detached_tensor() * (1.0 - self.decay))?)?;
+            *value = ((&*value * decay)? + (var.as_detached_tensor() * (1.0 - decay))?)?;
         }
         Ok(())
     }
@@ -94,9 +96,12 @@ mod tests {
         let vars = vars(&[1.0, -2.0])?;
         let mut average = MovingAverage::new(0.75, &vars)?;
         assert_eq!(of_average(&average), [1.0, -2.0], "it begins where they are");
-        for (values, expected) in [([5.0, 2.0], [2.0, -1.0]), ([-2.0, 3.0], [1.0, 0.0])] {
+        // Faster at first: by 1 - 2 / 11, and by 1 - 0.75 at last.
+        for (n, values, expected) in
+            [(1, [12.0, 9.0], [10.0, 7.0]), (26, [14.0, 11.0], [11.0, 8.0]), (99, [-1.0, 4.0], [8.0, 7.0])]
+        {
             set(&vars, &values)?;
-            average.follow(&vars)?;
+            average.follow(&vars, n)?;
             assert_eq!(of_average(&average), expected);
             assert_eq!(of_vars(&vars), values, "they stay");
         }
@@ -120,7 +125,7 @@ mod tests {
         let vars = vars(&[1.0])?;
         let mut average = MovingAverage::new(0.0, &vars)?;
         set(&vars, &[3.0])?;
-        average.follow(&vars)?;
+        average.follow(&vars, 1)?;
         average.swap(&vars)?;
         assert!(!average.is_on() && average.kept().is_empty());
         assert_eq!(of_vars(&vars), [3.0]);

@@ -326,7 +326,7 @@ impl<T: Task> Trainer<'_, T> {
         }
         self.task.follow(!is_skipped)?;
         if !is_skipped {
-            self.average.follow(&self.followed)?;
+            self.average.follow(&self.followed, step - self.state.n_skipped)?;
             terms.extend(self.update_further(&batches, rate)?);
         }
         let busy_secs = began.elapsed().as_secs_f64();
