@@ -25,6 +25,7 @@ pub mod run;
 mod run_card;
 pub mod schedule;
 pub mod shape;
+mod sound_figure;
 mod speech_page;
 pub mod task;
 pub mod text;

@@ -11,6 +11,7 @@ use crate::data::EpochPadding;
 use crate::metrics_log::{Scalar, read_scalars};
 use crate::page::{self, escape};
 use crate::plot::LineChart;
+use crate::sound_figure::{SoundFigures, SoundPair};
 use crate::task::Figures;
 use crate::train::Ending;
 
@@ -25,13 +26,15 @@ const MAX_OF_MEDIAN: f64 = 4.0;
 pub(crate) const TOO_SHORT: &str = "train/n_too_short";
 
 /// Plots: title, vertical axis and the names of their curves.
-const PLOTS: [(&str, &str, &[&str]); 15] = [
+const PLOTS: [(&str, &str, &[&str]); 17] = [
     ("Loss", "loss", &["train/loss", "dev/loss"]),
     ("Errors of held-out speech", "rate", &["dev/wer", "dev/cer", "dev/per", "dev/false_text_rate"]),
     ("Translations of held-out data", "score", &["dev/bleu", "dev/chrf"]),
     ("From states of speech to those of its text", "distance", &["dev/speech_text_distance"]),
     ("What is said of held-out texts", "loss", &["dev/flow", "dev/flow_map"]),
     ("Where it is in its text", "loss", &["dev/advance", "dev/end", "dev/alignment"]),
+    ("Length of what is said, beside its recordings", "share", &["dev/duration_ratio", "dev/stopped"]),
+    ("From what is said to its recordings", "dB", &["dev/distortion_db"]),
     ("Spread of states", "share", &["dev/speech_spread", "dev/text_spread"]),
     ("Held-out sound made again", "distance", &["dev/mel_l1", "dev/spectral_convergence"]),
     (
@@ -58,6 +61,7 @@ pub(crate) struct RunCard<'a> {
     pub ending: Ending,
     pub state: &'a State,
     pub figures: Option<&'a Figures>,
+    pub sounds: &'a [SoundPair],
     pub log: &'a Path,
 }
 
@@ -117,6 +121,10 @@ impl RunCard<'_> {
                 let _ = write!(page, "<tr><th>{}</th><td>{value:.4}</td></tr>", escape(name));
             }
             page.push_str("</table>\n");
+        }
+        if !self.sounds.is_empty() {
+            page.push_str("<h2>What it makes of held-out recordings</h2>\n");
+            page.push_str(&SoundFigures::new()?.pairs(self.sounds)?);
         }
         page.push_str(&comparison_card::section(self.log.parent().unwrap_or(self.log)));
         page.push_str(CURVES);

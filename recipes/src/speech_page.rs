@@ -2,26 +2,13 @@
 
 use std::fmt::Write as _;
 
-use audio::encode::wav_bytes;
-use audio::{FeatureSpec, LogMel, Waveform, resample};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-
 use crate::Error;
 use crate::evaluate::Unheard;
 use crate::evaluate_speech::{KindRates, SpeechEvaluation, SpeechReport, SpeechScores, SpokenReference};
 use crate::metrics::{Rate, percent};
 use crate::page::{escape, page, table};
-use crate::plot::Spectrogram;
+use crate::sound_figure::SoundFigures;
 
-/// Rate of what is drawn, Hz: below half of it is what people know each other by.
-const DRAWN_RATE: u32 = 16_000;
-/// Mel bins of what is drawn.
-const DRAWN_MELS: usize = 80;
-/// How far below the loudest something is drawn, nepers: 80 dB.
-const DRAWN_RANGE: f64 = 4.0 * std::f64::consts::LN_10;
-/// Seconds of an example that are drawn and played: the page is one file.
-const MAX_SECS: f64 = 15.0;
 /// Texts that were not spoken or heard, of which the page says why.
 const MAX_FAILED: usize = 20;
 
@@ -126,9 +113,7 @@ pub fn speech_page(
     if !evaluation.examples.is_empty() {
         body.push_str("<h2>Spoken, and recorded</h2>\n");
     }
-    let spec =
-        FeatureSpec { dynamic_range: Some(DRAWN_RANGE), ..FeatureSpec::vocoder(DRAWN_RATE, DRAWN_MELS) };
-    let log_mel = LogMel::new(&spec)?;
+    let figures = SoundFigures::new()?;
     for example in &evaluation.examples {
         let (Some(reference), Some(spoken)) =
             (references.get(example.reference), evaluation.spoken.get(example.spoken))
@@ -147,7 +132,7 @@ pub fn speech_page(
             ("Recorded", &spoken.heard_recorded, &reference.waveform),
         ] {
             let _ = writeln!(body, "<p>{what}; heard: <bdi>{}</bdi></p>", escape(heard.trim()));
-            body += &shown(&spoken.name, waveform, &log_mel)?;
+            body += &figures.show(&spoken.name, waveform)?;
         }
     }
     Ok(page(title, &body))
@@ -166,25 +151,10 @@ fn reasons(failed: &[Unheard]) -> String {
     "<h2>Not spoken, or not heard</h2>\n".to_owned() + &table(["text", "why"], &rows)
 }
 
-/// A picture of speech, and a way to listen to it; nothing of what is too short for a frame.
-fn shown(name: &str, waveform: &Waveform, log_mel: &LogMel) -> Result<String, Error> {
-    let samples = waveform.between(0.0, MAX_SECS).to_vec();
-    let waveform = resample(&Waveform { samples, ..*waveform }, DRAWN_RATE)?;
-    let features = log_mel.compute(&waveform.samples);
-    if features.n_frames == 0 {
-        return Ok(String::new());
-    }
-    let (width, height) = (3 * features.n_frames, 2 * features.n_mels);
-    let picture = Spectrogram { title: name.to_owned(), features }.to_data_uri()?;
-    let sound = BASE64_STANDARD.encode(wav_bytes(&waveform)?);
-    Ok(format!(
-        "<p><img alt=\"spectrogram\" width=\"{width}\" height=\"{height}\" src=\"{picture}\"></p>\n\
-         <audio controls preload=\"none\" src=\"data:audio/wav;base64,{sound}\"></audio>\n"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
+    use audio::Waveform;
+
     use super::*;
     use crate::evaluate_speech::{Example, Spoken};
     use crate::metrics::SpeechDistance;

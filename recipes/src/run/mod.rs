@@ -209,6 +209,7 @@ fn train_and_keep<T: Learner, D: Data<Batch = T::Batch>>(
     let last_epoch = state.at.epoch.saturating_sub(u64::from(state.at.batch == 0));
     let padding = corpus.padding(last_epoch)?;
     let card = dir.join(CARD);
+    let sounds = if model.is_some() { task.sounds()? } else { Vec::new() };
     let html = RunCard {
         name,
         config,
@@ -218,6 +219,7 @@ fn train_and_keep<T: Learner, D: Data<Batch = T::Batch>>(
         ending,
         state: &state,
         figures: model.as_ref().map(|(_, figures)| figures),
+        sounds: &sounds,
         log: &dir.join(JSONL_NAME),
     }
     .to_html()?;

@@ -19,6 +19,7 @@ pub use self::figures::{Figures, is_better};
 use crate::Error;
 use crate::data::EpochPadding;
 use crate::loader::Source;
+use crate::sound_figure::SoundPair;
 
 /// A term of a batch's loss, before it is computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -213,6 +214,14 @@ pub trait Learner: Task {
 
     /// Identifies what the model is judged by, and how.
     fn held_out_digest(&self) -> String;
+
+    /// What it makes of some of what was held out, to be looked at and listened to; nothing for models that make no sound.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    fn sounds(&self) -> Result<Vec<SoundPair>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Writes the model as it is now into `dir`, for use.
     ///

@@ -28,7 +28,10 @@ use crate::Error;
 use crate::config::RunConfig;
 use crate::data::{Cut, hex};
 use crate::loss::{LossConfig, MelDistance, SpectralDistances};
+use crate::sound_figure::SoundPair;
 
+/// Held-out recordings that a run's card shows.
+const N_SHOWN: usize = 3;
 /// Held-out recordings whose losses are computed together.
 const TOGETHER: usize = 8;
 
@@ -270,6 +273,18 @@ impl Learner for Vocode {
             hash.update(format!("\n{} {} {}", cut.id, cut.start_secs, cut.duration_secs));
         }
         hex(&hash.finalize())
+    }
+
+    fn sounds(&self) -> Result<Vec<SoundPair>, Error> {
+        let n_shown = self.n_held_out().min(N_SHOWN);
+        let pair = |at: usize| {
+            let index = at * self.n_held_out() / n_shown;
+            let recorded = self.held_out.waveform(index)?;
+            let made = self.live.waveform(&self.held_out.log_mel.compute(&recorded.samples))?;
+            let title = self.held_out.cuts[index].id.to_string();
+            Ok(SoundPair { title, made, recorded: (*recorded).clone() })
+        };
+        (0..n_shown).map(pair).collect()
     }
 
     fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
