@@ -142,16 +142,17 @@ class Model:
     def alignment(self, mels, text):
         """What all monotone ways of one recording (T, F) through a text cost."""
         table = self.get("aligner.embed_symbols.weight", len(SYMBOLS) + 1, ALIGNER)
-        keys = self.conv("aligner.keys.0", table[text][None], ALIGNER, 3).relu()
-        keys = self.conv("aligner.keys.1", keys, ALIGNER, 1)[0]
-        queries = self.conv("aligner.queries.0", mels[None], ALIGNER, 3).relu()
-        queries = self.conv("aligner.queries.1", queries, ALIGNER, 3).relu()
-        queries = self.conv("aligner.queries.2", queries, ALIGNER, 1)[0]
-        distances = ((queries[:, None] - keys[None]) ** 2).sum(-1)
-        scores = (-0.005 * distances).log_softmax(-1) + torch.tensor(prior(len(mels), len(text)))
-        scores = torch.cat([torch.full((len(mels), 1), -1e4, dtype=torch.float64), scores], 1).log_softmax(-1)
-        labels = torch.arange(1, len(text) + 1)[None]
-        return functional.ctc_loss(scores[:, None], labels, (len(mels),), (len(text),), blank=0, reduction="sum")
+        voice = self.linear("aligner.voice", mels.mean(0), ALIGNER)
+        hidden = (self.conv("aligner.keys.0", table[text][None], ALIGNER, 3) + voice).relu()
+        hidden = self.conv("aligner.keys.1", hidden, ALIGNER, 3).relu()[0]
+        means = self.linear("aligner.means", hidden, MELS)
+        scores = -0.5 * ((mels[:, None] - means[None]) ** 2).sum(-1) + torch.tensor(prior(len(mels), len(text)))
+        # Logarithms of sums over ways that have come to each position.
+        ways = torch.cat([scores[0, :1], torch.full((len(text) - 1,), -1e30, dtype=torch.float64)])
+        for frame in scores[1:]:
+            from_before = torch.cat([torch.full((1,), -1e30, dtype=torch.float64), ways[:-1]])
+            ways = torch.logaddexp(ways, from_before) + frame
+        return -ways[-1]
 
 
 def rotated(x):

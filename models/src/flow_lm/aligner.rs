@@ -1,27 +1,30 @@
-//! Which symbol is said in which mel frame, learnt from nothing but that symbols follow each other (Badlani et al., arXiv 2108.10447,
-//! section 2): frames and symbols are put where those that belong together are near, and the sum over all monotone ways through
-//! them is CTC with every position of the text as a label of its own, without its blank. With one, as there, the prior makes it the likeliest
-//! thing to say: each position is learnt from a frame or two, as CTC's peaks are, and which of the others say it is left to chance.
+//! Which symbol is said in which mel frame, learnt from nothing but that symbols follow each other: each says frames about a mean of its own, and
+//! the likelihood of a recording is a sum over all monotone ways through its text (a hidden Markov model, Baum 1972; the search for the
+//! best way is Glow-TTS's, Kim et al., arXiv 2005.11129, section 3.2; the prior is that of Badlani et al., arXiv 2108.10447).
+//!
+//! A softmax over positions for each frame, as Badlani et al. have it, says how frames are told apart and not how they sound: it is served best
+//! by letters of one frame each where a boundary is easily heard, and one of a word that takes the rest.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
 
 use super::FlowLmConfig;
 use crate::Error;
 use crate::decode::ctc_align;
 use crate::kernels::Activation;
-use crate::nn::{Conv1d, CtcTargets, Embedding, activate, ctc, within};
+use crate::nn::{Conv1d, CtcTargets, Embedding, Linear, activate, ctc, within};
 use crate::params::Scope;
 
-/// What a frame's distance to a symbol counts.
-const TEMPERATURE: f64 = 0.005;
-/// What lies behind a text: nothing that a frame could say.
-const NEVER: f32 = -1e4;
+/// The score of what no frame says: a position behind a text, or none.
+const NEVER: f32 = -1e9;
 
 /// An aligner of mel frames with symbols.
 pub struct Aligner {
     symbols: Embedding,
     keys: [Conv1d; 2],
-    queries: [Conv1d; 3],
+    /// What the mean of a recording says of who speaks.
+    voice: Linear,
+    means: Linear,
 }
 
 impl Aligner {
@@ -31,24 +34,18 @@ impl Aligner {
     /// What `Scope::get` refuses.
     pub fn load(scope: &Scope<'_>, config: &FlowLmConfig) -> Result<Self, Error> {
         let (size, n_mels) = (config.aligner_size, config.feature_spec.n_mels);
-        let convolution = |name: &str, i: usize, n_in, kernel: usize| {
-            Conv1d::load(&scope.sub(name).sub(i), n_in, size, kernel, 1, kernel / 2)
-        };
+        let convolution = |i: usize| Conv1d::load(&scope.sub("keys").sub(i), size, size, 3, 1, 1);
         Ok(Self {
             symbols: Embedding::load(&scope.sub("embed_symbols"), config.symbols.len() + 1, size)?,
-            keys: [convolution("keys", 0, size, 3)?, convolution("keys", 1, size, 1)?],
-            queries: [
-                convolution("queries", 0, n_mels, 3)?,
-                convolution("queries", 1, size, 3)?,
-                convolution("queries", 2, size, 1)?,
-            ],
+            keys: [convolution(0)?, convolution(1)?],
+            voice: Linear::load(&scope.sub("voice"), n_mels, size, true)?,
+            means: Linear::load(&scope.sub("means"), size, n_mels, true)?,
         })
     }
 
-    /// How well each frame suits each position of its text, before a softmax over positions, (B, T, U + 1), of standardised mel frames
-    /// (B, T, F) of which `n_frames` of each row count, the others being zero, and texts of any lengths. The last column is that of no position,
-    /// which no frame says. Positions are
-    /// likelier where a steady voice would say them. Differentiable.
+    /// How likely each frame is at each position of its text, as logarithms but for a constant, (B, T, U + 1), of standardised mel frames
+    /// (B, T, F) of which `n_frames` of each row count, the others being zero, and texts of any lengths. The last column is that of no
+    /// position, which no frame says. Positions are likelier where a steady voice would say them. Differentiable.
     ///
     /// # Errors
     /// Symbols that there are not, shapes that do not fit.
@@ -58,43 +55,35 @@ impl Aligner {
         n_frames: &[usize],
         texts: &[Vec<u32>],
     ) -> candle_core::Result<Tensor> {
-        let (b, t, _) = mels.dims3()?;
-        let u = texts.iter().map(Vec::len).max().unwrap_or(0);
+        let ((b, t, _), device) = (mels.dims3()?, mels.device());
+        let n_symbols: Vec<usize> = texts.iter().map(Vec::len).collect();
+        let u = n_symbols.iter().copied().max().unwrap_or(0);
         let mut ids = vec![0u32; b * u];
         for (row, text) in ids.chunks_mut(u.max(1)).zip(texts) {
             row[..text.len()].copy_from_slice(text);
         }
-        let ids = Tensor::from_vec(ids, b * u, mels.device())?;
-        // Convolutions see nothing behind a row's end.
-        let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
-        let device = mels.device();
-        let (texts_within, frames_within) = (within(&lengths, u, device)?, within(n_frames, t, device)?);
-        let embedded = self.symbols.forward(&ids)?.reshape((b, u, ()))?.broadcast_mul(&texts_within)?;
-        let [first, last] = &self.keys;
-        let keys = last.forward(&activate(Activation::Relu, &first.forward(&embedded)?)?)?; // (B, U, size)
-        let [first, second, last] = &self.queries;
-        let hidden = activate(Activation::Relu, &first.forward(mels)?)?.broadcast_mul(&frames_within)?;
-        let hidden = activate(Activation::Relu, &second.forward(&hidden)?)?;
-        let queries = last.forward(&hidden)?; // (B, T, size)
-        let products = queries.matmul(&keys.t()?.contiguous()?)?; // (B, T, U)
-        let squares = queries.sqr()?.sum_keepdim(D::Minus1)?; // (B, T, 1)
-        let others = keys.sqr()?.sum(D::Minus1)?.unsqueeze(1)?; // (B, 1, U)
-        let distances = (products * -2.0)?.broadcast_add(&squares)?.broadcast_add(&others)?;
-        // Of the positions of its own text, before what nobody says is held against them (Badlani et al., section 2.1).
-        let texts: Vec<usize> = lengths;
-        let behind: Vec<f32> = texts
-            .iter()
-            .flat_map(|n| (0..u).map(move |place| if place < *n { 0.0 } else { NEVER }))
-            .collect();
-        let behind = Tensor::from_vec(behind, (b, 1, u), device)?;
-        let likely = log_softmax(&(distances * -TEMPERATURE)?.broadcast_add(&behind)?)?;
-        let prior = Tensor::from_vec(priors(n_frames, t, &texts, u), (b, t, u), device)?;
-        let scores = (likely + prior)?;
-        let blank = Tensor::full(NEVER, (b, t, 1), device)?;
-        Tensor::cat(&[scores, blank], 2)
+        let ids = Tensor::from_vec(ids, b * u, device)?;
+        // Convolutions see nothing behind a text's end.
+        let in_text = within(&n_symbols, u, device)?;
+        let shares: Vec<f32> = n_frames.iter().map(|n| 1.0 / (*n).max(1) as f32).collect();
+        let mean = mels.sum(1)?.broadcast_mul(&Tensor::from_vec(shares, (b, 1), device)?)?; // (B, F)
+        let voice = self.voice.forward(&mean)?.unsqueeze(1)?; // (B, 1, size)
+        let symbols = self.symbols.forward(&ids)?.reshape((b, u, ()))?.broadcast_mul(&in_text)?;
+        let [first, second] = &self.keys;
+        let hidden = activate(Activation::Relu, &first.forward(&symbols)?.broadcast_add(&voice)?)?;
+        let hidden = second.forward(&hidden.broadcast_mul(&in_text)?)?;
+        let means = self.means.forward(&activate(Activation::Relu, &hidden)?)?; // (B, U, F)
+        let products = mels.matmul(&means.t()?.contiguous()?)?; // (B, T, U)
+        let frames = mels.sqr()?.sum_keepdim(D::Minus1)?; // (B, T, 1)
+        let others = means.sqr()?.sum(D::Minus1)?.unsqueeze(1)?; // (B, 1, U)
+        let squares = (products * -2.0)?.broadcast_add(&frames)?.broadcast_add(&others)?;
+        let prior = Tensor::from_vec(priors(n_frames, t, &n_symbols, u), (b, t, u), device)?;
+        let scores = ((squares * -0.5)? + prior)?;
+        Tensor::cat(&[scores, Tensor::full(NEVER, (b, t, 1), device)?], 2)
     }
 
-    /// What all monotone ways through the texts cost, summed over rows that are weighed so, a scalar. Differentiable.
+    /// What recordings lack of certainty, `-ln` of the sum over all monotone ways of the product of what their frames score, summed over rows that are
+    /// weighed so, a scalar; recordings with fewer frames than symbols have no way, and do not count. Differentiable.
     ///
     /// # Errors
     /// Lengths that do not fit the scores.
@@ -104,9 +93,19 @@ impl Aligner {
         texts: &[Vec<u32>],
         weights: &[f32],
     ) -> candle_core::Result<Tensor> {
-        let blank = scores.dim(D::Minus1)? as u32 - 1;
+        let (b, t, n_classes) = scores.dims3()?;
+        let rows = n_frames.iter().zip(texts).zip(weights);
+        let weights: Vec<f32> =
+            rows.map(|((n, text), weight)| if *n < text.len() { 0.0 } else { *weight }).collect();
+        // CTC divides each frame's scores by their sum, which is taken back here: it is what tells how well frames are explained at all.
+        let most = scores.max_keepdim(D::Minus1)?.detach();
+        let sums = (scores.broadcast_sub(&most)?.exp()?.sum_keepdim(D::Minus1)?.log()? + most)?; // (B, T, 1)
+        let counted = within(n_frames, t, scores.device())?.to_dtype(DType::F32)?;
+        let counted = counted.broadcast_mul(&Tensor::from_slice(&weights, (b, 1, 1), scores.device())?)?;
+        let sums = (sums * counted)?.sum_all()?;
         let labels = texts.iter().map(|text| (0..text.len() as u32).collect()).collect();
-        ctc(scores, CtcTargets { labels, lengths: n_frames.to_vec(), weights: weights.to_vec(), blank })
+        let blank = n_classes as u32 - 1;
+        ctc(scores, CtcTargets { labels, lengths: n_frames.to_vec(), weights, blank })? - sums
     }
 
     /// The best way through each text: which position every frame of the row says. Each position is said in one frame at least; a row with
@@ -126,12 +125,6 @@ impl Aligner {
             .map(|(row, (n_frames, text))| path(&row[..n_frames * n_classes], n_classes, text.len()))
             .collect())
     }
-}
-
-/// Logarithms of probabilities over the last dimension. Differentiable.
-fn log_softmax(scores: &Tensor) -> candle_core::Result<Tensor> {
-    let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
-    scores.broadcast_sub(&scores.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
 /// Positions of frames by scores (T, U + 1).
@@ -156,7 +149,8 @@ fn path(scores: &[f32], n_classes: usize, n_positions: usize) -> Option<Vec<u32>
 /// section 2.2).
 fn priors(n_frames: &[usize], t: usize, n_symbols: &[usize], u: usize) -> Vec<f32> {
     let mut priors = vec![NEVER; n_symbols.len() * t * u];
-    for ((row, n_frames), n_symbols) in priors.chunks_mut((t * u).max(1)).zip(n_frames).zip(n_symbols) {
+    let rows = priors.par_chunks_mut((t * u).max(1)).zip(n_frames).zip(n_symbols);
+    rows.for_each(|((row, n_frames), n_symbols)| {
         for (frame, row) in row.chunks_mut(u.max(1)).take(*n_frames).enumerate() {
             let n = n_symbols.saturating_sub(1);
             let (alpha, beta) = ((frame + 1) as f64, (n_frames - frame) as f64);
@@ -173,7 +167,7 @@ fn priors(n_frames: &[usize], t: usize, n_symbols: &[usize], u: usize) -> Vec<f3
             let log_sum = most + logs.iter().map(|log| (log - most).exp()).sum::<f64>().ln();
             row.iter_mut().zip(logs).for_each(|(prior, log)| *prior = (log - log_sum) as f32);
         }
-    }
+    });
     priors
 }
 

@@ -65,6 +65,7 @@ impl CausalBlock {
 }
 
 /// Keys and values of one sequence, one cache per block.
+#[derive(Default)]
 pub struct SequenceCache {
     blocks: Vec<KvCache>,
 }

@@ -6,6 +6,7 @@ use audio::{FeatureSpec, Features, LogKind, Normalizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::head::TIME_SIZE;
 use crate::Error;
 use crate::bundle::{BundleSource, parse, read_json};
 use crate::synthesizer::SpeakOptions;
@@ -116,10 +117,11 @@ impl FlowLmConfig {
     /// A file that is missing or of another kind of model, a key with a value that makes no sense.
     pub fn read(source: &BundleSource) -> Result<Self, Error> {
         let path = source.path("config.json");
-        let mut file = read_json(source, "config.json")?;
-        let model_type = file["model_type"].take();
-        if model_type != FLOW_LM {
-            let message = format!("{model_type} does not speak; `{FLOW_LM}` does");
+        let file = read_json(source, "config.json")?;
+        let model_type = file.get("model_type");
+        if model_type.is_none_or(|model_type| model_type != FLOW_LM) {
+            let found = model_type.map_or_else(|| "nothing".to_owned(), Value::to_string);
+            let message = format!("{found} does not speak; `{FLOW_LM}` does");
             return Err(Error::key(&path, "model_type", message));
         }
         let config: Self = parse(file, &path)?;
@@ -201,6 +203,10 @@ impl FlowLmConfig {
         options.check().map_err(|error| Error::key(path, "sampling", error))?;
         if let Some(vocoder) = &self.vocoder {
             vocoder.check(path)?;
+            if vocoder.feature_spec.digest() != spec.digest() {
+                let message = "is not the model's feature_spec: it would make noise of what the model says";
+                return refuse("vocoder.feature_spec", message.to_owned());
+            }
         }
         if let Some(value) = self.mel_std.iter().find(|value| **value <= 0.0) {
             return refuse("mel_std", format!("{value} is not above 0"));
@@ -223,6 +229,16 @@ impl FlowLmConfig {
     /// Speech tokens in a second.
     pub fn patch_rate(&self) -> f64 {
         self.feature_spec.frame_rate() / self.patch_frames as f64
+    }
+
+    /// Weights that one evaluation of the flow head goes through, as a share of those of a step of the Transformer.
+    pub(crate) fn head_share(&self) -> f64 {
+        let (width, inner) = (self.hidden_size as f64, self.intermediate_size as f64);
+        let (head, patch) = (self.head_hidden_size as f64, self.patch_size() as f64);
+        let of_times = 2.0 * head * (TIME_SIZE as f64 + head);
+        let of_head = of_times + head * (2.0 * patch + head * (2.0 + 5.0 * self.num_head_layers as f64));
+        let of_blocks = self.num_hidden_layers as f64 * width * (4.0 * width + 2.0 * inner);
+        of_head / of_blocks
     }
 
     /// What stands before and after every text.

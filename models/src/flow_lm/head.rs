@@ -11,7 +11,7 @@ use crate::nn::{LayerNorm, Linear, activate};
 use crate::params::Scope;
 
 /// Numbers that a time is told by before it is embedded.
-const TIME_SIZE: usize = 256;
+pub(super) const TIME_SIZE: usize = 256;
 /// The longest of their wavelengths, in units of a thousandth of the way.
 const MAX_PERIOD: f64 = 10_000.0;
 const EPS: f32 = 1e-6;

@@ -36,6 +36,11 @@ impl Symbols {
         symbols.into_iter().collect()
     }
 
+    /// How many a text has, edges left out, for a model that knows them all.
+    pub fn count(unit: SymbolUnit, text: &str) -> usize {
+        units(unit, text).len()
+    }
+
     /// Ids of a text, an edge before and after them. A character that is not known is read as the one that it is without its accents. A mark that
     /// is not known is not read, and one within a word parts it, if the model knows blanks.
     ///
