@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use models::{
-    Bundle, DecodeOptions, Error, TextTranslator, Timestamps, Tokenizer, Transcriber, WeightDtype, Weights,
-    import_nemo,
+    Bundle, DecodeOptions, Error, SpeakOptions, Synthesizer, TextTranslator, Timestamps, Tokenizer,
+    Transcriber, WeightDtype, Weights, import_nemo,
 };
 use serde_json::{Value, json};
 
@@ -184,6 +184,38 @@ fn mutated_configurations_of_conformers_are_refused_or_read() -> Result<()> {
         }
         ensure!(n_read > 30 && n_refused > 30, "{name}: {n_read} read, {n_refused} refused");
     }
+    Ok(())
+}
+
+/// What can be loaded can speak, or says why not.
+#[test]
+fn mutated_configurations_of_voices_are_refused_or_read() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for file in ["config.json", "model.safetensors", "voice-anna.flac", "voice-ben.flac"] {
+        std::fs::copy(fixture("flow-lm").join(file), dir.path().join(file))?;
+    }
+    let path = dir.path().join("config.json");
+    let good = std::fs::read(&path)?;
+    let tree: Value = serde_json::from_slice(&good)?;
+    let mut chance = Chance(11);
+    let (mut n_read, mut n_refused) = (0, 0);
+    for case in 0..300 {
+        let bytes = mutant(&good, &tree, case, 2, &mut chance)?;
+        std::fs::write(&path, &bytes)?;
+        match Synthesizer::load(&dir.path().into(), &Device::Cpu) {
+            Ok(synthesizer) => {
+                n_read += 1;
+                let voice = synthesizer.voices().first();
+                let options = SpeakOptions { steps: Some(1), ..SpeakOptions::default() };
+                let _ = voice.map(|voice| synthesizer.speak("ab", voice, &options));
+            }
+            Err(error) => {
+                ensure_typed(&error, &format!("{case}: {}", String::from_utf8_lossy(&bytes)))?;
+                n_refused += 1;
+            }
+        }
+    }
+    ensure!(n_read > 5 && n_refused > 30, "{n_read} read, {n_refused} refused");
     Ok(())
 }
 

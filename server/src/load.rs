@@ -206,6 +206,14 @@ pub(crate) fn load(
         }
         Kind::Speaks => {
             let synthesizer = Synthesizer::load(&source, compute.device())?;
+            let wanted = &state.config.speak.language;
+            if !wanted.is_empty() && !synthesizer.languages().contains(wanted) {
+                tracing::warn!(
+                    model = name,
+                    "[speak] language is {wanted}, and the model reads {}: requests have to name one of them",
+                    synthesizer.languages().join(", ")
+                );
+            }
             let (serve, metrics) = (&state.config.serve, &state.metrics);
             let speaking =
                 Speaking::start((name, created), synthesizer, serve, Arc::clone(cores), Arc::clone(metrics))?;

@@ -73,7 +73,7 @@ pub(super) struct Args {
     /// What models compute on: cpu, cuda, cuda:1 ... [default: auto]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
-    /// What models compute in [default: auto]
+    /// What models that hear compute in; those that speak compute in f32 [default: auto]
     #[arg(long, value_enum)]
     precision: Option<Precision>,
     /// Listen on a public address although there are no API keys

@@ -124,7 +124,7 @@ async fn speak(
         }
         let began = Instant::now();
         let speech = model.prepare(&input, &voice, &options)?;
-        permit.expect(speech.expected_secs());
+        permit.expect(speech.cost_secs());
         metrics.phase(Phase::Prepare, learnt_after + began.elapsed());
         Ok(speech)
     };

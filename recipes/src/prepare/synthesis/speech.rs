@@ -19,6 +19,8 @@ pub(super) const LANGUAGE: &str = "en";
 const EVERYDAY: &str = include_str!("../../../tts_en/everyday.txt");
 /// Clauses of TICO-19, those with the most new words first.
 const SENTENCES: &str = include_str!("../../../tts_en/sentences.txt");
+/// Words that synthesisers read as others.
+const ABBREVIATIONS: [&str; 8] = ["co", "dr", "ltd", "mr", "mrs", "ms", "st", "vs"];
 
 /// Of so many recordings to learn to speak from one is test, ...
 const TEST_EVERY: usize = 10;
@@ -279,9 +281,10 @@ impl Pool {
     }
 }
 
-/// All clauses, the most useful ones first.
+/// All clauses, the most useful ones first, but those with abbreviations, which are not said as they are spelled.
 pub(super) fn clauses() -> impl Iterator<Item = &'static str> {
-    lines(EVERYDAY).into_iter().chain(lines(SENTENCES))
+    let clauses = lines(EVERYDAY).into_iter().chain(lines(SENTENCES));
+    clauses.filter(|clause| words(clause).all(|word| !ABBREVIATIONS.contains(&word)))
 }
 
 /// The words of clauses, the most frequent ones first.
