@@ -247,8 +247,8 @@ impl SpeechConfig {
             return refuse("prompt_secs", format!("{least} to {most} is no part of 0 to 30 seconds"));
         }
         for (key, share) in [("drop", self.drop), ("history_noise", self.history_noise)] {
-            if !(0.0..=1.0).contains(&share) {
-                return refuse(key, format!("{share} is not between 0 and 1"));
+            if !(0.0..1.0).contains(&share) {
+                return refuse(key, format!("{share} is not from 0 to below 1"));
             }
         }
         let Self { steps, guidance, temperature, .. } = *self;

@@ -1,7 +1,7 @@
 //! A loaded model that speaks: what it reads, whose voices it has, and what turns its features into sound.
 
-mod clause;
 mod options;
+mod row;
 mod tempo;
 #[cfg(test)]
 mod tests;
@@ -32,6 +32,8 @@ use crate::worker::{Update, Worker};
 pub const VOCODER: &str = "vocoder";
 /// What a symbol takes in speech that nobody has heard yet, seconds.
 const SYMBOL_SECS: f64 = 0.07;
+/// How much of the longest speech a text may be expected to take.
+const MAX_FILL: f64 = 0.8;
 /// What one takes at most, and a text of none: a model that does not find the end of its text is stopped there.
 const MAX_SYMBOL_SECS: f64 = 0.25;
 const MAX_REST_SECS: f64 = 1.5;
@@ -79,6 +81,9 @@ pub struct Speech {
     clauses: Vec<Clause>,
     voice: Voice,
     sampling: Sampling,
+    /// Steps that the model takes by itself, and the work that its head is in each, as a share of the Transformer's.
+    usual_steps: usize,
+    head_share: f64,
     speed: f64,
 }
 
@@ -140,7 +145,10 @@ impl Synthesizer {
             vocoder,
             voices: Vec::new(),
         };
-        let voice = |name: &String| Voice::of(name, &recording(name)?, &parts.model, &parts.log_mel);
+        let voice = |name: &String| {
+            let refuse = |error: Error| Error::file(voice_file(name).as_ref(), error);
+            Voice::of(name, &recording(name)?, &parts.model, &parts.log_mel).map_err(refuse)
+        };
         let voices = config.voices.iter().map(voice).collect::<Result<_, Error>>()?;
         Ok(Self(Arc::new(Parts { voices, ..parts })))
     }
@@ -223,6 +231,8 @@ impl Synthesizer {
             clauses,
             voice: voice.clone(),
             speed: options.speed,
+            usual_steps: defaults.steps,
+            head_share: config.head_share(),
             sampling: Sampling {
                 solver,
                 n_steps: options.steps.unwrap_or(defaults.steps),
@@ -280,7 +290,9 @@ impl Synthesizer {
 
     fn clauses(&self, text: &str, language: &str) -> Result<Vec<Clause>, Error> {
         let config = self.config();
-        let max_symbols = config.max_text_positions.saturating_sub(2).max(1);
+        // As many as are read, and as can be said.
+        let sayable = MAX_FILL * config.max_patches as f64 / config.patch_rate() / SYMBOL_SECS;
+        let max_symbols = config.max_text_positions.saturating_sub(2).min(sayable as usize).max(1);
         // Who has never seen a comma has learnt what stands between two.
         let reads_commas = config.symbols.iter().any(|symbol| symbol == ",");
         let breaks = if reads_commas { Breaks::Sentences } else { Breaks::Marks };
@@ -315,6 +327,18 @@ impl Speech {
     /// Symbols that are read.
     pub fn n_symbols(&self) -> usize {
         self.clauses.iter().map(|clause| clause.text.len() - 2).sum()
+    }
+
+    /// About how much work it is, as seconds of speech that are said as the model says them by itself.
+    pub fn cost_secs(&self) -> f64 {
+        let evaluations = |solver: Solver, n_steps: usize| match solver {
+            Solver::Midpoint => 2.0 * n_steps as f64,
+            Solver::Euler | Solver::FlowMap => n_steps as f64,
+        };
+        let Sampling { solver, n_steps, guidance, .. } = self.sampling;
+        let branches = if guidance == 1.0 { 1.0 } else { 2.0 };
+        let share = |n_steps: usize| 1.0 + self.head_share * evaluations(solver, n_steps);
+        self.expected_secs() * branches * share(n_steps) / share(self.usual_steps)
     }
 
     /// About how long it will be, seconds.

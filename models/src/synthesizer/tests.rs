@@ -159,8 +159,33 @@ fn clone(speech: &Speech) -> Speech {
         clauses: speech.clauses.iter().map(clause).collect(),
         voice: speech.voice.clone(),
         sampling: speech.sampling,
+        usual_steps: speech.usual_steps,
+        head_share: speech.head_share,
         speed: speech.speed,
     }
+}
+
+#[test]
+fn every_option_changes_what_is_said_and_steps_are_paid_for() -> Result<(), Error> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let synthesizer = write(dir.path(), true)?;
+    let voice = &synthesizer.voices()[0];
+    let (steps, guidance, temperature) = (Some(4), Some(2.0), Some(0.1));
+    let usual = options(3);
+    let others = [
+        (SpeakOptions { steps, ..usual.clone() }, 1.01..2.0),
+        (SpeakOptions { guidance, ..usual.clone() }, 2.0..2.01),
+        (SpeakOptions { temperature, ..usual.clone() }, 1.0..1.01),
+        (SpeakOptions { seed: 4, ..usual.clone() }, 1.0..1.01),
+    ];
+    let said = synthesizer.speak("one and two", voice, &usual)?;
+    let usual_cost = synthesizer.prepare("one and two", voice, &usual)?.cost_secs();
+    for (other, cost) in others {
+        assert_ne!(synthesizer.speak("one and two", voice, &other)?.samples, said.samples, "{other:?}");
+        let times = synthesizer.prepare("one and two", voice, &other)?.cost_secs() / usual_cost;
+        assert!(cost.contains(&times), "{other:?}: {times}");
+    }
+    Ok(())
 }
 
 #[test]

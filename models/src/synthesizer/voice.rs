@@ -40,7 +40,9 @@ impl Voice {
         let waveform = resample(sample, config.feature_spec.sample_rate)?;
         let features = log_mel.compute(&waveform.samples);
         let most = config.max_prompt_patches.min(config.max_patches) * config.patch_frames;
+        // Whole patches, as in training: the rest of the last one would be a silence that nobody has made.
         let n_frames = features.n_frames.min(most);
+        let n_frames = n_frames - n_frames % config.patch_frames.min(n_frames.max(1));
         let loudness: Vec<f64> = (0..features.n_frames)
             .map(|frame| (0..features.n_mels).map(|mel| f64::from(features.row(mel)[frame])).sum())
             .collect();

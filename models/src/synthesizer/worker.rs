@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use audio::Features;
 
-use super::clause::{Row, step};
+use super::row::{Row, step};
 use super::tempo::Tempo;
 use super::{Speech, Synthesizer};
 use crate::vocoder::VocoderStream;
@@ -102,7 +102,7 @@ impl Request {
     }
 
     fn begin(&mut self, synthesizer: &Synthesizer) -> Result<(), Error> {
-        let Speech { clauses, voice, sampling, speed } = &self.speech;
+        let Speech { clauses, voice, sampling, speed, .. } = &self.speech;
         if self.sound.is_none() {
             let n_mels = synthesizer.config().feature_spec.n_mels;
             let stream = synthesizer.0.vocoder.stream()?;
@@ -244,7 +244,7 @@ impl Worker for SynthesisWorker {
             let is_whole = request.rows.get(&clause).is_some_and(|row| row.is_done);
             if is_whole {
                 let row = request.rows.remove(&clause);
-                request.n_stopped += usize::from(row.is_some_and(|row| !row.has_ended()));
+                request.n_stopped += usize::from(row.is_some_and(|row| row.is_stopped()));
             }
             if let Some((said, whole)) = request.said.get_mut(&clause) {
                 said.extend(patch);

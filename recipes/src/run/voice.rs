@@ -15,7 +15,7 @@ use super::{Assembled, Bases, Progress};
 use crate::Error;
 use crate::config::{RunConfig, TargetUnit};
 use crate::data::manifest::Needs;
-use crate::data::{Cut, LengthLimits, read_cut_at};
+use crate::data::{Cut, Length, LengthLimits, read_cut_at};
 use crate::task::speak::{Corpus, Recordings, Speak, Voices, spelled};
 use crate::task::{Data as _, Learner as _};
 
@@ -46,9 +46,9 @@ pub(super) fn assemble(
     let needs = Needs { text: true, transcript: true, recording: true, ..Needs::default() };
     let mut read = |entries: &[String], what: &str| read_cuts(entries, what, needs, None, &config, dir, tell);
     let (cuts, counts) = read(&config.data.train, "data.train")?;
-    let (dev, _) = read(&config.data.dev, "data.dev")?;
+    let (mut dev, _) = read(&config.data.dev, "data.dev")?;
     let weights = weights_of_cuts(&config, &counts);
-    let (n_train, n_dev) = (cuts.len(), dev.len());
+    let n_train = cuts.len();
     let train_secs = cuts.iter().map(|cut| cut.duration_secs).sum();
 
     let (model, params, known) = match base {
@@ -84,9 +84,22 @@ pub(super) fn assemble(
     let recordings = Recordings::new(cuts, &model, language, cache_bytes)?;
     let voices = Voices::of(&recordings, known, model.feature_spec.sample_rate)?;
     let model = FlowLmConfig { voices: voices.names(), ..model };
+    let (known, n_read) = (Symbols::new(&model), dev.len());
+    let limits = limits(&config, &model);
+    dev.retain(|cut| {
+        let text = spelled(model.unit, cut, language).and_then(|text| Ok(known.encode(&text)?));
+        text.is_ok_and(|text| limits.admit(Length::new(cut.duration_secs, text.len() as u32)).is_ok())
+    });
+    if dev.len() < n_read {
+        let n_left_out = n_read - dev.len();
+        let message = format!(
+            "data.dev: {n_left_out} of {n_read} rows are longer than the model takes, or have letters that data.train does not; they are left out"
+        );
+        tell(Progress::Note(&message));
+    }
+    let n_dev = dev.len();
     let held_out = Recordings::new(dev, &model, language, cache_bytes)?;
     let params = params.with_checkpointing(config.model.gradient_checkpointing);
-    let limits = limits(&config, &model);
     let task = Speak::new(params, model, &config, held_out, voices, vocoder)?;
     let corpus = task.corpus(recordings, weights, &config, limits)?;
     let padding = corpus.padding(0)?;
@@ -149,7 +162,7 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
         symbols: symbols(unit, config, cuts)?,
         languages: vec![language.to_owned()],
         voices: Vec::new(),
-        max_text_positions: settings.max_target_positions,
+        max_text_positions: longest_text(config, unit, cuts)?,
         max_patches: n_patches(settings.window_secs),
         // What training hears at most.
         max_prompt_patches: ((speech.prompt_secs[1] * patch_rate) as usize).max(1),
@@ -171,8 +184,29 @@ fn new_model(config: &RunConfig, cuts: &[Cut]) -> Result<FlowLmConfig, Error> {
         vocoder: None,
         feature_spec,
     };
+    if model.head_hidden_size < model.patch_size() {
+        let message = format!(
+            "{} is less than the {} numbers that it says: give it more, or set fewer speech.patch_frames",
+            model.head_hidden_size,
+            model.patch_size()
+        );
+        return Err(Error::config("speech.head_width", message));
+    }
     model.check("recipe".as_ref()).map_err(|error| Error::config("model", error.to_string()))?;
     Ok(model)
+}
+
+/// Symbols of the longest text that is learnt from, both edges included: what is longer is not read in one breath, as nobody has learnt its places.
+fn longest_text(config: &RunConfig, unit: SymbolUnit, cuts: &[Cut]) -> Result<usize, Error> {
+    let (most, language) = (config.model.max_target_positions, config.data.language.as_str());
+    let (mut longest, longest_secs) = (0, longest_secs(&config.sampler, config.model.window_secs));
+    for cut in cuts.iter().filter(|cut| cut.duration_secs <= longest_secs) {
+        let n = Symbols::count(unit, &spelled(unit, cut, language)?) + 2;
+        if n <= most {
+            longest = longest.max(n);
+        }
+    }
+    Ok(if longest == 0 { most } else { longest })
 }
 
 /// Mean and standard deviation of each mel bin over some of the recordings, spread over all.

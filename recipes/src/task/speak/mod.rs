@@ -12,10 +12,10 @@ use std::path::Path;
 
 use audio::{DecodeAudio, Waveform};
 use candle_core::{Tensor, Var};
-use models::flow_lm::{ALIGNER, Aligner, AttachedVocoder, Continuation, FlowLm, FlowLmConfig, Sequence};
+use models::flow_lm::{Aligner, AttachedVocoder, Continuation, FlowLm, FlowLmConfig, Sequence};
 use models::nn::{Targets, cross_entropy};
 use models::params::Params;
-use models::{SpeakOptions, Synthesizer, Vocoder, WeightDtype, write_weights};
+use models::{SpeakOptions, Spoken, Synthesizer, Vocoder, WeightDtype, write_weights};
 use sha2::{Digest, Sha256};
 
 pub use self::batch::Batch;
@@ -30,9 +30,11 @@ use crate::config::{EvaluateConfig, RunConfig};
 use crate::data::{LengthLimits, hex, read_cut_at};
 use crate::loss::Flow;
 use crate::metrics::{SpeechComparer, SpeechDistance};
+use crate::sound_figure::SoundPair;
 
-/// Held-out texts that are spoken at most.
+/// Held-out texts that are spoken at most, and of them those that a run's card shows.
 const N_SPOKEN: usize = 12;
+const N_SHOWN: usize = 3;
 /// Held-out recordings that are computed together.
 const TOGETHER: usize = 8;
 /// Decides prompts and noise of held-out recordings, whatever the run's seed is.
@@ -162,52 +164,59 @@ impl Speak {
         (0..taken).map(|i| i * n / taken.max(1)).collect()
     }
 
-    /// Says some of the held-out texts, as it will be asked to: how long that is beside their recordings, how far it sounds from them, and the
-    /// share of which no end was found. Who is told at every step what was said, as in training, never loses his place.
+    /// Says a held-out text, as it will be asked to, beside its recording; `None` where that cannot be read or nobody can say it.
+    fn say(&self, index: usize) -> Result<Option<(Spoken, SoundPair)>, Error> {
+        let (cut, sample_rate) = (&self.held_out.cuts[index], self.speaker.sample_rate());
+        let voice = self.speaker.voices().get(self.voices.place(cut.speaker.as_deref()));
+        let recorded = read_cut_at(cut, sample_rate, &DecodeAudio::default());
+        let (Some(voice), Ok(recorded)) = (voice, recorded) else { return Ok(None) };
+        let options = SpeakOptions { seed: index as u64, ..SpeakOptions::default() };
+        let speech = self.speaker.read(self.held_out.text(index), voice, &options)?;
+        let mut samples = Vec::new();
+        let spoken = self.speaker.say(speech, &mut |part| {
+            samples.extend(part);
+            Ok::<_, models::Error>(())
+        });
+        let title = cut.text.to_string();
+        let pair = |samples| SoundPair { title, made: Waveform { samples, sample_rate }, recorded };
+        match spoken {
+            Ok(spoken) => Ok(Some((spoken, pair(samples)))),
+            // What says no numbers at its beginning may learn to.
+            Err(models::Error::NotFinite { .. }) => {
+                let nothing = Spoken { n_symbols: 0, n_patches: 0, duration_secs: 0.0, n_stopped: 1 };
+                Ok(Some((nothing, pair(Vec::new()))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How some held-out texts are said: how long that is beside their recordings, how far it sounds from them, and the share of which no
+    /// end was found. Who is told at every step what was said, as in training, never loses his place.
     fn speak(&self) -> Result<Figures, Error> {
         let (mut spoken_secs, mut recorded_secs, mut n_stopped, mut n_spoken) = (0.0, 0.0, 0usize, 0usize);
         let mut distance = SpeechDistance::default();
         for index in self.judged(N_SPOKEN) {
-            let cut = &self.held_out.cuts[index];
-            let sample_rate = self.speaker.sample_rate();
-            let (Some(voice), Ok(recorded)) = (
-                self.speaker.voices().get(self.voices.place(cut.speaker.as_deref())),
-                read_cut_at(cut, sample_rate, &DecodeAudio::default()),
-            ) else {
-                continue;
-            };
-            let options = SpeakOptions { seed: index as u64, ..SpeakOptions::default() };
-            let speech = self.speaker.read(self.held_out.text(index), voice, &options)?;
-            let mut samples = Vec::new();
-            let spoken = self.speaker.say(speech, &mut |part| {
-                samples.extend(part);
-                Ok::<_, models::Error>(())
-            });
+            let Some((spoken, SoundPair { made, recorded, .. })) = self.say(index)? else { continue };
             n_spoken += 1;
-            // What says no numbers at its beginning may learn to.
-            let Ok(spoken) = spoken else {
-                n_stopped += 1;
-                continue;
-            };
             n_stopped += spoken.n_stopped;
             spoken_secs += spoken.duration_secs;
             recorded_secs += recorded.duration_secs();
-            distance = distance + self.comparer.compare(&recorded, &Waveform { samples, sample_rate })?;
+            distance = distance + self.comparer.compare(&recorded, &made)?;
         }
         let mut figures = Figures::new();
         if n_spoken > 0 {
             figures.insert("stopped".to_owned(), n_stopped as f64 / n_spoken as f64);
             figures.insert("duration_ratio".to_owned(), spoken_secs / recorded_secs);
-        }
-        if let Some(distortion_db) = distance.distortion_db() {
+            // Of nothing that could be compared a run may make something.
+            let distortion_db = distance.distortion_db().unwrap_or(f64::INFINITY);
             figures.insert("distortion_db".to_owned(), distortion_db);
         }
         Ok(figures)
     }
 }
 
-/// Where in its text each patch begins: what its middle frame says, never further at once than the model can tell. Without a path it goes on
-/// steadily.
+/// Which symbol of its text each patch is told: the one that its middle frame says, never further at once than the model can tell; the first and the
+/// last are those of the text. Without a path it goes on steadily.
 fn pointers(path: Option<&[u32]>, n_patches: usize, n_symbols: usize, config: &FlowLmConfig) -> Vec<u32> {
     let mut at = 0;
     let place = |patch: usize| match path {
@@ -276,13 +285,14 @@ impl Task for Speak {
         let n: usize = batch.n_patches.iter().sum();
         let n_told: usize = told().map(|(n, _)| *n).sum();
         let n_advances: usize = told().map(|(n, _)| n.saturating_sub(1)).sum();
-        let n_symbols: usize = batch.texts.iter().map(Vec::len).sum();
+        // A mean over numbers, as that of the flow.
+        let n_aligned = batch.n_frames.iter().sum::<usize>() * self.config.feature_spec.n_mels;
         let term = |name, scale, n: usize| Term { name, scale: weight * scale, weight: n as f64 };
         let map = (map_draws > 0).then(|| term("flow_map", 1.0, n));
         let rest = [
             term("end", end_weight, n_told),
             term("advance", advance_weight, n_advances),
-            term("alignment", alignment_weight, n_symbols),
+            term("alignment", alignment_weight, n_aligned),
         ];
         [term("flow", 1.0, n)].into_iter().chain(map).chain(rest).collect()
     }
@@ -344,14 +354,20 @@ impl Learner for Speak {
     }
 
     fn n_left_out(&self) -> u64 {
-        let vars = self.params.vars();
-        let left_out = vars.iter().filter(|(name, _)| is_for_training(name));
-        left_out.map(|(_, var)| var.elem_count() as u64).sum()
+        0
+    }
+
+    fn sounds(&self) -> Result<Vec<SoundPair>, Error> {
+        let said = self.judged(N_SHOWN).into_iter().map(|index| self.say(index));
+        let pairs = said.filter_map(|said| said.map(|said| said.map(|(_, pair)| pair)).transpose());
+        pairs.collect()
     }
 
     fn held_out_digest(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(format!("{:?} {:?} {}", self.evaluate, self.prompting, self.history_noise));
+        // What is said is another thing with another vocoder or other steps.
+        hash.update(format!("{:?} {}", self.config.sampling, self.vocoder.is_some()));
         for index in self.judged(self.evaluate.max_utterances) {
             hash.update(format!("\n{} {:?}", self.held_out.cuts[index].id, self.held_out.text(index)));
         }
@@ -360,8 +376,8 @@ impl Learner for Speak {
 
     fn write_bundle(&self, dir: &Path, dtype: WeightDtype) -> Result<(), Error> {
         self.voices.describe(dir, &self.config)?;
-        let vars = self.params.vars().into_iter().filter(|(name, _)| !is_for_training(name));
-        let tensors = vars.map(|(name, var)| (name, var.as_detached_tensor()));
+        // The aligner, too, small as it is: who teaches this voice more begins with what it knows.
+        let tensors = self.params.vars().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
         let vocoder = self.vocoder.iter().flat_map(|vocoder| vocoder.tensors.clone());
         Ok(write_weights(dir, &tensors.chain(vocoder).collect(), dtype)?)
     }
@@ -369,9 +385,4 @@ impl Learner for Speak {
     fn write_adapter(&self, _dir: &Path, _base: &str, _dtype: WeightDtype) -> Result<(), Error> {
         Err(Error::config("strategy.kind", "lora is not for speak; use full"))
     }
-}
-
-/// What no voice needs to speak.
-fn is_for_training(name: &str) -> bool {
-    name.strip_prefix(ALIGNER).is_some_and(|rest| rest.starts_with('.'))
 }

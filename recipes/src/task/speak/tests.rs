@@ -36,7 +36,7 @@ fn cuts(folder: &Path, n: usize) -> Vec<Cut> {
     let cut = |index: usize| {
         // No letter twice: nobody would hear where one ends.
         let noise = Noise::new(index as u64);
-        let mut place = 0;
+        let mut place = index % 4;
         let letter = |at: usize| {
             place = (place + 1 + (noise.uniform(at as u64) * 3.0) as usize) % 4;
             LETTERS[place].0
@@ -174,7 +174,7 @@ fn tones_are_learnt_and_where_they_are() -> Result<(), Error> {
     let workers = Workers::new(1)?;
     let mut optimizer = AdamW::new(&run.optimizer, task.vars())?;
     let mut at = Position::default();
-    for step in 1..=300 {
+    for step in 1..=400 {
         let batch = corpus.load(at)?;
         assert!(batch.faults.is_empty(), "{:?}", batch.faults);
         let pass = workers.run(&task, &[batch.parts], optimizer.vars())?;
@@ -206,7 +206,7 @@ fn tones_are_learnt_and_where_they_are() -> Result<(), Error> {
         });
         (n_right, n_frames) = (n_right + right.count(), n_frames + path.len());
     }
-    assert!(n_right as f64 > 0.7 * n_frames as f64, "{n_right} of {n_frames} frames");
+    assert!(n_right as f64 > 0.75 * n_frames as f64, "{n_right} of {n_frames} frames");
 
     // And it says them, one after the other, to the end.
     assert!(after["stopped"] < 0.2 && (after["duration_ratio"] - 1.0).abs() < 0.2, "{after:?}");
@@ -223,7 +223,7 @@ fn tones_are_learnt_and_where_they_are() -> Result<(), Error> {
         n_right += text.chars().zip(letters).filter(|(letter, samples)| loudest(samples) == *letter).count();
     }
     // A quarter of them is chance.
-    assert!(n_right * 12 >= n_asked * 7, "{n_right} of {n_asked} letters");
+    assert!(n_right * 3 >= n_asked * 2, "{n_right} of {n_asked} letters");
     Ok(())
 }
 
@@ -266,7 +266,7 @@ fn who_has_no_other_recording_is_told_no_voice() -> Result<(), Error> {
 }
 
 #[test]
-fn a_bundle_has_its_voices_and_no_aligner() -> Result<(), Error> {
+fn a_bundle_has_its_voices_and_its_aligner() -> Result<(), Error> {
     let folder = tempfile::tempdir().expect("a folder");
     let (task, _) = task(Params::seeded(1, &Device::Cpu), &run(), cuts(folder.path(), 6))?;
     let (bundle, checkpoint) = (folder.path().join("bundle"), folder.path().join("checkpoint"));
@@ -282,12 +282,13 @@ fn a_bundle_has_its_voices_and_no_aligner() -> Result<(), Error> {
     }
     let source = bundle.as_path().into();
     assert_eq!(FlowLmConfig::read(&source)?.voices, ["loud", "quiet"]);
-    let count = |dir: &Path| -> Result<usize, Error> {
+    let names = |dir: &Path| -> Result<Vec<String>, Error> {
         let weights = models::Weights::open(dir)?;
-        Ok(weights.tensors().filter(|(name, ..)| name.starts_with("aligner.")).count())
+        Ok(weights.tensors().map(|(name, ..)| name.to_owned()).collect())
     };
-    assert_eq!(count(&bundle)?, 0);
-    assert!(count(&checkpoint)? > 5 && task.n_left_out() > 0);
+    // Who goes on teaching it needs its aligner.
+    assert_eq!(names(&bundle)?, names(&checkpoint)?);
+    assert!(names(&bundle)?.iter().filter(|name| name.starts_with("aligner.")).count() > 5);
     Ok(())
 }
 

@@ -113,9 +113,9 @@ impl Row {
         self.place.round() as usize
     }
 
-    /// Whether the model found its end, rather than being stopped.
-    pub fn has_ended(&self) -> bool {
-        self.over >= ENOUGH
+    /// Whether it was stopped before it had read its text.
+    pub fn is_stopped(&self) -> bool {
+        self.is_done && self.over < ENOUGH && self.n_tail < self.max_tail
     }
 
     /// Goes on after a patch, given how likely the model finds it that it was the last one, and how far it expects to have read on. The likeliest of
@@ -128,7 +128,7 @@ impl Row {
             self.over += end;
         }
         self.n_tail = if pointer >= last { self.n_tail + 1 } else { 0 };
-        self.is_done = self.has_ended() || self.n_tail >= self.max_tail || self.n_said >= self.max_patches;
+        self.is_done = self.over >= ENOUGH || self.n_tail >= self.max_tail || self.n_said >= self.max_patches;
         self.place += advance;
         if self.place > last as f32 {
             self.place = last as f32;
@@ -233,4 +233,89 @@ fn say(
     }
     let nothing = || Error::from(candle_core::Error::Msg("a row without a patch".to_owned()));
     said.into_iter().map(|said| said.ok_or_else(nothing)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// A clause of so many symbols that may be so many patches long.
+    fn row(n_symbols: usize, max_patches: usize, max_tail: usize) -> candle_core::Result<Row> {
+        let text = Tensor::zeros((n_symbols, 1), candle_core::DType::F32, &Device::Cpu)?;
+        Ok(Row {
+            told: Branch { cache: SequenceCache::default(), text },
+            nobody: None,
+            sampling: Sampling {
+                solver: Solver::Euler,
+                n_steps: 1,
+                guidance: 1.0,
+                temperature: 1.0,
+                seed: 0,
+            },
+            noise: Noise::new(0),
+            place: 0.0,
+            n_symbols,
+            max_patches,
+            max_tail,
+            n_tail: 0,
+            over: 0.0,
+            last: None,
+            n_said: 0,
+            is_done: false,
+        })
+    }
+
+    #[test]
+    fn it_reads_as_fast_as_it_expects_to() -> candle_core::Result<()> {
+        let mut row = row(100, 1_000, 1_000)?;
+        let places: Vec<usize> = (0..10)
+            .map(|_| {
+                row.follow(0.0, 0.4);
+                row.pointer()
+            })
+            .collect();
+        assert_eq!(places, [0, 1, 1, 2, 2, 2, 3, 3, 4, 4]);
+        // No further than to the end of the text.
+        row.follow(0.0, 1e3);
+        assert_eq!(row.pointer(), 99);
+        Ok(())
+    }
+
+    #[test]
+    fn it_ends_when_it_should_have_by_now_and_not_before_its_last_symbol() -> candle_core::Result<()> {
+        let mut row = row(4, 1_000, 1_000)?;
+        row.follow(0.9, 1.0);
+        row.follow(0.9, 1.0);
+        assert!(!row.is_done && row.over == 0.0);
+        for is_done in [false, false, true] {
+            row.follow(0.2, 1.0);
+            assert_eq!((row.is_done, row.is_stopped()), (is_done, false));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn it_is_stopped_where_no_end_comes() -> candle_core::Result<()> {
+        let mut lost = row(40, 5, 3)?;
+        let mut silent = row(2, 50, 3)?;
+        for _ in 0..5 {
+            lost.follow(1.0, 0.0);
+        }
+        assert!(lost.is_done && lost.is_stopped());
+        // What is read is said, be there an end or not.
+        for is_done in [false, false, false, true] {
+            silent.follow(0.0, 1.0);
+            assert_eq!((silent.is_done, silent.is_stopped()), (is_done, false));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_expected_is_a_mean() {
+        assert!((expected(&[0.0, 0.0, 0.0]) - 1.0).abs() < 1e-6);
+        assert!((expected(&[-1e9, 1e9, -1e9]) - 1.0).abs() < 1e-6);
+        assert!(expected(&[f32::NAN, 0.0]).is_nan());
+    }
 }
