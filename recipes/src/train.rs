@@ -282,6 +282,9 @@ impl<T: Task> Trainer<'_, T> {
         }
         self.restore(&dir)?;
         state.further_steps.resize(self.further.len(), 0);
+        for (phase, n_updates) in self.task.further_phases().into_iter().zip(&state.further_steps) {
+            phase.resume(*n_updates);
+        }
         self.state = state;
         Ok(())
     }

@@ -104,6 +104,9 @@ pub trait Phase<B>: Sync {
     /// Its parameters, in order of name.
     fn vars(&self) -> Vec<(String, Var)>;
 
+    /// Told how often it was updated before a run goes on.
+    fn resume(&self, _n_updates: u64) {}
+
     /// Its learning rate in an update in which the model's is `rate`.
     fn learning_rate(&self, rate: f64) -> f64 {
         rate

@@ -112,6 +112,8 @@ pub(super) struct Adversary {
     judge: Discriminators,
     vocoder: Arc<Vocos>,
     is_on: AtomicBool,
+    /// Whether they learnt something before this run went on.
+    have_begun: AtomicBool,
 }
 
 impl Adversary {
@@ -120,13 +122,14 @@ impl Adversary {
         let params = Params::seeded(seed, device);
         let learner = Discriminators::load(&params, loss, vocoder.spec())?;
         let judge = Discriminators::load(&params.detached(), loss, vocoder.spec())?;
-        Ok(Self { params, loss: loss.clone(), learner, judge, vocoder, is_on: AtomicBool::new(false) })
+        let [is_on, have_begun] = [false, false].map(AtomicBool::new);
+        Ok(Self { params, loss: loss.clone(), learner, judge, vocoder, is_on, have_begun })
     }
 
-    /// Told before each update, from 1 to `n_steps`.
+    /// Told before each update, from 1 to `n_steps`. Those that have begun stay, though a run is made longer.
     pub fn begin(&self, step: u64, n_steps: u64) {
-        let is_on = step as f64 > self.loss.begin * n_steps as f64;
-        self.is_on.store(is_on, Ordering::Relaxed);
+        let is_time = step as f64 > self.loss.begin * n_steps as f64;
+        self.is_on.store(is_time || self.have_begun.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     pub fn is_on(&self) -> bool {
@@ -150,6 +153,10 @@ impl Phase<Batch> for Adversary {
 
     fn vars(&self) -> Vec<(String, Var)> {
         self.params.vars()
+    }
+
+    fn resume(&self, n_updates: u64) {
+        self.have_begun.store(n_updates > 0, Ordering::Relaxed);
     }
 
     fn learning_rate(&self, rate: f64) -> f64 {

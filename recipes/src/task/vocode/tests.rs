@@ -14,7 +14,7 @@ use crate::checkpoint::Checkpoints;
 use crate::loader::{Position, Source as _};
 use crate::pass::Workers;
 use crate::task::Data as _;
-use crate::train::{Ending, Event, Run, StepReport, train};
+use crate::train::{Ending, Event, Run, StepReport, TrainConfig, train};
 
 const RATE: u32 = 16_000;
 
@@ -245,6 +245,10 @@ fn the_best_is_one_that_learnt_from_discriminators() {
     let lowest = figures.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     assert!(lowest.0 <= 4, "discriminators made nothing worse: {figures:?}");
     assert!(state.best.is_some_and(|best| best.step > 4), "{:?}", state.best);
+    // Made longer, the run is not yet where discriminators would begin: they are there all the same.
+    let longer = RunConfig { train: TrainConfig { max_steps: 20, ..config.train.clone() }, ..config };
+    let (reports, _, _) = run(folder.path(), &longer, Some(9));
+    assert!(reports.iter().all(|report| report.terms.iter().any(|(name, _)| *name == "discriminators")));
 }
 
 #[test]
