@@ -58,6 +58,18 @@ impl Voices {
         Ok(Self(voices))
     }
 
+    /// What the voice of a speaker may be called, as a manifest calls the speaker: by all of that name, or by its last part. Letters, digits and
+    /// dashes alone; where no letter is left, `voice`. Where others took both, a number from 2 on follows the first.
+    pub fn names_of(speaker: &str) -> [String; 2] {
+        let plain = |text: &str| {
+            let plain =
+                |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+') { c } else { '-' };
+            let plain: String = text.chars().map(plain).collect();
+            if plain.contains(|c: char| c.is_ascii_alphanumeric()) { plain } else { "voice".to_owned() }
+        };
+        [plain(speaker), plain(speaker.rsplit('/').next().unwrap_or(speaker))]
+    }
+
     /// Their names.
     pub fn names(&self) -> Vec<String> {
         self.0.iter().map(|voice| voice.name.clone()).collect()
@@ -119,13 +131,7 @@ fn flac(waveform: &Waveform) -> Result<Vec<u8>, Error> {
 
 /// A name of letters, digits and dashes for a speaker: the last part of what a manifest calls it, as long as that is not taken.
 fn name(speaker: &str, taken: &BTreeSet<String>) -> String {
-    let plain = |text: &str| {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+') { c } else { '-' };
-        let plain: String = text.chars().map(plain).collect();
-        if plain.contains(|c: char| c.is_ascii_alphanumeric()) { plain } else { "voice".to_owned() }
-    };
-    let whole = plain(speaker);
-    let last = plain(speaker.rsplit('/').next().unwrap_or(speaker));
+    let [whole, last] = Voices::names_of(speaker);
     let numbered = (2..=MAX_VOICES).map(|number| format!("{whole}-{number}"));
     let mut names = [last, whole.clone()].into_iter().chain(numbered);
     names.find(|name| !taken.contains(name)).unwrap_or(whole)

@@ -12,6 +12,7 @@ use recipes::{
         Hear, SpeechEvaluation, SpeechScores, SpokenReference, evaluate_speech, hear_recordings,
     },
     score_rows, setting_row, speech_failures, speech_page,
+    task::speak::Voices,
     text::Normaliser,
 };
 use serde::Serialize;
@@ -101,11 +102,17 @@ impl Setting {
     }
 }
 
-/// The voice that a speaker of a manifest became: it goes by the speaker's name, or by the last part of it.
+/// The voice that a speaker of a manifest became: it goes by the speaker's name, or by the last part of it, as names of voices are written. `None`
+/// where there is none, and where nothing but a number would tell it from others.
 pub(in crate::cli) fn voice_of<'a>(synthesizer: &'a Synthesizer, speaker: &str) -> Option<&'a Voice> {
-    let last = speaker.rsplit('/').next().unwrap_or(speaker);
-    let voices = synthesizer.voices();
-    [speaker, last].iter().find_map(|name| voices.iter().find(|voice| voice.name() == *name))
+    let named = |name: &str| synthesizer.voices().iter().find(|voice| voice.name() == name);
+    if let Some(voice) = named(speaker) {
+        return Some(voice);
+    }
+    let [whole, last] = Voices::names_of(speaker);
+    // Others may be written alike: who was first is not known here.
+    let is_one_of_many = named(&format!("{whole}-2")).is_some();
+    if is_one_of_many { None } else { named(&whole).or_else(|| named(&last)) }
 }
 
 /// Says a text in one of the model's voices, in a language where the model reads it, else in the model's first.
@@ -324,6 +331,43 @@ mod tests {
         let rows = describe(&judged, &[]);
         assert!(rows.contains("1 text could not be spoken") && rows.contains("Not decoded: b: "), "{rows}");
         assert_eq!(judged[0].scores.n_refused, 1);
+    }
+
+    /// The tiny model with voices of these names.
+    fn speaker_with(voices: &[&str]) -> Synthesizer {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/flow-lm");
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = std::fs::read_to_string(fixture.join("config.json")).expect("settings");
+        let mut config: Value = serde_json::from_str(&config).expect("JSON");
+        config["voices"] = voices.iter().copied().collect();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+        std::fs::copy(fixture.join("model.safetensors"), folder.path().join("model.safetensors"))
+            .expect("weights");
+        for voice in voices {
+            let file = folder.path().join(models::flow_lm::voice_file(voice));
+            std::fs::copy(fixture.join("voice-anna.flac"), file).expect("a recording");
+        }
+        Synthesizer::load(&folder.path().into(), &models::Device::Cpu).expect("a model")
+    }
+
+    #[test]
+    fn voices_are_found_by_the_names_that_they_were_stored_under() {
+        // As they are called that learn from flite/slt, other/slt, a speaker with a Pashto name, and another one of two words.
+        let synthesizer = speaker_with(&["slt", "other-slt", "voice", "my-voice"]);
+        for (speaker, expected) in [
+            ("flite/slt", Some("slt")),
+            ("other/slt", Some("other-slt")),
+            ("other-slt", Some("other-slt")),
+            ("استاد", Some("voice")),
+            ("my voice", Some("my-voice")),
+            ("nobody", None),
+        ] {
+            assert_eq!(voice_of(&synthesizer, speaker).map(Voice::name), expected, "{speaker}");
+        }
+        // Which of two Pashto names came first is not known: neither is judged in the other's voice.
+        let synthesizer = speaker_with(&["voice", "voice-2"]);
+        assert!(voice_of(&synthesizer, "استاد").is_none());
+        assert_eq!(voice_of(&synthesizer, "voice-2").map(Voice::name), Some("voice-2"));
     }
 
     #[test]
