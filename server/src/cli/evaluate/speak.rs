@@ -20,7 +20,10 @@ use super::{
         speak::load_speaker,
     },
     Args, TaskArg,
-    spoken::{Judged, Setting, SpeechJudge, describe, judge_all, references, say, voice_of, write_speech},
+    spoken::{
+        Judged, Setting, SpeechJudge, describe, first_of, judge_all, note_of_unread, say, texts_to_speak,
+        voice_of, write_speech,
+    },
 };
 use crate::{compute::Compute, config::Config, load::SPEAKER_PRECISION};
 
@@ -142,25 +145,28 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let found = voice_of(&synthesizer, named).map(|voice| voice.name().to_owned());
         found.ok_or_else(|| format!("{named} is none of the model's voices: {}", known()))
     };
-    let (references, failed) = references(&cuts, &voice);
-    if references.is_empty() {
-        let first = failed.first().map(|unheard| format!(": {}: {}", unheard.name, unheard.reason));
-        return Err(Usage(format!("there is nothing to speak{}", first.unwrap_or_default())).into());
+    let (texts, mut failed) = texts_to_speak(&cuts, args.language.as_deref(), &voice);
+    if texts.is_empty() {
+        return Err(Usage(format!("there is nothing to speak{}", first_of(&failed))).into());
+    }
+    if let Some(note) = note_of_unread(&synthesizer, &texts) {
+        style.note(&note);
     }
     let normalisers = match args.normaliser.as_slice() {
         [] => Normaliser::of_language(language),
         named => named,
     };
-    let judged = judge_all(
-        &references,
+    let (judged, unread) = judge_all(
+        &texts,
         &speak.settings(),
-        &mut |setting, text, voice| say(&synthesizer, setting, language, (text, voice)),
-        &mut |waveform| judge.hear(waveform),
+        &mut |setting, text| say(&synthesizer, setting, text),
+        &mut |text, waveform| judge.hear(text, waveform),
         normalisers,
         style,
     )?;
+    failed.extend(unread);
     if let Some(dir) = &args.analysis {
-        write_speech(dir, model, &judged, &references)?;
+        write_speech(dir, model, &judged)?;
         style.note(&format!("some of the speech: {}", dir.join("analysis.html").display()));
     }
     if args.json {

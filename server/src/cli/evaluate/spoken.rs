@@ -1,6 +1,12 @@
 //! The speech of a model, judged by what a recogniser hears in it beside what it hears in recordings.
 
-use std::{fmt::Write as _, iter, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    iter,
+    path::Path,
+    slice,
+};
 
 use audio::{DecodeAudio, Waveform};
 use models::{BundleSource, DecodeOptions, SpeakOptions, Synthesizer, Transcriber, Voice};
@@ -8,9 +14,7 @@ use recipes::{
     SETTING_COLUMNS,
     data::{manifest::Cut, read_cut},
     evaluate::{Reference, Unheard, evaluate},
-    evaluate_speech::{
-        Hear, SpeechEvaluation, SpeechScores, SpokenReference, evaluate_speech, hear_recordings,
-    },
+    evaluate_speech::{Example, SpeechEvaluation, SpeechScores, SpokenReference, evaluate_speech},
     score_rows, setting_row, speech_failures, speech_page,
     task::speak::Voices,
     text::Normaliser,
@@ -30,8 +34,13 @@ use crate::compute::Compute;
 /// What rows that name no kind are.
 const TEXT: &str = "text";
 
-/// Says a text in a voice by a setting: the samples, or why there are none.
-pub(in crate::cli) type Speak<'a> = dyn FnMut(Setting, &str, &str) -> Result<Waveform, models::Error> + 'a;
+/// Texts of a kind whose speech and recordings are kept, to be looked at.
+const EXAMPLES_OF_KIND: usize = 2;
+
+/// Says a text by a setting: the samples, or why there are none.
+pub(in crate::cli) type Speak<'a> = dyn FnMut(Setting, &ToSpeak<'_>) -> Result<Waveform, models::Error> + 'a;
+/// Writes down what is said, of a text that is spoken or recorded.
+pub(in crate::cli) type Hear<'a> = dyn FnMut(&ToSpeak<'_>, &Waveform) -> Result<String, recipes::Error> + 'a;
 
 /// What hears speech, and the recordings beside it.
 pub(in crate::cli) struct SpeechJudge {
@@ -59,16 +68,21 @@ impl SpeechJudge {
         Ok(Self { transcriber, options })
     }
 
-    /// What it hears.
+    /// What it hears, told the language of the text where it has several, else that which it was loaded with.
     ///
     /// # Errors
-    /// Sound that it cannot listen to.
-    pub(in crate::cli) fn hear(&self, waveform: &Waveform) -> Result<String, recipes::Error> {
+    /// Sound that it cannot listen to, a language that it does not know.
+    pub(in crate::cli) fn hear(
+        &self,
+        text: &ToSpeak<'_>,
+        waveform: &Waveform,
+    ) -> Result<String, recipes::Error> {
+        let is_told = self.transcriber.special_tokens().is_multilingual;
         let reference = Reference {
             name: String::new(),
             waveform: waveform.clone(),
             text: String::new(),
-            language: None,
+            language: text.language.filter(|_| is_told).map(str::to_owned),
             to_language: None,
         };
         let mut heard = evaluate(&self.transcriber, iter::once(Ok(reference)), &self.options, &mut |_| {});
@@ -115,28 +129,46 @@ pub(in crate::cli) fn voice_of<'a>(synthesizer: &'a Synthesizer, speaker: &str) 
     if is_one_of_many { None } else { named(&whole).or_else(|| named(&last)) }
 }
 
-/// Says a text in one of the model's voices, in a language where the model reads it, else in the model's first.
+/// Says a text in its voice, in its language where the model reads that, else in the model's first.
 ///
 /// # Errors
 /// What the model refuses.
 pub(in crate::cli) fn say(
     synthesizer: &Synthesizer,
     setting: Setting,
-    language: Option<&str>,
-    (text, voice): (&str, &str),
+    text: &ToSpeak<'_>,
 ) -> Result<Waveform, models::Error> {
-    let voice = voice_of(synthesizer, voice).ok_or_else(|| models::Error::Option {
+    let voice = voice_of(synthesizer, &text.voice).ok_or_else(|| models::Error::Option {
         option: "voice",
-        message: format!("{voice} is none of the model's"),
+        message: format!("{} is none of the model's", text.voice),
     })?;
-    let reads = |code: &&str| synthesizer.languages().iter().any(|known| known == code);
     let options = SpeakOptions {
-        language: language.filter(reads).map(str::to_owned),
+        language: text.language.filter(|code| reads(synthesizer, code)).map(str::to_owned),
         steps: setting.steps.map(|steps| steps as usize),
         guidance: setting.guidance,
         ..SpeakOptions::default()
     };
-    synthesizer.speak(text, voice, &options)
+    synthesizer.speak(&text.cut.text, voice, &options)
+}
+
+fn reads(synthesizer: &Synthesizer, language: &str) -> bool {
+    synthesizer.languages().iter().any(|known| known == language)
+}
+
+/// What is to be told of texts in languages that the model does not read; nothing where it reads all of them.
+pub(in crate::cli) fn note_of_unread(synthesizer: &Synthesizer, texts: &[ToSpeak<'_>]) -> Option<String> {
+    let stated = texts.iter().filter_map(|text| text.language);
+    let unread: Vec<_> = stated.filter(|language| !reads(synthesizer, language)).collect();
+    let codes: BTreeSet<_> = unread.iter().copied().collect();
+    let first = synthesizer.languages().first()?;
+    (!unread.is_empty()).then(|| {
+        format!(
+            "{} of {} texts are in languages that the model does not read ({}): it says them as if they were in `{first}`",
+            unread.len(),
+            texts.len(),
+            codes.into_iter().collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 /// A setting with what came of it.
@@ -147,34 +179,51 @@ pub(in crate::cli) struct Judged {
     pub(in crate::cli) scores: SpeechScores,
     #[serde(flatten)]
     pub(super) evaluation: SpeechEvaluation,
+    /// What its examples refer to.
+    #[serde(skip)]
+    shown: Vec<SpokenReference>,
 }
 
-/// Texts with their voices and recordings, and the rows that have none. `voice` names that of a row, or says why there is none.
-pub(in crate::cli) fn references(
-    cuts: &[Cut],
+/// A row whose text is to be spoken. Its recording is read whenever it is its turn: all of them together may be more than the memory holds.
+pub(in crate::cli) struct ToSpeak<'a> {
+    cut: &'a Cut,
+    /// The voice's name.
+    voice: String,
+    /// As the row says, or else as all of them are taken for.
+    language: Option<&'a str>,
+}
+
+impl ToSpeak<'_> {
+    /// It, with its recording.
+    fn read(&self) -> Result<SpokenReference, Unheard> {
+        let Self { cut, voice, .. } = self;
+        let waveform =
+            read_cut(cut, &DecodeAudio::default()).map_err(|error| Unheard::new(&cut.id, &error))?;
+        Ok(SpokenReference {
+            name: cut.id.to_string(),
+            kind: kind(cut).to_owned(),
+            text: cut.text.to_string(),
+            voice: voice.clone(),
+            waveform,
+        })
+    }
+}
+
+/// Texts with their voices and languages, and the rows that have no voice. `voice` names that of a row, or says why there is none; rows that
+/// state no language are taken for `language`.
+pub(in crate::cli) fn texts_to_speak<'a>(
+    cuts: &'a [Cut],
+    language: Option<&'a str>,
     voice: &dyn Fn(&Cut) -> Result<String, String>,
-) -> (Vec<SpokenReference>, Vec<Unheard>) {
-    let (mut references, mut failed) = (Vec::new(), Vec::new());
+) -> (Vec<ToSpeak<'a>>, Vec<Unheard>) {
+    let (mut texts, mut failed) = (Vec::new(), Vec::new());
     for cut in cuts {
-        let voice = match voice(cut) {
-            Ok(voice) => voice,
-            Err(reason) => {
-                failed.push(Unheard { name: cut.id.to_string(), reason });
-                continue;
-            }
-        };
-        match read_cut(cut, &DecodeAudio::default()) {
-            Ok(waveform) => references.push(SpokenReference {
-                name: cut.id.to_string(),
-                kind: kind(cut).to_owned(),
-                text: cut.text.to_string(),
-                voice,
-                waveform,
-            }),
-            Err(error) => failed.push(Unheard::new(&cut.id, &error)),
+        match voice(cut) {
+            Ok(voice) => texts.push(ToSpeak { cut, voice, language: cut.language.as_deref().or(language) }),
+            Err(reason) => failed.push(Unheard { name: cut.id.to_string(), reason }),
         }
     }
-    (references, failed)
+    (texts, failed)
 }
 
 /// What a row says that it is for.
@@ -182,38 +231,98 @@ fn kind(cut: &Cut) -> &str {
     cut.extra.as_ref().and_then(|extra| extra.get("kind")?.as_str()).unwrap_or(TEXT)
 }
 
-/// Hears the recordings once, and then the speech of every setting.
+/// Hears the recordings once, and then the speech of every setting. Texts whose recordings cannot be read come with them, and count nowhere.
 ///
 /// # Errors
-/// A setting in which nothing could be spoken.
+/// Recordings of which none can be read, and a setting in which nothing could be spoken.
 pub(in crate::cli) fn judge_all(
-    references: &[SpokenReference],
+    texts: &[ToSpeak<'_>],
     settings: &[Setting],
     speak: &mut Speak<'_>,
     hear: &mut Hear<'_>,
     normalisers: &[Normaliser],
     style: Style,
-) -> anyhow::Result<Vec<Judged>> {
-    let mut progress = Items::start(style, "listening to recordings", Some(references.len()));
-    let recorded = hear_recordings(references, hear, &mut |n_done| progress.update(n_done));
+) -> anyhow::Result<(Vec<Judged>, Vec<Unheard>)> {
+    let (mut recorded, mut unread) = (Vec::with_capacity(texts.len()), Vec::new());
+    let mut progress = Items::start(style, "listening to recordings", Some(texts.len()));
+    for (index, text) in texts.iter().enumerate() {
+        match text.read() {
+            Ok(SpokenReference { name, waveform, .. }) => {
+                let heard = hear(text, &waveform).map_err(|error| Unheard::new(&name, &error));
+                recorded.push((text, heard));
+            }
+            Err(unheard) => unread.push(unheard),
+        }
+        progress.update(index + 1);
+    }
     progress.clear();
+    if recorded.is_empty() {
+        anyhow::bail!("none of the recordings can be read{}", first_of(&unread));
+    }
     let mut judged = Vec::with_capacity(settings.len());
     for setting in settings {
         let mut progress =
-            Items::start(style, &format!("speaking, {}", setting.name()), Some(references.len()));
-        let mut speak = |text: &str, voice: &str| speak(*setting, text, voice);
-        let evaluation =
-            evaluate_speech(references, &recorded, &mut speak, hear, &mut |n_done| progress.update(n_done))?;
+            Items::start(style, &format!("speaking, {}", setting.name()), Some(recorded.len()));
+        let mut sum = Sum::default();
+        for (index, (text, heard)) in recorded.iter().enumerate() {
+            match text.read() {
+                Ok(reference) => {
+                    let one = evaluate_speech(
+                        slice::from_ref(&reference),
+                        slice::from_ref(heard),
+                        &mut |_, _| speak(*setting, text),
+                        &mut |waveform| hear(text, waveform),
+                        &mut |_| {},
+                    )?;
+                    sum.add(reference, one);
+                }
+                Err(unheard) => sum.evaluation.failed.push(unheard),
+            }
+            progress.update(index + 1);
+        }
         progress.clear();
+        let Sum { evaluation, shown, .. } = sum;
         if evaluation.spoken.iter().all(|spoken| spoken.is_refused) {
-            let first =
-                evaluation.failed.first().map(|unheard| format!(": {}: {}", unheard.name, unheard.reason));
-            anyhow::bail!("nothing could be spoken and heard{}", first.unwrap_or_default());
+            anyhow::bail!("nothing could be spoken and heard{}", first_of(&evaluation.failed));
         }
         let scores = evaluation.scores(normalisers)?;
-        judged.push(Judged { setting: *setting, scores, evaluation });
+        judged.push(Judged { setting: *setting, scores, evaluation, shown });
     }
-    Ok(judged)
+    Ok((judged, unread))
+}
+
+/// Why the first of them failed, to be said after what that led to.
+pub(in crate::cli) fn first_of(failed: &[Unheard]) -> String {
+    failed.first().map(|unheard| format!(": {}: {}", unheard.name, unheard.reason)).unwrap_or_default()
+}
+
+/// What is known of a setting, text after text.
+#[derive(Default)]
+struct Sum {
+    evaluation: SpeechEvaluation,
+    shown: Vec<SpokenReference>,
+    /// By their kinds.
+    n_shown: BTreeMap<String, usize>,
+}
+
+impl Sum {
+    /// Adds what was found of one text.
+    fn add(&mut self, reference: SpokenReference, found: SpeechEvaluation) {
+        let SpeechEvaluation { spoken, failed, busy_secs, audio_secs, examples } = found;
+        let all = &mut self.evaluation;
+        let n_before = all.spoken.len();
+        all.spoken.extend(spoken);
+        all.failed.extend(failed);
+        all.busy_secs += busy_secs;
+        all.audio_secs += audio_secs;
+        let n_shown = self.n_shown.entry(reference.kind.clone()).or_default();
+        if let Some(example) = examples.into_iter().next().filter(|_| *n_shown < EXAMPLES_OF_KIND) {
+            *n_shown += 1;
+            let (reference_place, spoken) = (self.shown.len(), n_before + example.spoken);
+            all.examples.push(Example { reference: reference_place, spoken, ..example });
+            self.shown.push(reference);
+        }
+    }
 }
 
 /// Tables: of the settings, and of the kinds of texts in each.
@@ -221,7 +330,7 @@ pub(in crate::cli) fn describe(judged: &[Judged], failed: &[Unheard]) -> String 
     let columns = SETTING_COLUMNS.map(str::to_owned);
     let rows = judged.iter().map(|one| setting_row(&one.setting.name(), &one.scores));
     let mut text = table(&iter::once(columns).chain(rows).collect::<Vec<_>>());
-    for Judged { setting, scores, evaluation } in judged {
+    for Judged { setting, scores, evaluation, .. } in judged {
         for report in &scores.reports {
             let _ = writeln!(text, "\n{}; normaliser: {}", setting.name(), report.normaliser);
             text += &table(&score_rows(report));
@@ -239,16 +348,11 @@ pub(in crate::cli) fn describe(judged: &[Judged], failed: &[Unheard]) -> String 
 ///
 /// # Errors
 /// What the disk refuses.
-pub(in crate::cli) fn write_speech(
-    dir: &Path,
-    model: &str,
-    judged: &[Judged],
-    references: &[SpokenReference],
-) -> anyhow::Result<()> {
+pub(in crate::cli) fn write_speech(dir: &Path, model: &str, judged: &[Judged]) -> anyhow::Result<()> {
     write_file(&dir.join("analysis.json"), &(serde_json::to_string_pretty(judged)? + "\n"))?;
     let scores: Vec<_> = judged.iter().map(|one| (one.setting.name(), one.scores.clone())).collect();
     let page = match judged.first() {
-        Some(first) => speech_page(&format!("Speech of {model}"), &scores, &first.evaluation, references)?,
+        Some(first) => speech_page(&format!("Speech of {model}"), &scores, &first.evaluation, &first.shown)?,
         None => String::new(),
     };
     write_file(&dir.join("analysis.html"), &page)
@@ -256,6 +360,8 @@ pub(in crate::cli) fn write_speech(
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use serde_json::Value;
 
     use super::*;
@@ -268,28 +374,72 @@ mod tests {
         }
     }
 
-    fn reference(name: &str, kind: &str, text: &str) -> SpokenReference {
-        let (name, kind, text) = (name.to_owned(), kind.to_owned(), text.to_owned());
-        SpokenReference { name, kind, text, voice: "v".to_owned(), waveform: waveform(0.5) }
+    /// A row of the recording `path`.
+    fn cut(id: &str, path: &Path, kind: Option<&str>, text: &str) -> Cut {
+        Cut {
+            id: id.into(),
+            audio: path.into(),
+            start_secs: 0.0,
+            duration_secs: 0.5,
+            channel: None,
+            text: text.into(),
+            language: None,
+            speaker: None,
+            target_text: None,
+            target_language: None,
+            extra: kind.map(|kind| Box::new([("kind".to_owned(), Value::from(kind))].into_iter().collect())),
+        }
+    }
+
+    /// A recording of half a second in this folder.
+    fn recording(folder: &Path) -> PathBuf {
+        let path = folder.join("a.wav");
+        std::fs::write(&path, audio::encode::wav_bytes(&waveform(0.5)).expect("a WAV")).expect("written");
+        path
+    }
+
+    fn to_speak<'a>(cut: &'a Cut, voice: &str, language: Option<&'a str>) -> ToSpeak<'a> {
+        ToSpeak { cut, voice: voice.to_owned(), language }
     }
 
     #[test]
     fn every_setting_is_a_row_and_recordings_are_heard_once() {
-        let references = [reference("a", "word", "tent"), reference("b", "digits", "one two")];
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = recording(folder.path());
+        let cuts = [
+            cut("a", &path, Some("word"), "tent"),
+            cut("x", &folder.path().join("nowhere.wav"), None, "tent"),
+            cut("b", &path, Some("digits"), "one two"),
+        ];
+        let texts = cuts.each_ref().map(|cut| to_speak(cut, "v", None));
         let settings = [1, 4].map(|steps| Setting { steps: Some(steps), guidance: None });
         let mut n_recorded = 0;
         // What has taken one step is half as long, and not understood.
-        let mut hear = |waveform: &Waveform| {
+        let mut hear = |_: &ToSpeak<'_>, waveform: &Waveform| {
             n_recorded += usize::from(waveform.samples.len() == 8_000);
             Ok(if waveform.samples.len() < 8_000 { "what".to_owned() } else { "tent".to_owned() })
         };
-        let mut speak = |setting: Setting, _: &str, _: &str| {
+        let mut speak = |setting: Setting, _: &ToSpeak<'_>| {
             Ok(waveform(if setting.steps == Some(1) { 0.25 } else { 0.75 }))
         };
         let normalisers = [Normaliser::Basic, Normaliser::None];
-        let judged = judge_all(&references, &settings, &mut speak, &mut hear, &normalisers, Style::new(true))
-            .expect("judged");
+        let (judged, unread) =
+            judge_all(&texts, &settings, &mut speak, &mut hear, &normalisers, Style::new(true))
+                .expect("judged");
         assert_eq!(n_recorded, 2);
+        // What cannot be read is told, and counts nowhere.
+        assert!(unread.len() == 1 && unread[0].name == "x" && unread[0].reason.contains("nowhere.wav"));
+        assert_eq!((judged[0].evaluation.failed.len(), judged[0].scores.n_unheard), (0, 0));
+        // The examples are known by what was recorded of them.
+        let shown = |one: &Judged| {
+            let places = one.evaluation.examples.iter().map(|example| (example.reference, example.spoken));
+            let names: Vec<_> = one.shown.iter().map(|reference| reference.name.clone()).collect();
+            (places.collect::<Vec<_>>(), names)
+        };
+        assert_eq!(shown(&judged[1]), (vec![(0, 0), (1, 1)], vec!["a".to_owned(), "b".to_owned()]));
+        write_speech(folder.path(), "m", &judged).expect("written");
+        let page = std::fs::read_to_string(folder.path().join("analysis.html")).expect("a page");
+        assert_eq!(page.matches("<audio").count(), 4, "two spoken, two recorded");
         let rows = describe(&judged, &[Unheard { name: "c".to_owned(), reason: "is not there".to_owned() }]);
         let lines: Vec<_> = rows.lines().collect();
         assert!(lines[0].contains("x real time") && lines[0].contains("cepstral distortion"), "{rows}");
@@ -310,27 +460,30 @@ mod tests {
             (&"tent".into(), &Value::Array(Vec::new()))
         );
 
-        let mut unmoved = |_: &Waveform| Ok(String::new());
-        let mut mute = |_: Setting, _: &str, _: &str| Err(models::Error::Cancelled);
-        let refused =
-            judge_all(&references, &settings, &mut mute, &mut unmoved, &normalisers, Style::new(true));
+        let mut unmoved = |_: &ToSpeak<'_>, _: &Waveform| Ok(String::new());
+        let mut mute = |_: Setting, _: &ToSpeak<'_>| Err(models::Error::Cancelled);
+        let refused = judge_all(&texts, &settings, &mut mute, &mut unmoved, &normalisers, Style::new(true));
         assert!(
             refused
                 .err()
                 .is_some_and(|error| error.to_string().contains("nothing could be spoken and heard: a: "))
         );
         // One that is refused is counted, and told.
-        let mut half = |_: Setting, text: &str, _: &str| match text {
+        let mut half = |_: Setting, text: &ToSpeak<'_>| match &*text.cut.text {
             "tent" => Ok(waveform(0.75)),
             _ => Err(models::Error::Cancelled),
         };
-        let mut tent = |_: &Waveform| Ok("tent".to_owned());
-        let judged =
-            judge_all(&references, &settings[..1], &mut half, &mut tent, &normalisers, Style::new(true))
+        let mut tent = |_: &ToSpeak<'_>, _: &Waveform| Ok("tent".to_owned());
+        let (judged, _) =
+            judge_all(&texts, &settings[..1], &mut half, &mut tent, &normalisers, Style::new(true))
                 .expect("judged");
         let rows = describe(&judged, &[]);
         assert!(rows.contains("1 text could not be spoken") && rows.contains("Not decoded: b: "), "{rows}");
         assert_eq!(judged[0].scores.n_refused, 1);
+        let refused =
+            judge_all(&texts[1..2], &settings, &mut half, &mut tent, &normalisers, Style::new(true));
+        let message = refused.err().expect("nothing can be read").to_string();
+        assert!(message.starts_with("none of the recordings can be read: x: "), "{message}");
     }
 
     /// The tiny model with voices of these names.
@@ -378,50 +531,47 @@ mod tests {
         let name = |speaker: &str| voice_of(&synthesizer, speaker).map(Voice::name);
         assert_eq!([name("ben"), name("espeak-ng/ben")], [Some("ben"); 2]);
         assert_eq!([name("carl"), name("ben/carl"), name("")], [None; 3]);
+        let cut = cut("a", Path::new("a.wav"), None, "no");
         let say = |voice: &str, language: Option<&str>| {
-            say(&synthesizer, Setting::default(), language, ("no", voice)).map(|said| said.samples)
+            let text = to_speak(&cut, voice, language);
+            say(&synthesizer, Setting::default(), &text).map(|said| said.samples)
         };
         let said = say("anna", None).expect("said");
         // What it does not read is read as what it reads first.
         assert!(!said.is_empty() && said == say("anna", Some("xx")).expect("said"));
         let message = say("carl", None).expect_err("refused").to_string();
         assert!(message.contains("carl is none of the model's"), "{message}");
+        let texts = [None, Some("ps"), Some("xx"), Some("xx"), Some("aa")]
+            .map(|language| to_speak(&cut, "anna", language));
+        let note = note_of_unread(&synthesizer, &texts).expect("two languages");
+        assert!(
+            note.starts_with("3 of 5 texts") && note.contains("(aa, xx)") && note.contains("`en`"),
+            "{note}"
+        );
+        assert_eq!(note_of_unread(&synthesizer, &texts[..2]), None);
     }
 
     #[test]
-    fn rows_name_their_voices_and_kinds() {
+    fn rows_name_their_voices_kinds_and_languages() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("a.wav");
-        std::fs::write(&path, audio::encode::wav_bytes(&waveform(0.5)).expect("a WAV")).expect("written");
-        let cut = |id: &str, speaker: Option<&str>, path: &Path, kind: Option<&str>| Cut {
-            id: id.into(),
-            audio: path.into(),
-            start_secs: 0.0,
-            duration_secs: 0.5,
-            channel: None,
-            text: "tent".into(),
-            language: None,
-            speaker: speaker.map(Into::into),
-            target_text: None,
-            target_language: None,
-            extra: kind.map(|kind| Box::new([("kind".to_owned(), Value::from(kind))].into_iter().collect())),
-        };
+        let path = recording(folder.path());
         let cuts = [
-            cut("a", Some("slt"), &path, Some("word")),
-            cut("b", None, &path, None),
-            cut("c", Some("x"), Path::new("nowhere.wav"), None),
+            Cut { speaker: Some("slt".into()), ..cut("a", &path, Some("word"), "tent") },
+            Cut { language: Some("de".into()), ..cut("b", &path, None, "tent") },
         ];
-        let told = |(references, failed): (Vec<SpokenReference>, Vec<Unheard>)| {
-            let references =
-                references.into_iter().map(|one| format!("{} {} {}", one.name, one.voice, one.kind));
-            let failed = failed.into_iter().map(|unheard| unheard.name);
-            (references.collect::<Vec<_>>(), failed.collect::<Vec<_>>())
+        let told = |voice: &dyn Fn(&Cut) -> Result<String, String>| {
+            let (texts, failed) = texts_to_speak(&cuts, Some("ps"), voice);
+            let texts = texts.iter().map(|text| {
+                let SpokenReference { name, kind, voice, .. } = text.read().expect("a recording");
+                format!("{name} {voice} {kind} {}", text.language.unwrap_or("-"))
+            });
+            let texts: Vec<_> = texts.collect();
+            (texts, failed.into_iter().map(|unheard| unheard.name).collect::<Vec<_>>())
         };
-        let voice =
+        let by_speaker =
             |cut: &Cut| cut.speaker.as_deref().map(str::to_owned).ok_or_else(|| "no speaker".to_owned());
-        let expected = (vec!["a slt word".to_owned()], vec!["b".to_owned(), "c".to_owned()]);
-        assert_eq!(told(references(&cuts, &voice)), expected);
-        let expected = (vec!["a v word".to_owned(), "b v text".to_owned()], vec!["c".to_owned()]);
-        assert_eq!(told(references(&cuts, &|_| Ok("v".to_owned()))), expected);
+        assert_eq!(told(&by_speaker), (vec!["a slt word ps".to_owned()], vec!["b".to_owned()]));
+        let expected = ["a v word ps", "b v text de"].map(str::to_owned).to_vec();
+        assert_eq!(told(&|_| Ok("v".to_owned())), (expected, Vec::new()));
     }
 }

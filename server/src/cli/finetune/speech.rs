@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use models::{BundleSource, Voice, flow_lm::FlowLmConfig};
 use recipes::{
     config::RunConfig,
@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::{
     super::{
         evaluate::spoken::{
-            Setting, SpeechJudge, describe, judge_all, references, say, voice_of, write_speech,
+            Setting, SpeechJudge, describe, first_of, judge_all, say, texts_to_speak, voice_of, write_speech,
         },
         output::{print, table, write_file},
         progress::Style,
@@ -137,26 +137,30 @@ impl<'a> Report<'a> {
                 test.len()
             ));
         }
-        let (references, failed) = references(test, &voice);
-        let is_stopped = || stop.load(Ordering::Relaxed);
         let language = Some(recogniser.language);
+        let (texts, mut failed) = texts_to_speak(test, language, &voice);
+        if texts.is_empty() {
+            bail!("there is nothing to speak{}", first_of(&failed));
+        }
+        let is_stopped = || stop.load(Ordering::Relaxed);
         let judged = judge_all(
-            &references,
+            &texts,
             &[Setting::default()],
-            &mut |setting, text, voice| match is_stopped() {
+            &mut |setting, text| match is_stopped() {
                 true => Err(models::Error::Cancelled),
-                false => say(&synthesizer, setting, language, (text, voice)),
+                false => say(&synthesizer, setting, text),
             },
-            &mut |waveform| match is_stopped() {
+            &mut |text, waveform| match is_stopped() {
                 true => Err(models::Error::Cancelled.into()),
-                false => judge.hear(waveform),
+                false => judge.hear(text, waveform),
             },
             Normaliser::of_language(language),
             style,
         );
         go_on(stop)?;
-        let judged = judged?;
-        write_speech(&out.join(SPEECH), &name, &judged, &references)?;
+        let (judged, unread) = judged?;
+        failed.extend(unread);
+        write_speech(&out.join(SPEECH), &name, &judged)?;
         print(&format!("\n{}", describe(&judged, &failed)))?;
         style.note(&format!("some of the speech: {}", out.join(SPEECH).join("analysis.html").display()));
         self.judged = judged.into_iter().next().map(|one| one.scores);
