@@ -200,6 +200,10 @@ fn what_no_voice_can_be_made_of_is_told_before_anything_is_imported() -> Result<
         (&["--model", &base, "--vocoder", &base], "a voice without a vocoder"),
         (&["--model", &base, "--vocoder", &hears], "is no vocoder"),
         (&["--model", &base, "--judge", &base], "--judge"),
+        (
+            &["--set", "model.base=", "--set", "target.unit=phonemes", "--judge", &hears],
+            "--judge: the voice reads phonemes",
+        ),
         (&["--model", &base, "--set", "join.max_cuts=4"], "join"),
     ] {
         let (code, stdout, stderr) = finetune(&home, more);

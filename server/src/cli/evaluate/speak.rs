@@ -21,8 +21,8 @@ use super::{
     },
     Args, TaskArg,
     spoken::{
-        Judged, Setting, SpeechJudge, describe, first_of, judge_all, note_of_unread, say, texts_to_speak,
-        voice_of, write_speech,
+        Judged, Setting, SpeechJudge, check_unit, describe, first_of, judge_all, note_of_unread, say,
+        texts_to_speak, voice_of, write_speech,
     },
 };
 use crate::{compute::Compute, config::Config, load::SPEAKER_PRECISION};
@@ -131,6 +131,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let compute = Compute::new(device, precision).map_err(refuse)?;
     // Who cannot speak is refused before anything is heard.
     let synthesizer = load_speaker(model, &fetch(model, &config, style)?, compute.device())?;
+    check_unit(&format!("--model {model}"), synthesizer.config().unit)?;
     let language = args
         .language
         .clone()

@@ -9,7 +9,9 @@ use std::{
 };
 
 use audio::{DecodeAudio, Waveform};
-use models::{BundleSource, DecodeOptions, SpeakOptions, Synthesizer, Transcriber, Voice};
+use models::{
+    BundleSource, DecodeOptions, SpeakOptions, Synthesizer, Transcriber, Voice, flow_lm::SymbolUnit,
+};
 use recipes::{
     SETTING_COLUMNS,
     data::{manifest::Cut, read_cut},
@@ -127,6 +129,21 @@ pub(in crate::cli) fn voice_of<'a>(synthesizer: &'a Synthesizer, speaker: &str) 
     // Others may be written alike: who was first is not known here.
     let is_one_of_many = named(&format!("{whole}-2")).is_some();
     if is_one_of_many { None } else { named(&whole).or_else(|| named(&last)) }
+}
+
+/// Refuses voices that read phonemes, as `what` asks for one: manifests hold texts in letters, and by those such a voice says nothing that could
+/// be judged.
+///
+/// # Errors
+/// The unit.
+pub(in crate::cli) fn check_unit(what: &str, unit: SymbolUnit) -> Result<(), Usage> {
+    match unit {
+        SymbolUnit::Characters => Ok(()),
+        SymbolUnit::Phonemes => Err(Usage(format!(
+            "{what}: the voice reads phonemes, and the texts are written in letters; a voice that reads letters can be judged, of this one \
+             held-out losses tell"
+        ))),
+    }
 }
 
 /// Says a text in its voice, in its language where the model reads that, else in the model's first.
@@ -549,6 +566,13 @@ mod tests {
             "{note}"
         );
         assert_eq!(note_of_unread(&synthesizer, &texts[..2]), None);
+    }
+
+    #[test]
+    fn voices_that_read_phonemes_are_not_judged_by_letters() {
+        assert!(check_unit("--judge", SymbolUnit::Characters).is_ok());
+        let Usage(message) = check_unit("--judge", SymbolUnit::Phonemes).expect_err("refused");
+        assert!(message.starts_with("--judge: the voice reads phonemes"), "{message}");
     }
 
     #[test]

@@ -33,13 +33,7 @@ impl Letters {
         config: &RunConfig,
         base: Option<&FlowLmConfig>,
     ) -> Result<Self, recipes::Error> {
-        let unit = base.map_or(
-            match config.target.unit {
-                TargetUnit::Tokens => SymbolUnit::Characters,
-                TargetUnit::Phonemes => SymbolUnit::Phonemes,
-            },
-            |base| base.unit,
-        );
+        let unit = unit_of(config, base);
         let mut n_texts = BTreeMap::new();
         for cut in cuts {
             for symbol in symbols(unit, cut, config)? {
@@ -113,6 +107,15 @@ impl Letters {
         let is_known = self.known.as_ref().is_some_and(|known| known.contains(symbol));
         is_known || self.n_texts.contains_key(symbol)
     }
+}
+
+/// What a voice reads that starts from `base` or from nothing.
+pub(super) fn unit_of(config: &RunConfig, base: Option<&FlowLmConfig>) -> SymbolUnit {
+    let of_new = match config.target.unit {
+        TargetUnit::Tokens => SymbolUnit::Characters,
+        TargetUnit::Phonemes => SymbolUnit::Phonemes,
+    };
+    base.map_or(of_new, |base| base.unit)
 }
 
 /// Symbols of a cut's text, each once.

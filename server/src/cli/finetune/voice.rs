@@ -19,6 +19,7 @@ use recipes::{
 use super::{
     super::{
         Usage,
+        evaluate::spoken::check_unit,
         fetch::{fetch, fetch_parts},
         output::{print, status_line},
         progress::Style,
@@ -27,6 +28,7 @@ use super::{
     Args, StrategyArg, base, check_flags,
     data::Corpora,
     data_settings, describe, go_on, import,
+    letters::unit_of,
     speech::{Recogniser, Report},
 };
 use crate::{compute::Compute, config::Config, process};
@@ -94,6 +96,7 @@ pub(super) fn teach_to_speak(
     let recogniser = match &args.judge {
         None => None,
         Some(name) => {
+            check_unit("--judge", unit_of(&config, base.as_ref()))?;
             let refuse = |error: models::Error| Usage(error.to_string());
             let compute = Compute::new(device, hub.transcribe.precision).map_err(refuse)?;
             let source = fetch(name, &hub, style).with_context(|| format!("--judge {name}"))?;
