@@ -138,7 +138,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .or_else(|| cuts.iter().find_map(|cut| cut.language.as_deref().map(str::to_owned)));
     let language = language.as_deref();
     let source = fetch(judge_name, &config, style)?;
-    let judge = SpeechJudge::load(judge_name, source, &compute, language, args.beam_size)?;
+    let judge = SpeechJudge::load(judge_name, source, &compute, language, args.beam_size, style)?;
     let voice = |cut: &Cut| {
         let named = speak.voice.as_deref().or(cut.speaker.as_deref());
         let named = named.ok_or("its row names no speaker; name a voice by --voice")?;

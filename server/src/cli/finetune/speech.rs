@@ -45,8 +45,8 @@ pub(super) struct Recogniser<'a> {
 
 impl Recogniser<'_> {
     /// Loads it, and makes sure that it hears the language.
-    pub(super) fn load(&self) -> anyhow::Result<SpeechJudge> {
-        SpeechJudge::load(self.name, self.source.clone(), &self.compute, Some(self.language), None)
+    pub(super) fn load(&self, style: Style) -> anyhow::Result<SpeechJudge> {
+        SpeechJudge::load(self.name, self.source.clone(), &self.compute, Some(self.language), None, style)
             .with_context(|| format!("--judge {}", self.name))
     }
 }
@@ -115,7 +115,8 @@ impl<'a> Report<'a> {
         out: &Path,
         (stop, style): (&AtomicBool, Style),
     ) -> anyhow::Result<()> {
-        let judge = recogniser.load()?;
+        // What is to be told of it was told at the start.
+        let judge = recogniser.load(Style::new(true))?;
         let name = model.display().to_string();
         let synthesizer = load_speaker(&name, &model.into(), recogniser.compute.device())?;
         let first = synthesizer.voices().first().map(Voice::name);

@@ -102,7 +102,7 @@ pub(super) fn teach_to_speak(
             let source = fetch(name, &hub, style).with_context(|| format!("--judge {name}"))?;
             let recogniser = Recogniser { name, source, compute, language: &args.lang };
             // What is wrong with it is told hours before it has its say.
-            recogniser.load()?;
+            recogniser.load(style)?;
             Some(recogniser)
         }
     };
