@@ -107,10 +107,11 @@ impl Folder {
         sync(&path)
     }
 
-    /// Takes an entry away, damaged ones too: first out of sight, then for good. Says whether there was one. What stays of it after an
-    /// error is cleared away when that is asked again, and at the next start.
-    pub(super) fn remove(&self, id: &str) -> Result<bool, Error> {
+    /// Takes an entry away, damaged ones too: first out of sight, when `is_hidden` is called, then for good. Says whether there was one. What stays
+    /// of it after an error is cleared away when that is asked again, and at the next start.
+    pub(super) fn remove(&self, id: &str, is_hidden: impl FnOnce()) -> Result<bool, Error> {
         if !self.is_id(id) {
+            is_hidden();
             return Ok(false);
         }
         let (path, part) = (self.path.join(id), self.part(id));
@@ -119,11 +120,13 @@ impl Folder {
             // It is out of sight already, or somebody took it away by hand.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !part.is_dir() {
+                    is_hidden();
                     return Ok(false);
                 }
             }
             Err(source) => return Err(io_error(&path, source)),
         }
+        is_hidden();
         fs::remove_dir_all(&part).map_err(|source| io_error(&part, source))?;
         sync(&self.path)?;
         Ok(true)

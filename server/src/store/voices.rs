@@ -67,8 +67,18 @@ pub struct VoiceStore {
 struct Known {
     voices: BTreeMap<String, StoredVoice>,
     consents: BTreeMap<String, Consent>,
-    /// Consents of voices that are not among them, because theirs are not there; by the ids of the voices.
+    /// Consents of voices that are not among them, because theirs are not there, or because they could not be deleted as a whole; by the ids of
+    /// the voices.
     left_out: BTreeMap<String, String>,
+}
+
+impl Known {
+    /// From now on nobody speaks with a voice, whose recording may still be there; says whether anybody could.
+    fn hide(&mut self, id: &str) -> bool {
+        let Some(voice) = self.voices.remove(id) else { return false };
+        self.left_out.insert(id.to_owned(), voice.consent);
+        true
+    }
 }
 
 impl VoiceStore {
@@ -310,24 +320,29 @@ impl VoiceStore {
                 let of_it = listed.chain(&known.left_out).filter(|(_, consent)| **consent == id);
                 of_it.map(|(voice, _)| voice.clone()).collect()
             });
+            // One that cannot be deleted keeps none of the others; by the consent, which stays, they are found again.
+            let mut forgotten = Ok(());
             for voice in &voices {
-                store.forget_voice(voice)?;
+                forgotten = forgotten.and(store.forget_voice(voice).map(drop));
             }
-            let was_there = store.consents.remove(&id)?;
-            let was_known = store.change(|known| known.consents.remove(&id).is_some());
+            forgotten?;
+            let mut was_known = false;
+            let was_there = store.consents.remove(&id, || {
+                was_known = store.change(|known| known.consents.remove(&id).is_some());
+            })?;
             Ok(was_there || was_known || !voices.is_empty())
         })
         .await
     }
 
-    /// Deletes a voice while nobody else writes.
+    /// Deletes a voice while nobody else writes. As soon as it is out of sight nobody speaks with it any more, whatever becomes of the rest.
     fn forget_voice(&self, id: &str) -> Result<bool, Error> {
-        let was_there = self.voices.remove(id)?;
+        let mut was_known = false;
+        let was_there = self.voices.remove(id, || {
+            was_known = self.change(|known| known.hide(id));
+        })?;
         // Whether or not somebody was faster.
-        let was_known = self.change(|known| {
-            known.left_out.remove(id);
-            known.voices.remove(id).is_some()
-        });
+        self.change(|known| known.left_out.remove(id));
         Ok(was_there || was_known)
     }
 
@@ -507,6 +522,57 @@ mod tests {
         assert!(!folder.path().join("consents").join(&lost).exists());
         assert!(store.remove_voice(&stays.id).await?);
         assert_eq!(fs::read_dir(&voices).expect("there").count(), 0);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn one_voice_that_cannot_be_deleted_keeps_none_of_the_others() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), 9);
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), recording()).await?.id;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(store.add_voice("mine".to_owned(), consent.clone(), recording()).await?.id);
+        }
+        ids.sort();
+        // Something lies where the first would be put out of sight.
+        let in_the_way = folder.path().join("voices").join(format!(".{}.part", ids[0]));
+        fs::create_dir_all(in_the_way.join("others")).expect("made");
+        let refused = store.remove_consent(&consent).await.expect_err("refused").to_string();
+        assert!(refused.contains(&ids[0]), "{refused}");
+        assert_eq!([0, 1, 2].map(|place: usize| store.has_voice(&ids[place])), [true, false, false]);
+        assert!(store.consent(&consent).await?.is_some(), "what is left of it is found by it");
+        fs::remove_dir_all(&in_the_way).expect("there");
+        assert!(store.remove_consent(&consent).await?);
+        assert_eq!(fs::read_dir(folder.path().join("voices")).expect("there").count(), 0);
+        Ok(())
+    }
+
+    #[tokio::test]
+    #[expect(clippy::print_stdout, reason = "a test says what it skips")]
+    async fn nobody_speaks_with_a_voice_that_was_half_deleted() -> Result<(), Error> {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), 9);
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), recording()).await?.id;
+        let voice = store.add_voice("mine".to_owned(), consent.clone(), recording()).await?.id;
+        let voices = folder.path().join("voices");
+        let allow = |path: &Path, mode: u32| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+        };
+        // It can be renamed, and nothing in it can be taken away.
+        allow(&voices.join(&voice), 0o500);
+        if tempfile::tempfile_in(voices.join(&voice)).is_ok() {
+            println!("skipped: whoever runs the tests may write anywhere");
+            return Ok(());
+        }
+        assert!(store.remove_voice(&voice).await.is_err());
+        assert!(!store.has_voice(&voice) && store.sample(&voice).await?.is_none());
+        assert_eq!(store.voices().await?, []);
+        allow(&voices.join(format!(".{voice}.part")), 0o700);
+        assert!(store.remove_consent(&consent).await?);
+        assert_eq!(fs::read_dir(&voices).expect("there").count(), 0, "the consent knew of it");
         Ok(())
     }
 
