@@ -27,23 +27,23 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes a folder that is there.
+    /// Takes a folder that is there. `is_patient`: one that is about to become free is waited for.
     ///
     /// # Errors
     /// Another process has it, or the disk refuses.
-    pub(super) fn take(folder: &Path) -> Result<Self, Error> {
+    pub(super) fn take(folder: &Path, is_patient: bool) -> Result<Self, Error> {
         let path = folder.join(LOCK);
         let refused = |source| Error::Io { path: path.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(refused)?;
-        let mut n_tries = 1;
+        let mut n_left = if is_patient { N_TRIES } else { 1 };
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::Error(source)) => return Err(refused(source)),
-                Err(TryLockError::WouldBlock) if n_tries < N_TRIES => {
-                    n_tries += 1;
+                Err(TryLockError::WouldBlock) if n_left > 1 => {
+                    n_left -= 1;
                     thread::sleep(PAUSE);
                 }
                 Err(TryLockError::WouldBlock) => {

@@ -6,7 +6,7 @@ mod voices;
 
 pub use voices::{Consent, StoredVoice, VoiceStore};
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 /// Why something could not be kept or found.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum Error {
     },
     /// Nothing can be kept or found, for this reason.
     #[error(transparent)]
-    Closed(Box<Error>),
+    Closed(Arc<Error>),
     /// The disk refused.
     #[error("{}: {source}", path.display())]
     Io {

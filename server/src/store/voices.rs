@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use audio::Waveform;
@@ -20,6 +20,9 @@ use super::{
     lock::Lock,
 };
 use crate::{config, error::quoted};
+
+/// A folder that was refused is asked for again after this. Who is asked about voices meanwhile is answered at once.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// A voice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,10 +60,24 @@ pub struct VoiceStore {
     voices: Folder,
     consents: Folder,
     max_voices: usize,
-    /// Held while the disk changes; the folder is ours once it was opened.
-    writing: Mutex<Option<Lock>>,
+    /// Held while the disk changes.
+    writing: Mutex<Hold>,
+    /// How long a refusal is believed.
+    refused_for: Duration,
     /// What is there; `None` until it was read.
     known: RwLock<Option<Known>>,
+}
+
+/// Whether the folder is ours.
+#[derive(Debug, Default)]
+enum Hold {
+    /// Nobody asked for it yet.
+    #[default]
+    Untried,
+    /// It was not, and why.
+    Refused { at: Instant, why: Arc<Error> },
+    /// It is.
+    Ours { _lock: Lock },
 }
 
 #[derive(Debug, Default)]
@@ -95,27 +112,58 @@ impl VoiceStore {
             folder,
             max_voices,
             writing: Mutex::default(),
+            refused_for: REFUSED_FOR,
             known: RwLock::default(),
         }
     }
 
-    /// Takes the folder and reads what is there, unless that was done.
+    /// Takes the folder and reads what is there, unless that was done. The log is told where it cannot, once for each reason.
     ///
     /// # Errors
-    /// A folder that another server has, or that cannot be made, read and written to.
+    /// A folder that another server has, or that cannot be made, read and written to; the same again for a second.
     pub fn open(&self) -> Result<(), Error> {
         if self.known.read().is_some() {
             return Ok(());
         }
-        let mut writing = self.writing.lock();
+        let mut hold = self.writing.lock();
         if self.known.read().is_some() {
             return Ok(());
         }
+        if let Hold::Refused { at, why } = &*hold
+            && at.elapsed() < self.refused_for
+        {
+            return Err(Error::Closed(Arc::clone(why)));
+        }
+        match self.take(matches!(*hold, Hold::Untried)) {
+            Ok((lock, known)) => {
+                if matches!(*hold, Hold::Refused { .. }) {
+                    tracing::info!("voices can be brought here from now on");
+                }
+                *self.known.write() = Some(known);
+                *hold = Hold::Ours { _lock: lock };
+                Ok(())
+            }
+            Err(error) => {
+                let is_known =
+                    matches!(&*hold, Hold::Refused { why, .. } if why.to_string() == error.to_string());
+                if !is_known {
+                    // Everything else works without them.
+                    tracing::warn!("no voices can be brought here: voices.folder: {error}");
+                }
+                let why = Arc::new(error);
+                *hold = Hold::Refused { at: Instant::now(), why: Arc::clone(&why) };
+                Err(Error::Closed(why))
+            }
+        }
+    }
+
+    /// Takes the folder, and what is in it. Whoever asks for the first time waits for a moment in which it may become free.
+    fn take(&self, is_first_time: bool) -> Result<(Lock, Known), Error> {
         let folder = self.folder.as_deref().ok_or(Error::NoFolder)?;
         // Voices of people: nobody else's business.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-        let lock = Lock::take(folder)?;
+        let lock = Lock::take(folder, is_first_time)?;
         self.voices.prepare()?;
         self.consents.prepare()?;
         sync(folder)?;
@@ -131,9 +179,7 @@ impl VoiceStore {
                 known.left_out.insert(id, voice.consent);
             }
         }
-        *self.known.write() = Some(known);
-        *writing = Some(lock);
-        Ok(())
+        Ok((lock, known))
     }
 
     /// Waits until it is known what is there.
@@ -381,7 +427,7 @@ impl VoiceStore {
     ) -> Result<T, Error> {
         let store = Arc::clone(self);
         let working = spawn_blocking(move || {
-            store.open().map_err(|error| Error::Closed(Box::new(error)))?;
+            store.open()?;
             work(&store)
         });
         working.await.map_err(|error| Error::Thread(error.to_string()))?
@@ -436,7 +482,12 @@ mod tests {
     #[tokio::test]
     async fn a_folder_has_one_server_and_the_next_one_is_told_which() -> Result<(), Error> {
         let folder = tempfile::tempdir().expect("a folder");
-        let [first, second] = [(); 2].map(|()| store(folder.path(), 3));
+        let first = store(folder.path(), 3);
+        let believing = |refused_for: Duration| {
+            let second = VoiceStore::in_folder(Some(folder.path().to_owned()), 3);
+            Arc::new(VoiceStore { refused_for, ..second })
+        };
+        let (second, patient) = (believing(Duration::ZERO), believing(Duration::from_secs(3600)));
         let consent = first.add_consent("me".to_owned(), "en".to_owned(), recording()).await?;
         for _ in 0..2 {
             let message = second.consents().await.expect_err("taken").to_string();
@@ -445,9 +496,20 @@ mod tests {
         }
         let refused = second.add_consent("you".to_owned(), "en".to_owned(), recording()).await;
         assert!(matches!(refused, Err(Error::Closed(_))));
-        // Whoever comes after it takes over without being started again.
+        assert!(patient.consents().await.is_err());
+        // Whoever comes after it takes over without being started again, as soon as it asks again.
         drop(first);
-        assert_eq!(second.consents().await?, [consent]);
+        assert!(patient.consents().await.is_err(), "it was refused a moment ago");
+        let mut found = second.consents().await;
+        for _ in 0..100 {
+            // A child that is about to become another program may have a copy of the lock.
+            if found.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            found = second.consents().await;
+        }
+        assert_eq!(found?, [consent]);
         Ok(())
     }
 
