@@ -82,10 +82,22 @@ fn of_two_servers_one_keeps_voices_and_the_other_serves_without() {
 #[test]
 fn without_a_home_and_a_folder_the_service_says_so_and_goes_on() {
     let home = home();
-    let model = format!("tiny={}", fixture("whisper-80").display());
-    let service = Service::start(serve(home.path(), &["--model", &model]).env_remove("HOME"));
-    assert!(service.log().contains("voices.folder"), "{}", service.log());
+    let (hears, speaks) = (fixture("whisper-80"), fixture("flow-lm"));
+    let models = [format!("tiny={}", hears.display()), format!("voice={}", speaks.display())];
+    let start = |model: &str| Service::start(serve(home.path(), &["--model", model]).env_remove("HOME"));
+    let service = start(&models[1]);
+    assert!(eventually(|| service.log().contains("voices.folder")), "{}", service.log());
     assert_eq!((service.status("/livez"), service.status(CONSENTS)), (Some(200), Some(503)));
+    drop(service);
+    // Whoever serves no speech asks for no folder, until a request does.
+    let service = start(&models[0]);
+    assert!(eventually(|| service.status("/readyz") == Some(200)), "{}", service.log());
+    assert!(!service.log().contains("voices.folder"), "{}", service.log());
+    for _ in 0..2 {
+        assert_eq!(service.status(CONSENTS), Some(503));
+    }
+    assert!(eventually(|| service.log().contains("voices.folder")), "{}", service.log());
+    assert_eq!(service.log().matches("voices.folder").count(), 1, "once for a reason: {}", service.log());
     assert_eq!(std::fs::read_dir(home.path()).expect("there").count(), 0, "nothing is kept just anywhere");
 }
 

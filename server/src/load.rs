@@ -127,7 +127,11 @@ pub fn load_models(state: &AppState, specs: &[Spec], hub: &Hub, compute: &Comput
                 let device = DeviceChoice::of(compute.device());
                 let precision = match serving {
                     Serving::Hears(_) => compute.precision(),
-                    Serving::Speaks(_) => SPEAKER_PRECISION,
+                    Serving::Speaks(_) => {
+                        // Whoever serves no speech has no use for the folder. What is wrong with it is in the log now; requests are told, too.
+                        let _ = state.voices.open();
+                        SPEAKER_PRECISION
+                    }
                 };
                 tracing::info!(model = spec.name, kind = ?serving.kind(), %device, %precision, secs, "model loaded");
                 state.models.set(&spec.name, ModelState::Ready(serving));

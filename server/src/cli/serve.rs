@@ -197,10 +197,6 @@ async fn serve(plan: Plan) -> anyhow::Result<bool> {
     let decoder = DecodePool::new(decode::own_program().context("no decoder")?, plan.config.uploads);
     let state = Arc::new(AppState::new(plan.config, plan.keys, models, decoder));
     let app = routes::router(&state);
-    if let Err(error) = state.voices.opened().await {
-        // Everything else works without them.
-        tracing::warn!("no voices can be brought here: voices.folder: {error}");
-    }
     status_line(&format!("listening on http://{address}"));
 
     let loading = Arc::clone(&state);
