@@ -30,7 +30,7 @@ impl Lock {
     /// Takes a folder that is there. `is_patient`: one that is about to become free is waited for.
     ///
     /// # Errors
-    /// Another process has it, or the disk refuses.
+    /// Another process has it, or the disk refuses the file. Some file systems know no locks; two servers of one folder are rare.
     pub(super) fn take(folder: &Path, is_patient: bool) -> Result<Self, Error> {
         let path = folder.join(LOCK);
         let refused = |source| Error::Io { path: path.clone(), source };
@@ -41,7 +41,13 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::Error(source)) => return Err(refused(source)),
+                Err(TryLockError::Error(error)) => {
+                    tracing::warn!(
+                        "{}: nothing keeps other servers out of this folder: {error}",
+                        folder.display()
+                    );
+                    break;
+                }
                 Err(TryLockError::WouldBlock) if n_left > 1 => {
                     n_left -= 1;
                     thread::sleep(PAUSE);
@@ -54,7 +60,8 @@ impl Lock {
                 }
             }
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", this_process())).map_err(refused)?;
+        // It is ours without a name as well, on a disk that is full.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", this_process()));
         Ok(Self { _file: file })
     }
 }
@@ -65,5 +72,21 @@ fn this_process() -> String {
     match host.trim() {
         "" => format!("process {id}"),
         host => format!("process {id} on {host}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_disk_that_is_full_keeps_nobody_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink("/dev/full", folder.path().join(LOCK)).expect("made");
+        let lock = Lock::take(folder.path(), true).expect("it is ours without a name");
+        let refused = Lock::take(folder.path(), false).expect_err("it is taken");
+        assert!(matches!(refused, Error::Taken { .. }), "{refused}");
+        drop(lock);
     }
 }
