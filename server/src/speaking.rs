@@ -14,7 +14,7 @@ use crate::{
     engine::{Bounds, CorePermit, Engine},
     error::{Error, quoted},
     metrics::{Metrics, Phase},
-    store::VoiceStore,
+    store::{self, VoiceStore},
 };
 
 /// OpenAI's own voices, whose names stand for the model's: the first for its first, and so on, over again where it has fewer.
@@ -86,7 +86,7 @@ impl Speaking {
     /// in the store, which the model learns when it is first asked for.
     ///
     /// # Errors
-    /// There is none of this name, its recording is not one that the model can learn, faults of ours.
+    /// There is none of this name, its recording is damaged or not one that the model can learn, faults of ours.
     pub async fn voice(self: &Arc<Self>, wanted: &str, store: &Arc<VoiceStore>) -> Result<Voice, Error> {
         if let Some(own) = own_voice(self.synthesizer.voices(), wanted) {
             return Ok(own.clone());
@@ -103,8 +103,18 @@ impl Speaking {
         if let Some(voice) = self.known(wanted) {
             return Ok(voice);
         }
+        let sample = store.sample(wanted).await.map_err(|error| match error {
+            // Whoever asks can do something about it: nothing is wrong with the service.
+            store::Error::Damaged { .. } => {
+                tracing::warn!(id = wanted, "a voice's recording is damaged: {error}");
+                let message =
+                    format!("the recording of {wanted} is damaged; delete the voice, and bring it again");
+                Error::invalid("voice", message)
+            }
+            error => error.into(),
+        })?;
         // It may be gone meanwhile.
-        let sample = store.sample(wanted).await?.ok_or_else(|| self.unknown_voice(wanted))?;
+        let sample = sample.ok_or_else(|| self.unknown_voice(wanted))?;
         let (told, tells) = oneshot::channel();
         let (model, store, id) = (Arc::clone(self), Arc::clone(store), wanted.to_owned());
         self.learner.spawn(move || {
@@ -307,6 +317,29 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
+    async fn a_voice_whose_recording_is_damaged_is_refused_by_its_field() -> Result<(), Error> {
+        let (model, folder) = (speaking(), tempfile::tempdir().expect("a folder"));
+        let store = store(folder.path());
+        let consent = store.add_consent("me".to_owned(), "en".to_owned(), sample(1.0)).await?.id;
+        let id = store.add_voice("mine".to_owned(), consent, sample(1.0)).await?.id;
+        let recording = folder.path().join("voices").join(&id).join("recording.wav");
+        std::fs::write(&recording, "RIFF").expect("written");
+        for _ in 0..2 {
+            let refused = model.voice(&id, &store).await.expect_err("damaged");
+            let told = refused.body(None).error;
+            assert_eq!((refused.code(), told.param.as_deref()), ("invalid_value", Some("voice")));
+            assert!(
+                told.message.contains(&id) && !told.message.contains("recording.wav"),
+                "{}",
+                told.message
+            );
+            // Nor is it a fault of ours where somebody took it away.
+            let _ = std::fs::remove_file(&recording);
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_voice_that_is_deleted_while_it_is_learnt_does_not_stay() -> Result<(), Error> {
         let (model, folder) = (speaking(), tempfile::tempdir().expect("a folder"));
         let store = store(folder.path());
@@ -315,9 +348,13 @@ pub(crate) mod tests {
         let busy = busy(&model.cores);
         let (asked, kept, wanted) = (Arc::clone(&model), Arc::clone(&store), id.clone());
         let asking = tokio::spawn(async move { asked.voice(&wanted, &kept).await.map(drop) });
-        while model.turn.try_lock().is_ok() {
-            tokio::task::yield_now().await;
-        }
+        // When the learner holds the model, too, it has the recording, and can only wait for its turn to compute.
+        let waiting = async {
+            while Arc::strong_count(&model) < 3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("it is being learnt");
         store.remove_voice(&id).await?;
         model.forget_deleted(&store);
         drop(busy);
