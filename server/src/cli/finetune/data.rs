@@ -184,14 +184,15 @@ impl Data {
         Ok(())
     }
 
-    /// Hours, speakers, letters, and what is wrong, for a voice that starts from `base` or from nothing.
+    /// Hours, speakers, letters, and what is wrong, for a voice that starts from `base` or from nothing. Says whether all that it learns from is
+    /// taken for one voice.
     pub(super) fn look_for_voice(
         &self,
         config: &RunConfig,
         base: Option<&FlowLmConfig>,
         stop: &Arc<AtomicBool>,
         style: Style,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let paths = self.paths();
         let found = stats(&paths, &Tokens::Chars, &mut |_| {})?;
         note_hours(&found, style);
@@ -217,7 +218,7 @@ impl Data {
         let letters = Letters::of(&read(&self.train)?, config, base)?;
         letters.notes(&read(&held_out)?, config)?.iter().for_each(|note| style.note(note));
         listen(&paths, None, stop, style)?;
-        Ok(())
+        Ok(n_named == 0)
     }
 
     /// All manifests of the language that is taught, each once.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use models::{BundleSource, Voice, flow_lm::FlowLmConfig};
+use models::{BundleSource, Synthesizer, Voice, flow_lm::FlowLmConfig};
 use recipes::{
     config::RunConfig,
     data::manifest::Cut,
@@ -106,13 +106,14 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// Lets the recogniser hear it say held-out texts, beside the recordings of these.
+    /// Lets the recogniser hear it say held-out texts, beside the recordings of these. `is_one_voice`: what it learnt from names no speakers.
     pub(super) fn judge(
         &mut self,
         recogniser: &Recogniser<'_>,
         model: &Path,
         test: &[Cut],
         out: &Path,
+        is_one_voice: bool,
         (stop, style): (&AtomicBool, Style),
     ) -> anyhow::Result<()> {
         // What is to be told of it was told at the start.
@@ -120,17 +121,12 @@ impl<'a> Report<'a> {
         let name = model.display().to_string();
         let synthesizer = load_speaker(&name, &model.into(), recogniser.compute.device())?;
         let first = synthesizer.voices().first().map(Voice::name);
-        let mut n_by_first = 0;
         let voice = |cut: &Cut| {
             let own = cut.speaker.as_deref().and_then(|speaker| voice_of(&synthesizer, speaker));
             let name = own.map(Voice::name).or(first);
             name.map(str::to_owned).ok_or_else(|| "the voice has no recording to speak by".to_owned())
         };
-        for cut in test {
-            let is_own =
-                cut.speaker.as_deref().is_some_and(|speaker| voice_of(&synthesizer, speaker).is_some());
-            n_by_first += usize::from(!is_own);
-        }
+        let n_by_first = n_by_others(test, &synthesizer, is_one_voice);
         if n_by_first > 0 {
             style.note(&format!(
                 "{n_by_first} of the {} held-out texts are by nobody who became a voice, and spoken in the first one: how far speech and \
@@ -185,6 +181,16 @@ impl fmt::Display for Report<'_> {
     }
 }
 
+/// How many of these are by nobody who became a voice.
+fn n_by_others(cuts: &[Cut], synthesizer: &Synthesizer, is_one_voice: bool) -> usize {
+    let is_other = |cut: &&Cut| match cut.speaker.as_deref() {
+        Some(speaker) => voice_of(synthesizer, speaker).is_none(),
+        // Where nobody is named all are one's.
+        None => !is_one_voice,
+    };
+    cuts.iter().filter(is_other).count()
+}
+
 /// What the first evaluation of a run found, and after how many updates.
 fn first_figures(scalars: &[Scalar]) -> (u64, Figures) {
     let held_out =
@@ -197,6 +203,28 @@ fn first_figures(scalars: &[Scalar]) -> (u64, Figures) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_became_no_voice_is_counted_and_where_nobody_is_named_all_are_one() {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/flow-lm");
+        let synthesizer =
+            Synthesizer::load(&Path::new(fixture).into(), &models::Device::Cpu).expect("a model");
+        let cut = |speaker: Option<&str>| Cut {
+            id: "a".into(),
+            audio: Path::new("a.wav").into(),
+            start_secs: 0.0,
+            duration_secs: 1.0,
+            channel: None,
+            text: "no".into(),
+            language: None,
+            speaker: speaker.map(Into::into),
+            target_text: None,
+            target_language: None,
+            extra: None,
+        };
+        let cuts = [Some("anna"), Some("x/ben"), Some("carl"), None, None].map(cut);
+        assert_eq!([false, true].map(|is_one| n_by_others(&cuts, &synthesizer, is_one)), [3, 1]);
+    }
 
     #[test]
     fn the_first_evaluation_stands_beside_what_is_kept() {

@@ -108,7 +108,7 @@ pub(super) fn teach_to_speak(
     };
 
     let data = import(&config, out, are_imported, stop, style)?;
-    data.look_for_voice(&config, base.as_ref(), stop, style)?;
+    let is_one_voice = data.look_for_voice(&config, base.as_ref(), stop, style)?;
     data.put_into(&mut config);
     if args.dry_run {
         // What was listened to before is not counted.
@@ -139,7 +139,7 @@ pub(super) fn teach_to_speak(
         ),
         Some(recogniser) => {
             let test = spread(data.test(&config, style)?, config.evaluate.max_utterances);
-            report.judge(recogniser, model, &test, out, (stop, style))?;
+            report.judge(recogniser, model, &test, out, is_one_voice, (stop, style))?;
             report.write(out)?;
         }
     }
