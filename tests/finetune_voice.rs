@@ -146,6 +146,8 @@ fn a_voice_learns_a_language_its_letters_and_its_speakers() -> Result<()> {
     let (code, stdout, stderr) = finetune(&home, &from_one);
     ensure!(code == 0 && stdout.contains("HELD-OUT") && !stdout.contains("WER"), "{stdout}{stderr}");
     ensure!(stderr.contains("held-out losses alone") && stderr.contains("--judge RECOGNISER"), "{stderr}");
+    // What was judged is not forgotten: it is the same voice.
+    ensure!(json(&folder.join("finetune.json"))?["judged"] == report["judged"]);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! What became of a voice: held-out losses, and what a recogniser understands of its speech.
 
 use std::{
-    fmt,
+    collections::BTreeMap,
+    fmt, fs,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -11,13 +12,13 @@ use models::{BundleSource, Synthesizer, Voice, flow_lm::FlowLmConfig};
 use recipes::{
     config::RunConfig,
     data::manifest::Cut,
-    evaluate_speech::SpeechScores,
     metrics_log::{JSONL_NAME, Scalar, read_scalars},
     run::Outcome,
     task::Figures,
     text::Normaliser,
 };
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     super::{
@@ -30,10 +31,12 @@ use super::{
     },
     go_on,
 };
-use crate::compute::Compute;
+use crate::{compute::Compute, registry};
 
 /// Where some of the speech lies in the run's folder.
 const SPEECH: &str = "speech";
+/// What is kept in it for programs.
+const REPORT: &str = "finetune.json";
 
 /// A recogniser that will judge.
 pub(super) struct Recogniser<'a> {
@@ -64,8 +67,10 @@ pub(super) struct Report<'a> {
     first: (u64, Figures),
     /// Of the voice that is kept.
     figures: &'a Figures,
-    /// What the recogniser understands of its speech.
-    judged: Option<SpeechScores>,
+    /// SHA-256 of its files, by their names: what was judged of others says nothing of it.
+    model: BTreeMap<String, String>,
+    /// What the recogniser understands of its speech, the last one that was asked.
+    judged: Option<Value>,
 }
 
 impl<'a> Report<'a> {
@@ -73,9 +78,11 @@ impl<'a> Report<'a> {
     pub(super) fn new(
         config: &'a RunConfig,
         outcome: &Outcome,
-        figures: &'a Figures,
+        (model, figures): (&Path, &'a Figures),
         out: &Path,
     ) -> anyhow::Result<Self> {
+        let files = registry::files(&model.into())?;
+        let model = files.into_iter().map(|file| (file.name, file.sha256)).collect();
         Ok(Self {
             language: &config.data.language,
             base: &config.model.base,
@@ -84,13 +91,14 @@ impl<'a> Report<'a> {
             hours: outcome.state.busy_secs / 3600.0,
             first: first_figures(&read_scalars(&out.join(JSONL_NAME))?),
             figures,
-            judged: None,
+            judged: judged_before(out, outcome.state.step, &model),
+            model,
         })
     }
 
     /// Writes it into the run's folder.
     pub(super) fn write(&self, out: &Path) -> anyhow::Result<()> {
-        write_file(&out.join("finetune.json"), &(serde_json::to_string_pretty(self)? + "\n"))
+        write_file(&out.join(REPORT), &(serde_json::to_string_pretty(self)? + "\n"))
     }
 
     /// Says how the voice is used.
@@ -160,7 +168,7 @@ impl<'a> Report<'a> {
         write_speech(&out.join(SPEECH), &name, &judged)?;
         print(&format!("\n{}", describe(&judged, &failed)))?;
         style.note(&format!("some of the speech: {}", out.join(SPEECH).join("analysis.html").display()));
-        self.judged = judged.into_iter().next().map(|one| one.scores);
+        self.judged = judged.first().map(|one| serde_json::to_value(&one.scores)).transpose()?;
         Ok(())
     }
 }
@@ -179,6 +187,13 @@ impl fmt::Display for Report<'_> {
         );
         f.write_str(&table(&rows))
     }
+}
+
+/// What a recogniser understood of the same voice when this was last written into the run's folder.
+fn judged_before(out: &Path, n_steps: u64, model: &BTreeMap<String, String>) -> Option<Value> {
+    let kept: Value = serde_json::from_slice(&fs::read(out.join(REPORT)).ok()?).ok()?;
+    let is_same = kept["n_steps"] == n_steps && kept["model"] == serde_json::to_value(model).ok()?;
+    kept.get("judged").filter(|judged| is_same && !judged.is_null()).cloned()
 }
 
 /// How many of these are by nobody who became a voice.
@@ -203,6 +218,32 @@ fn first_figures(scalars: &[Scalar]) -> (u64, Figures) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_judged_stays_as_long_as_it_is_the_same_voice() {
+        let out = tempfile::tempdir().expect("a folder");
+        let model = BTreeMap::from([("model.safetensors".to_owned(), "00".to_owned())]);
+        assert_eq!(judged_before(out.path(), 7, &model), None);
+        let figures = Figures::new();
+        let mut report = Report {
+            language: "xx",
+            base: "",
+            n_steps: 7,
+            n_parameters: 7,
+            hours: 0.1,
+            first: (0, Figures::new()),
+            figures: &figures,
+            model: model.clone(),
+            judged: None,
+        };
+        report.write(out.path()).expect("written");
+        assert_eq!(judged_before(out.path(), 7, &model), None, "nobody judged it");
+        report.judged = Some(serde_json::json!({ "n_refused": 0 }));
+        report.write(out.path()).expect("written");
+        assert_eq!(judged_before(out.path(), 7, &model), report.judged);
+        assert_eq!(judged_before(out.path(), 8, &model), None);
+        assert_eq!(judged_before(out.path(), 7, &BTreeMap::new()), None);
+    }
 
     #[test]
     fn who_became_no_voice_is_counted_and_where_nobody_is_named_all_are_one() {
@@ -250,6 +291,7 @@ mod tests {
             hours: 0.1,
             first: (step, first),
             figures: &figures,
+            model: BTreeMap::new(),
             judged: None,
         };
         let text = report.to_string();

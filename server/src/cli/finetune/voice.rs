@@ -128,7 +128,7 @@ pub(super) fn teach_to_speak(
         status_line(&format!("stopped after update {}; the same command goes on", outcome.state.step));
         return Ok(ExitCode::from(STOPPED));
     };
-    let mut report = Report::new(&config, &outcome, figures, out)?;
+    let mut report = Report::new(&config, &outcome, (model, figures), out)?;
     print(&report.to_string())?;
     report.write(out)?;
     status_line(&format!("{}: run card {}", model.display(), outcome.card.display()));
