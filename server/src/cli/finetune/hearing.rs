@@ -171,6 +171,7 @@ fn config(args: &Args, kind: StrategyKind, out: &Path) -> Result<RunConfig, Erro
     check_flags(&[
         ("strategy.kind", "--strategy", config.strategy.kind != kind),
         ("data.language", "--lang", config.data.language != args.lang),
+        ("model.base", "--model", args.model.as_ref().is_some_and(|model| *model != config.model.base)),
         (
             "model.tokenizer",
             "--new-vocabulary",
@@ -181,4 +182,31 @@ fn config(args: &Args, kind: StrategyKind, out: &Path) -> Result<RunConfig, Erro
         config.augment = Default::default();
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_has_a_flag_is_not_set_to_something_else() {
+        let load = |more: &[&str]| {
+            let words = ["finetune", "--lang", "de", "--data", "c"];
+            let args = Line::try_parse_from(words.iter().chain(more)).expect("arguments").args;
+            config(&args, StrategyKind::Full, Path::new("out")).map_err(|error| error.to_string())
+        };
+        let set = ["--set", "model.base=w"];
+        assert_eq!(load(&set).expect("no flag").model.base, "w");
+        let message = load(&[&["--model", "v"][..], &set].concat()).expect_err("two models");
+        assert!(message.contains("model.base") && message.contains("give --model"), "{message}");
+        assert_eq!(load(&["--model", "w", "--set", "model.base=w"]).expect("the same").model.base, "w");
+    }
 }

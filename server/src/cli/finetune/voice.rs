@@ -166,6 +166,7 @@ fn config(args: &Args) -> Result<RunConfig, Error> {
     check_flags(&[
         ("task", "--task", config.task != TaskKind::Speak),
         ("data.language", "--lang", config.data.language != args.lang),
+        ("model.base", "--model", is_other(&args.model, &config.model.base)),
         ("model.parts.vocoder", "--vocoder", is_other(&args.vocoder, &config.model.parts.vocoder)),
     ])?;
     Ok(config)
@@ -329,6 +330,7 @@ mod tests {
         for (more, flag) in [
             (&["--set", "data.language=fr"][..], "--lang"),
             (&["--vocoder", "v", "--set", "model.parts.vocoder=w"], "--vocoder"),
+            (&["--model", "v", "--set", "model.base="], "--model"),
         ] {
             let message = load(more).expect_err(flag);
             assert!(message.contains(&format!("give {flag}")), "{message}");
