@@ -210,7 +210,9 @@ impl Data {
         let needs = Needs { text: true, transcript: true, recording: true, ..Needs::default() };
         let read = |paths: &[PathBuf]| {
             let mut cuts = read_cuts(paths, needs, Style::new(true))?;
-            run::force_language(&mut cuts, &config.data.language);
+            if config.data.force_language {
+                run::force_language(&mut cuts, &config.data.language);
+            }
             anyhow::Ok(cuts)
         };
         let held_out: Vec<PathBuf> =

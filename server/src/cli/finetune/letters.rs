@@ -8,6 +8,7 @@ use recipes::{
     data::manifest::Cut,
     task::speak::spelled,
 };
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// Recordings below which a symbol is hardly learnt.
 const FEW: usize = 5;
@@ -72,7 +73,8 @@ impl Letters {
                 told(&rare)
             ));
         }
-        let digits: Vec<&str> = self.names().filter(|symbol| symbol.chars().all(char::is_numeric)).collect();
+        let is_digit = |c: char| c.general_category() == GeneralCategory::DecimalNumber;
+        let digits: Vec<&str> = self.names().filter(|symbol| symbol.chars().all(is_digit)).collect();
         if self.unit == SymbolUnit::Characters && !digits.is_empty() {
             notes.push(format!(
                 "warning: digits of `{language}` are not read out, and each is learnt as a letter of its own ({}); write numbers as \
@@ -179,6 +181,19 @@ mod tests {
             found.last().map(String::as_str),
             Some("warning: 2 held-out texts have what no recording to learn from has: x ä")
         );
+    }
+
+    #[test]
+    fn digits_of_any_script_are_told_and_other_numbers_are_not() {
+        let config = config();
+        let digits_of = |text: &str| {
+            let letters = Letters::of(&[cut(text)], &config, None).expect("letters");
+            let notes = letters.notes(&[], &config).expect("notes");
+            notes.into_iter().find(|note| note.contains("digits of `de`"))
+        };
+        assert!(digits_of("a \u{664} 7").is_some_and(|note| note.contains("(7 \u{664})")));
+        // The ideographic zero is a number, and no digit.
+        assert_eq!(digits_of("a \u{3007}"), None);
     }
 
     #[test]
