@@ -16,6 +16,9 @@ use crate::{
 /// By it browsers say how far a page is from here, where they do not name it.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Of a page of where it asks.
+const SAME_ORIGIN: &[u8] = b"same-origin";
+
 /// A request that no foreign page has sent: it comes from no page at all, from one of this server, or from one that the settings let call
 /// (`serve.cors_origins`).
 pub(super) struct KnownOrigin;
@@ -32,17 +35,22 @@ impl FromRequestParts<Arc<AppState>> for KnownOrigin {
 }
 
 /// The page that sent a request and may not, as it may be repeated.
+///
+/// Browsers alone write `Sec-Fetch-Site`, and know better than any header of a proxy's whether a page is of where it asks. What neither tells is a page
+/// whose host's name leads here by now (DNS rebinding): to its browser it is of this server. Keys keep that out.
 fn foreign(parts: &Parts, allowed: &[String]) -> Option<String> {
     let is_allowed =
         |origin: &[u8]| allowed.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin);
     let shown = |text: &HeaderValue| quoted(&String::from_utf8_lossy(text.as_bytes()));
     match (parts.headers.get(header::ORIGIN), parts.headers.get(FETCH_SITE)) {
+        (_, Some(site)) if site.as_bytes() == SAME_ORIGIN => None,
         (Some(origin), _) => {
             (!is_allowed(origin.as_bytes()) && !is_own(parts, origin)).then(|| shown(origin))
         }
         (None, Some(site)) => {
-            let is_near = [b"same-origin".as_slice(), b"none"].contains(&site.as_bytes());
-            (!is_near && !is_allowed(b"*")).then(|| shown(site))
+            // Typed, or from a bookmark.
+            let is_of_nobody = site.as_bytes() == b"none";
+            (!is_of_nobody && !is_allowed(b"*")).then(|| shown(site))
         }
         (None, None) => None,
     }
@@ -92,6 +100,10 @@ mod tests {
             (&[host, ("sec-fetch-site", "cross-site")], &[], true),
             (&[host, ("sec-fetch-site", "same-site")], &[], true),
             (&[host, ("sec-fetch-site", "same-origin")], &[], false),
+            // Behind a proxy that calls it otherwise.
+            (&[host, ("origin", app), ("sec-fetch-site", "same-origin")], &[], false),
+            (&[host, ("origin", app), ("sec-fetch-site", "same-site")], &[], true),
+            (&[host, ("origin", app), ("sec-fetch-site", "none")], &[], true),
             (&[host, ("sec-fetch-site", "none")], &[], false),
             (&[host, ("sec-fetch-site", "cross-site")], &["*"], false),
         ] {
