@@ -208,17 +208,40 @@ fn web_pages_of_others_change_nothing() {
     let (server, _folder) = start("cors_origins = [\"https://app.example.org\"]");
     let consent = consent(&server);
     let form = form_with(&[("name", "me"), ("language", "en")], "recording", Some(&noise(1.0, 1)));
-    let from = |origin: &str| {
-        let head = head(CONSENTS, &format!("Origin: {origin}\r\n"), form.len());
-        server.send(&[head.as_slice(), &form].concat())
+    let voice_form =
+        form_with(&[("name", "mine"), ("consent", &consent)], "audio_sample", Some(&noise(1.5, 2)));
+    let voice = id(&server.send(&post(VOICES, &voice_form)));
+    let from_to = |origin: &str, path: &str, form: &[u8]| {
+        let head = head(path, &format!("Origin: {origin}\r\n"), form.len());
+        server.send(&[head.as_slice(), form].concat())
     };
+    let from = |origin: &str| from_to(origin, CONSENTS, &form);
     for origin in ["https://evil.example.org", "null", "http://localhost"] {
         let refused = from(origin);
         assert_eq!((refused.status, refused.error().0.as_str()), (403, "origin_not_allowed"), "{origin}");
     }
-    let delete = format!("DELETE {CONSENTS}/{consent} HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\n\r\n");
-    assert_eq!(server.send(delete.as_bytes()).status, 403);
-    assert_eq!(server.get(CONSENTS).json()["data"].as_array().expect("a list").len(), 1);
+    // Whatever changes something.
+    let (of_consent, of_voice) = (format!("{CONSENTS}/{consent}"), format!("{VOICES}/{voice}"));
+    let foreign = "Host: x\r\nOrigin: http://y\r\n";
+    let rename = r#"{"name": "I"}"#;
+    let sent = |method: &str, path: &str, more: &str| {
+        server.send(format!("{method} {path} HTTP/1.1\r\n{foreign}{more}").as_bytes())
+    };
+    let renaming =
+        format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{rename}", rename.len());
+    for (what, refused) in [
+        ("a consent", from("http://y")),
+        ("a voice", from_to("http://y", VOICES, &voice_form)),
+        ("another name", sent("POST", &of_consent, &renaming)),
+        ("no consent", sent("DELETE", &of_consent, "\r\n")),
+        ("no voice", sent("DELETE", &of_voice, "\r\n")),
+    ] {
+        assert_eq!((refused.status, refused.error().0.as_str()), (403, "origin_not_allowed"), "{what}");
+    }
+    assert_eq!(server.get(&of_consent).json()["name"], "me");
+    for path in [CONSENTS, VOICES] {
+        assert_eq!(server.get(path).json()["data"].as_array().expect("a list").len(), 1, "{path}");
+    }
     for origin in ["https://app.example.org", "http://x"] {
         assert_eq!(from(origin).status, 200, "{origin}");
     }
