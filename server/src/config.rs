@@ -19,6 +19,7 @@ use crate::{
     load::Spec,
     registry::HubOptions,
     render::{self, Format},
+    routes::speech::MAX_PIECE_BYTES,
 };
 
 /// The defaults, which are also the manual.
@@ -373,6 +374,7 @@ impl Config {
             }
         }
         let config: Self = figment.extract().map_err(|error| Error(describe(&error)))?;
+        config.serve.check()?;
         Ok(Self { speak: config.speak.checked()?, ..config })
     }
 
@@ -500,6 +502,21 @@ impl Voices {
 }
 
 impl Serve {
+    /// Refuses bounds by which nobody could be served.
+    fn check(&self) -> Result<(), Error> {
+        let (unread, piece) = (self.max_unread_bytes, MAX_PIECE_BYTES);
+        if unread < piece {
+            let message =
+                format!("{unread} is less than a piece of sound, {piece}: every client would be cut off");
+            return Err(Error(format!("`serve.max_unread_bytes`: {message}")));
+        }
+        if self.max_speak_guidance.is_nan() {
+            let message = "is not a number; 10 bounds nothing, 1 allows no guidance";
+            return Err(Error(format!("`serve.max_speak_guidance`: {message}")));
+        }
+        Ok(())
+    }
+
     /// The option by which a window would have more rows than fit, and how many. Those that are not used do not count.
     pub(crate) fn too_many_rows(&self, options: &DecodeOptions) -> Option<(&'static str, usize)> {
         let (searches, samples) = (options.temperature <= 0.0, options.temperature > 0.0 || options.fallback);
@@ -659,6 +676,16 @@ mod tests {
         assert_eq!(serve.too_many_rows(&beams), Some(("beam_size", 5)));
         assert_eq!(serve.too_many_rows(&samples), Some(("best_of", 5)), "no beams among samples");
         assert_eq!(serve.too_many_rows(&DecodeOptions { best_of: 4, ..samples }), None);
+    }
+
+    #[test]
+    fn bounds_by_which_nobody_could_be_served_are_refused() {
+        for (key, value) in [("max_unread_bytes", "32767"), ("max_speak_guidance", "nan")] {
+            let message = load(&format!("[serve]\n{key} = {value}")).expect_err(key).to_string();
+            assert!(message.contains(&format!("`serve.{key}`")), "{message}");
+        }
+        let least = load("[serve]\nmax_unread_bytes = 32768").expect("a piece");
+        assert_eq!(least.serve.max_unread_bytes, MAX_PIECE_BYTES);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What responses have made and their clients have not taken: so many bytes of all of them together, and no more.
 //!
 //! Sound is made faster than it is listened to, and no model waits for a client: what is made is kept. While there is room a
-//! client may take it as slowly as it likes. When there is none, whoever has left the most is cut off: its bytes go at once,
-//! and those who read fast enough, who have next to nothing here, notice nothing.
+//! client may take it as slowly as it likes, as long as it takes some: `serve.write_timeout_secs` cuts off who takes nothing.
+//! When there is no room, whoever has left the most is cut off: its bytes go at once, and those who read fast enough, who have
+//! next to nothing here, notice nothing.
 
 use std::{collections::BTreeMap, sync::Arc};
 

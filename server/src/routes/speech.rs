@@ -52,7 +52,7 @@ use crate::{
 /// Samples per second of all that is sent, whatever the model speaks at: OpenAI's.
 const SAMPLE_RATE: u32 = 24_000;
 /// Largest piece of what is sent: threads that answer put pieces into events, which takes them microseconds.
-const MAX_PIECE_BYTES: usize = 32 << 10;
+pub(crate) const MAX_PIECE_BYTES: usize = 32 << 10;
 /// What a character takes to say, about.
 const SECS_PER_CHAR: f64 = 0.07;
 
