@@ -83,6 +83,17 @@ fn voices_are_listed_chosen_and_taken_from_recordings() {
     let home = home_with_model();
     let listed = run(speechd(home.path()).args(["speak", "--list-voices", "--model", "./voice"]));
     assert_eq!(listed, (0, "anna\nben\n".to_owned(), String::new()));
+    for (flag, value) in [
+        ("--voice", "ben"),
+        ("--voice-sample", "me.wav"),
+        ("-o", "a.wav"),
+        ("--language", "ps"),
+        ("--speed", "2"),
+    ] {
+        let list = ["speak", "--list-voices", "--model", "./voice", flag, value];
+        let (code, _, stderr) = run(speechd(home.path()).args(list));
+        assert!(code == 2 && stderr.contains("cannot be used with"), "{flag}: {stderr}");
+    }
     fs::write(home.path().join("me.wav"), noise(2.0, 1)).expect("written");
     fs::write(home.path().join("short.wav"), noise(0.2, 1)).expect("written");
     let speak = |more: &[&str]| {
@@ -118,6 +129,7 @@ fn what_cannot_be_spoken_says_what_to_do() {
         (&["speak", "Hello."], 2, "--out"),
         (&["speak", "Hello.", "-o", "a.txt", "--model", "./voice"], 2, ".wav"),
         (&["speak", "Hello.", "-o", "-", "--model", "./voice"], 2, "--format"),
+        (&["speak", "Hello.", "-o", "-", "--format", "wav", "--force", "--model", "./voice"], 2, "--force"),
         (&["speak", "-f", "/dev/zero", "-o", "a.wav", "--model", "./voice"], 1, "16777216 bytes that a text"),
         (&["speak", "...", "-o", "a.wav", "--model", "./voice"], 2, "the text:"),
         (&["speak", "-f", "none.txt", "-o", "a.wav", "--model", "./voice"], 1, "none.txt"),

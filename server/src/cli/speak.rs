@@ -76,7 +76,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     voice_sample: Option<PathBuf>,
     /// Print the model's voices, and speak nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["out", "format", "force", "voice", "voice_sample", "language", "speed", "seed", "steps", "guidance", "temperature"])]
     list_voices: bool,
     /// Language of the text, as a code or an English name [default: the model's first]
     #[arg(short, long, value_name = "CODE")]
@@ -131,6 +131,10 @@ impl<'a> Destination<'a> {
             let format = format.ok_or_else(|| {
                 Usage("--out -: the standard output has no name to tell a format by; add --format".to_owned())
             })?;
+            if force {
+                let message = "--force replaces a file, and the standard output is none; leave it out";
+                return Err(Usage(message.to_owned()));
+            }
             return Ok(Self { path: None, format });
         }
         let extension = out.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
@@ -375,6 +379,9 @@ mod tests {
         assert_eq!(standard, Destination { path: None, format: AudioFormat::Wav });
         let Usage(message) = Destination::plan(Path::new("-"), None, false).expect_err("no format");
         assert!(message.contains("--format"), "{message}");
+        let Usage(message) =
+            Destination::plan(Path::new("-"), Some(AudioFormat::Wav), true).expect_err("no file");
+        assert!(message.starts_with("--force"), "{message}");
     }
 
     #[test]
