@@ -184,6 +184,7 @@ fn speaking_is_timed_for_every_number_of_texts_and_steps() {
         (&report["precision"], &report["n_texts"], &report["voice"]),
         (&"f32".into(), &3.into(), &"anna".into())
     );
+    assert_eq!(report["max_batch_rows"], 16);
     let config = json(&home.path().join("voice/config.json")).expect("JSON");
     let has_vocoder = !config["vocoder"].is_null();
     assert_eq!(report["has_vocoder"], has_vocoder);
@@ -199,7 +200,13 @@ fn speaking_is_timed_for_every_number_of_texts_and_steps() {
     }
     let (code, stdout, stderr) = bench(&["--repeats", "1", "--batch", "3"]);
     assert_eq!(code, 0, "{stderr}");
-    for part in ["in f32", "in the voice anna", "X REAL TIME", "FIRST SOUND", "peak memory"] {
+    for part in [
+        "in f32",
+        "in the voice anna, at most 16 clauses computed together",
+        "X REAL TIME",
+        "FIRST SOUND",
+        "peak memory",
+    ] {
         assert!(stdout.contains(part), "{part}: {stdout}");
     }
     assert_eq!(stdout.contains("the model has no vocoder"), !has_vocoder);

@@ -51,7 +51,8 @@ Examples:
   speechd bench speak --model ./my-voice --text-file sentences.txt --language ps --json
 
 A dozen English sentences are spoken, or the lines of a file, so many of them at once; all combinations one after the other in each repeat, so that
-whatever slows the machine down slows all of them down. Seconds of sound are summed over all that is spoken at once. The first sound of a text is
+whatever slows the machine down slows all of them down. Seconds of sound are summed over all that is spoken at once. No more
+clauses are computed together than serve.max_batch_rows allows, as in the service: others wait their turn. The first sound of a text is
 counted from when all that are spoken with it were there to be read.";
 
 #[derive(Debug, clap::Args)]
@@ -103,6 +104,8 @@ struct Report {
     has_vocoder: bool,
     /// Different ones.
     n_texts: usize,
+    /// Clauses that are computed together at most, however many texts are spoken at once.
+    max_batch_rows: usize,
     load_secs: f64,
     cells: Vec<Cell>,
     peak_memory_bytes: Option<u64>,
@@ -199,6 +202,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         voice: voice.name().to_owned(),
         has_vocoder: synthesizer.has_vocoder(),
         n_texts: texts.len(),
+        max_batch_rows: config.serve.max_batch_rows,
         load_secs,
         cells: cells(&settings, &runs, texts.len()),
         peak_memory_bytes: process::peak_memory_bytes(),
@@ -321,7 +325,7 @@ fn cells(settings: &[(usize, usize)], runs: &[Vec<Run>], n_texts: usize) -> Vec<
 fn describe(report: &Report) -> String {
     let mut text = format!(
         "{} ({}), {} in {}, {} threads, medians of {}\n\
-         load {:.2} ms; {} texts in the voice {}{}\n",
+         load {:.2} ms; {} texts in the voice {}, at most {} clauses computed together{}\n",
         report.model,
         bytes(report.weights_bytes),
         report.device,
@@ -331,6 +335,7 @@ fn describe(report: &Report) -> String {
         1e3 * report.load_secs,
         report.n_texts,
         report.voice,
+        report.max_batch_rows,
         if report.has_vocoder {
             ""
         } else {
