@@ -173,7 +173,7 @@ fn a_voice_is_trained_from_nothing_and_a_vocoder_comes_along() -> Result<()> {
     ensure!(code == 0, "{stderr}");
 
     let new = ["--set", "model.base=", "--set", "model.d_model=16", "--set", "model.n_heads=2"];
-    let more = ["--vocoder", "vocoder/model", "--out", "new", "--set", "speech.head_width=16"];
+    let more = ["--vocoder", "vocoder/model", "--out", "new", "--set", "speech.head_width=80"];
     let (code, stdout, stderr) = finetune(&home, &[&new[..], &more].concat());
     ensure!(code == 0 && stdout.contains("HELD-OUT"), "{stdout}{stderr}");
     for part in ["no voice to start from", "the recipe finetune_voice", "characters of the texts: 4"] {

@@ -70,7 +70,7 @@ enum Command {
     /// Learn vocabularies from texts
     Tokenizer(tokenizer::Args),
     /// Measure how well a model hears, or speaks: word and character error rates
-    Evaluate(evaluate::Args),
+    Evaluate(Box<evaluate::Args>),
     /// Measure several models beside each other: error rates, and speed
     Compare(compare::Args),
     /// Measure how fast a model runs on this machine

@@ -43,11 +43,23 @@ pub(super) struct SpeakArgs {
     /// [default: what the model asks for]
     #[arg(long, value_name = "WEIGHT", value_delimiter = ',', value_parser = guidance)]
     guidance: Vec<f64>,
+    /// speak: variance of the noise that speech comes out of, 0 to 2: less is plainer and more alike; several give a row each [default: what the model
+    /// asks for]
+    #[arg(long, value_name = "VARIANCE", value_delimiter = ',', value_parser = temperature)]
+    temperature: Vec<f64>,
 }
 
 fn guidance(text: &str) -> Result<f64, String> {
-    let weight = text.parse::<f64>().ok().filter(|weight| (0.0..=10.0).contains(weight));
-    weight.ok_or_else(|| "expected 0 to 10".to_owned())
+    number(text, 10.0)
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    number(text, 2.0)
+}
+
+fn number(text: &str, most: f64) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=most).contains(number));
+    number.ok_or_else(|| format!("expected 0 to {most}"))
 }
 
 impl SpeakArgs {
@@ -58,6 +70,7 @@ impl SpeakArgs {
             ("--voice", self.voice.is_some()),
             ("--steps", !self.steps.is_empty()),
             ("--guidance", !self.guidance.is_empty()),
+            ("--temperature", !self.temperature.is_empty()),
         ];
         let others = [
             ("--draft", args.draft.is_some()),
@@ -89,17 +102,22 @@ impl SpeakArgs {
         Err(Usage(message))
     }
 
-    /// Every number of steps with every guidance.
+    /// Every number of steps with every guidance and temperature.
     fn settings(&self) -> Vec<Setting> {
-        let or_own = |n_values: usize| n_values.max(1);
-        let settings = (0..or_own(self.steps.len())).flat_map(|step| {
-            (0..or_own(self.guidance.len())).map(move |weight| Setting {
-                steps: self.steps.get(step).copied(),
-                guidance: self.guidance.get(weight).copied(),
-            })
-        });
-        settings.collect()
+        let mut settings = Vec::new();
+        for steps in or_own(&self.steps) {
+            for guidance in or_own(&self.guidance) {
+                let of_temperature = |temperature| Setting { steps, guidance, temperature };
+                settings.extend(or_own(&self.temperature).into_iter().map(of_temperature));
+            }
+        }
+        settings
     }
+}
+
+/// What was given, or what the model asks for.
+fn or_own<T: Copy>(values: &[T]) -> Vec<Option<T>> {
+    if values.is_empty() { vec![None] } else { values.iter().copied().map(Some).collect() }
 }
 
 #[derive(Serialize)]
@@ -214,8 +232,11 @@ mod tests {
         let names: Vec<_> = args.speak.settings().iter().map(|setting| setting.name()).collect();
         assert_eq!(names[..3], ["1 step, guidance 1", "1 step, guidance 2.5", "4 steps, guidance 1"]);
         assert_eq!(names.len(), 6);
+        let args = with(&["--temperature", "0.3,1"]).expect("arguments");
+        let names: Vec<_> = args.speak.settings().iter().map(|setting| setting.name()).collect();
+        assert_eq!(names, ["temperature 0.3", "temperature 1"]);
         let own = with(&[]).expect("arguments").speak.settings();
-        assert_eq!(own, [Setting { steps: None, guidance: None }]);
+        assert_eq!(own, [Setting::default()]);
         assert_eq!(own[0].name(), "as the model asks for");
         for (arguments, words) in [
             (&["--task", "speak"][..], "by --model"),
@@ -224,6 +245,7 @@ mod tests {
             (&["--steps", "4", "--task", "translate"], "--steps is for speech"),
             (&["--task", "speak", "--steps", "0"], "1..=64"),
             (&["--task", "speak", "--guidance=-1"], "expected 0 to 10"),
+            (&["--task", "speak", "--temperature=nan"], "expected 0 to 2"),
         ] {
             let message = parse(arguments).expect_err("refused");
             assert!(message.contains(words), "{arguments:?}: {message}");

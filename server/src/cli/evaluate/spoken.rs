@@ -113,6 +113,7 @@ impl SpeechJudge {
 pub(in crate::cli) struct Setting {
     pub(super) steps: Option<u32>,
     pub(super) guidance: Option<f64>,
+    pub(super) temperature: Option<f64>,
 }
 
 impl Setting {
@@ -120,10 +121,9 @@ impl Setting {
     pub(super) fn name(self) -> String {
         let steps = self.steps.map(|steps| format!("{steps} step{}", if steps == 1 { "" } else { "s" }));
         let guidance = self.guidance.map(|weight| format!("guidance {weight}"));
-        match (steps, guidance) {
-            (None, None) => "as the model asks for".to_owned(),
-            (steps, guidance) => steps.into_iter().chain(guidance).collect::<Vec<_>>().join(", "),
-        }
+        let temperature = self.temperature.map(|variance| format!("temperature {variance}"));
+        let given: Vec<String> = [steps, guidance, temperature].into_iter().flatten().collect();
+        if given.is_empty() { "as the model asks for".to_owned() } else { given.join(", ") }
     }
 }
 
@@ -172,6 +172,7 @@ pub(in crate::cli) fn say(
         language: text.language.filter(|code| reads(synthesizer, code)).map(str::to_owned),
         steps: setting.steps.map(|steps| steps as usize),
         guidance: setting.guidance,
+        temperature: setting.temperature,
         ..SpeakOptions::default()
     };
     synthesizer.speak(&text.cut.text, voice, &options)
@@ -438,7 +439,7 @@ mod tests {
             cut("b", &path, Some("digits"), "one two"),
         ];
         let texts = cuts.each_ref().map(|cut| to_speak(cut, "v", None));
-        let settings = [1, 4].map(|steps| Setting { steps: Some(steps), guidance: None });
+        let settings = [1, 4].map(|steps| Setting { steps: Some(steps), ..Setting::default() });
         let mut n_recorded = 0;
         // What has taken one step is half as long, and not understood.
         let mut hear = |_: &ToSpeak<'_>, waveform: &Waveform| {
