@@ -2,7 +2,7 @@
 
 use std::io::SeekFrom;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -25,6 +25,8 @@ pub(crate) struct StoredTensor<'a> {
     n_values: usize,
     value_bytes: usize,
     convert: Convert,
+    /// What each row of so many values is multiplied by.
+    scales: Option<(Arc<[f32]>, usize)>,
 }
 
 impl<'a> StoredTensor<'a> {
@@ -43,13 +45,20 @@ impl<'a> StoredTensor<'a> {
             Dtype::F32 => (4, |bytes, values| convert(bytes, values, f32::from_le_bytes)),
             Dtype::F16 => (2, |bytes, values| convert(bytes, values, |x| f16::from_le_bytes(x).to_f32())),
             Dtype::BF16 => (2, |bytes, values| convert(bytes, values, |x| bf16::from_le_bytes(x).to_f32())),
+            Dtype::I8 => (1, |bytes, values| convert(bytes, values, |x| f32::from(i8::from_le_bytes(x)))),
             other => {
-                let message = format!("is stored as {other}; F32, F16 and BF16 are read");
+                let message = format!("is stored as {other}; F32, F16, BF16 and I8 are read");
                 return Err(Error::key(path, name, message));
             }
         };
         let n_values = n_bytes / value_bytes;
-        Ok(Self { name, path, file, offset_bytes, n_values, value_bytes, convert })
+        Ok(Self { name, path, file, offset_bytes, n_values, value_bytes, convert, scales: None })
+    }
+
+    /// The same with each row of `row_len` values multiplied by a number of its own.
+    #[must_use]
+    pub fn with_scales(self, scales: Arc<[f32]>, row_len: usize) -> Self {
+        Self { scales: Some((scales, row_len)), ..self }
     }
 
     /// How many values it has.
@@ -79,6 +88,11 @@ impl<'a> StoredTensor<'a> {
                     .map_err(|error| Error::key(self.path, self.name, error))?;
             }
             (self.convert)(bytes, values);
+            if let Some((scales, row_len)) = &self.scales {
+                for (at, value) in (first..).zip(values.iter_mut()) {
+                    *value *= scales[at / row_len];
+                }
+            }
             if !are_finite(values)
                 && let Some(at) = values.iter().position(|value| !value.is_finite())
             {
@@ -143,6 +157,46 @@ mod tests {
                 );
                 assert!(packed.unpack() == whole.unpack(), "{dtype:?} {precision}");
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_are_read_as_what_they_stand_for() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let (tensor, bias) = (noise(SHAPE, 3)?, noise(9, 4)?);
+        let names = ["b.weight".to_owned(), "b.bias".to_owned()];
+        let tensors = names.into_iter().zip([tensor.clone(), bias.clone()]).collect();
+        crate::write_weights(folder.path(), &tensors, crate::WeightDtype::Int8)?;
+        let weights = Weights::open(folder.path())?;
+        assert_eq!(weights.tensors().map(|(name, ..)| name).collect::<Vec<_>>(), ["b.bias", "b.weight"]);
+        assert_eq!(weights.n_parameters(), SHAPE.0 * SHAPE.1 + 9);
+        let size = std::fs::metadata(folder.path().join("model.safetensors"))?.len();
+        assert!(size < (SHAPE.0 * SHAPE.1) as u64 + 1_000 && weights.n_bytes() == size);
+        let read = weights.read("b.weight", &[SHAPE.0, SHAPE.1], &Device::Cpu)?;
+        let most = tensor.abs()?.max(1)?.to_vec1::<f32>()?;
+        let off = (&read - &tensor)?.abs()?.max(1)?.to_vec1::<f32>()?;
+        for (off, most) in off.iter().zip(&most) {
+            assert!(*off <= 0.5001 / 127.0 * most, "{off} {most}");
+        }
+        // In parts as at once.
+        let Weight::Packed(packed) = load(folder.path(), Precision::F32)? else { panic!("not packed") };
+        let dense = read.flatten_all()?.to_vec1::<f32>()?;
+        let whole = PackedWeight::pack(Precision::F32, &dense, SHAPE.0, SHAPE.1);
+        assert!(packed.unpack() == whole.unpack());
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_without_scales_are_refused() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let bytes = safetensors::tensor::TensorView::new(Dtype::I8, vec![2, 3], &[0; 6])?;
+        let scales = [0u8; 12];
+        let scales = safetensors::tensor::TensorView::new(Dtype::F32, vec![3], &scales)?;
+        for tensors in [vec![("b.weight", &bytes)], vec![("b.weight", &bytes), ("b.weight.scale", &scales)]] {
+            safetensors::serialize_to_file(tensors, None, &folder.path().join("model.safetensors"))?;
+            let message = Weights::open(folder.path()).map(|_| ()).map_err(|error| error.to_string());
+            assert!(message.is_err_and(|message| message.contains("`b.weight`: is stored as I8")));
         }
         Ok(())
     }

@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
@@ -19,6 +20,10 @@ use crate::stored_tensor::StoredTensor;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What is behind the name of a matrix of bytes in that of its scales.
+const SCALE: &str = ".scale";
+/// Matrices with fewer numbers are not worth their scales.
+const MIN_QUANTISED: usize = 1024;
 
 /// Headers above this are not read: the largest published checkpoints stay under a tenth of it.
 const MAX_HEADER_BYTES: u64 = 50 << 20;
@@ -48,6 +53,8 @@ struct Entry {
     shape: Vec<usize>,
     offset_bytes: u64,
     n_bytes: usize,
+    /// What a row of bytes is multiplied by.
+    scales: Option<Arc<[f32]>>,
 }
 
 impl Weights {
@@ -179,14 +186,24 @@ impl Weights {
         let path = source.path(name);
         let (mut file, n_file_bytes) = source.open(name)?;
         let (metadata, data_offset_bytes) = read_header(&mut *file, n_file_bytes, &path)?;
-        for (name, info) in sorted(&metadata) {
+        let infos = sorted(&metadata);
+        for (name, info) in &infos {
             let (start, end) = info.data_offsets;
+            let is_scale = |of: &str| infos.get(of).is_some_and(|info| info.dtype == Dtype::I8);
+            if name.strip_suffix(SCALE).is_some_and(is_scale) {
+                continue;
+            }
+            let scales = match info.dtype {
+                Dtype::I8 => Some(read_scales(&mut *file, &infos, name, data_offset_bytes, &path)?),
+                _ => None,
+            };
             let entry = Entry {
                 file: self.files.len(),
                 dtype: info.dtype,
                 shape: info.shape.clone(),
                 offset_bytes: data_offset_bytes + start as u64,
                 n_bytes: end - start,
+                scales,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
                 return Err(Error::key(&path, name, "is in two weight files"));
@@ -215,7 +232,8 @@ impl Weights {
 
     /// Bytes of all weight files, headers included.
     pub fn n_bytes(&self) -> u64 {
-        let data: u64 = self.entries.values().map(|entry| entry.n_bytes as u64).sum();
+        let of_scales = |entry: &Entry| entry.scales.as_ref().map_or(0, |scales| size_of_val(&**scales));
+        let data: u64 = self.entries.values().map(|entry| (entry.n_bytes + of_scales(entry)) as u64).sum();
         data + self.files.iter().map(|file| file.data_offset_bytes).sum::<u64>()
     }
 
@@ -274,7 +292,12 @@ impl Weights {
             let message = format!("has shape {:?}, config.json asks for {shape:?}", entry.shape);
             return Err(Error::key(&file.path, name, message));
         }
-        StoredTensor::new(name, &file.path, &file.file, entry.dtype, (entry.offset_bytes, entry.n_bytes))
+        let place = (entry.offset_bytes, entry.n_bytes);
+        let stored = StoredTensor::new(name, &file.path, &file.file, entry.dtype, place)?;
+        Ok(match &entry.scales {
+            Some(scales) => stored.with_scales(scales.clone(), entry.shape.iter().skip(1).product()),
+            None => stored,
+        })
     }
 
     /// A tensor whose values can be read some at a time; `None` where they are others than those of the file.
@@ -338,6 +361,30 @@ impl Weights {
         };
         self.entries.iter().map(read).collect()
     }
+}
+
+/// The scales of a matrix of bytes, one for each row.
+fn read_scales(
+    file: &mut dyn ReadSeek,
+    infos: &BTreeMap<String, &TensorInfo>,
+    name: &str,
+    data_offset_bytes: u64,
+    path: &Path,
+) -> Result<Arc<[f32]>, Error> {
+    let n_rows = infos.get(name).and_then(|info| info.shape.first().copied());
+    let scale = infos.get(&format!("{name}{SCALE}"));
+    let scale = scale.filter(|info| info.dtype == Dtype::F32 && info.shape.len() == 1);
+    let (Some(n_rows), Some(scale)) = (n_rows, scale.filter(|info| info.shape.first().copied() == n_rows))
+    else {
+        let message =
+            format!("is stored as I8, and no F32 tensor `{name}{SCALE}` has a scale for each of its rows");
+        return Err(Error::key(path, name, message));
+    };
+    let mut bytes = vec![0u8; 4 * n_rows];
+    file.seek(SeekFrom::Start(data_offset_bytes + scale.data_offsets.0 as u64))
+        .and_then(|_| file.read_exact(&mut bytes))
+        .map_err(|error| Error::key(path, name, error))?;
+    Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
 /// Tensors in order of name, so that errors do not depend on a hash.
@@ -411,6 +458,8 @@ pub enum WeightDtype {
     F32,
     /// Half the size; 3 decimal digits, up to 65,504.
     F16,
+    /// A quarter: a byte for each number of a matrix and a scale for each of its rows; what is no matrix in 16 bits. Other programs do not read it.
+    Int8,
 }
 
 /// Writes tensors as the `model.safetensors` of a bundle in `dir`.
@@ -431,22 +480,74 @@ pub(crate) fn write_named(
     tensors: &BTreeMap<String, Tensor>,
     dtype: WeightDtype,
 ) -> Result<(), Error> {
-    let dtype = match dtype {
-        WeightDtype::F32 => DType::F32,
-        WeightDtype::F16 => DType::F16,
-    };
     let mut stored = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let tensor = tensor.to_dtype(dtype)?;
+        let float = if dtype == WeightDtype::F32 { DType::F32 } else { DType::F16 };
+        let tensor = tensor.to_dtype(float)?;
         // A sum is not finite if a value is not; zeros keep a large tensor's own sum from overflowing.
         let zeros = (tensor.to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
         if !zeros.is_finite() {
-            let message = format!("holds values that are not finite as {dtype:?}; the training diverged");
+            let message = format!("holds values that are not finite as {float:?}; the training diverged");
             return Err(Error::key(path, name, message));
         }
-        stored.push((name, tensor));
+        let is_matrix = tensor.rank() > 1 && tensor.elem_count() >= MIN_QUANTISED;
+        if dtype == WeightDtype::Int8 && is_matrix {
+            let (values, scales) = Written::quantised(&tensor)?;
+            stored.push((name.clone(), values));
+            stored.push((format!("{name}{SCALE}"), scales));
+        } else {
+            stored.push((name.clone(), Written::of(&tensor)?));
+        }
     }
     // Hugging Face's libraries refuse files that do not say who wrote them.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(stored, Some(metadata), path).map_err(|error| Error::file(path, error))
+}
+
+/// A tensor as it is written.
+struct Written {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Written {
+    fn of(tensor: &Tensor) -> Result<Self, Error> {
+        let bytes = safetensors::View::data(&tensor).into_owned();
+        Ok(Self { dtype: safetensors::View::dtype(&tensor), shape: tensor.dims().to_vec(), bytes })
+    }
+
+    /// Bytes, and the largest number of each row over 127 (symmetric quantisation, as the kernels have it).
+    fn quantised(tensor: &Tensor) -> Result<(Self, Self), Error> {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let shape = tensor.dims().to_vec();
+        let n_rows = shape.first().copied().unwrap_or(1);
+        let (mut bytes, mut scales) = (Vec::with_capacity(values.len()), Vec::with_capacity(4 * n_rows));
+        for row in values.chunks_exact((values.len() / n_rows.max(1)).max(1)) {
+            let scale = row.iter().fold(0f32, |most, value| most.max(value.abs())) / 127.0;
+            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            bytes.extend(row.iter().map(|value| (value * inverse).round() as i8 as u8));
+            scales.extend(scale.to_le_bytes());
+        }
+        let scales = Self { dtype: Dtype::F32, shape: vec![n_rows], bytes: scales };
+        Ok((Self { dtype: Dtype::I8, shape, bytes }, scales))
+    }
+}
+
+impl safetensors::View for Written {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        self.bytes.as_slice().into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
 }

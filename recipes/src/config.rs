@@ -616,6 +616,12 @@ impl RunConfig {
             let options = DecodeOptions { beam_size, ..DecodeOptions::default() };
             options.check().map_err(|error| Error::config(key, error.to_string()))?;
         }
+        let makes_sound = matches!(self.task, TaskKind::Speak | TaskKind::Vocode);
+        if self.bundle.precision == WeightDtype::Int8 && !makes_sound {
+            let message =
+                "int8 is for voices and vocoders: other programs read the others, and do not know it";
+            return Err(Error::config("bundle.precision", message));
+        }
         let (average, keep) = (self.bundle.average, self.train.keep);
         if average == 0 || (keep > 0 && average > keep) {
             let message =
