@@ -482,7 +482,9 @@ pub(crate) fn write_named(
 ) -> Result<(), Error> {
     let mut stored = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let float = if dtype == WeightDtype::F32 { DType::F32 } else { DType::F16 };
+        let is_quantised =
+            dtype == WeightDtype::Int8 && tensor.rank() > 1 && tensor.elem_count() >= MIN_QUANTISED;
+        let float = if dtype == WeightDtype::F32 || is_quantised { DType::F32 } else { DType::F16 };
         let tensor = tensor.to_dtype(float)?;
         // A sum is not finite if a value is not; zeros keep a large tensor's own sum from overflowing.
         let zeros = (tensor.to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
@@ -490,8 +492,7 @@ pub(crate) fn write_named(
             let message = format!("holds values that are not finite as {float:?}; the training diverged");
             return Err(Error::key(path, name, message));
         }
-        let is_matrix = tensor.rank() > 1 && tensor.elem_count() >= MIN_QUANTISED;
-        if dtype == WeightDtype::Int8 && is_matrix {
+        if is_quantised {
             let (values, scales) = Written::quantised(&tensor)?;
             stored.push((name.clone(), values));
             stored.push((format!("{name}{SCALE}"), scales));
@@ -519,7 +520,7 @@ impl Written {
 
     /// Bytes, and the largest number of each row over 127 (symmetric quantisation, as the kernels have it).
     fn quantised(tensor: &Tensor) -> Result<(Self, Self), Error> {
-        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
         let shape = tensor.dims().to_vec();
         let n_rows = shape.first().copied().unwrap_or(1);
         let (mut bytes, mut scales) = (Vec::with_capacity(values.len()), Vec::with_capacity(4 * n_rows));
