@@ -1,8 +1,10 @@
 //! `speechd evaluate`: how good a model is on recordings whose texts are known.
 
+pub(super) mod judge;
 mod report;
 mod speak;
 pub(super) mod spoken;
+pub(super) mod to_speak;
 
 use std::{
     path::{Path, PathBuf},

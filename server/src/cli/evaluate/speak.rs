@@ -20,10 +20,9 @@ use super::{
         speak::load_speaker,
     },
     Args, TaskArg,
-    spoken::{
-        Judged, Setting, SpeechJudge, check_unit, describe, first_of, judge_all, note_of_unread, say,
-        texts_to_speak, voice_of, write_speech,
-    },
+    judge::SpeechJudge,
+    spoken::{Judged, Setting, describe, first_of, judge_all, write_speech},
+    to_speak::{check_unit, note_of_unread, say, texts_to_speak, voice_of},
 };
 use crate::{compute::Compute, config::Config, load::SPEAKER_PRECISION};
 

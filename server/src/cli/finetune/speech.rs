@@ -22,8 +22,10 @@ use serde_json::Value;
 
 use super::{
     super::{
-        evaluate::spoken::{
-            Setting, SpeechJudge, describe, first_of, judge_all, say, texts_to_speak, voice_of, write_speech,
+        evaluate::{
+            judge::SpeechJudge,
+            spoken::{Setting, describe, first_of, judge_all, write_speech},
+            to_speak::{say, texts_to_speak, voice_of},
         },
         output::{print, table, write_file},
         progress::Style,

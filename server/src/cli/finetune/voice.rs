@@ -19,7 +19,7 @@ use recipes::{
 use super::{
     super::{
         Usage,
-        evaluate::spoken::check_unit,
+        evaluate::to_speak::check_unit,
         fetch::{fetch, fetch_parts},
         output::{print, status_line},
         progress::Style,
