@@ -1,7 +1,7 @@
 """What the encoder of a speech translator should learn first: cross-entropy, CTC, both, or CTC with optimal transport.
 
-`python tests/oracle/bench_arms.py SPEECHD OUT [--seeds 0 1 2] [--arms ce ctc ctc+ce ctc+ot] [--data DIR] [--set key=value ...]` runs the
-chain of mt_en_ps, siamese_en_ps and st_en_ps for each seed and arm with equal updates, goes on where it was stopped, and prints BLEU on test
+`python tests/oracle/bench_arms.py SPEECHD OUT [--seeds 0 1 2] [--arms ce ctc ctc+ce ctc+ot] [--data DIR]
+[--updates MT SIAMESE ST] [--set key=value ...]` runs the chain of mt_en_ps, siamese_en_ps and st_en_ps for each seed and arm with equal updates, goes on where it was stopped, and prints BLEU on test
 sentences that no stage has seen, and how far states of held-out speech are from those of its text. The text translator of a seed is
 shared by its arms. Means over seeds have 95 % intervals by Student's t.
 """
@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 ARMS = {"ce": (1, 0, 0), "ctc": (0, 1, 0), "ctc+ce": (1, 1, 0), "ctc+ot": (0, 1, 0.1)}
+STAGES = ["mt_en_ps", "siamese_en_ps", "st_en_ps"]
 # Two-sided 97.5 % points of Student's t by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
@@ -38,6 +39,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--data", type=Path, help="manifests of phrases-en-ps; made by the runs where it is not given")
+    parser.add_argument("--updates", type=int, nargs=3, metavar=("MT", "SIAMESE", "ST"), help="of the stages; else as recipes say")
     parser.add_argument("--set", action="append", default=[], help="of every run, such as train.parts=1")
     args = parser.parse_args()
     out = args.out.resolve()
@@ -49,6 +51,8 @@ def main():
         if (folder / "model").is_dir():
             return
         given = [f'data.train=["{data(train_part)}"]', f'data.dev=["{data("dev")}"]', *settings, *args.set]
+        if args.updates:
+            given.append(f"train.max_steps={args.updates[STAGES.index(recipe)]}")
         sets = [word for setting in given for word in ("--set", setting)]
         subprocess.run([args.speechd, "train", recipe, "--out", folder, "--quiet", *sets], check=True)
 
