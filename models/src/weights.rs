@@ -14,6 +14,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
 use crate::bundle::{BundleSource, ReadSeek};
+use crate::kernels::{nearest_byte, scale_of_bytes};
 use crate::lora::Adapter;
 use crate::row_means::RowMeans;
 use crate::stored_tensor::StoredTensor;
@@ -518,16 +519,16 @@ impl Written {
         Ok(Self { dtype: safetensors::View::dtype(&tensor), shape: tensor.dims().to_vec(), bytes })
     }
 
-    /// Bytes, and the largest number of each row over 127 (symmetric quantisation, as the kernels have it).
+    /// Bytes, and the largest number of each row over 127: symmetric quantisation, as kernels round the rows of a weight.
     fn quantised(tensor: &Tensor) -> Result<(Self, Self), Error> {
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
         let shape = tensor.dims().to_vec();
         let n_rows = shape.first().copied().unwrap_or(1);
         let (mut bytes, mut scales) = (Vec::with_capacity(values.len()), Vec::with_capacity(4 * n_rows));
         for row in values.chunks_exact((values.len() / n_rows.max(1)).max(1)) {
-            let scale = row.iter().fold(0f32, |most, value| most.max(value.abs())) / 127.0;
-            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-            bytes.extend(row.iter().map(|value| (value * inverse).round() as i8 as u8));
+            let largest = row.iter().fold(0f32, |most, value| most.max(value.abs()));
+            let (scale, inverse) = scale_of_bytes(largest);
+            bytes.extend(row.iter().map(|value| nearest_byte(value * inverse).cast_unsigned()));
             scales.extend(scale.to_le_bytes());
         }
         let scales = Self { dtype: Dtype::F32, shape: vec![n_rows], bytes: scales };

@@ -49,6 +49,7 @@ pub use epilogue::{Epilogue, PostOp};
 pub use gemm::{Matrix, Threads, multiply_add, product};
 pub use layer_norm::{LayerNormGradients, LayerNormWeights, layer_norm, layer_norm_backward};
 pub use low_precision::attention_bf16;
+pub(crate) use low_precision::{nearest_byte, scale_of_bytes};
 pub use memory::{SERVING_KEEPS_BYTES, keep_freed_memory, zeros};
 pub use optimal_transport::{Distance, PairCost, PointSets, Transport, TransportPass, optimal_transport};
 pub use packed_weight::{PackedWeight, Precision};
