@@ -21,8 +21,8 @@ use super::{
     },
     Args, TaskArg,
     judge::SpeechJudge,
-    spoken::{Judged, Setting, describe, first_of, judge_all, write_speech},
-    to_speak::{check_unit, note_of_unread, say, texts_to_speak, voice_of},
+    spoken::{Judged, describe, first_of, judge_all, write_speech},
+    to_speak::{Setting, check_unit, note_of_unread, say, texts_to_speak, voice_of},
 };
 use crate::{compute::Compute, config::Config, load::SPEAKER_PRECISION};
 

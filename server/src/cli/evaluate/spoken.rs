@@ -18,7 +18,7 @@ use super::{
         progress::{Items, Style},
     },
     report::tell_failed,
-    to_speak::ToSpeak,
+    to_speak::{Setting, ToSpeak},
 };
 
 /// Texts of a kind whose speech and recordings are kept, to be looked at.
@@ -28,25 +28,6 @@ const EXAMPLES_OF_KIND: usize = 2;
 pub(in crate::cli) type Speak<'a> = dyn FnMut(Setting, &ToSpeak<'_>) -> Result<Waveform, models::Error> + 'a;
 /// Writes down what is said, of a text that is spoken or recorded.
 pub(in crate::cli) type Hear<'a> = dyn FnMut(&ToSpeak<'_>, &Waveform) -> Result<String, recipes::Error> + 'a;
-
-/// How a model speaks; what is not given is the model's own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(in crate::cli) struct Setting {
-    pub(super) steps: Option<u32>,
-    pub(super) guidance: Option<f64>,
-    pub(super) temperature: Option<f64>,
-}
-
-impl Setting {
-    /// As a table names it.
-    pub(super) fn name(self) -> String {
-        let steps = self.steps.map(|steps| format!("{steps} step{}", if steps == 1 { "" } else { "s" }));
-        let guidance = self.guidance.map(|weight| format!("guidance {weight}"));
-        let temperature = self.temperature.map(|variance| format!("temperature {variance}"));
-        let given: Vec<String> = [steps, guidance, temperature].into_iter().flatten().collect();
-        if given.is_empty() { "as the model asks for".to_owned() } else { given.join(", ") }
-    }
-}
 
 /// A setting with what came of it.
 #[derive(Serialize)]

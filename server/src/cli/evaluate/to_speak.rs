@@ -10,11 +10,31 @@ use recipes::{
     evaluate_speech::SpokenReference,
     task::speak::Voices,
 };
+use serde::Serialize;
 
-use super::{super::Usage, spoken::Setting};
+use super::super::Usage;
 
 /// What rows that name no kind are.
 const TEXT: &str = "text";
+
+/// How a model speaks; what is not given is the model's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(in crate::cli) struct Setting {
+    pub(super) steps: Option<u32>,
+    pub(super) guidance: Option<f64>,
+    pub(super) temperature: Option<f64>,
+}
+
+impl Setting {
+    /// As a table names it.
+    pub(super) fn name(self) -> String {
+        let steps = self.steps.map(|steps| format!("{steps} step{}", if steps == 1 { "" } else { "s" }));
+        let guidance = self.guidance.map(|weight| format!("guidance {weight}"));
+        let temperature = self.temperature.map(|variance| format!("temperature {variance}"));
+        let given: Vec<String> = [steps, guidance, temperature].into_iter().flatten().collect();
+        if given.is_empty() { "as the model asks for".to_owned() } else { given.join(", ") }
+    }
+}
 
 /// A row whose text is to be spoken. Its recording is read whenever it is its turn: all of them together may be more than the memory holds.
 pub(in crate::cli) struct ToSpeak<'a> {

@@ -24,8 +24,8 @@ use super::{
     super::{
         evaluate::{
             judge::SpeechJudge,
-            spoken::{Setting, describe, first_of, judge_all, write_speech},
-            to_speak::{say, texts_to_speak, voice_of},
+            spoken::{describe, first_of, judge_all, write_speech},
+            to_speak::{Setting, say, texts_to_speak, voice_of},
         },
         output::{print, table, write_file},
         progress::Style,
