@@ -1,9 +1,9 @@
 """What the encoder of a speech translator should learn first: cross-entropy, CTC, both, or CTC with optimal transport.
 
 `python tests/oracle/bench_arms.py SPEECHD OUT [--seeds 0 1 2] [--arms ce ctc ctc+ce ctc+ot ctc+ot-frozen] [--data DIR]
-[--updates MT SIAMESE ST] [--set key=value ...]` runs the chain of mt_en_ps, siamese_en_ps and st_en_ps for each seed and arm with equal updates, goes on where it was stopped, and prints BLEU on test
-sentences that no stage has seen, and how far states of held-out speech are from those of its text. The text translator of a seed is
-shared by its arms. Means over seeds have 95 % intervals by Student's t.
+[--updates MT SIAMESE ST] [--set key=value ...]` runs the chain of mt_en_ps, siamese_en_ps and st_en_ps for each seed and arm with equal
+updates, goes on where it was stopped, and prints BLEU on test sentences that no stage has seen, and how far states of held-out speech
+are from those of its text. The text translator of a seed is shared by its arms. Means over seeds have 95 % intervals by Student's t.
 """
 
 import argparse
@@ -44,12 +44,13 @@ def main():
     parser.add_argument("speechd", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:4])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["ce", "ctc", "ctc+ce", "ctc+ot"])
     parser.add_argument("--data", type=Path, help="manifests of phrases-en-ps; made by the runs where it is not given")
     parser.add_argument("--updates", type=int, nargs=3, metavar=("MT", "SIAMESE", "ST"), help="of the stages; else as recipes say")
     parser.add_argument("--set", action="append", default=[], help="of every run, such as train.parts=1")
     args = parser.parse_args()
     out = args.out.resolve()
+    updates = dict(zip(STAGES, args.updates or []))
 
     def data(part):
         return str(args.data.resolve() / f"{part}.jsonl") if args.data else f"phrases-en-ps:{part}"
@@ -58,8 +59,8 @@ def main():
         if (folder / "model").is_dir():
             return
         given = [f'data.train=["{data(train_part)}"]', f'data.dev=["{data("dev")}"]', *settings, *args.set]
-        if args.updates:
-            given.append(f"train.max_steps={args.updates[STAGES.index(recipe)]}")
+        if recipe in updates:
+            given.append(f"train.max_steps={updates[recipe]}")
         sets = [word for setting in given for word in ("--set", setting)]
         subprocess.run([args.speechd, "train", recipe, "--out", folder, "--quiet", *sets], check=True)
 
